@@ -1,0 +1,161 @@
+//! The address of the admin API, checked once so that nobody sends a password in the clear.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use reqwest::Url;
+
+/// The API's base address: https, or plain http to a loopback address; no user, query or fragment.
+///
+/// Written in the characters that a `device.conf` value may have, so that it can always be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiUrl {
+    /// As it was given, without slashes at the end.
+    text: String,
+    url: Url,
+}
+
+/// Why a text is not an acceptable address. The text itself is not repeated: it may hold a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiUrlError {
+    /// Not a URL at all.
+    #[error("not a URL such as https://admin.example.com")]
+    Malformed,
+    /// Neither https nor http.
+    #[error("the scheme must be https")]
+    Scheme,
+    /// Plain http to somewhere else than this machine.
+    #[error("plain http is accepted only to a loopback address such as 127.0.0.1; use https")]
+    PlainHttp,
+    /// A user or password inside the URL.
+    #[error("a user or password inside the URL is refused")]
+    UserInfo,
+    /// A query or fragment.
+    #[error("a query or fragment is refused")]
+    Query,
+    /// A character that a `device.conf` value can't have.
+    #[error("only the characters A-Z a-z 0-9 @ % + = : , . / _ - are possible")]
+    Character,
+}
+
+/// Whether `value` can stand in a `device.conf` line without quoting.
+pub fn is_plain_value(value: &str) -> bool {
+    value.bytes().all(|b| b.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&b))
+}
+
+impl FromStr for ApiUrl {
+    type Err = ApiUrlError;
+
+    fn from_str(text: &str) -> Result<Self, ApiUrlError> {
+        let url = Url::parse(text).map_err(|_| ApiUrlError::Malformed)?;
+        let host = url.host_str().ok_or(ApiUrlError::Malformed)?;
+        match url.scheme() {
+            "https" => {}
+            "http" if is_loopback(host) => {}
+            "http" => return Err(ApiUrlError::PlainHttp),
+            _ => return Err(ApiUrlError::Scheme),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(ApiUrlError::UserInfo);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(ApiUrlError::Query);
+        }
+        if !is_plain_value(text) {
+            return Err(ApiUrlError::Character);
+        }
+        Ok(Self { text: text.trim_end_matches('/').to_owned(), url })
+    }
+}
+
+/// `localhost` counts: the HTTP client pins that name to `127.0.0.1` and `::1` (RFC 6761, 6.3).
+fn is_loopback(host: &str) -> bool {
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || literal.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+impl ApiUrl {
+    /// The address as text, without slashes at the end.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Name or address of the server.
+    pub fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Host and port for messages, as in `admin.example.com:8443`.
+    pub fn authority(&self) -> &str {
+        self.url.authority()
+    }
+
+    /// The TCP port, that of the scheme where none is given.
+    pub fn port(&self) -> u16 {
+        self.url.port_or_known_default().unwrap_or(443)
+    }
+
+    /// Whether answers come through TLS.
+    pub fn is_tls(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
+    /// The URL of one route; `path` starts with a slash.
+    pub(crate) fn route(&self, path: &str) -> Url {
+        let mut url = self.url.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}{path}"));
+        url
+    }
+}
+
+impl fmt::Display for ApiUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: a password goes out through TLS, or not further than this machine.
+    #[test]
+    fn accepts_only_safe_addresses() {
+        for (text, expected) in [
+            ("https://admin.azaion.com", Ok("https://admin.azaion.com")),
+            ("https://admin.azaion.com:8443/base/", Ok("https://admin.azaion.com:8443/base")),
+            ("http://127.0.0.1:8080", Ok("http://127.0.0.1:8080")),
+            ("http://localhost:8080/", Ok("http://localhost:8080")),
+            ("http://127.9.9.9", Ok("http://127.9.9.9")),
+            ("http://[::1]:8080", Err(ApiUrlError::Character)),
+            ("http://admin.azaion.com", Err(ApiUrlError::PlainHttp)),
+            ("http://127.0.0.1.example.com", Err(ApiUrlError::PlainHttp)),
+            ("http://localhost.example.com", Err(ApiUrlError::PlainHttp)),
+            ("http://192.168.1.1", Err(ApiUrlError::PlainHttp)),
+            ("ftp://admin.azaion.com", Err(ApiUrlError::Scheme)),
+            ("https://me:word@admin.azaion.com", Err(ApiUrlError::UserInfo)),
+            ("https://admin.azaion.com/?a=b", Err(ApiUrlError::Query)),
+            ("https://admin.azaion.com/#x", Err(ApiUrlError::Query)),
+            ("https://admin.azaion.com/a b", Err(ApiUrlError::Character)),
+            ("admin.azaion.com", Err(ApiUrlError::Malformed)),
+            ("https://", Err(ApiUrlError::Malformed)),
+            ("", Err(ApiUrlError::Malformed)),
+        ] {
+            let got = text.parse::<ApiUrl>();
+            assert_eq!(got.as_ref().map(ApiUrl::as_str).map_err(|e| *e), expected, "{text}");
+        }
+    }
+
+    // Promise: a path prefix in the address is kept in front of every route.
+    #[test]
+    fn routes_keep_the_prefix() {
+        for (base, route) in [
+            ("https://a.example", "https://a.example/login"),
+            ("https://a.example/base/", "https://a.example/base/login"),
+        ] {
+            assert_eq!(base.parse::<ApiUrl>().unwrap().route("/login").as_str(), route);
+        }
+    }
+}

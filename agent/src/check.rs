@@ -1,0 +1,74 @@
+//! One line of a preflight or status report.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// All is well.
+    Ok,
+    /// It works, but somebody should look.
+    Warning,
+    /// It will not work like this.
+    Failed,
+}
+
+/// A named check with what it found; serialised as one JSON object a line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// Stable name, for machines and for the runbook.
+    pub id: &'static str,
+    /// How it ended.
+    pub status: Status,
+    /// What was found, and what to do about it.
+    pub message: String,
+}
+
+impl Check {
+    /// A check that found nothing wrong.
+    pub fn ok(id: &'static str, message: impl Into<String>) -> Self {
+        Self { id, status: Status::Ok, message: message.into() }
+    }
+
+    /// A check that found something to look at.
+    pub fn warning(id: &'static str, message: impl Into<String>) -> Self {
+        Self { id, status: Status::Warning, message: message.into() }
+    }
+
+    /// A check that found what will not work.
+    pub fn failed(id: &'static str, message: impl Into<String>) -> Self {
+        Self { id, status: Status::Failed, message: message.into() }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.status {
+            Status::Ok => "ok     ",
+            Status::Warning => "warning",
+            Status::Failed => "FAILED ",
+        };
+        write!(f, "{mark}  {:<13}  {}", self.id, self.message)
+    }
+}
+
+/// Prints checks to standard output, a line each, as JSON objects or for people.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn print(checks: &[Check], json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for check in checks {
+        if json {
+            serde_json::to_writer(&mut out, check)?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "{check}")?;
+        }
+    }
+    Ok(())
+}

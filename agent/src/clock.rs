@@ -1,0 +1,193 @@
+//! Wall clock, boot clock and waiting, behind one trait so that tests need neither wait nor trust the machine.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// A moment in UTC, to the second; written as RFC 3339 (`2026-05-03T10:00:00Z`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Timestamp(u64);
+
+/// Not an RFC 3339 time in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an RFC 3339 time in UTC such as 2026-05-03T10:00:00Z")]
+pub struct TimestampError;
+
+/// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
+const LAST: u64 = 253_402_300_799;
+
+impl Timestamp {
+    /// Seconds since 1970, cut to the years that RFC 3339 can write.
+    pub fn from_unix(seconds: u64) -> Self {
+        Self(seconds.min(LAST))
+    }
+
+    /// Seconds since 1970.
+    pub fn unix(self) -> u64 {
+        self.0
+    }
+
+    /// A `Date` or `Retry-After` header's HTTP date (RFC 9110, 5.6.7).
+    pub fn from_http_date(text: &str) -> Option<Self> {
+        httpdate::parse_http_date(text).ok().map(Self::from)
+    }
+
+    /// This moment and `later` on.
+    #[must_use]
+    pub fn plus(self, later: Duration) -> Self {
+        Self::from_unix(self.0.saturating_add(later.as_secs()))
+    }
+
+    /// This moment less `earlier`; not before 1970.
+    #[must_use]
+    pub fn minus(self, earlier: Duration) -> Self {
+        Self(self.0.saturating_sub(earlier.as_secs()))
+    }
+
+    /// From `earlier` to this moment; nothing if that lies ahead.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        Self::from_unix(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(time: Timestamp) -> Self {
+        time.to_string()
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = TimestampError;
+
+    fn try_from(text: String) -> Result<Self, TimestampError> {
+        text.parse()
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        // RFC 3339 writes UTC as Z or as an offset of zero.
+        let utc = match text.strip_suffix("+00:00").or_else(|| text.strip_suffix("-00:00")) {
+            Some(local) => format!("{local}Z"),
+            None => text.to_owned(),
+        };
+        humantime::parse_rfc3339(&utc).map(Self::from).map_err(|_| TimestampError)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(self.0)).fmt(f)
+    }
+}
+
+/// The clocks of the machine, and waiting.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The system's wall clock; on a Jetson it may be decades off.
+    fn wall(&self) -> Timestamp;
+
+    /// Time since boot, suspension included (`CLOCK_BOOTTIME`); never jumps.
+    fn boot(&self) -> Duration;
+
+    /// Waits.
+    fn sleep(&self, time: Duration);
+}
+
+/// The clocks of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn wall(&self) -> Timestamp {
+        SystemTime::now().into()
+    }
+
+    fn boot(&self) -> Duration {
+        // clock_gettime(2) fails only for an unknown clock; CLOCK_BOOTTIME is there since Linux 2.6.39.
+        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that waits")]
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+/// Clocks that move only when told, or when somebody waits.
+#[cfg(test)]
+pub(crate) mod virtual_clock {
+    use std::sync::Mutex;
+
+    use super::{Clock, Duration, Timestamp};
+
+    #[derive(Debug)]
+    pub(crate) struct VirtualClock(Mutex<(Timestamp, Duration, Vec<Duration>)>);
+
+    impl VirtualClock {
+        pub(crate) fn at(wall: &str) -> Self {
+            Self(Mutex::new((wall.parse().unwrap(), Duration::from_secs(20), Vec::new())))
+        }
+
+        pub(crate) fn advance(&self, time: Duration) {
+            let mut state = self.0.lock().unwrap();
+            state.0 = state.0.plus(time);
+            state.1 += time;
+        }
+
+        pub(crate) fn sleeps(&self) -> Vec<Duration> {
+            self.0.lock().unwrap().2.clone()
+        }
+    }
+
+    impl Clock for VirtualClock {
+        fn wall(&self) -> Timestamp {
+            self.0.lock().unwrap().0
+        }
+
+        fn boot(&self) -> Duration {
+            self.0.lock().unwrap().1
+        }
+
+        fn sleep(&self, time: Duration) {
+            self.advance(time);
+            self.0.lock().unwrap().2.push(time);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: times are RFC 3339 in UTC, and nothing else is taken for one.
+    #[test]
+    fn timestamps_are_rfc_3339() {
+        for (text, unix) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2026-05-03T10:00:00Z", Some(1_777_802_400)),
+            ("2026-05-03T10:00:00.75Z", Some(1_777_802_400)),
+            ("2026-05-03T10:00:00+00:00", Some(1_777_802_400)),
+            ("2026-05-03T10:00:00+02:00", None),
+            ("2026-05-03 10:00:00", None),
+            ("2026-05-03", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse::<Timestamp>().ok().map(Timestamp::unix), unix, "{text}");
+        }
+        assert_eq!(Timestamp::from_unix(1_777_802_400).to_string(), "2026-05-03T10:00:00Z");
+        assert_eq!(Timestamp::from_unix(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,15 @@
+//! What only the Jetson does: from `device.conf` to a token that the loader can read.
+//!
+//! `device.conf` → login → claims → cache → readiness. [`run`] is that way; the other modules are its stations.
+
+pub mod announce;
+pub mod backoff;
+pub mod cache;
+pub mod files;
+pub mod paths;
+pub mod readiness;
+pub mod run;
+pub mod settings;
+pub mod status;
+pub mod token;
+pub mod true_time;

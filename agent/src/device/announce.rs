@@ -1,0 +1,103 @@
+//! Telling people and systemd: the journal, `STATUS=`, and one line for whoever stands at the line.
+
+use std::io::{self, IsTerminal, Write};
+
+use log::{Level, LevelFilter};
+use sd_notify::NotifyState;
+use systemd_journal_logger::{JournalLog, connected_to_journal};
+
+use crate::exit::Exit;
+use crate::fault::chain;
+use crate::stderr_log::{self, StandardError};
+
+use super::readiness::Readiness;
+use super::run::{NotReady, Ready};
+
+/// A state with its journal `MESSAGE_ID`, explained in the catalog (`systemd/azaion-agent.catalog`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// `AZAION_STATE` in the journal.
+    pub name: &'static str,
+    /// `MESSAGE_ID` in the journal.
+    pub message_id: &'static str,
+}
+
+/// The states, by how a run ended.
+pub const STATES: [(Exit, State); 6] = [
+    (Exit::Done, State { name: "ready", message_id: "5d0cf2a5b7c94f0a9be1b1e0a7a4c3d1" }),
+    (Exit::Later, State { name: "waiting", message_id: "0b1f7c8e2f6d4a1c8f9d53a1c2e4b602" }),
+    (Exit::Protocol, State { name: "unacceptable", message_id: "8c3a9e47d15b4e7fa2c06d9b3f81e503" }),
+    (Exit::Refused, State { name: "refused", message_id: "e27b41d09c6f4b5d8a13f7c5906d2e04" }),
+    (Exit::Config, State { name: "misconfigured", message_id: "3f96d8b27e0c4c19b5e4a80d17f29c05" }),
+    (Exit::Internal, State { name: "fault", message_id: "b94e05c71a3d4f86905c2d7e8b6f1a06" }),
+];
+
+fn state(exit: Exit) -> State {
+    let [.., (_, fault)] = STATES;
+    STATES.iter().find(|(other, _)| *other == exit).map_or(fault, |(_, state)| *state)
+}
+
+/// Sends the log to the journal where standard error is connected to it, else to standard error.
+pub fn start_log(verbose: u8) {
+    let journal = connected_to_journal().then(JournalLog::new).and_then(Result::ok);
+    // A second logger can't be there yet: this is called first, and once.
+    let _ = match journal {
+        Some(journal) => journal.with_syslog_identifier("azaion-agent".to_owned()).install(),
+        None => log::set_logger(&StandardError),
+    };
+    log::set_max_level(stderr_log::level(LevelFilter::Info, verbose));
+}
+
+/// Says how a run ended, where people and systemd look.
+pub fn outcome(result: &Result<Ready, NotReady>, who: Option<&Readiness>) {
+    match result {
+        Ok(ready) => say_ready(ready),
+        Err(error) => {
+            let text = format!("{} is not ready: {}", name_of(who), chain(error));
+            journal(Level::Error, error.exit(), who, &text);
+            status(&text);
+        }
+    }
+}
+
+fn say_ready(ready: &Ready) {
+    let readiness = &ready.readiness;
+    let signature = readiness.signature.map(|s| format!(", signature {s}")).unwrap_or_default();
+    let until = readiness.expires_at.map(|t| format!(", token until {t}")).unwrap_or_default();
+    let text = format!("{} is ready{until}{signature}", name_of(Some(readiness)));
+    if let Some(trouble) = &ready.trouble {
+        log::warn!("the token could not be renewed, and is still valid: {trouble}");
+    }
+    journal(Level::Info, Exit::Done, Some(readiness), &text);
+    status(&text);
+    // Under systemd standard output is the console: a renewal every few minutes is nothing to be shown there.
+    if ready.is_news || !connected_to_journal() || io::stdout().is_terminal() {
+        let _ = writeln!(io::stdout().lock(), "azaion: {text}");
+    }
+}
+
+fn name_of(who: Option<&Readiness>) -> &str {
+    who.and_then(|who| who.serial.as_deref().or(who.email.as_deref())).unwrap_or("this unit")
+}
+
+fn journal(level: Level, exit: Exit, who: Option<&Readiness>, text: &str) {
+    let serial = who.and_then(|who| who.serial.as_deref()).unwrap_or_default();
+    let email = who.and_then(|who| who.email.as_deref()).unwrap_or_default();
+    let State { name, message_id } = state(exit);
+    log::log!(
+        level,
+        MESSAGE_ID = message_id,
+        AZAION_SERIAL = serial,
+        AZAION_EMAIL = email,
+        AZAION_STATE = name,
+        AZAION_EXIT_CODE = exit.code();
+        "{text}"
+    );
+}
+
+/// `STATUS=` (`sd_notify(3)`); without systemd nobody listens.
+fn status(text: &str) {
+    if let Err(error) = sd_notify::notify(&[NotifyState::Status(text)]) {
+        log::debug!("telling systemd: {error}");
+    }
+}

@@ -1,0 +1,114 @@
+//! `backoff.json`: until when no login may be tried, so that later runs do not hammer what this one was told.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Exit;
+
+use super::cache::BootMoment;
+use super::files::{self, FileError, Folder, Readers};
+
+const NAME: &str = "backoff.json";
+
+/// How long refused credentials are left alone: ten failures in a row lock the account.
+pub const AFTER_REFUSAL: Duration = Duration::from_hours(1);
+
+/// Until when (on the boot clock of one boot) no login may be tried, and why.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Backoff {
+    version: u32,
+    boot_id: String,
+    until_boottime_s: u64,
+    code: u8,
+    /// Why, for people.
+    pub reason: String,
+    /// Which `device.conf` it is about: another one may be tried at once.
+    device_conf: String,
+}
+
+impl Backoff {
+    /// For `wait` from `now` on.
+    pub fn new(now: &BootMoment, wait: Duration, exit: Exit, reason: String, device_conf: &Path) -> Self {
+        // Rounded up: a second early is a call that the server asked not to get.
+        let until = (now.since_boot + wait).as_secs() + 1;
+        let device_conf = fingerprint(device_conf);
+        Self {
+            version: 1,
+            boot_id: now.boot_id.clone(),
+            until_boottime_s: until,
+            code: exit.code(),
+            reason,
+            device_conf,
+        }
+    }
+
+    /// The wait that is in force now for this `device.conf`, if one is.
+    pub fn in_force(folder: &Path, now: &BootMoment, device_conf: &Path) -> Option<Self> {
+        files::read::<Self>(folder, NAME).filter(|backoff| {
+            backoff.version == 1
+                && backoff.boot_id == now.boot_id
+                && backoff.device_conf == fingerprint(device_conf)
+                && !backoff.left(now).is_zero()
+        })
+    }
+
+    /// How long it still lasts.
+    pub fn left(&self, now: &BootMoment) -> Duration {
+        Duration::from_secs(self.until_boottime_s).saturating_sub(now.since_boot)
+    }
+
+    /// How the run that was told so ended.
+    pub fn exit(&self) -> Exit {
+        if self.code == Exit::Refused.code() { Exit::Refused } else { Exit::Later }
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn write(&self, folder: &Folder) -> Result<(), FileError> {
+        folder.write(NAME, Readers::Agent, self)
+    }
+
+    /// Takes the file away.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn clear(folder: &Folder) -> Result<(), FileError> {
+        folder.remove(NAME)
+    }
+}
+
+/// Changes whenever the file is replaced or written to, and tells nothing of its content.
+fn fingerprint(path: &Path) -> String {
+    path.symlink_metadata().map_or(String::new(), |m| {
+        format!("{}:{}.{}:{}.{}:{}", m.ino(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec(), m.size())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    // Promise: a wait holds for its boot, its time and its device.conf, and for nothing else.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
+    fn holds_only_for_what_it_is_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("device.conf");
+        fs::write(&conf, "one").unwrap();
+        let at = |boot: &str, s| BootMoment { boot_id: boot.into(), since_boot: Duration::from_secs(s) };
+        let backoff = Backoff::new(&at("b1", 100), AFTER_REFUSAL, Exit::Refused, "no".into(), &conf);
+        backoff.write(&Folder::open(dir.path(), None).unwrap()).unwrap();
+        let in_force = |moment| Backoff::in_force(dir.path(), &moment, &conf).is_some();
+        assert!(in_force(at("b1", 100)) && in_force(at("b1", 3700)));
+        assert!(!in_force(at("b1", 3701)) && !in_force(at("b2", 100)));
+        fs::write(&conf, "two!").unwrap();
+        assert!(!in_force(at("b1", 100)));
+    }
+}

@@ -1,0 +1,193 @@
+//! The token cache that the loader reads, and the refresh token beside it that it can't.
+
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::clock::Timestamp;
+use crate::device_conf::DeviceConf;
+use crate::identity::ROLE;
+use crate::session::RefreshToken;
+use crate::token::{Accepted, Signature};
+
+use super::files::{self, FileError, Folder, Readers};
+
+const TOKEN: &str = "token.json";
+const REFRESH: &str = "refresh.json";
+
+/// `token.json`. Its lifetime counts on the boot clock, so that a wall clock that jumps does not matter.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct TokenCache {
+    version: u32,
+    /// The access token.
+    #[serde(serialize_with = "expose")]
+    pub access_token: SecretString,
+    token_type: String,
+    email: String,
+    role: String,
+    api_url: String,
+    /// When it was issued, in true time.
+    pub issued_at: Timestamp,
+    /// When it ends, in true time.
+    pub expires_at: Timestamp,
+    /// What is known of its signature.
+    pub signature: Signature,
+    boot_id: String,
+    obtained_boottime_s: u64,
+    lifetime_s: u64,
+}
+
+/// `refresh.json`.
+#[derive(Deserialize, Serialize)]
+struct RefreshRecord {
+    version: u32,
+    field: String,
+    #[serde(serialize_with = "expose")]
+    refresh_token: SecretString,
+}
+
+fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
+
+/// A point on the boot clock of one boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootMoment {
+    /// `/proc/sys/kernel/random/boot_id`
+    pub boot_id: String,
+    /// `CLOCK_BOOTTIME`
+    pub since_boot: Duration,
+}
+
+impl TokenCache {
+    /// A cache of a token that was accepted just now.
+    pub fn new(
+        conf: &DeviceConf,
+        access: SecretString,
+        accepted: &Accepted,
+        now: Timestamp,
+        moment: BootMoment,
+    ) -> Self {
+        Self {
+            version: 1,
+            access_token: access,
+            token_type: "Bearer".into(),
+            email: conf.email.clone(),
+            role: ROLE.into(),
+            api_url: conf.api_url.as_str().into(),
+            issued_at: accepted.issued_at.unwrap_or(now),
+            expires_at: accepted.expires_at,
+            signature: accepted.signature,
+            boot_id: moment.boot_id,
+            obtained_boottime_s: moment.since_boot.as_secs(),
+            lifetime_s: accepted.expires_at.since(now).as_secs(),
+        }
+    }
+
+    /// Reads the cache.
+    pub fn read(folder: &Path) -> Option<Self> {
+        files::read(folder, TOKEN).filter(|cache: &Self| cache.version == 1)
+    }
+
+    /// How much longer the token is valid; nothing for a token of another boot, whose clock says nothing today.
+    pub fn left(&self, now: &BootMoment) -> Duration {
+        let age = now.since_boot.as_secs().checked_sub(self.obtained_boottime_s);
+        match age.filter(|_| self.is_of_boot(now)) {
+            Some(age) => Duration::from_secs(self.lifetime_s.saturating_sub(age)),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// Whether more than a third of its life is left.
+    pub fn is_fresh(&self, now: &BootMoment) -> bool {
+        self.left(now).as_secs().saturating_mul(3) > self.lifetime_s
+    }
+
+    /// Whether it was obtained since this boot.
+    pub fn is_of_boot(&self, now: &BootMoment) -> bool {
+        self.boot_id == now.boot_id
+    }
+
+    /// Whether it belongs to this account on this API.
+    pub fn is_of(&self, conf: &DeviceConf) -> bool {
+        self.email == conf.email && self.api_url == conf.api_url.as_str()
+    }
+}
+
+/// Writes both files; the refresh token first, so that a token that the loader sees can be renewed.
+///
+/// # Errors
+/// The I/O error.
+pub fn write(folder: &Folder, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
+    match refresh {
+        Some(RefreshToken { field, token }) => {
+            folder.write(REFRESH, Readers::Agent, &RefreshRecord { version: 1, field, refresh_token: token })?;
+        }
+        None => folder.remove(REFRESH)?,
+    }
+    folder.write(TOKEN, Readers::Group, cache)
+}
+
+/// Takes the refresh token out of its file: it works once, and a second use ends the session on the server.
+///
+/// # Errors
+/// The I/O error.
+pub fn take_refresh(folder: &Folder, path: &Path) -> Result<Option<RefreshToken>, FileError> {
+    let Some(record) = files::read::<RefreshRecord>(path, REFRESH) else {
+        return Ok(None);
+    };
+    folder.remove(REFRESH)?;
+    Ok((record.version == 1).then_some(RefreshToken { field: record.field, token: record.refresh_token }))
+}
+
+/// Takes both files away.
+///
+/// # Errors
+/// The I/O error.
+pub fn clear(folder: &Folder) -> Result<(), FileError> {
+    folder.remove(TOKEN)?;
+    folder.remove(REFRESH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(lifetime_s: u64) -> TokenCache {
+        let conf = "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\nAZAION_API_URL=https://a.example\n";
+        let conf = DeviceConf::parse(conf.as_bytes(), Path::new("f")).unwrap();
+        let now = Timestamp::from_unix(1_800_000_000);
+        let expires_at = now.plus(Duration::from_secs(lifetime_s));
+        let accepted = Accepted { issued_at: None, expires_at, signature: Signature::Verified };
+        TokenCache::new(&conf, SecretString::from("hush"), &accepted, now, at("b1", 100))
+    }
+
+    fn at(boot_id: &str, seconds: u64) -> BootMoment {
+        BootMoment { boot_id: boot_id.into(), since_boot: Duration::from_secs(seconds) }
+    }
+
+    // Promise: lifetimes count on the boot clock, and a token is renewed when less than a third of its life is left.
+    #[test]
+    fn lifetimes_count_on_the_boot_clock() {
+        let cache = cache(900);
+        for (moment, left, fresh) in [
+            (at("b1", 100), 900, true),
+            (at("b1", 699), 301, true),
+            (at("b1", 700), 300, false),
+            (at("b1", 999), 1, false),
+            (at("b1", 5000), 0, false),
+            (at("b2", 101), 0, false),
+            (at("b1", 99), 0, false),
+        ] {
+            assert_eq!((cache.left(&moment).as_secs(), cache.is_fresh(&moment)), (left, fresh), "{moment:?}");
+        }
+    }
+
+    // Promise: the token never shows in a `Debug`.
+    #[test]
+    fn the_token_is_not_shown() {
+        assert!(!format!("{:?}", cache(9)).contains("hush"));
+    }
+}

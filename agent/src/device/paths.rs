@@ -1,0 +1,48 @@
+//! Where everything lies on the device, under `/` or under another root.
+
+use std::path::{Path, PathBuf};
+
+use crate::device_conf;
+
+/// The root that every path of the agent lies under.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Paths {
+    /// Paths under `root`, `/` on a device.
+    pub fn under(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// An absolute path, put under the root.
+    pub fn place(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// `/etc/azaion/device.conf`
+    pub fn device_conf(&self) -> PathBuf {
+        self.root.join(device_conf::PATH)
+    }
+
+    /// `/etc/azaion/agent.toml`
+    pub fn settings(&self) -> PathBuf {
+        self.root.join("etc/azaion/agent.toml")
+    }
+
+    /// `/run/azaion`, gone with the next boot
+    pub fn run_dir(&self) -> PathBuf {
+        self.root.join("run/azaion")
+    }
+
+    /// `/var/lib/azaion`, kept across boots
+    pub fn state_dir(&self) -> PathBuf {
+        self.root.join("var/lib/azaion")
+    }
+
+    /// `/etc/group`
+    pub fn group(&self) -> PathBuf {
+        self.root.join("etc/group")
+    }
+}

@@ -1,0 +1,154 @@
+//! `/etc/azaion/agent.toml`: fleet policy, optional.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::token::{DEFAULT_ISSUER, SignaturePolicy};
+
+/// Bytes that the file may have at most.
+const LARGEST: u64 = 64 * 1024;
+/// Seconds that one run tries for, where nothing else is said.
+const DEFAULT_DEADLINE_S: u64 = 60;
+/// An hour: longer is a mistake, and would keep systemd from ever starting the unit anew.
+const LONGEST_DEADLINE_S: u64 = 3600;
+
+/// What the fleet's owner decides for all units. Every key is optional; an unknown one is an error, so that a
+/// mistyped key is not silently without effect.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// PEM file with CA certificates, added to the usual roots.
+    pub ca_file: Option<PathBuf>,
+    /// The issuer that a token must name.
+    pub issuer: String,
+    /// The audience that a token must name; not checked where it is not set.
+    pub audience: Option<String>,
+    /// Whether a token must have a signature that can be checked.
+    pub signature: SignaturePolicy,
+    /// Seconds that one run tries for, 1 to 3600.
+    pub deadline_s: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ca_file: None,
+            issuer: DEFAULT_ISSUER.to_owned(),
+            audience: None,
+            signature: SignaturePolicy::Auto,
+            deadline_s: DEFAULT_DEADLINE_S,
+        }
+    }
+}
+
+/// The file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it")]
+pub enum SettingsError {
+    #[error("reading {}", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{}{}: {message}", path.display(), line.map_or(String::new(), |line| format!(":{line}")))]
+    Toml { path: PathBuf, line: Option<usize>, message: String },
+    #[error("{}: {message}", path.display())]
+    Value { path: PathBuf, message: &'static str },
+}
+
+impl Settings {
+    /// Reads the file; where there is none, the defaults hold.
+    ///
+    /// # Errors
+    /// What can't be read, is not TOML, or has an unknown key or a value out of range.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let mut text = String::new();
+        match File::open(path) {
+            Ok(file) => file.take(LARGEST + 1).read_to_string(&mut text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => Err(e),
+        }
+        .map_err(|source| SettingsError::Io { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
+        if text.len() as u64 > LARGEST {
+            return Err(SettingsError::Value { path: path.to_owned(), message: "is larger than 64 KiB" });
+        }
+        let settings: Self = toml::from_str(text).map_err(|e| SettingsError::Toml {
+            path: path.to_owned(),
+            line: e.span().and_then(|span| Some(1 + text.get(..span.start)?.matches('\n').count())),
+            message: e.message().to_owned(),
+        })?;
+        settings.check().map_err(|message| SettingsError::Value { path: path.to_owned(), message })?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        if !(1..=LONGEST_DEADLINE_S).contains(&self.deadline_s) {
+            return Err("deadline_s must be 1 to 3600 seconds");
+        }
+        if self.ca_file.as_ref().is_some_and(|file| !file.is_absolute()) {
+            return Err("ca_file must be an absolute path");
+        }
+        if self.issuer.is_empty() || self.audience.as_ref().is_some_and(String::is_empty) {
+            return Err("issuer and audience must not be empty; leave the key out instead");
+        }
+        Ok(())
+    }
+
+    /// How long one run tries for.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_secs(self.deadline_s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: what is there is obeyed, what is mistyped is an error with its line, never silently without effect.
+    #[test]
+    fn mistyped_policy_is_an_error() {
+        let defaults = Settings::default();
+        for (text, expected) in [
+            ("", Ok(defaults.clone())),
+            ("# nothing\n", Ok(defaults.clone())),
+            ("deadline_s = 5\n", Ok(Settings { deadline_s: 5, ..defaults.clone() })),
+            ("signature = \"required\"", Ok(Settings { signature: SignaturePolicy::Required, ..defaults.clone() })),
+            (
+                "ca_file = \"/etc/azaion/ca.pem\"",
+                Ok(Settings { ca_file: Some("/etc/azaion/ca.pem".into()), ..defaults.clone() }),
+            ),
+            (
+                "issuer = \"I\"\naudience = \"A\"",
+                Ok(Settings { issuer: "I".into(), audience: Some("A".into()), ..defaults }),
+            ),
+            ("\nsignatur = \"required\"", Err("f:2: unknown field `signatur`")),
+            ("signature = \"none\"", Err("f:1: unknown variant `none`")),
+            ("deadline_s = 0", Err("f: deadline_s must be")),
+            ("deadline_s = 3601", Err("f: deadline_s must be")),
+            ("deadline_s = -1", Err("f:1: invalid value")),
+            ("deadline_s = \"60\"", Err("f:1: invalid type")),
+            ("ca_file = \"ca.pem\"", Err("f: ca_file must be an absolute path")),
+            ("issuer = \"\"", Err("f: issuer and audience must not be empty")),
+            ("audience = \"\"", Err("f: issuer and audience must not be empty")),
+            ("issuer = \"I\"\nissuer = \"J\"", Err("f:2: duplicate key")),
+            ("= 5", Err("f:1: ")),
+            ("[agent]\ndeadline_s = 5", Err("f:1: unknown field `agent`")),
+        ] {
+            let got = Settings::parse(text, Path::new("f")).map_err(|e| e.to_string());
+            match (&got, &expected) {
+                (Ok(got), Ok(expected)) => assert_eq!(got, expected, "{text}"),
+                (Err(got), Err(expected)) => assert!(got.starts_with(expected), "{text}: {got}"),
+                _ => panic!("{text}: {got:?}, not {expected:?}"),
+            }
+        }
+    }
+}

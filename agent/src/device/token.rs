@@ -1,0 +1,42 @@
+//! `azaion-agent token`: a valid access token on standard output.
+
+use std::io::{self, Write};
+
+use secrecy::ExposeSecret;
+
+use crate::device_conf::DeviceConf;
+use crate::exit::Exit;
+use crate::fault::chain;
+
+use super::cache::TokenCache;
+use super::run::{Device, How, run};
+
+/// Prints the token, or all of the cache as JSON.
+pub fn print(device: &Device, json: bool) -> Exit {
+    let cache = match cached(device).map_or_else(|| run(device, How::default()).map(|ready| ready.cache), Ok) {
+        Ok(cache) => cache,
+        Err(error) => {
+            log::error!("{}", chain(&error));
+            return error.exit();
+        }
+    };
+    let mut out = io::stdout().lock();
+    let written = if json {
+        serde_json::to_writer(&mut out, &cache).map_err(io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        writeln!(out, "{}", cache.access_token.expose_secret())
+    };
+    written.map_or(Exit::Internal, |()| Exit::Done)
+}
+
+/// The token in the cache, if it will do: fresh, or at least valid for a caller who may read it but not renew it.
+fn cached(device: &Device) -> Option<TokenCache> {
+    let now = device.moment();
+    let cache = TokenCache::read(&device.paths.run_dir())?;
+    let enough = match DeviceConf::read(&device.paths.device_conf()) {
+        Ok(conf) => cache.is_of(&conf) && cache.is_fresh(&now),
+        Err(error) if error.is_permission_denied() => !cache.left(&now).is_zero(),
+        Err(_) => false,
+    };
+    enough.then_some(cache)
+}

@@ -1,0 +1,269 @@
+//! `/etc/azaion/device.conf`: the one format that the station writes and the device reads.
+//!
+//! `KEY=VALUE` lines that a POSIX shell, systemd's `EnvironmentFile=` and Python all read alike, so no
+//! quoting is ever needed. Parsing is strict and names file and line, never the content.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use crate::api_url::{ApiUrl, ApiUrlError, is_plain_value};
+use crate::clock::Timestamp;
+
+/// Where the file lies inside a root file system.
+pub const PATH: &str = "etc/azaion/device.conf";
+/// The file's mode: for root alone.
+pub const MODE: u32 = 0o600;
+/// Bytes that the file may have at most: one block of the file system.
+pub const LARGEST: usize = 4096;
+/// Mode bits that let somebody else read or change the password.
+const FORBIDDEN_BITS: u32 = 0o027;
+
+const SERIAL: &str = "AZAION_DEVICE_SERIAL";
+const EMAIL: &str = "AZAION_DEVICE_EMAIL";
+const PASSWORD: &str = "AZAION_DEVICE_PASSWORD";
+const API_URL: &str = "AZAION_API_URL";
+const PROVISIONED_AT: &str = "AZAION_PROVISIONED_AT";
+
+/// What a device knows about itself. `Debug` does not show the password.
+#[derive(Clone, Debug)]
+pub struct DeviceConf {
+    /// The device's serial, as the station wrote it.
+    pub serial: Option<String>,
+    /// The e-mail of its account.
+    pub email: String,
+    /// The password of its account.
+    pub password: SecretString,
+    /// The admin API.
+    pub api_url: ApiUrl,
+    /// When the station wrote the file: a time that has certainly passed.
+    pub provisioned_at: Option<Timestamp>,
+}
+
+/// A file that is not a `device.conf`.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}", file.display(), line.map_or(String::new(), |line| format!(":{line}")))]
+pub struct DeviceConfError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1, where one is to blame.
+    pub line: Option<usize>,
+    /// What is wrong with it.
+    #[source]
+    pub problem: Problem,
+}
+
+/// What is wrong with a `device.conf`.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it")]
+pub enum Problem {
+    #[error("can't be read")]
+    Io(#[source] io::Error),
+    #[error("is a symlink; put the file itself there")]
+    Symlink,
+    #[error("is not a regular file")]
+    NotAFile,
+    #[error(
+        "has mode {0:04o}: others could read or change the password; chmod 0600 it, and give the device a new password"
+    )]
+    Mode(u32),
+    #[error("is larger than 4096 bytes")]
+    TooLarge,
+    #[error("starts with a byte order mark; save it as UTF-8 without one")]
+    ByteOrderMark,
+    #[error("has a carriage return; save it with Unix line ends")]
+    CarriageReturn,
+    #[error("has a NUL byte")]
+    Nul,
+    #[error("is not UTF-8")]
+    NotUtf8,
+    #[error("is not KEY=VALUE, a # comment or empty")]
+    NotAnAssignment,
+    #[error("has a value with a character other than A-Z a-z 0-9 @ % + = : , . / _ - (no quotes, no blanks)")]
+    Character,
+    #[error("sets {0} a second time")]
+    Duplicate(&'static str),
+    #[error("sets a key a second time")]
+    DuplicateUnknown,
+    #[error("sets {0} to nothing")]
+    Empty(&'static str),
+    #[error("sets {EMAIL} to something that is not an e-mail address")]
+    Email,
+    #[error("sets {API_URL}: {0}")]
+    ApiUrl(ApiUrlError),
+    #[error("sets {PROVISIONED_AT} to something that is not an RFC 3339 time in UTC")]
+    ProvisionedAt,
+    #[error("does not set {0}; provision the device again")]
+    Missing(&'static str),
+}
+
+impl DeviceConfError {
+    /// Whether the caller is simply not root.
+    pub fn is_permission_denied(&self) -> bool {
+        matches!(&self.problem, Problem::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+impl DeviceConf {
+    /// The file's text. [`DeviceConf::parse`] gives back what was rendered.
+    pub fn render(&self) -> SecretString {
+        let mut text = Zeroizing::new(String::with_capacity(LARGEST));
+        let mut line = |key: &str, value: &str| {
+            for part in [key, "=", value, "\n"] {
+                text.push_str(part);
+            }
+        };
+        if let Some(serial) = &self.serial {
+            line(SERIAL, serial);
+        }
+        line(EMAIL, &self.email);
+        line(PASSWORD, self.password.expose_secret());
+        line(API_URL, self.api_url.as_str());
+        if let Some(time) = self.provisioned_at {
+            line(PROVISIONED_AT, &time.to_string());
+        }
+        SecretString::from(text.as_str())
+    }
+
+    /// Reads the bytes of a file; `file` is only named in errors and warnings.
+    ///
+    /// # Errors
+    /// Whatever does not follow the format, with the line to blame.
+    pub fn parse(bytes: &[u8], file: &Path) -> Result<Self, DeviceConfError> {
+        let fail = |line, problem| DeviceConfError { file: file.to_owned(), line, problem };
+        let text = text_of(bytes).map_err(|(line, problem)| fail(line, problem))?;
+        let mut fields = Fields::default();
+        for (number, line) in (1..).zip(text.split('\n')) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let known = fields.take(line).map_err(|problem| fail(Some(number), problem))?;
+            if !known {
+                log::warn!("{}:{number}: an unknown key is left aside", file.display());
+            }
+        }
+        fields.finish().map_err(|problem| fail(None, problem))
+    }
+
+    /// Opens `path`, refuses what others could have read or changed, and parses it.
+    ///
+    /// # Errors
+    /// As [`DeviceConf::parse`]; besides a symlink, something that is not a file, an open mode, an I/O error.
+    pub fn read(path: &Path) -> Result<Self, DeviceConfError> {
+        let fail = |problem| DeviceConfError { file: path.to_owned(), line: None, problem };
+        let bytes = read_private(path).map_err(fail)?;
+        Self::parse(&bytes, path)
+    }
+}
+
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    // O_NONBLOCK: a FIFO in this place must not hang the boot.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        nix::errno::Errno::ELOOP => Problem::Symlink,
+        other => Problem::Io(other.into()),
+    })?;
+    let stat = fstat(&file).map_err(|e| Problem::Io(e.into()))?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Err(Problem::NotAFile);
+    }
+    if stat.st_mode & FORBIDDEN_BITS != 0 {
+        return Err(Problem::Mode(stat.st_mode & 0o7777));
+    }
+    read_bounded(File::from(file)).map_err(Problem::Io)
+}
+
+/// Reads at most one byte more than a `device.conf` may have, so that parsing sees that it is too large.
+///
+/// # Errors
+/// The I/O error.
+pub fn read_bounded(file: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST + 1));
+    file.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Size and encoding, judged before any line is.
+fn text_of(bytes: &[u8]) -> Result<&str, (Option<usize>, Problem)> {
+    let line_at = |index: usize| Some(1 + bytes.iter().take(index).filter(|&&b| b == b'\n').count());
+    if bytes.len() > LARGEST {
+        return Err((None, Problem::TooLarge));
+    }
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        return Err((Some(1), Problem::ByteOrderMark));
+    }
+    if let Some(index) = bytes.iter().position(|&b| b == 0) {
+        return Err((line_at(index), Problem::Nul));
+    }
+    if let Some(index) = bytes.iter().position(|&b| b == b'\r') {
+        return Err((line_at(index), Problem::CarriageReturn));
+    }
+    std::str::from_utf8(bytes).map_err(|e| (line_at(e.valid_up_to()), Problem::NotUtf8))
+}
+
+/// The values as they come, and the keys seen so far.
+#[derive(Default)]
+struct Fields<'a> {
+    seen: HashSet<&'a str>,
+    serial: Option<&'a str>,
+    email: Option<&'a str>,
+    password: Option<&'a str>,
+    api_url: Option<ApiUrl>,
+    provisioned_at: Option<Timestamp>,
+}
+
+impl<'a> Fields<'a> {
+    /// Takes one assignment; whether its key is known.
+    fn take(&mut self, line: &'a str) -> Result<bool, Problem> {
+        let (key, value) = line.split_once('=').filter(|(key, _)| is_key(key)).ok_or(Problem::NotAnAssignment)?;
+        let known = [SERIAL, EMAIL, PASSWORD, API_URL, PROVISIONED_AT].into_iter().find(|&known| known == key);
+        if !self.seen.insert(key) {
+            return Err(known.map_or(Problem::DuplicateUnknown, Problem::Duplicate));
+        }
+        if !is_plain_value(value) {
+            return Err(Problem::Character);
+        }
+        let Some(known) = known else { return Ok(false) };
+        if value.is_empty() {
+            return Err(Problem::Empty(known));
+        }
+        match known {
+            SERIAL => self.serial = Some(value),
+            EMAIL => self.email = Some(value).filter(|v| is_email(v)).ok_or(Problem::Email).map(Some)?,
+            PASSWORD => self.password = Some(value),
+            API_URL => self.api_url = Some(value.parse().map_err(Problem::ApiUrl)?),
+            _ => self.provisioned_at = Some(value.parse().map_err(|_| Problem::ProvisionedAt)?),
+        }
+        Ok(true)
+    }
+
+    fn finish(self) -> Result<DeviceConf, Problem> {
+        Ok(DeviceConf {
+            serial: self.serial.map(str::to_owned),
+            email: self.email.ok_or(Problem::Missing(EMAIL))?.to_owned(),
+            password: SecretString::from(self.password.ok_or(Problem::Missing(PASSWORD))?),
+            api_url: self.api_url.ok_or(Problem::Missing(API_URL))?,
+            provisioned_at: self.provisioned_at,
+        })
+    }
+}
+
+/// A name that a POSIX shell takes as a variable.
+fn is_key(key: &str) -> bool {
+    key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !key.starts_with(|c: char| c.is_ascii_digit())
+        && !key.is_empty()
+}
+
+fn is_email(text: &str) -> bool {
+    text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! ES256 for the JWT library, through ring, which TLS brings along anyway.
+//!
+//! Nothing else can be verified in these programs, and nothing signed: an algorithm that a token talks somebody into
+//! is not there. It also spares the agent four crates of cryptography, RSA among them, and 300 KB.
+
+use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{Error, ErrorKind, Result};
+use jsonwebtoken::signature::{self, Verifier};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+
+static PROVIDER: CryptoProvider = CryptoProvider {
+    signer_factory: |_, _| Err(Error::from(ErrorKind::UnsupportedAlgorithm)),
+    verifier_factory: verifier,
+    key_utils: KeyUtils::new_unimplemented(),
+};
+
+/// Makes the JWT library use this; call it before anything is decoded.
+pub(crate) fn install() {
+    // It is there already from the second call on.
+    let _ = PROVIDER.install_default();
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the library gives the signature")]
+fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
+    if *algorithm != Algorithm::ES256 || key.family() != AlgorithmFamily::Ec {
+        return Err(Error::from(ErrorKind::InvalidAlgorithm));
+    }
+    let point = key.try_get_as_bytes()?.to_vec();
+    Ok(Box::new(Es256(UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point))))
+}
+
+struct Es256(UnparsedPublicKey<Vec<u8>>);
+
+impl Verifier<Vec<u8>> for Es256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), signature::Error> {
+        self.0.verify(message, signature).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtVerifier for Es256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::ES256
+    }
+}

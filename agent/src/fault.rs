@@ -1,0 +1,195 @@
+//! What can go wrong when talking to the API, and whether trying again helps: one table for both programs.
+
+use std::error::Error;
+use std::time::Duration;
+
+use crate::exit::Exit;
+use crate::token::TokenError;
+use crate::transport::Transport;
+
+/// What a fault means for the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// No answer came: trying again may help.
+    Unreachable,
+    /// An answer came damaged, or from something that is not the API: trying again may help.
+    Garbled,
+    /// The API says to come back later.
+    Later,
+    /// The answer was clear, and can't be accepted.
+    Unacceptable,
+    /// Credentials are refused; trying again does harm, ten failures lock an account.
+    Refused,
+}
+
+impl Class {
+    /// Whether the same call may succeed if made again.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Garbled | Self::Later)
+    }
+
+    /// The agent's exit code.
+    pub fn on_device(self) -> Exit {
+        match self {
+            Self::Unreachable | Self::Garbled | Self::Later => Exit::Later,
+            Self::Unacceptable => Exit::Protocol,
+            Self::Refused => Exit::Refused,
+        }
+    }
+
+    /// The host tool's exit code.
+    pub fn on_host(self) -> Exit {
+        match self {
+            Self::Unreachable => Exit::Unreachable,
+            Self::Later => Exit::Later,
+            Self::Garbled | Self::Unacceptable => Exit::Protocol,
+            Self::Refused => Exit::Refused,
+        }
+    }
+}
+
+/// A call that did not give what was asked for. Names host and step, never content.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} at {host}")]
+pub struct Fault {
+    /// The call, as in `POST /login`.
+    pub step: &'static str,
+    /// Host and port.
+    pub host: String,
+    /// How long the API asked to wait.
+    pub retry_after: Option<Duration>,
+    /// What went wrong.
+    #[source]
+    pub problem: Problem,
+}
+
+/// What went wrong with a call.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it")]
+pub enum Problem {
+    #[error("{kind}")]
+    Transport {
+        kind: Transport,
+        #[source]
+        source: Option<reqwest::Error>,
+    },
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the answer is not JSON; is this the API, or a captive portal?")]
+    NotJson,
+    #[error("the answer has not the expected form: {0}")]
+    Form(&'static str),
+    #[error("HTTP {status}{}{}", code_text(*code), hint(*status, *code))]
+    Status { status: u16, code: Option<u32>, class: Class },
+    #[error(
+        "HTTP {0}: a redirect is not followed, a password goes to the configured address alone; correct the API URL"
+    )]
+    Redirect(u16),
+    #[error("the account asks for a second factor, which a device can't give; switch MFA off for it")]
+    Mfa,
+    #[error("the token is refused")]
+    Token(#[source] TokenError),
+}
+
+impl Fault {
+    /// What this fault means for the caller.
+    pub fn class(&self) -> Class {
+        match &self.problem {
+            Problem::Transport { .. } => Class::Unreachable,
+            Problem::TooLarge(_) | Problem::NotJson => Class::Garbled,
+            Problem::Status { class, .. } => *class,
+            Problem::Form(_) | Problem::Redirect(_) | Problem::Token(_) => Class::Unacceptable,
+            Problem::Mfa => Class::Refused,
+        }
+    }
+
+    /// Whether the request certainly never reached the server.
+    pub fn is_before_request(&self) -> bool {
+        use Transport::{NameLookup, NoRoute, Refused};
+        matches!(self.problem, Problem::Transport { kind: NameLookup | NoRoute | Refused, .. })
+    }
+
+    /// The HTTP status, where one came.
+    pub fn status(&self) -> Option<u16> {
+        match self.problem {
+            Problem::Status { status, .. } | Problem::Redirect(status) => Some(status),
+            _ => None,
+        }
+    }
+}
+
+/// What an error status means, read with the API's own error code and with whether it asks to wait.
+///
+/// Wrong e-mail, wrong password and disabled are 409 with 10, 30, 38 on older servers and an opaque 401 on
+/// the newest, which says `Retry-After` in a 401 where a limit or a lock is the reason.
+pub fn class_of(status: u16, code: Option<u32>, asks_to_wait: bool) -> Class {
+    match (status, code) {
+        (401, _) if asks_to_wait => Class::Later,
+        (401 | 403, _) | (409, Some(10 | 30 | 38)) => Class::Refused,
+        (408 | 423 | 425 | 429 | 500..=599, _) => Class::Later,
+        _ => Class::Unacceptable,
+    }
+}
+
+/// An error and its causes on one line, as messages and the journal have them.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |e| (*e).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn code_text(code: Option<u32>) -> String {
+    code.map_or(String::new(), |code| format!(", error code {code}"))
+}
+
+/// What to do, by status and error code.
+fn hint(status: u16, code: Option<u32>) -> &'static str {
+    match (status, code) {
+        (_, Some(10 | 37)) => ": no account with this e-mail",
+        (_, Some(20)) => ": an account with this e-mail exists",
+        (_, Some(30)) => ": the password is wrong",
+        (_, Some(38)) => ": the account is disabled; enable it on the admin API",
+        (423, _) | (_, Some(50)) => ": the account is locked for now",
+        (429, _) | (_, Some(51)) => ": too many logins from this address for now",
+        (401, _) => ": the credentials are refused",
+        (403, _) => ": not permitted for this account",
+        (404, _) => ": no such route; is the API URL right?",
+        (408 | 425 | 500..=599, _) => ": the API can't answer now",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: the table of exit codes and classes in one place.
+    #[test]
+    fn statuses_have_their_class() {
+        use Class::{Later, Refused, Unacceptable};
+        for (status, code, waits, class) in [
+            (400, None, false, Unacceptable),
+            (400, None, true, Unacceptable),
+            (401, None, false, Refused),
+            (401, Some(70), false, Refused),
+            (401, Some(70), true, Later),
+            (403, None, false, Refused),
+            (404, None, false, Unacceptable),
+            (405, None, false, Unacceptable),
+            (408, None, false, Later),
+            (409, Some(10), false, Refused),
+            (409, Some(30), false, Refused),
+            (409, Some(38), false, Refused),
+            (409, Some(20), false, Unacceptable),
+            (409, None, false, Unacceptable),
+            (423, Some(50), true, Later),
+            (425, None, false, Later),
+            (429, Some(51), true, Later),
+            (500, None, false, Later),
+            (503, None, true, Later),
+            (599, None, false, Later),
+            (204, None, false, Unacceptable),
+        ] {
+            assert_eq!(class_of(status, code, waits), class, "{status} {code:?} {waits}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The one HTTP client of both programs: rustls with a clock of our own, no redirect, no proxy, bounded answers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, Response, redirect};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, RootCertStore};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::{Builder, Runtime};
+use zeroize::Zeroizing;
+
+use crate::api_url::ApiUrl;
+use crate::clock::Timestamp;
+use crate::fault::{Fault, Problem, class_of};
+use crate::session::error_code;
+use crate::transport::Transport;
+
+/// Bytes that an answer may have at most; a login answer has about two thousand.
+pub const LARGEST_ANSWER: usize = 64 * 1024;
+/// The longest wait that a `Retry-After` can ask for: the longest that the agent itself imposes. A server that
+/// wants more says so again, and a mistaken header can't put a unit out of service for years.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+
+/// What the time is for judging certificates.
+pub trait TlsClock: Send + Sync + std::fmt::Debug {
+    /// The best guess at the true time.
+    fn now(&self) -> Timestamp;
+}
+
+/// The client can't be made.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it")]
+pub enum HttpError {
+    #[error("reading the CA file {}", path.display())]
+    CaFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the CA file {} holds no certificate that can be used; it must be PEM", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("making the HTTP client")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A call to be made.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// As messages name it: method and route, `POST /login`.
+    pub step: &'static str,
+    /// A JSON body.
+    pub body: Option<Zeroizing<Vec<u8>>>,
+    /// An access token.
+    pub bearer: Option<&'a SecretString>,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    step: &'static str,
+    host: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// How long the server asked to wait, at most [`LONGEST_RETRY_AFTER`].
+    pub retry_after: Option<Duration>,
+    /// The `Date` header.
+    pub date: Option<Timestamp>,
+    /// The certificate that the server showed (DER); none where there was no TLS.
+    pub certificate: Option<Vec<u8>>,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// The body of an answer with an expected status.
+    ///
+    /// # Errors
+    /// Any other status, with what it means.
+    pub fn accept(&self, statuses: &[u16]) -> Result<&[u8], Fault> {
+        if statuses.contains(&self.status) {
+            return Ok(&self.body);
+        }
+        let code = error_code(&self.body);
+        Err(self.fault(match self.status {
+            status @ 300..=399 => Problem::Redirect(status),
+            status => Problem::Status { status, code, class: class_of(status, code, self.retry_after.is_some()) },
+        }))
+    }
+
+    /// A fault of this answer.
+    pub fn fault(&self, problem: Problem) -> Fault {
+        Fault { step: self.step, host: self.host.clone(), retry_after: self.retry_after, problem }
+    }
+}
+
+/// The client, for one API.
+#[derive(Debug)]
+pub struct Http {
+    api: ApiUrl,
+    client: reqwest::Client,
+    runtime: Runtime,
+}
+
+impl Http {
+    /// A client that trusts the usual roots (Mozilla's) and those of `ca_file`, and judges certificates by `clock`.
+    ///
+    /// # Errors
+    /// The CA file can't be used, or the system refuses what a client needs.
+    #[expect(clippy::disallowed_methods, reason = "this is the one constructor")]
+    pub fn new(api: &ApiUrl, ca_file: Option<&Path>, clock: Arc<dyn TlsClock>) -> Result<Self, HttpError> {
+        let localhost = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls_config(ca_file, clock)?)
+            .tls_info(true)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            // A loopback address by name stays one, whatever /etc/hosts says.
+            .resolve_to_addrs("localhost", &localhost)
+            .user_agent(concat!("azaion/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| HttpError::Client(e.into()))?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| HttpError::Client(e.into()))?;
+        Ok(Self { api: api.clone(), client, runtime })
+    }
+
+    /// The API that this client talks to.
+    pub fn api(&self) -> &ApiUrl {
+        &self.api
+    }
+
+    /// Makes one call; any status is an answer.
+    ///
+    /// # Errors
+    /// No whole answer within `limit`, or one larger than [`LARGEST_ANSWER`].
+    pub fn call(&self, call: &Call<'_>, limit: Duration) -> Result<Answer, Fault> {
+        let fail = |problem| self.fault(call.step, problem);
+        let request = self.request(call, limit).map_err(|e| fail(transport(e)))?;
+        self.runtime.block_on(async {
+            let response = self.client.execute(request).await.map_err(|e| fail(transport(e)))?;
+            let mut answer = self.head_of(call.step, &response);
+            answer.body = body_of(response).await.map_err(fail)?;
+            Ok(answer)
+        })
+    }
+
+    /// A fault of a step that got no answer to blame.
+    pub fn fault(&self, step: &'static str, problem: Problem) -> Fault {
+        Fault { step, host: self.api.authority().to_owned(), retry_after: None, problem }
+    }
+
+    fn request(&self, call: &Call<'_>, limit: Duration) -> reqwest::Result<reqwest::Request> {
+        let (method, path) = call.step.split_once(' ').unwrap_or(("GET", call.step));
+        let method = Method::from_bytes(method.as_bytes()).unwrap_or(Method::GET);
+        let mut request = self.client.request(method, self.api.route(path)).timeout(limit);
+        if let Some(bearer) = call.bearer {
+            request = request.header(AUTHORIZATION, bearer_header(bearer));
+        }
+        if let Some(body) = &call.body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.to_vec());
+        }
+        request.build()
+    }
+
+    fn head_of(&self, step: &'static str, response: &Response) -> Answer {
+        let certificate = response.extensions().get::<reqwest::tls::TlsInfo>().and_then(|tls| tls.peer_certificate());
+        let date = text(response.headers(), &DATE).and_then(Timestamp::from_http_date);
+        Answer {
+            step,
+            host: self.api.authority().to_owned(),
+            status: response.status().as_u16(),
+            retry_after: text(response.headers(), &RETRY_AFTER).and_then(|value| retry_after(value, date)),
+            date,
+            certificate: certificate.map(<[u8]>::to_vec),
+            body: Zeroizing::default(),
+        }
+    }
+}
+
+fn transport(error: reqwest::Error) -> Problem {
+    Problem::Transport { kind: Transport::of(&error), source: Some(error) }
+}
+
+fn bearer_header(token: &SecretString) -> HeaderValue {
+    let text = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
+    // A token that can't stand in a header is no token; the server will say so.
+    let mut value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Bearer invalid"));
+    value.set_sensitive(true);
+    value
+}
+
+async fn body_of(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    // Grown by hand: a Vec that grows by itself leaves copies of the token behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(LARGEST_ANSWER));
+    while let Some(chunk) = response.chunk().await.map_err(transport)? {
+        if body.len() + chunk.len() > LARGEST_ANSWER {
+            return Err(Problem::TooLarge(LARGEST_ANSWER));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+/// `Retry-After` (RFC 9110, 10.2.3): seconds, or an HTTP date, which counts from the answer's own `Date`.
+fn retry_after(value: &str, date: Option<Timestamp>) -> Option<Duration> {
+    let wait = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        value.parse().map_or(Duration::MAX, Duration::from_secs)
+    } else {
+        Timestamp::from_http_date(value)?.since(date?)
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+fn tls_config(ca_file: Option<&Path>, clock: Arc<dyn TlsClock>) -> Result<ClientConfig, HttpError> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = ca_file {
+        add_roots(&mut roots, path)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_details(provider, Arc::new(CertificateTime(clock)))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| HttpError::Client(e.into()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), HttpError> {
+    let pem = fs::read(path).map_err(|source| HttpError::CaFile { path: path.to_owned(), source })?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let (added, _) = roots.add_parsable_certificates(certificates.unwrap_or_default());
+    if added == 0 {
+        return Err(HttpError::NoCertificate { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Lets rustls see our clock.
+#[derive(Debug)]
+struct CertificateTime(Arc<dyn TlsClock>);
+
+impl TimeProvider for CertificateTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.now().unix())))
+    }
+}
+
+impl<T: crate::clock::Clock> TlsClock for T {
+    fn now(&self) -> Timestamp {
+        self.wall()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: both forms of Retry-After are obeyed, absurd ones are cut, and garbage is not taken for one.
+    #[test]
+    fn retry_after_in_both_forms() {
+        let date = Timestamp::from_http_date("Sun, 03 May 2026 10:00:00 GMT");
+        for (value, seconds) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            ("3600", Some(3600)),
+            ("3601", Some(3600)),
+            ("99999999999999999999999999", Some(3600)),
+            ("Sun, 03 May 2026 10:00:30 GMT", Some(30)),
+            ("Sun, 03 May 2026 09:00:00 GMT", Some(0)),
+            ("Sun, 03 May 2099 09:00:00 GMT", Some(3600)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(value, date), seconds.map(Duration::from_secs), "{value}");
+        }
+        assert_eq!(retry_after("Sun, 03 May 2026 10:00:30 GMT", None), None);
+    }
+
+    // Promise: a bearer token does not show in a `Debug` of the request.
+    #[test]
+    fn the_bearer_header_is_sensitive() {
+        assert_eq!(format!("{:?}", bearer_header(&SecretString::from("abc"))), "Sensitive");
+    }
+}

@@ -1,0 +1,127 @@
+//! Who a device is: its serial, and the e-mail, role and password that follow from it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rand::TryRng;
+use rand::distr::{Alphanumeric, Distribution};
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+/// The role that every device's account has on the admin API.
+pub const ROLE: &str = "CompanionPC";
+
+/// Characters in a device's password, each of `[A-Za-z0-9]`: 190 bits.
+pub const PASSWORD_LENGTH: usize = 32;
+
+const PREFIX: &str = "AZJN-";
+const LONGEST_UNIT: usize = 32;
+
+/// A device's serial number: `AZJN-` and 1 to 32 of `[A-Z0-9]`.
+///
+/// Lower case is refused rather than folded, for two serials must never share one e-mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serial(String);
+
+/// Why a text is not a serial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SerialError {
+    /// It does not start with `AZJN-`.
+    #[error("a serial starts with AZJN-, as in AZJN-0042")]
+    Prefix,
+    /// Nothing, or more than 32 characters, after `AZJN-`.
+    #[error("a serial has 1 to 32 characters after AZJN-, as in AZJN-0042")]
+    Length,
+    /// A letter of lower case.
+    #[error("a serial is written in capitals, as in AZJN-00AF")]
+    LowerCase,
+    /// Some other character.
+    #[error("a serial has only A to Z and 0 to 9 after AZJN-, as in AZJN-0042")]
+    Character,
+}
+
+impl FromStr for Serial {
+    type Err = SerialError;
+
+    fn from_str(text: &str) -> Result<Self, SerialError> {
+        let unit = text.strip_prefix(PREFIX).ok_or_else(|| {
+            let folded = text.to_ascii_uppercase();
+            if folded.starts_with(PREFIX) { SerialError::LowerCase } else { SerialError::Prefix }
+        })?;
+        let fits = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+        if unit.chars().all(fits) {
+            return match unit.len() {
+                1..=LONGEST_UNIT => Ok(Self(text.to_owned())),
+                _ => Err(SerialError::Length),
+            };
+        }
+        let only_case = unit.chars().all(|c| c.is_ascii_alphanumeric());
+        Err(if only_case { SerialError::LowerCase } else { SerialError::Character })
+    }
+}
+
+impl Serial {
+    /// The serial as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The e-mail of the device's account: `AZJN-0042` → `azaion-jetson-0042@azaion.com`.
+    pub fn email(&self) -> String {
+        let unit = self.0.rsplit('-').next().unwrap_or_default();
+        format!("azaion-jetson-{}@azaion.com", unit.to_ascii_lowercase())
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A fresh password from the system's random source (`getrandom(2)`).
+///
+/// # Errors
+/// The random source can't be read; nothing that follows makes sense then.
+pub fn new_password() -> Result<SecretString, rand::rngs::SysError> {
+    // A source that can't be read would otherwise surface as a panic inside the distribution.
+    SysRng.try_next_u64()?;
+    let mut random = UnwrapErr(SysRng);
+    let characters: Zeroizing<String> =
+        Zeroizing::new(Alphanumeric.sample_iter(&mut random).take(PASSWORD_LENGTH).map(char::from).collect());
+    Ok(SecretString::from(characters.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    // Promise: the e-mail is the part after the last hyphen, in lower case.
+    #[test]
+    fn email_follows_from_the_serial() {
+        for (serial, email) in [
+            ("AZJN-0042", "azaion-jetson-0042@azaion.com"),
+            ("AZJN-00AF", "azaion-jetson-00af@azaion.com"),
+            ("AZJN-X", "azaion-jetson-x@azaion.com"),
+        ] {
+            assert_eq!(serial.parse::<Serial>().unwrap().email(), email);
+        }
+    }
+
+    // Promise: a password is 32 of [A-Za-z0-9], never twice the same, and every character occurs.
+    #[test]
+    fn passwords_are_random_and_plain() {
+        let passwords: Vec<_> = (0..400).map(|_| new_password().unwrap()).collect();
+        let texts: HashSet<&str> = passwords.iter().map(ExposeSecret::expose_secret).collect();
+        assert_eq!(texts.len(), 400);
+        assert!(texts.iter().all(|t| t.len() == 32 && t.bytes().all(|b| b.is_ascii_alphanumeric())));
+        let seen: HashSet<u8> = texts.iter().flat_map(|t| t.bytes()).collect();
+        assert_eq!(seen.len(), 62);
+    }
+}

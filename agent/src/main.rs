@@ -1,0 +1,89 @@
+//! `azaion-agent`: gives a provisioned Jetson its token for the admin API, and says whether it is ready.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use azaion_agent::device::announce;
+use azaion_agent::device::readiness::Readiness;
+use azaion_agent::device::run::{Device, How, run};
+use azaion_agent::device::{status, token};
+use azaion_agent::exit::{Exit, exit_on_panic};
+use clap::{Parser, Subcommand};
+
+/// Gives a provisioned Jetson its token for the admin API, and says whether it is ready.
+#[derive(Debug, Parser)]
+#[command(name = "azaion-agent", version, about, after_help = EXIT_CODES)]
+struct Cli {
+    /// Put every path under DIR, also those that agent.toml names
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    root: PathBuf,
+    /// More words; twice for even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the unit ready: read device.conf, log in, validate the token, write the cache
+    Boot {
+        /// Seconds to try for, where not as agent.toml says (60 if it says nothing)
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+        deadline: Option<u64>,
+        /// Try at once, even if the last run was told to wait
+        #[arg(long)]
+        now: bool,
+    },
+    /// Print a valid access token, renewing it first if needed
+    Token {
+        /// Print all of the token cache as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say where on the way to a token it fails, one line a check
+    Status {
+        /// Log in, too (counts against the API's ten logins a minute)
+        #[arg(long)]
+        login: bool,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  ready
+  64  wrong command line
+  70  a fault of the agent's own
+  75  not yet: no network, no time, or the API says later; systemd tries again
+  76  the server's answer can't be accepted
+  77  the credentials are refused
+  78  device.conf or agent.toml is wrong";
+
+fn main() -> ExitCode {
+    exit_on_panic();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    announce::start_log(cli.verbose);
+    let device = Device::here(&cli.root);
+    match cli.command {
+        Command::Boot { deadline, now } => boot(&device, How { deadline: deadline.map(Duration::from_secs), now }),
+        Command::Token { json } => token::print(&device, json),
+        Command::Status { login, json } => status::print(&device, login, json),
+    }
+    .into()
+}
+
+fn boot(device: &Device, how: How) -> Exit {
+    let result = run(device, how);
+    announce::outcome(&result, Readiness::read(&device.paths.run_dir()).as_ref());
+    result.map_or_else(|error| error.exit(), |_| Exit::Done)
+}

@@ -1,0 +1,186 @@
+//! Logging in and renewing: the wire form of `POST /login` and `POST /token/refresh`.
+//!
+//! Three generations of the API are in the field at once. None says which it is; their answers differ in
+//! what they hold and in how they spell it (`accessToken`, `access_token`, `AccessToken`).
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::fault::{Fault, Problem};
+use crate::http::{Answer, Call, Http};
+
+/// What a login gives. `Debug` does not show the tokens.
+#[derive(Debug)]
+pub struct Tokens {
+    /// The access token, a JWT.
+    pub access: SecretString,
+    /// The refresh token, where the server has such.
+    pub refresh: Option<RefreshToken>,
+}
+
+/// A refresh token and the name of the field that it came in, under which it goes back.
+#[derive(Clone, Debug)]
+pub struct RefreshToken {
+    /// `refreshToken`, `refresh_token` or `RefreshToken`.
+    pub field: String,
+    /// Works once.
+    pub token: SecretString,
+}
+
+/// `POST /login`.
+///
+/// # Errors
+/// No answer, or one that gives no token.
+pub fn login(http: &Http, email: &str, password: &SecretString, limit: Duration) -> Result<(Tokens, Answer), Fault> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        email: &'a str,
+        password: &'a str,
+    }
+    let body = json(&Body { email, password: password.expose_secret() });
+    ask(http, "POST /login", body, limit)
+}
+
+/// `POST /token/refresh`. Never made twice with the same token: a server that sees a used one ends the session.
+///
+/// # Errors
+/// No answer, or one that gives no token; log in then.
+pub fn refresh(http: &Http, refresh: &RefreshToken, limit: Duration) -> Result<(Tokens, Answer), Fault> {
+    let body = json(&std::collections::BTreeMap::from([(refresh.field.as_str(), refresh.token.expose_secret())]));
+    ask(http, "POST /token/refresh", body, limit)
+}
+
+fn ask(http: &Http, step: &'static str, body: Zeroizing<Vec<u8>>, limit: Duration) -> Result<(Tokens, Answer), Fault> {
+    let answer = http.call(&Call { step, body: Some(body), bearer: None }, limit)?;
+    let tokens = answer.accept(&[200]).and_then(|body| tokens_of(body).map_err(|problem| answer.fault(problem)))?;
+    Ok((tokens, answer))
+}
+
+/// A request body; wiped after use. Grown once, so that no copy of a password stays behind.
+pub fn json(body: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    // Maps of strings can't fail to serialise, and a Vec takes every write.
+    let _ = serde_json::to_writer(&mut *bytes, body);
+    bytes
+}
+
+/// Reads a JSON body: what is not JSON at all is damage, what is JSON of another form is an answer.
+///
+/// # Errors
+/// As a [`Problem`] that repeats nothing of the body.
+pub fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|e| match e.classify() {
+        serde_json::error::Category::Data => Problem::Form(expected),
+        _ => Problem::NotJson,
+    })
+}
+
+/// A login answer in all its spellings. `token` is all that the oldest servers give, and newer ones repeat there.
+#[derive(Deserialize)]
+struct LoginAnswer {
+    #[serde(alias = "access_token", alias = "AccessToken")]
+    #[serde(rename = "accessToken")]
+    access: Option<SecretString>,
+    #[serde(alias = "Token")]
+    token: Option<SecretString>,
+    #[serde(rename = "refreshToken")]
+    refresh_camel: Option<SecretString>,
+    #[serde(rename = "refresh_token")]
+    refresh_snake: Option<SecretString>,
+    #[serde(rename = "RefreshToken")]
+    refresh_pascal: Option<SecretString>,
+    #[serde(default, alias = "mfaRequired", alias = "MfaRequired")]
+    mfa_required: bool,
+}
+
+fn tokens_of(body: &[u8]) -> Result<Tokens, Problem> {
+    let answer: LoginAnswer = from_json(body, "an object with the token as a string")?;
+    if answer.mfa_required {
+        return Err(Problem::Mfa);
+    }
+    let access = answer.access.or(answer.token).ok_or(Problem::Form("there is no token in it"))?;
+    let refresh = [
+        ("refreshToken", answer.refresh_camel),
+        ("refresh_token", answer.refresh_snake),
+        ("RefreshToken", answer.refresh_pascal),
+    ];
+    let refresh =
+        refresh.into_iter().find_map(|(field, token)| Some(RefreshToken { field: field.into(), token: token? }));
+    Ok(Tokens { access, refresh })
+}
+
+/// The API's own error code in an error body, in any spelling; none in a body that has none.
+pub(crate) fn error_code(body: &[u8]) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct ErrorBody {
+        #[serde(alias = "error_code", alias = "ErrorCode", alias = "code", alias = "Code")]
+        #[serde(rename = "errorCode")]
+        code: u32,
+    }
+    serde_json::from_slice::<ErrorBody>(body).ok().map(|error| error.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: the answers of all generations are read in every spelling, and what is none is told apart.
+    #[test]
+    fn reads_every_spelling() {
+        for (body, expected) in [
+            (r#"{"token":"t"}"#, "t -"),
+            (r#"{"Token":"t"}"#, "t -"),
+            (r#"{"accessToken":"a","refreshToken":"r","token":"a"}"#, "a refreshToken=r"),
+            (r#"{"access_token":"a","refresh_token":"r","accessExp":"x"}"#, "a refresh_token=r"),
+            (r#"{"AccessToken":"a","RefreshToken":"r","Token":"a"}"#, "a RefreshToken=r"),
+            (r#"{"token":"t","refreshToken":null}"#, "t -"),
+            (r#"{"mfa_required":true,"mfa_token":"m","expires_in":300}"#, "mfa"),
+            ("{}", "form"),
+            (r#"{"token":7}"#, "form"),
+            (r#"{"token":null}"#, "form"),
+            ("[]", "form"),
+            (r#""token""#, "form"),
+            ("", "not json"),
+            ("<html>", "not json"),
+            (r#"{"token":"#, "not json"),
+        ] {
+            let got = match tokens_of(body.as_bytes()) {
+                Ok(Tokens { access, refresh: None }) => format!("{} -", access.expose_secret()),
+                Ok(Tokens { access, refresh: Some(r) }) => {
+                    format!("{} {}={}", access.expose_secret(), r.field, r.token.expose_secret())
+                }
+                Err(Problem::Mfa) => "mfa".into(),
+                Err(Problem::Form(_)) => "form".into(),
+                Err(Problem::NotJson) => "not json".into(),
+                Err(other) => format!("{other:?}"),
+            };
+            assert_eq!(got, expected, "{body}");
+        }
+    }
+
+    // Promise: error codes are read in every spelling.
+    #[test]
+    fn reads_error_codes() {
+        for (body, code) in [
+            (r#"{"errorCode":20,"message":"m"}"#, Some(20)),
+            (r#"{"error_code":20}"#, Some(20)),
+            (r#"{"ErrorCode":20}"#, Some(20)),
+            (r#"{"code":20}"#, Some(20)),
+            (r#"{"errorCode":"20"}"#, None),
+            (r#"{"message":"m"}"#, None),
+            ("<html>", None),
+        ] {
+            assert_eq!(error_code(body.as_bytes()), code, "{body}");
+        }
+    }
+
+    // Promise: a token never shows in a `Debug`.
+    #[test]
+    fn tokens_are_not_shown() {
+        let tokens = tokens_of(br#"{"token":"hush","refreshToken":"hush"}"#).unwrap();
+        assert!(!format!("{tokens:?}").contains("hush"));
+    }
+}

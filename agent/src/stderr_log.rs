@@ -1,0 +1,30 @@
+//! The log for people at a terminal: level and message on standard error.
+
+use std::io::{self, Write};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// Writes what our own code logs to standard error.
+#[derive(Debug)]
+pub struct StandardError;
+
+/// How much is logged with so many `-v`, where `least` is logged without one.
+pub fn level(least: LevelFilter, verbose: u8) -> LevelFilter {
+    LevelFilter::iter().nth(least as usize + usize::from(verbose)).unwrap_or(LevelFilter::Trace)
+}
+
+impl Log for StandardError {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // What the HTTP and TLS libraries say is of no use to people, and is not ours to keep free of secrets.
+        metadata.target().starts_with("azaion")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let level = record.level().as_str().to_ascii_lowercase();
+            let _ = writeln!(io::stderr().lock(), "{level}: {}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}

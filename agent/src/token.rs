@@ -1,0 +1,262 @@
+//! Judging an access token: signature where the server has keys, claims and times always.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous::insecure_decode, decode, decode_header};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::es256;
+use crate::identity::ROLE;
+use crate::keys::Keys;
+
+/// Allowed difference between the server's clock and ours, as the API's other verifiers allow.
+pub const SKEW: Duration = Duration::from_secs(30);
+
+/// The issuer of every generation.
+pub const DEFAULT_ISSUER: &str = "AzaionApi";
+
+/// Whether a token that can't be checked for its signature may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignaturePolicy {
+    /// Yes, if it is an HMAC token of a server that publishes no keys.
+    #[default]
+    Auto,
+    /// No.
+    Required,
+}
+
+/// What is known of a token's signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signature {
+    /// Checked with a key that the server publishes.
+    Verified,
+    /// Not to be checked by a device: the server publishes no keys.
+    Unverified,
+}
+
+impl std::fmt::Display for Signature {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Verified => "verified",
+            Self::Unverified => "unverified",
+        })
+    }
+}
+
+/// What a token must say.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// The device's e-mail.
+    pub email: &'a str,
+    /// The issuer.
+    pub issuer: &'a str,
+    /// The audience; not checked where none is set.
+    pub audience: Option<&'a str>,
+    /// Whether the signature has to be checked.
+    pub signature: SignaturePolicy,
+}
+
+/// What a token that was accepted says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// When it was issued, where it says so.
+    pub issued_at: Option<Timestamp>,
+    /// The first moment in which it is not valid any more.
+    pub expires_at: Timestamp,
+    /// What is known of its signature.
+    pub signature: Signature,
+}
+
+/// Why a token is refused. No message repeats a claim's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it")]
+pub enum TokenError {
+    #[error("it is not a JWT")]
+    NotAJwt,
+    #[error("its algorithm is not ES256")]
+    Algorithm,
+    #[error("it is signed with a shared secret though the server publishes keys")]
+    KeyConfusion,
+    #[error("the server publishes no key to check it with")]
+    NoKeys,
+    #[error(
+        "its signature can't be checked, the server publishes no keys, and agent.toml says signature = \"required\""
+    )]
+    Unverifiable,
+    #[error("the server publishes no key with its key id")]
+    UnknownKey,
+    #[error("its signature is wrong")]
+    Signature,
+    #[error("its claims have not the expected form")]
+    Claims,
+    #[error("it does not say when it expires")]
+    NoExpiry,
+    #[error("it has expired; is the server's clock right?")]
+    Expired,
+    #[error("it is from the future; is the server's clock right?")]
+    FromTheFuture,
+    #[error("its issuer is not the expected one (issuer in agent.toml)")]
+    Issuer,
+    #[error("its audience is not the expected one (audience in agent.toml)")]
+    Audience,
+    #[error("its role is not {ROLE}; correct the account's role on the admin API")]
+    Role,
+    #[error("it is for another account's e-mail")]
+    Email,
+}
+
+/// Names under which .NET writes the role: short, or the full claim URI.
+const ROLE_CLAIMS: [&str; 2] = ["role", "http://schemas.microsoft.com/ws/2008/06/identity/claims/role"];
+/// Names under which .NET writes the e-mail.
+const EMAIL_CLAIMS: [&str; 4] = [
+    "unique_name",
+    "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/name",
+    "email",
+    "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/emailaddress",
+];
+
+type Claims = BTreeMap<String, Value>;
+
+/// Accepts a token, or says why not. `now` is the best known true time, not the system clock.
+///
+/// # Errors
+/// The first check that failed.
+pub fn judge(
+    token: &SecretString,
+    keys: &Keys,
+    expected: Expected<'_>,
+    now: Timestamp,
+) -> Result<Accepted, TokenError> {
+    let (claims, signature) = authentic_claims(token.expose_secret(), keys, expected.signature)?;
+    check_claims(&claims, expected)?;
+    let (issued_at, expires_at) = check_times(&claims, now)?;
+    Ok(Accepted { issued_at, expires_at, signature })
+}
+
+/// Whether a token says, unchecked, that it has another role than a device's. A token that can't be read says nothing.
+pub fn names_another_role(token: &SecretString) -> bool {
+    insecure_decode::<Claims>(token.expose_secret()).is_ok_and(|data| {
+        ROLE_CLAIMS.iter().any(|name| data.claims.contains_key(*name))
+            && single(&data.claims, &ROLE_CLAIMS) != Some(ROLE)
+    })
+}
+
+/// The claims, after the signature has been checked as far as it can be.
+fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result<(Claims, Signature), TokenError> {
+    if token.split('.').count() != 3 {
+        return Err(TokenError::NotAJwt);
+    }
+    // A header with an algorithm that the library does not know, `none` among them, is no header to it.
+    let header = decode_header(token).map_err(|_| TokenError::Algorithm)?;
+    match (header.alg, keys) {
+        (Algorithm::ES256, Keys::Set(keys)) => {
+            Ok((verified_claims(token, header.kid.as_deref(), keys)?, Signature::Verified))
+        }
+        (Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512, Keys::Set(_)) => Err(TokenError::KeyConfusion),
+        (Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512, Keys::None) => match policy {
+            SignaturePolicy::Auto => {
+                let data = insecure_decode(token).map_err(|_| TokenError::Claims)?;
+                Ok((data.claims, Signature::Unverified))
+            }
+            SignaturePolicy::Required => Err(TokenError::Unverifiable),
+        },
+        (Algorithm::ES256, Keys::None) => Err(TokenError::NoKeys),
+        _ => Err(TokenError::Algorithm),
+    }
+}
+
+fn verified_claims(token: &str, kid: Option<&str>, keys: &[Jwk]) -> Result<Claims, TokenError> {
+    let named = |key: &&Jwk| kid.is_none() || key.common.key_id.as_deref() == kid;
+    es256::install();
+    let mut refused = TokenError::UnknownKey;
+    for key in keys.iter().filter(named) {
+        let Ok(key) = DecodingKey::from_jwk(key) else {
+            continue;
+        };
+        match decode::<Claims>(token, &key, &signature_alone()) {
+            Ok(data) => return Ok(data.claims),
+            Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature) => {
+                refused = TokenError::Signature;
+            }
+            Err(_) => refused = TokenError::Claims,
+        }
+    }
+    Err(refused)
+}
+
+/// Pins the algorithm and leaves the claims to us: the library would judge times by the system clock.
+fn signature_alone() -> Validation {
+    let mut validation = Validation::new(Algorithm::ES256);
+    validation.set_required_spec_claims::<&str>(&[]);
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
+fn check_claims(claims: &Claims, expected: Expected<'_>) -> Result<(), TokenError> {
+    if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer) {
+        return Err(TokenError::Issuer);
+    }
+    if expected.audience.is_some_and(|audience| !has_audience(claims, audience)) {
+        return Err(TokenError::Audience);
+    }
+    if single(claims, &ROLE_CLAIMS) != Some(ROLE) {
+        return Err(TokenError::Role);
+    }
+    if !single(claims, &EMAIL_CLAIMS).is_some_and(|email| email.eq_ignore_ascii_case(expected.email)) {
+        return Err(TokenError::Email);
+    }
+    Ok(())
+}
+
+/// `aud` is one string or a list of them (RFC 7519, 4.1.3).
+fn has_audience(claims: &Claims, audience: &str) -> bool {
+    match claims.get("aud") {
+        Some(Value::Array(list)) => list.iter().any(|one| one.as_str() == Some(audience)),
+        Some(one) => one.as_str() == Some(audience),
+        None => false,
+    }
+}
+
+/// The one value that all claims of these names agree on: a second role, or two e-mails, are not a device's.
+fn single<'a>(claims: &'a Claims, names: &[&str]) -> Option<&'a str> {
+    let mut values = names.iter().filter_map(|name| claims.get(*name)).map(|value| match value {
+        Value::Array(list) if list.len() == 1 => list.first().and_then(Value::as_str),
+        one => one.as_str(),
+    });
+    let first = values.next()??;
+    values.all(|other| other == Some(first)).then_some(first)
+}
+
+fn check_times(claims: &Claims, now: Timestamp) -> Result<(Option<Timestamp>, Timestamp), TokenError> {
+    let expires_at = time(claims, "exp")?.ok_or(TokenError::NoExpiry)?;
+    let (issued_at, not_before) = (time(claims, "iat")?, time(claims, "nbf")?);
+    if now.minus(SKEW) >= expires_at {
+        return Err(TokenError::Expired);
+    }
+    if [issued_at, not_before].into_iter().flatten().any(|start| start > now.plus(SKEW)) {
+        return Err(TokenError::FromTheFuture);
+    }
+    Ok((issued_at, expires_at))
+}
+
+/// A `NumericDate` (RFC 7519, 2): seconds since 1970, perhaps with a fraction.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the float is checked to be a time")]
+fn time(claims: &Claims, name: &str) -> Result<Option<Timestamp>, TokenError> {
+    let Some(value) = claims.get(name) else {
+        return Ok(None);
+    };
+    let whole = value.as_u64().or_else(|| value.as_f64().filter(|f| (0.0..1e15).contains(f)).map(|f| f as u64));
+    whole.map(|seconds| Some(Timestamp::from_unix(seconds))).ok_or(TokenError::Claims)
+}
+
+#[cfg(test)]
+mod tests;
