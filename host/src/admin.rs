@@ -1,0 +1,173 @@
+//! The admin's part of the API: making users and setting passwords.
+
+use std::cell::{Cell, OnceCell};
+use std::time::Duration;
+
+use azaion_agent::exit::Exit;
+use azaion_agent::fault::{Class, Fault, Problem};
+use azaion_agent::http::{Call, Http};
+use azaion_agent::identity::ROLE;
+use azaion_agent::retry::Retry;
+use azaion_agent::session::{json, login};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use crate::connection::AdminCredentials;
+use crate::failure::failure;
+
+/// The API's error code for an e-mail that has a user already.
+const EMAIL_EXISTS: u32 = 20;
+
+/// The API with an admin's eyes. Logs in when that is first needed, and once.
+#[derive(Debug)]
+pub(crate) struct Admin<'a> {
+    http: &'a Http,
+    retry: &'a Retry<'a>,
+    credentials: &'a AdminCredentials,
+    token: OnceCell<SecretString>,
+}
+
+/// What came of asking for a new user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Creation {
+    /// It was made.
+    Created,
+    /// A user with this e-mail was there.
+    Exists {
+        /// Whether an earlier try of the same call may have made it.
+        perhaps_ours: bool,
+    },
+}
+
+/// A call for the admin that failed.
+#[derive(Debug)]
+pub(crate) struct AdminFault {
+    /// The last fault.
+    pub(crate) error: anyhow::Error,
+    /// Whether the API may have done it all the same.
+    pub(crate) perhaps_done: bool,
+}
+
+impl<'a> Admin<'a> {
+    pub(crate) fn new(http: &'a Http, retry: &'a Retry<'a>, credentials: &'a AdminCredentials) -> Self {
+        Self { http, retry, credentials, token: OnceCell::new() }
+    }
+
+    /// Logs in, if that has not been done.
+    pub(crate) fn log_in(&self) -> anyhow::Result<()> {
+        self.token().map(drop)
+    }
+
+    fn token(&self) -> anyhow::Result<&SecretString> {
+        if let Some(token) = self.token.get() {
+            return Ok(token);
+        }
+        let token = match self.credentials {
+            AdminCredentials::Token(token) => token.clone(),
+            AdminCredentials::Password { email, password } => self
+                .retry
+                .run(|limit| login(self.http, email, password, limit))
+                .map(|(tokens, _)| tokens.access)
+                .map_err(|fault| login_failure(fault, email))?,
+        };
+        Ok(self.token.get_or_init(|| token))
+    }
+
+    /// `POST /users`.
+    ///
+    /// The reply to a call that was carried out may be lost; the same call made again then says that the user exists.
+    pub(crate) fn create(&self, email: &str, password: &SecretString) -> Result<Creation, AdminFault> {
+        #[derive(Serialize)]
+        struct NewUser<'a> {
+            email: &'a str,
+            password: &'a str,
+            role: &'a str,
+        }
+        let perhaps_ours = Cell::new(false);
+        let created = self.call("POST /users", &[200, 201], &perhaps_ours, || {
+            json(&NewUser { email, password: password.expose_secret(), role: ROLE })
+        });
+        match created {
+            Ok(()) => Ok(Creation::Created),
+            Err(error) if error.downcast_ref().is_some_and(says_exists) => {
+                Ok(Creation::Exists { perhaps_ours: perhaps_ours.get() })
+            }
+            Err(error) => Err(AdminFault { error, perhaps_done: perhaps_ours.get() }),
+        }
+    }
+
+    /// `PATCH /users/password`.
+    pub(crate) fn set_password(&self, email: &str, password: &SecretString) -> Result<(), AdminFault> {
+        #[derive(Serialize)]
+        struct NewPassword<'a> {
+            email: &'a str,
+            password: &'a str,
+        }
+        let perhaps_done = Cell::new(false);
+        let body = || json(&NewPassword { email, password: password.expose_secret() });
+        self.call("PATCH /users/password", &[200, 204], &perhaps_done, body).map_err(|error| {
+            let error = match error.downcast_ref::<Fault>().and_then(Fault::status) {
+                Some(404 | 405) => error.context(cannot_update(email)),
+                _ => error,
+            };
+            AdminFault { error, perhaps_done: perhaps_done.get() }
+        })
+    }
+
+    /// Makes a call until it is answered; notes whether a try may have been carried out without our knowing.
+    fn call(
+        &self,
+        step: &'static str,
+        accepted: &[u16],
+        perhaps_done: &Cell<bool>,
+        body: impl Fn() -> zeroize::Zeroizing<Vec<u8>>,
+    ) -> anyhow::Result<()> {
+        let bearer = Some(self.token()?);
+        let one_try = |limit: Duration| {
+            let answer = self.http.call(&Call { step, body: Some(body()), bearer }, limit);
+            answer.and_then(|answer| answer.accept(accepted).map(drop)).inspect_err(|fault| {
+                if fault.class().is_transient() && !fault.is_before_request() {
+                    perhaps_done.set(true);
+                }
+            })
+        };
+        self.retry.run(one_try).map_err(|fault| match fault.class() {
+            Class::Refused => anyhow::Error::from(fault)
+                .context("the admin may not do this; is it an ApiAdmin, is the token still valid?"),
+            _ => fault.into(),
+        })
+    }
+}
+
+fn says_exists(fault: &Fault) -> bool {
+    matches!(fault.problem, Problem::Status { status: 409, code: None | Some(EMAIL_EXISTS), .. })
+}
+
+fn login_failure(fault: Fault, email: &str) -> anyhow::Error {
+    let context = match (&fault.problem, fault.class()) {
+        (Problem::Mfa, _) => {
+            format!("logging in as the admin {email}; use --admin-token-file with an account that has MFA")
+        }
+        (_, Class::Refused) => format!("logging in as the admin {email}; are e-mail and password right?"),
+        _ => format!("logging in as the admin {email}"),
+    };
+    anyhow::Error::from(fault).context(context)
+}
+
+fn cannot_update(email: &str) -> String {
+    format!(
+        "the user {email} exists with a password that is not known here, and this server can't set another; \
+         delete the user there and run this again"
+    )
+}
+
+/// The error for a user that exists where none may be changed.
+pub(crate) fn exists(email: &str) -> anyhow::Error {
+    failure(
+        Exit::Exists,
+        format!(
+            "the user {email} exists with a password that is not known here; run this again with --on-existing update \
+             to set a new one (a unit flashed earlier with this serial can then no longer log in)"
+        ),
+    )
+}

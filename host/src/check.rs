@@ -1,0 +1,110 @@
+//! `azaion-provision check`: is all in place for a shift, before the first unit is on the bench?
+
+use std::path::Path;
+
+use azaion_agent::check::{Check, print};
+use azaion_agent::clock::SystemClock;
+use azaion_agent::exit::Exit;
+use azaion_agent::fault::chain;
+use azaion_agent::http::Http;
+use azaion_agent::keys::{self, Keys};
+use azaion_agent::retry::Retry;
+use nix::unistd::geteuid;
+
+use crate::admin::Admin;
+use crate::cli::{CheckOptions, Owner};
+use crate::connection;
+use crate::failure::exit_of;
+use crate::target::{self, Target};
+
+const PRIVILEGES: &str = "privileges";
+const TARGET: &str = "target";
+const API: &str = "api";
+const ADMIN_LOGIN: &str = "admin-login";
+
+/// Prints a line a check; ends with the exit code that `device` would fail with first.
+pub(crate) fn run(options: &CheckOptions, json: bool) -> anyhow::Result<Exit> {
+    let clock = SystemClock;
+    let retry = connection::retry(&options.api, &clock);
+    let mut results = vec![privileges(options.owner.owner)];
+    results.extend(options.rootfs.iter().map(|path| target(path, options.owner.owner)));
+    match connection::http(&options.api) {
+        Ok(http) => {
+            results.push(api(&http, &retry));
+            results.push(admin_login(options, &http, &retry));
+        }
+        Err(error) => results.push(failed(API, &error.into())),
+    }
+    let exit = results.iter().map(|(_, exit)| *exit).find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done);
+    let checks: Vec<Check> = results.into_iter().map(|(check, _)| check).collect();
+    print(&checks, json)?;
+    Ok(exit)
+}
+
+fn failed(id: &'static str, error: &anyhow::Error) -> (Check, Exit) {
+    (Check::failed(id, chain(error.as_ref())), exit_of(error))
+}
+
+fn privileges(owner: Owner) -> (Check, Exit) {
+    let check = match (geteuid().is_root(), owner) {
+        (true, _) => Check::ok(PRIVILEGES, "root"),
+        (false, Owner::Current) => Check::warning(
+            PRIVILEGES,
+            "not root: what is written belongs to the caller, and the image builder must map it to 0:0",
+        ),
+        (false, Owner::Root) => {
+            let message = "not root; run this as root, or with --owner current on a staging tree of your own";
+            return (Check::failed(PRIVILEGES, message), Exit::Refused);
+        }
+    };
+    (check, Exit::Done)
+}
+
+fn target(path: &Path, owner: Owner) -> (Check, Exit) {
+    let result = target::open(path).and_then(|target| {
+        target.may_write(owner)?;
+        holds(target.as_ref())
+    });
+    match result {
+        Ok(check) => (check, Exit::Done),
+        Err(error) => failed(TARGET, &error),
+    }
+}
+
+fn holds(target: &dyn Target) -> anyhow::Result<Check> {
+    let place = format!("{} ({})", target.path().display(), target.kind());
+    let Some(found) = target.look()? else { return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet"))) };
+    let conf = found.conf(target.path())?;
+    let whose = conf.serial.unwrap_or(conf.email);
+    Ok(Check::warning(TARGET, format!("{place} holds the device.conf of {whose}; clear it before another unit's turn")))
+}
+
+fn api(http: &Http, retry: &Retry<'_>) -> (Check, Exit) {
+    let api = http.api();
+    match retry.run(|limit| keys::fetch(http, limit)) {
+        Ok(Keys::Set(keys)) => {
+            (Check::ok(API, format!("{api} answers, and publishes {} key(s)", keys.len())), Exit::Done)
+        }
+        Ok(Keys::None) => {
+            let message = format!("{api} answers, but publishes no keys: devices can't check their tokens' signatures");
+            (Check::warning(API, message), Exit::Done)
+        }
+        Err(fault) => failed(API, &fault.into()),
+    }
+}
+
+fn admin_login(options: &CheckOptions, http: &Http, retry: &Retry<'_>) -> (Check, Exit) {
+    let done = connection::admin_credentials(&options.api)
+        .and_then(|credentials| Admin::new(http, retry, &credentials).log_in());
+    match done {
+        Ok(()) if options.api.admin_token_file.is_some() => (
+            Check::warning(
+                ADMIN_LOGIN,
+                "a token was given, no login is needed; whether it is valid shows at the first unit",
+            ),
+            Exit::Done,
+        ),
+        Ok(()) => (Check::ok(ADMIN_LOGIN, "the admin can log in"), Exit::Done),
+        Err(error) => failed(ADMIN_LOGIN, &error),
+    }
+}

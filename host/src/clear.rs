@@ -1,0 +1,28 @@
+//! `azaion-provision clear`: takes an identity out again, so that the next unit can't inherit it.
+
+use std::path::PathBuf;
+
+use azaion_agent::exit::Exit;
+use serde::Serialize;
+
+use crate::output;
+use crate::target::{self, Kind};
+
+#[derive(Debug, Serialize)]
+struct Record {
+    path: String,
+    kind: Kind,
+    /// Whether there was one.
+    cleared: bool,
+}
+
+/// Clears each target; one without a `device.conf` is as it should be.
+pub(crate) fn run(targets: &[PathBuf], json: bool) -> anyhow::Result<Exit> {
+    for target in target::open_all(targets)? {
+        let cleared = target.clear()?;
+        let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared };
+        let what = if cleared { "device.conf taken out" } else { "there was no device.conf" };
+        output::print(json, &record, &format!("{} ({}): {what}", record.path, record.kind))?;
+    }
+    Ok(Exit::Done)
+}

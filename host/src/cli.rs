@@ -1,0 +1,139 @@
+//! The command line.
+#![expect(clippy::doc_markdown, reason = "these comments are the help text, which is no Markdown")]
+
+use std::path::PathBuf;
+
+use azaion_agent::api_url::ApiUrl;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Makes a Jetson's account on the admin API and puts its credentials into the root file system to be flashed.
+#[derive(Debug, Parser)]
+#[command(name = "azaion-provision", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// One JSON object a line on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// More words on standard error; twice for even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make the device's user and write device.conf into the target; safe to run again
+    Device(DeviceOptions),
+    /// Say what is in a target: serial, e-mail, API, when, mode, owner; never the password
+    Inspect {
+        /// Root file systems to look into
+        #[arg(value_name = "TARGET", required = true)]
+        targets: Vec<PathBuf>,
+    },
+    /// Take device.conf out of a target again, after flashing
+    Clear {
+        /// Root file systems to clear
+        #[arg(value_name = "TARGET", required = true)]
+        targets: Vec<PathBuf>,
+    },
+    /// Say whether all is in place: privileges, target, API, admin login
+    Check(CheckOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceOptions {
+    /// The device's serial, as in AZJN-0042
+    pub(crate) serial: String,
+    /// Root file system to write into; more than once for A/B layouts
+    #[arg(long, value_name = "TARGET", required = true)]
+    pub(crate) rootfs: Vec<PathBuf>,
+    /// What to do if the user exists and its password is not known here
+    #[arg(long, value_enum, default_value = "update", value_name = "ACTION")]
+    pub(crate) on_existing: OnExisting,
+    /// Replace another device's file in the target
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Log in as the device afterwards and judge the token as the device will
+    #[arg(long)]
+    pub(crate) verify: bool,
+    #[command(flatten)]
+    pub(crate) owner: OwnerOption,
+    #[command(flatten)]
+    pub(crate) api: ApiOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckOptions {
+    /// Root file system to check; may be given more than once
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) rootfs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) owner: OwnerOption,
+    #[command(flatten)]
+    pub(crate) api: ApiOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OwnerOption {
+    /// Who owns what is written into a directory: root (needs root), or the caller, for a staging tree whose owners
+    /// the image builder maps
+    #[arg(long, value_enum, default_value = "root", value_name = "OWNER")]
+    pub(crate) owner: Owner,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApiOptions {
+    /// The admin API; https, or plain http to a loopback address
+    #[arg(long, env = "AZAION_API_URL", value_name = "URL")]
+    pub(crate) api_url: ApiUrl,
+    /// PEM file with CA certificates, added to the usual roots
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The admin's e-mail
+    #[arg(long, env = "AZAION_ADMIN_EMAIL", value_name = "EMAIL", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(required_unless_present = "admin_token_file")]
+    pub(crate) admin_email: Option<String>,
+    /// File with the admin's password; else AZAION_ADMIN_PASSWORD; else it is asked for on a terminal
+    #[arg(long, env = "AZAION_ADMIN_PASSWORD_FILE", value_name = "FILE")]
+    pub(crate) admin_password_file: Option<PathBuf>,
+    /// File with an admin's access token, instead of a login
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// Seconds that all calls together may take, with those that are tried again
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) deadline: u64,
+}
+
+/// What to do if the user exists and its password is not known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnExisting {
+    /// Set a new password; a unit flashed earlier with this serial can no longer log in
+    Update,
+    /// Change nothing and fail
+    Refuse,
+}
+
+/// Who owns what is written into a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Owner {
+    /// Root, by number
+    Root,
+    /// The caller
+    Current,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+  64  wrong command line
+  65  bad serial, or bad data in the target
+  66  target missing, or of a kind that can't take a device.conf
+  69  the API is out of reach
+  70  a fault of the tool's own
+  73  another device's file is there, or the user exists and --on-existing refuse was given
+  74  reading or writing failed
+  75  the API says later
+  76  the server's answer can't be accepted
+  77  not permitted: not root, or the admin is refused
+  78  configuration";

@@ -1,0 +1,65 @@
+//! How a run that failed ends: one message with its causes, and an exit code that follows from them.
+
+use std::io;
+
+use azaion_agent::device_conf::DeviceConfError;
+use azaion_agent::exit::Exit;
+use azaion_agent::fault::{Fault, chain};
+use azaion_agent::http::HttpError;
+
+/// A failure with an exit code of its own; the message says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+/// A failure that ends the run with `exit`.
+pub(crate) fn failure(exit: Exit, message: impl Into<String>) -> anyhow::Error {
+    Failure { exit, message: message.into() }.into()
+}
+
+/// Names what an I/O error happened to, and judges it: missing privileges are told apart from a failing disk.
+pub(crate) fn io_failure(error: impl Into<io::Error>, doing: &str) -> anyhow::Error {
+    let error = error.into();
+    let exit = exit_of_io(&error);
+    let advice =
+        if exit == Exit::Refused { "; run it as root, or with --owner current on a tree of your own" } else { "" };
+    anyhow::Error::from(error).context(Failure { exit, message: format!("{doing}{advice}") })
+}
+
+fn exit_of_io(error: &io::Error) -> Exit {
+    if error.kind() == io::ErrorKind::PermissionDenied { Exit::Refused } else { Exit::Io }
+}
+
+/// The exit code that an error leads to: that of the outermost cause that has one.
+pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
+    // A Failure that was added as context is not in the chain under its own type.
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.exit;
+    }
+    error.chain().find_map(exit_of_cause).unwrap_or(Exit::Internal)
+}
+
+fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(failure) = cause.downcast_ref::<Failure>() {
+        return Some(failure.exit);
+    }
+    if let Some(fault) = cause.downcast_ref::<Fault>() {
+        return Some(fault.class().on_host());
+    }
+    if cause.is::<DeviceConfError>() {
+        return Some(Exit::Data);
+    }
+    if cause.is::<HttpError>() {
+        return Some(Exit::Config);
+    }
+    cause.downcast_ref::<io::Error>().map(exit_of_io)
+}
+
+/// Prints the error with all its causes.
+pub(crate) fn report(error: &anyhow::Error) -> Exit {
+    log::error!("{}", chain(error.as_ref()));
+    exit_of(error)
+}

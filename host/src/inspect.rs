@@ -1,0 +1,75 @@
+//! `azaion-provision inspect`: what is in a target, but for the password.
+
+use std::path::PathBuf;
+
+use azaion_agent::clock::Timestamp;
+use azaion_agent::exit::Exit;
+use serde::Serialize;
+
+use crate::output;
+use crate::target::{self, Kind, Target};
+
+#[derive(Debug, Serialize)]
+struct Record {
+    path: String,
+    kind: Kind,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    empty: bool,
+    #[serde(flatten)]
+    content: Option<Content>,
+}
+
+#[derive(Debug, Serialize)]
+struct Content {
+    serial: Option<String>,
+    email: String,
+    api_url: String,
+    provisioned_at: Option<Timestamp>,
+    mode: String,
+    uid: u32,
+    gid: u32,
+}
+
+/// Prints a record for each target; the first that can't be read ends it.
+pub(crate) fn run(targets: &[PathBuf], json: bool) -> anyhow::Result<Exit> {
+    for path in targets {
+        let record = record(target::open(path)?.as_ref())?;
+        output::print(json, &record, &record.text())?;
+    }
+    Ok(Exit::Done)
+}
+
+fn record(target: &dyn Target) -> anyhow::Result<Record> {
+    let found = target.look()?;
+    let content = match &found {
+        None => None,
+        Some(found) => {
+            let conf = found.conf(target.path())?;
+            Some(Content {
+                serial: conf.serial,
+                email: conf.email,
+                api_url: conf.api_url.to_string(),
+                provisioned_at: conf.provisioned_at,
+                mode: format!("{:04o}", found.mode),
+                uid: found.uid,
+                gid: found.gid,
+            })
+        }
+    };
+    Ok(Record { path: target.path().display().to_string(), kind: target.kind(), empty: content.is_none(), content })
+}
+
+impl Record {
+    fn text(&self) -> String {
+        let Some(content) = &self.content else {
+            return format!("{} ({}): no device.conf", self.path, self.kind);
+        };
+        let unknown = || "not recorded".to_owned();
+        let serial = content.serial.clone().unwrap_or_else(unknown);
+        let when = content.provisioned_at.map_or_else(unknown, |time| time.to_string());
+        format!(
+            "{} ({})\n  serial       {serial}\n  e-mail       {}\n  API          {}\n  provisioned  {when}\n  mode, owner  {} {}:{}",
+            self.path, self.kind, content.email, content.api_url, content.mode, content.uid, content.gid
+        )
+    }
+}

@@ -1,0 +1,250 @@
+//! A directory as target: nothing outside of it is ever touched, whatever symlinks are in it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use azaion_agent::device_conf::{MODE, read_bounded};
+use azaion_agent::exit::Exit;
+use azaion_agent::private_file::{Attributes, remove_all, replace, set_attributes};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::unistd::{AccessFlags, faccessat, fsync, geteuid};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Found, Kind, Target};
+use crate::cli::Owner;
+use crate::failure::{failure, io_failure};
+
+const NAME: &str = "device.conf";
+/// The folders on the way to the file.
+const FOLDERS: [&str; 2] = ["etc", "etc/azaion"];
+const FOLDER_MODE: u32 = 0o755;
+
+/// A root file system as a folder.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    root: Flock<File>,
+}
+
+impl Directory {
+    /// Opens the folder and waits until no other run works on it.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let root = File::open(path).map_err(|error| io_failure(error, &format!("opening {}", path.display())))?;
+        let root = lock(root, path)?;
+        let directory = Self { path: path.to_owned(), root };
+        directory.check_is_root_file_system()?;
+        Ok(directory)
+    }
+
+    fn check_is_root_file_system(&self) -> anyhow::Result<()> {
+        let refuse = |why| Err(failure(Exit::Target, format!("the target {} {why}", self.path.display())));
+        if same_place(&self.root, Path::new("/")) {
+            return refuse("is this station's own root; name the root file system to be flashed");
+        }
+        let has = |name| self.open_folder(name).map(|folder| folder.is_some());
+        if has("boot")? && !has("etc")? {
+            return refuse("holds only /boot (flash.sh makes such for nvme0n1p1); name the rootfs directory itself");
+        }
+        Ok(())
+    }
+
+    /// Opens a folder inside the target, symlinks resolved as the device will (openat2(2), `RESOLVE_IN_ROOT`).
+    fn open_folder(&self, name: &str) -> anyhow::Result<Option<OwnedFd>> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        match openat2(&*self.root, name, how) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                Err(failure(Exit::Target, format!("{} is not a folder", self.inside(name))))
+            }
+            Err(Errno::ENOSYS) => Err(failure(Exit::Io, "this kernel has no openat2 (Linux 5.6); use a newer one")),
+            Err(errno) => Err(io_failure(errno, &format!("opening {}", self.inside(name)))),
+        }
+    }
+
+    /// The folder of `device.conf`, made where it is missing, with the mode and owner it must have.
+    fn make_folder(&self, owner: Owner) -> anyhow::Result<OwnedFd> {
+        let mut parent = None;
+        for name in FOLDERS {
+            let folder = match self.open_folder(name)? {
+                Some(folder) => folder,
+                None => self.make(parent.as_ref(), name, owner)?,
+            };
+            parent = Some(folder);
+        }
+        let folder = parent.context("there are folders on the way")?;
+        let stat = fstat(&folder).map_err(|e| io_failure(e, &self.inside("etc/azaion")))?;
+        if !has_attributes(&stat, folder_attributes(owner)) {
+            set_attributes(folder.as_fd(), folder_attributes(owner))
+                .map_err(|e| io_failure(e, &format!("setting mode and owner of {}", self.inside("etc/azaion"))))?;
+        }
+        Ok(folder)
+    }
+
+    fn make(&self, parent: Option<&OwnedFd>, name: &str, owner: Owner) -> anyhow::Result<OwnedFd> {
+        let fail = |errno: Errno| io_failure(errno, &format!("making {}", self.inside(name)));
+        let parent = parent.map_or(self.root.as_fd(), AsFd::as_fd);
+        let last = name.rsplit('/').next().unwrap_or(name);
+        match mkdirat(parent, last, Mode::from_bits_truncate(FOLDER_MODE)) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => {
+                return Err(failure(Exit::Target, format!("{} is a symlink to nowhere", self.inside(name))));
+            }
+            Err(errno) => return Err(fail(errno)),
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let folder = openat(parent, last, flags, Mode::empty()).map_err(fail)?;
+        set_attributes(folder.as_fd(), folder_attributes(owner))
+            .map_err(|e| io_failure(e, &format!("setting mode and owner of {}", self.inside(name))))?;
+        fsync(parent).map_err(fail)?;
+        Ok(folder)
+    }
+
+    fn replace(&self, folder: &OwnedFd, attributes: Attributes, bytes: &[u8]) -> anyhow::Result<()> {
+        replace(folder.as_fd(), NAME, attributes, bytes)
+            .map_err(|error| io_failure(error, &format!("writing {}", self.inside("etc/azaion/device.conf"))))
+    }
+
+    /// Opens the file for `access`, refusing what is no plain file of its own.
+    fn open_file(&self, access: OFlag) -> anyhow::Result<Option<(File, FileStat)>> {
+        let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(None) };
+        let name = self.inside("etc/azaion/device.conf");
+        // O_NONBLOCK: a FIFO in this place must not hang the station.
+        let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let odd = |what: &str| failure(Exit::Target, format!("{name} {what}; look at it, and take it away by hand"));
+        let file = match openat(&folder, NAME, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ELOOP) => return Err(odd("is a symlink")),
+            Err(Errno::EISDIR | Errno::ENXIO) => return Err(odd("is not a file")),
+            Err(errno) => return Err(io_failure(errno, &format!("opening {name}"))),
+        };
+        let stat = fstat(&file).map_err(|errno| io_failure(errno, &name))?;
+        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return Err(odd("is not a file"));
+        }
+        if stat.st_nlink != 1 {
+            return Err(odd("has a second name (a hard link)"));
+        }
+        Ok(Some((file.into(), stat)))
+    }
+
+    fn inside(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}
+
+impl Target for Directory {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Directory
+    }
+
+    fn may_write(&self, owner: Owner) -> anyhow::Result<()> {
+        if owner == Owner::Root && !geteuid().is_root() {
+            let message = "a root file system belongs to root; run this as root, or with --owner current on a staging tree of your own";
+            return Err(failure(Exit::Refused, message));
+        }
+        let mut deepest = (self.root.try_clone().context("the target's folder")?.into(), self.path.clone());
+        for name in FOLDERS {
+            match self.open_folder(name)? {
+                Some(folder) => deepest = (folder, self.path.join(name)),
+                None => break,
+            }
+        }
+        let (folder, path): (OwnedFd, PathBuf) = deepest;
+        faccessat(&folder, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
+            .map_err(|errno| io_failure(errno, &format!("may not write into {}", path.display())))
+    }
+
+    fn look(&self) -> anyhow::Result<Option<Found>> {
+        let Some((file, stat)) = self.open_file(OFlag::O_RDONLY)? else { return Ok(None) };
+        let bytes = read_bounded(file)
+            .map_err(|error| io_failure(error, &format!("reading {}", self.inside("etc/azaion/device.conf"))))?;
+        Ok(Some(Found { bytes, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }))
+    }
+
+    fn is_private(&self, found: &Found, owner: Owner) -> bool {
+        let has_owner = match owner {
+            Owner::Root => (found.uid, found.gid) == (0, 0),
+            Owner::Current => found.uid == geteuid().as_raw(),
+        };
+        has_owner && found.mode == MODE
+    }
+
+    fn write(&self, conf: &SecretString, owner: Owner) -> anyhow::Result<()> {
+        let folder = self.make_folder(owner)?;
+        self.replace(&folder, Attributes { mode: MODE, ..folder_attributes(owner) }, conf.expose_secret().as_bytes())
+    }
+
+    fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
+        let Some(before) = before else { return self.clear().map(drop) };
+        let folder = self.open_folder("etc/azaion")?.context("the folder that the file was in is gone")?;
+        let root = geteuid().is_root();
+        let attributes =
+            Attributes { mode: before.mode, uid: root.then_some(before.uid), gid: root.then_some(before.gid) };
+        self.replace(&folder, attributes, &before.bytes)
+    }
+
+    fn clear(&self) -> anyhow::Result<bool> {
+        if let Some((file, stat)) = self.open_file(OFlag::O_WRONLY)? {
+            overwrite(&file, stat.st_size).map_err(|error| {
+                io_failure(error, &format!("overwriting {}", self.inside("etc/azaion/device.conf")))
+            })?;
+        }
+        let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(false) };
+        remove_all(folder.as_fd(), NAME)
+            .map_err(|error| io_failure(error, &format!("removing {}", self.inside("etc/azaion/device.conf"))))
+    }
+}
+
+/// Writes newlines over the whole file, so that the password does not stay on the disk under no name.
+fn overwrite(file: &File, size: i64) -> std::io::Result<()> {
+    let blank = [b'\n'; 4096];
+    let size = u64::try_from(size).unwrap_or_default();
+    for offset in (0..size).step_by(blank.len()) {
+        let length = usize::try_from(size - offset).map_or(blank.len(), |left| left.min(blank.len()));
+        file.write_all_at(blank.get(..length).unwrap_or_default(), offset)?;
+    }
+    file.sync_all()
+}
+
+fn folder_attributes(owner: Owner) -> Attributes {
+    let id = (owner == Owner::Root).then_some(0);
+    Attributes { mode: FOLDER_MODE, uid: id, gid: id }
+}
+
+fn has_attributes(stat: &FileStat, wanted: Attributes) -> bool {
+    stat.st_mode & 0o7777 == wanted.mode
+        && wanted.uid.is_none_or(|uid| uid == stat.st_uid)
+        && wanted.gid.is_none_or(|gid| gid == stat.st_gid)
+}
+
+fn same_place(folder: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (folder.metadata(), path.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+fn lock(root: File, path: &Path) -> anyhow::Result<Flock<File>> {
+    let root = match Flock::lock(root, FlockArg::LockExclusiveNonblock) {
+        Ok(locked) => return Ok(locked),
+        Err((root, Errno::EWOULDBLOCK)) => root,
+        Err((_, errno)) => return Err(io_failure(errno, &format!("locking {}", path.display()))),
+    };
+    log::warn!("another run works on {}; waiting for it", path.display());
+    Flock::lock(root, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| io_failure(errno, &format!("locking {}", path.display())))
+}

@@ -1,0 +1,171 @@
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::{fs, os::unix::net::UnixListener};
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use tempfile::TempDir;
+
+use super::*;
+use crate::failure::exit_of;
+
+const CONF: &str = "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\nAZAION_API_URL=https://a.example\n";
+
+fn tree() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("root/etc")).unwrap();
+    dir
+}
+
+fn write(target: &dyn Target) -> anyhow::Result<()> {
+    target.write(&SecretString::from(CONF), Owner::Current)
+}
+
+// Promise: written, found, cleared; folder and file have their modes; nothing is left beside the file.
+#[test]
+fn writes_looks_and_clears() {
+    let dir = tree();
+    let root = dir.path().join("root");
+    let target = open(&root).unwrap();
+    assert!(target.look().unwrap().is_none());
+    assert!(!target.clear().unwrap());
+    for _ in 0..2 {
+        write(target.as_ref()).unwrap();
+        let found = target.look().unwrap().unwrap();
+        assert_eq!((found.bytes.as_slice(), found.mode), (CONF.as_bytes(), 0o600));
+        assert!(target.is_private(&found, Owner::Current));
+        assert_eq!(fs::metadata(root.join("etc/azaion")).unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(fs::read_dir(root.join("etc/azaion")).unwrap().count(), 1);
+    }
+    assert!(target.clear().unwrap());
+    assert_eq!(fs::read_dir(root.join("etc/azaion")).unwrap().count(), 0);
+}
+
+// Promise: clearing takes the bytes, not only the name: whoever holds the file open sees them gone.
+#[test]
+fn clearing_takes_the_bytes() {
+    let dir = tree();
+    let root = dir.path().join("root");
+    let target = open(&root).unwrap();
+    write(target.as_ref()).unwrap();
+    let mut held = File::open(root.join(PATH)).unwrap();
+    target.clear().unwrap();
+    let mut bytes = Vec::new();
+    held.read_to_end(&mut bytes).unwrap();
+    assert!(bytes.iter().all(|&b| b == b'\n') && bytes.len() == CONF.len());
+}
+
+// Promise: what was there is put back as it was, file or none.
+#[test]
+fn restores_what_was_there() {
+    let dir = tree();
+    let root = dir.path().join("root");
+    let target = open(&root).unwrap();
+    write(target.as_ref()).unwrap();
+    target.restore(None).unwrap();
+    assert!(target.look().unwrap().is_none());
+    let before = Found { bytes: Zeroizing::new(b"X=1\n".to_vec()), mode: 0o640, uid: 0, gid: 0 };
+    let before = Found { uid: fs::metadata(&root).unwrap().uid(), gid: fs::metadata(&root).unwrap().gid(), ..before };
+    target.restore(Some(&before)).unwrap();
+    let after = target.look().unwrap().unwrap();
+    assert_eq!((after.bytes, after.mode, after.uid), (before.bytes, before.mode, before.uid));
+}
+
+// Promise: symlinks lead nowhere but inside the tree, and what is no plain file is refused without a hang.
+#[test]
+fn never_leaves_the_tree() {
+    let canary = tempfile::tempdir().unwrap();
+    for link in [canary.path().to_str().unwrap(), "../../..", "/etc", "../../outside"] {
+        let dir = tree();
+        let root = dir.path().join("root");
+        fs::create_dir(dir.path().join("outside")).unwrap();
+        symlink(link, root.join("etc/azaion")).unwrap();
+        let _ = write(open(&root).unwrap().as_ref());
+        assert_eq!(fs::read_dir(canary.path()).unwrap().count(), 0, "{link}");
+        assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0, "{link}");
+        assert!(!Path::new("/etc/device.conf").exists(), "{link}");
+    }
+}
+
+// Promise: an odd thing in the file's place is refused with 66, and left alone.
+#[test]
+fn odd_files_are_refused() {
+    type Make = fn(&Path);
+    let kinds: [(&str, Make); 5] = [
+        ("symlink", |path| symlink("/etc/passwd", path).unwrap()),
+        ("fifo", |path| mkfifo(path, Mode::S_IRWXU).unwrap()),
+        ("folder", |path| fs::create_dir(path).unwrap()),
+        ("socket", |path| drop(UnixListener::bind(path).unwrap())),
+        ("hard link", |path| {
+            File::create(path.with_extension("other")).unwrap();
+            fs::hard_link(path.with_extension("other"), path).unwrap();
+        }),
+    ];
+    for (name, make) in kinds {
+        let dir = tree();
+        let root = dir.path().join("root");
+        fs::create_dir(root.join("etc/azaion")).unwrap();
+        make(&root.join(PATH));
+        let target = open(&root).unwrap();
+        assert_eq!(exit_of(&target.look().unwrap_err()), Exit::Target, "{name}");
+        assert_eq!(exit_of(&target.clear().unwrap_err()), Exit::Target, "{name}");
+        assert!(root.join(PATH).symlink_metadata().is_ok(), "{name}");
+    }
+}
+
+// Promise: what is no root file system is refused with 66 and says what to do instead.
+#[test]
+fn other_targets_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, at: usize, magic: &[u8]| {
+        let path = dir.path().join(name);
+        let mut bytes = vec![0; 4096];
+        bytes[at..at + magic.len()].copy_from_slice(magic);
+        std::io::Write::write_all(&mut File::create(&path).unwrap(), &bytes).unwrap();
+        path
+    };
+    fs::create_dir_all(dir.path().join("bootonly/boot")).unwrap();
+    fs::create_dir_all(dir.path().join("file-in-the-way")).unwrap();
+    File::create(dir.path().join("file-in-the-way/etc")).unwrap();
+    for (path, advice) in [
+        (dir.path().join("missing"), "can't be opened"),
+        (file("luks", 0, b"LUKS\xba\xbe"), "encrypted"),
+        (file("gzip", 0, b"\x1f\x8b"), "gzip"),
+        (file("zstd", 0, b"\x28\xb5\x2f\xfd"), "zstd"),
+        (file("ext4", 0x438, b"\x53\xef"), "ext4"),
+        (file("sparse", 0, b"\x3a\xff\x26\xed"), "sparse"),
+        (file("tar", 257, b"ustar"), "tar"),
+        (file("zero", 0, b""), "no root file system"),
+        (dir.path().join("bootonly"), "only /boot"),
+        (PathBuf::from("/"), "own root"),
+        (PathBuf::from("/dev/null"), "neither"),
+    ] {
+        let error = open(&path).unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Target, "{path:?}");
+        assert!(error.to_string().contains(advice), "{path:?}: {error}");
+    }
+    let error = open(&dir.path().join("file-in-the-way")).and_then(|t| t.look()).unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Target);
+}
+
+// Promise: the same place under two names is found out, instead of waiting for itself.
+#[test]
+fn a_target_given_twice_is_a_mistake() {
+    let dir = tree();
+    let root = dir.path().join("root");
+    symlink(&root, dir.path().join("alias")).unwrap();
+    let error = open_all(&[root, dir.path().join("alias")]).unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Usage);
+}
+
+// Promise: folders that are there keep what is in them; a wrong mode of etc/azaion is put right.
+#[test]
+fn puts_the_folder_right() {
+    let dir = tree();
+    let folder = dir.path().join("root/etc/azaion");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    File::create(folder.join("agent.toml")).unwrap();
+    write(open(&dir.path().join("root")).unwrap().as_ref()).unwrap();
+    assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o7777, 0o755);
+    assert!(folder.join("agent.toml").exists());
+}
