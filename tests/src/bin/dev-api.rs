@@ -1,0 +1,112 @@
+//! Starts the development admin API by hand and says how to use it, until Ctrl-C or `SIGTERM`.
+
+use anyhow::Context as _;
+use azaion_tests::dev_api::{
+    ADMIN_EMAIL, ADMIN_PASSWORD, Casing, ClaimNames, DevApi, Generation, Hashing, Options, Tls,
+};
+use clap::Parser;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The development admin API: a real HTTPS server with a user database and a CA of its own.
+#[derive(Parser)]
+#[command(version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
+struct Arguments {
+    /// Which generation of the admin API to be
+    #[arg(long, value_enum, default_value_t = Generation::G2)]
+    generation: Generation,
+    /// How the claims of tokens are named
+    #[arg(long, value_enum, default_value_t = ClaimNames::Short)]
+    claims: ClaimNames,
+    /// How the fields of answers are named
+    #[arg(long, value_enum, default_value_t = Casing::Camel)]
+    casing: Casing,
+    /// Hash passwords as cheaply as Argon2id can, for benchmarks
+    #[arg(long)]
+    cheap_hashing: bool,
+    /// No login limits, and no locked accounts
+    #[arg(long)]
+    no_limits: bool,
+    /// No PATCH /users/password
+    #[arg(long)]
+    no_password_patch: bool,
+    /// Plain http instead of https
+    #[arg(long)]
+    plain: bool,
+    /// How long an access token lives, in seconds [default: 4 h in G1, 15 min later]
+    #[arg(long, value_name = "SECONDS")]
+    token_lifetime: Option<u64>,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// The database file, made if missing [default: in memory]
+    #[arg(long, value_name = "FILE")]
+    database: Option<PathBuf>,
+    /// Seconds added to the server's clock
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    clock_offset: i64,
+    /// What all paths begin with, such as /admin
+    #[arg(long, value_name = "PATH", default_value = "")]
+    path_prefix: String,
+}
+
+impl From<Arguments> for Options {
+    fn from(arguments: Arguments) -> Self {
+        Self {
+            generation: arguments.generation,
+            claims: arguments.claims,
+            casing: arguments.casing,
+            hashing: if arguments.cheap_hashing { Hashing::Cheap } else { Hashing::Real },
+            limits: !arguments.no_limits,
+            password_patch: !arguments.no_password_patch,
+            token_lifetime: arguments.token_lifetime.map(Duration::from_secs),
+            tls: if arguments.plain { Tls::Plain } else { Tls::Valid },
+            listen: arguments.listen,
+            database: arguments.database,
+            clock_offset: arguments.clock_offset,
+            path_prefix: arguments.path_prefix,
+            ..Self::default()
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let api = DevApi::start(Arguments::parse().into())?;
+    announce(&api).context("writing to standard output")?;
+    tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(told_to_stop())
+}
+
+/// Ends on Ctrl-C, and on the signal that a script would send; either way the folder with the CA
+/// is tidied away afterwards.
+async fn told_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+fn announce(api: &DevApi) -> std::io::Result<()> {
+    let (url, ca) = (api.url(), api.ca_file());
+    let ca = ca.display();
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "URL             {url}
+CA file         {ca}
+admin e-mail    {ADMIN_EMAIL}
+admin password  {ADMIN_PASSWORD}
+
+    mkdir -p rootfs
+    AZAION_ADMIN_PASSWORD={ADMIN_PASSWORD} \\
+      azaion-provision device AZJN-0042 --rootfs rootfs --owner current \\
+      --api-url {url} --ca-file {ca} --admin-email {ADMIN_EMAIL}
+
+Ctrl-C stops it."
+    )?;
+    out.flush()
+}

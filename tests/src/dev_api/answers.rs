@@ -1,0 +1,93 @@
+//! Answers in the server's casing, and the numeric error codes.
+
+use super::{Casing, Generation};
+use bytes::Bytes;
+use hyper::StatusCode;
+use serde_json::{Map, Value};
+
+/// An error code with the status and message it comes with in G1 and G2.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) code: u32,
+    pub(super) status: StatusCode,
+    pub(super) message: &'static str,
+}
+
+const fn problem(code: u32, status: StatusCode, message: &'static str) -> Problem {
+    Problem { code, status, message }
+}
+
+pub(super) const NO_SUCH_EMAIL: Problem = problem(10, StatusCode::CONFLICT, "No such email found.");
+pub(super) const EMAIL_EXISTS: Problem = problem(20, StatusCode::CONFLICT, "Email already exists.");
+pub(super) const WRONG_PASSWORD: Problem = problem(30, StatusCode::CONFLICT, "Wrong password.");
+// The lengths are faults of the request itself, so they are 400: what is 409 above concerns users
+// that exist or don't.
+pub(super) const PASSWORD_LENGTH: Problem =
+    problem(32, StatusCode::BAD_REQUEST, "Password should be at least 8 characters.");
+pub(super) const EMAIL_LENGTH: Problem = problem(35, StatusCode::BAD_REQUEST, "Email should be at least 8 characters.");
+pub(super) const WRONG_EMAIL: Problem = problem(37, StatusCode::BAD_REQUEST, "Wrong email.");
+pub(super) const DISABLED: Problem = problem(38, StatusCode::CONFLICT, "User is disabled.");
+pub(super) const LOCKED: Problem = problem(50, StatusCode::LOCKED, "Account is locked.");
+pub(super) const LIMITED: Problem = problem(51, StatusCode::TOO_MANY_REQUESTS, "Too many login attempts.");
+pub(super) const INVALID_REFRESH: Problem = problem(52, StatusCode::UNAUTHORIZED, "Invalid refresh token.");
+pub(super) const INVALID_CREDENTIALS: Problem = problem(70, StatusCode::UNAUTHORIZED, "Invalid credentials.");
+
+/// An answer before it becomes bytes on the connection.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn empty(status: StatusCode) -> Self {
+        Self { status, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    pub(super) fn json(status: StatusCode, body: &Value) -> Self {
+        Self { body: body.to_string().into(), ..Self::empty(status) }
+            .with("content-type", "application/json; charset=utf-8")
+    }
+
+    #[must_use]
+    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// An error body; without a code it has only the message.
+    pub(super) fn error(casing: Casing, status: StatusCode, code: Option<u32>, message: &str) -> Self {
+        let code = code.map(|code| ("errorCode", code.into()));
+        let fields = code.into_iter().chain([("message", message.into())]);
+        Self::json(status, &object(casing, fields))
+    }
+
+    pub(super) fn problem(casing: Casing, problem: &Problem) -> Self {
+        Self::error(casing, problem.status, Some(problem.code), problem.message)
+    }
+
+    /// Why a login is refused: in G2b the same opaque answer whatever the reason.
+    pub(super) fn refused_login(
+        generation: Generation,
+        casing: Casing,
+        problem: &Problem,
+        retry_after: Option<i64>,
+    ) -> Self {
+        let problem = match generation {
+            Generation::G1 | Generation::G2 => problem,
+            Generation::G2b => &INVALID_CREDENTIALS,
+        };
+        let answer = Self::problem(casing, problem);
+        match retry_after {
+            Some(seconds) => answer.with("retry-after", &seconds.to_string()),
+            None => answer,
+        }
+    }
+}
+
+/// A JSON object whose field names, given in camel case, are spelled in the server's casing.
+pub(super) fn object<'a>(casing: Casing, fields: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    let fields = fields.into_iter().map(|(name, value)| (casing.spell(name), value));
+    Value::Object(fields.collect::<Map<_, _>>())
+}

@@ -1,0 +1,194 @@
+//! The connections: accepting, TLS, HTTP/1.1, and the faults that strike there.
+
+use super::answers::Answer;
+use super::faults::{Fault, Payload};
+use super::routes::{Call, handle, route_path};
+use super::state::{State, lock};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::future::pending;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+/// The largest request body that is read, in bytes; a larger one closes the connection.
+const LARGEST_BODY: usize = 64 * 1024;
+
+/// The pause after a failed accept.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
+
+/// Accepts connections until told to stop; the port is free again once this returns.
+pub(super) async fn serve(
+    listener: std::net::TcpListener,
+    state: Arc<State>,
+    mut stop: watch::Receiver<()>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return Ok(()),
+            accepted = listener.accept() => {
+                let Ok((stream, peer)) = accepted else {
+                    // Out of descriptors, perhaps: they come back as connections end.
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                };
+                let mut stop = stop.clone();
+                let state = Arc::clone(&state);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = stop.changed() => {}
+                        () = connection(stream, peer.ip().to_canonical(), state) => {}
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// One connection to its end. How it ended is the client's concern.
+async fn connection(stream: TcpStream, peer: IpAddr, state: Arc<State>) {
+    // Small answers should not wait for one another; without it they would merely be slower.
+    let _ = stream.set_nodelay(true);
+    let tls = lock(&state.tls).clone();
+    match tls {
+        None => http(stream, peer, state).await,
+        Some(config) => {
+            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                http(stream, peer, state).await;
+            }
+        }
+    }
+}
+
+async fn http<S>(stream: S, peer: IpAddr, state: Arc<State>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = service_fn(|request| answer(Arc::clone(&state), peer, request));
+    let _ = hyper::server::conn::http1::Builder::new()
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+/// One request. An error closes the connection without an answer.
+async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> io::Result<Response<Payload>> {
+    let method = request.method().as_str().to_owned();
+    let path = route_path(&state.options.path_prefix, request.uri().path());
+    let number = lock(&state.log).arrived(method.clone(), path.clone(), peer);
+    let header = |name| Some(request.headers().get(name)?.to_str().ok()?.to_owned());
+    let mut call = Call {
+        method,
+        path,
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        peer,
+        content_type: header(CONTENT_TYPE),
+        authorization: header(AUTHORIZATION),
+        body: Bytes::new(),
+    };
+    call.body = Limited::new(request.into_body(), LARGEST_BODY).collect().await.map_err(io::Error::other)?.to_bytes();
+    lock(&state.log).amend(number, |request| request.body_bytes = call.body.len());
+    if let Some(hook) = state.take_hook(&call.method, &call.path) {
+        // A hook that panics breaks the connection, so that the test notices.
+        tokio::task::spawn_blocking(hook).await?;
+    }
+    let fault = lock(&state.script).next(&call.method, &call.path);
+    let (answer, payload) = carry_out(&state, call, fault).await?;
+    lock(&state.log).amend(number, |request| {
+        request.status = Some(answer.status.as_u16());
+    });
+    respond(&state, answer, payload)
+}
+
+/// Handles a request with its fault, if any: the answer's head, and its body.
+async fn carry_out(state: &Arc<State>, call: Call, fault: Option<Fault>) -> io::Result<(Answer, Payload)> {
+    let handled = async |bad_token| {
+        let state = Arc::clone(state);
+        let handling = move || handle(&state, &call, Option::as_ref(&bad_token));
+        tokio::task::spawn_blocking(handling).await
+    };
+    let answer = match fault {
+        None => handled(None).await?,
+        Some(Fault::Token(bad)) => handled(Some(bad)).await?,
+        Some(Fault::Delay(time)) => {
+            tokio::time::sleep(time).await;
+            handled(None).await?
+        }
+        Some(Fault::DropBefore) => return Err(io::ErrorKind::ConnectionAborted.into()),
+        Some(Fault::DropAfter) => {
+            handled(None).await?;
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Some(Fault::Hang) => pending().await,
+        Some(Fault::Truncate) => {
+            let answer = handled(None).await?;
+            let payload = Payload::half(answer.body.clone());
+            let length = answer.body.len().to_string();
+            return Ok((answer.with("content-length", &length), payload));
+        }
+        Some(Fault::Drip(pause)) => {
+            let answer = handled(None).await?;
+            let payload = Payload::drip(answer.body.clone(), pause);
+            return Ok((answer, payload));
+        }
+        Some(Fault::Huge(size)) => return Ok((json_head(), Payload::huge(size))),
+        Some(Fault::Endless) => return Ok((json_head(), Payload::endless())),
+        Some(Fault::Redirect(location)) => Answer::empty(StatusCode::TEMPORARY_REDIRECT).with("location", &location),
+        Some(Fault::Status { code, error, headers }) => scripted_status(state, code, error, headers)?,
+        Some(Fault::Answer { status, content_type, body, headers }) => {
+            let mut answer = Answer::empty(StatusCode::from_u16(status).map_err(io::Error::other)?)
+                .with("content-type", &content_type);
+            answer.headers.extend(headers);
+            answer.body = body.into();
+            answer
+        }
+    };
+    let payload = Payload::whole(answer.body.clone());
+    Ok((answer, payload))
+}
+
+fn json_head() -> Answer {
+    Answer::empty(StatusCode::OK).with("content-type", "application/json; charset=utf-8")
+}
+
+fn scripted_status(state: &State, code: u16, error: Option<u32>, headers: Vec<(String, String)>) -> io::Result<Answer> {
+    let status = StatusCode::from_u16(code).map_err(io::Error::other)?;
+    let mut answer = match error {
+        None => Answer::empty(status),
+        Some(_) => Answer::error(state.options.casing, status, error, "A scripted error."),
+    };
+    answer.headers.extend(headers);
+    Ok(answer)
+}
+
+fn respond(state: &State, answer: Answer, payload: Payload) -> io::Result<Response<Payload>> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in answer.headers {
+        headers.append(
+            HeaderName::try_from(name).map_err(io::Error::other)?,
+            HeaderValue::try_from(value).map_err(io::Error::other)?,
+        );
+    }
+    if state.options.date_header
+        && !headers.contains_key(hyper::header::DATE)
+        && let Some(date) = state.date()
+    {
+        let date = HeaderValue::try_from(date).map_err(io::Error::other)?;
+        headers.insert(hyper::header::DATE, date);
+    }
+    let mut response = Response::new(payload);
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}

@@ -1,0 +1,136 @@
+//! A small HTTPS client: one connection a request, nothing hidden.
+
+use crate::dev_api::{DevApi, Tls};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use serde_json::Value;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the client can be read from and written to.
+pub(super) trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+#[derive(Clone)]
+pub(super) struct Client {
+    address: SocketAddr,
+    prefix: String,
+    /// `None`: plain http.
+    tls: Option<Arc<ClientConfig>>,
+    bearer: Option<String>,
+    pub(super) timeout: Duration,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    head: String,
+    pub(super) body: Vec<u8>,
+    /// Whether the connection ended as it should.
+    pub(super) complete: bool,
+}
+
+impl Reply {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// The status with the error code, if there is one.
+    pub(super) fn outcome(&self) -> (u16, Option<u64>) {
+        let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        (self.status, body["errorCode"].as_u64())
+    }
+}
+
+/// The roots in the server's CA file, and these TLS versions.
+pub(super) fn config(api: &DevApi, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(api.ca_file()).unwrap();
+    roots.add(ca).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+impl Client {
+    pub(super) fn of(api: &DevApi) -> Self {
+        let tls = (api.state.options.tls != Tls::Plain).then(|| Arc::new(config(api, rustls::ALL_VERSIONS)));
+        Self {
+            address: api.address,
+            prefix: api.state.options.path_prefix.clone(),
+            tls,
+            bearer: None,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    pub(super) fn with_bearer(&self, token: &str) -> Self {
+        Self { bearer: Some(token.to_owned()), ..self.clone() }
+    }
+
+    pub(super) fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        let Some(config) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
+        let connection = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        Ok(Box::new(StreamOwned::new(connection, stream)))
+    }
+
+    pub(super) fn text(&self, method: &str, path: &str, body: &str, keep: bool) -> String {
+        let bearer = match &self.bearer {
+            Some(token) => format!("authorization: Bearer {token}\r\n"),
+            None => String::new(),
+        };
+        format!(
+            "{method} {}{path} HTTP/1.1\r\nhost: localhost\r\nconnection: {}\r\n{bearer}\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.prefix,
+            if keep { "keep-alive" } else { "close" },
+            body.len(),
+        )
+    }
+
+    /// An error: there was no answer at all.
+    pub(super) fn try_send(&self, method: &str, path: &str, body: &str) -> io::Result<Reply> {
+        let mut stream = self.connect()?;
+        stream.write_all(self.text(method, path, body, false).as_bytes())?;
+        let mut answer = Vec::new();
+        let end = stream.read_to_end(&mut answer);
+        let split = answer.windows(4).position(|window| window == b"\r\n\r\n");
+        let Some(split) = split else {
+            end?;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        let body = answer.split_off(split + 4);
+        let head = String::from_utf8(answer).unwrap();
+        Ok(Reply { status: head.split(' ').nth(1).unwrap().parse().unwrap(), head, body, complete: end.is_ok() })
+    }
+
+    pub(super) fn send(&self, method: &str, path: &str, body: &str) -> Reply {
+        self.try_send(method, path, body).unwrap()
+    }
+
+    pub(super) fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, "")
+    }
+
+    pub(super) fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send("POST", path, &body.to_string())
+    }
+}

@@ -1,0 +1,38 @@
+//! The server seen from outside, by a client of few lines.
+
+mod client;
+mod faults;
+mod login;
+mod transport;
+mod users;
+
+use super::*;
+use client::{Client, Reply};
+use serde_json::{Value, json};
+
+/// A device that most tests have.
+const EMAIL: &str = "azaion-jetson-0042@azaion.com";
+const PASSWORD: &str = "device-password-1";
+
+/// A server with that device.
+fn start(options: Options) -> (DevApi, Client) {
+    let api = DevApi::start(options).unwrap();
+    api.add_user(EMAIL, PASSWORD, "CompanionPC");
+    let client = Client::of(&api);
+    (api, client)
+}
+
+fn generation(generation: Generation) -> Options {
+    Options { generation, ..Options::default() }
+}
+
+fn log_in(client: &Client, email: &str, password: &str) -> Reply {
+    let body = json!({"email": email, "password": password});
+    client.post("/login", &body)
+}
+
+/// A client with the admin's bearer token.
+fn as_admin(client: &Client) -> Client {
+    let reply = log_in(client, ADMIN_EMAIL, ADMIN_PASSWORD);
+    client.with_bearer(reply.json()["token"].as_str().unwrap())
+}
