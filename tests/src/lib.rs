@@ -1,6 +1,6 @@
-//! Whole-system tests of the Azaion device programs, and what they need around them.
-//!
-//! [`dev_api`] is a development admin API: a real HTTPS server with a real user database, which
-//! the tests, the demo and the benchmarks run against.
+//! Whole-system tests: the development admin API, and what the scenarios, the demo and the benchmarks share.
 
 pub mod dev_api;
+pub mod programs;
+pub mod record;
+pub mod station;

@@ -1,0 +1,154 @@
+//! Where the programs under test are, and how they are run.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+
+use anyhow::{Context, bail, ensure};
+
+/// The workspace's folder.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// The folder that cargo builds into.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// Builds packages with cargo.
+///
+/// # Errors
+/// The build failed; cargo has said why.
+pub fn build(arguments: &[&str]) -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let status = Command::new(cargo).current_dir(workspace()).arg("build").arg("--quiet").args(arguments).status();
+    ensure!(status.context("starting cargo")?.success(), "cargo build {} failed", arguments.join(" "));
+    Ok(())
+}
+
+/// The folder with `azaion-provision` and `azaion-agent`, built once a process.
+///
+/// # Errors
+/// The build failed.
+pub fn native() -> anyhow::Result<&'static Path> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        build(&["-p", "azaion-provision", "-p", "azaion-agent"]).map_err(|e| format!("{e:#}"))?;
+        Ok(target_dir().join("debug"))
+    });
+    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// The agent for aarch64, statically linked, as it is shipped.
+///
+/// # Errors
+/// The build failed; the message names the package to install.
+pub fn arm64_agent() -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let target = "aarch64-unknown-linux-musl";
+    let built = BUILT.get_or_init(|| {
+        let advice =
+            "is the Rust target there (rustup target add aarch64-unknown-linux-musl), and gcc-aarch64-linux-gnu?";
+        build(&["--release", "-p", "azaion-agent", "--target", target]).map_err(|e| format!("{e:#}; {advice}"))?;
+        Ok(target_dir().join(target).join("release/azaion-agent"))
+    });
+    built.clone().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// How a program ended, and what it said.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its arguments, as the kernel shows them to everybody (`/proc/PID/cmdline`).
+    pub command_line: String,
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Run {
+    /// Standard output, as the JSON objects that its lines are.
+    ///
+    /// # Errors
+    /// A line is no JSON.
+    pub fn json_lines(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+    }
+
+    /// The run itself, if it ended with `code`.
+    ///
+    /// # Errors
+    /// It did not; the message has all that it said.
+    pub fn ended_with(self, code: i32) -> anyhow::Result<Self> {
+        if self.code == Some(code) {
+            return Ok(self);
+        }
+        bail!("ended with {:?}, not {code}: {}\n{}{}", self.code, self.command_line, self.stdout, self.stderr)
+    }
+
+    /// All that it said, and how it was called.
+    pub fn words(&self) -> String {
+        format!("$ {}\n{}{}[{:?}]\n", self.command_line, self.stdout, self.stderr, self.code)
+    }
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    command_line: String,
+}
+
+/// Starts a command with nothing in its environment but what it was given.
+///
+/// # Errors
+/// It can't be started.
+pub fn start(command: &mut Command) -> anyhow::Result<Running> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.with_context(|| format!("starting {command:?}"))?;
+    // Empty where the program has ended already; the arguments that it was given stand in for that.
+    let shown = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
+    let given = || command.get_args().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+    let command_line =
+        if shown.is_empty() { given() } else { String::from_utf8_lossy(&shown).replace('\0', " ").trim().to_owned() };
+    Ok(Running { child, command_line })
+}
+
+impl Running {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it at once, as a power cut would (SIGKILL).
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("killing a program under test")
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Its output can't be read.
+    pub fn wait(mut self) -> anyhow::Result<Run> {
+        let mut stderr = self.child.stderr.take().context("standard error")?;
+        let errors = thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).map(|_| text)
+        });
+        let mut stdout = Vec::new();
+        self.child.stdout.take().context("standard output")?.read_to_end(&mut stdout)?;
+        let stderr = errors.join().map_err(|_| anyhow::anyhow!("reading standard error"))??;
+        let code = self.child.wait()?.code();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Run { command_line: self.command_line, code, stdout: text(stdout), stderr: text(stderr) })
+    }
+}

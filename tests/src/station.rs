@@ -1,0 +1,258 @@
+//! A flashing station with one root file system on it, and the development API beside it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, DevApi, Options};
+use crate::programs::{self, Run, Running};
+use crate::record;
+
+/// The serial of mission and examples.
+pub const SERIAL: &str = "AZJN-0042";
+/// The e-mail that follows from it.
+pub const EMAIL: &str = "azaion-jetson-0042@azaion.com";
+
+/// The files that may hold a secret, and which: nothing else in the tree may.
+const SECRET_FIELDS: [(&str, &[&str]); 2] =
+    [("run/azaion/token.json", &["access_token"]), ("run/azaion/refresh.json", &["refresh_token"])];
+const DEVICE_CONF: &str = "etc/azaion/device.conf";
+
+/// The station. All that is run on it goes into the record, and every run is followed by a look for left-overs.
+#[derive(Debug)]
+pub struct Station {
+    /// The API.
+    pub api: DevApi,
+    dir: TempDir,
+}
+
+impl Station {
+    /// A station beside an API with these options, with an empty root file system.
+    ///
+    /// # Errors
+    /// The API can't be started.
+    pub fn new(options: Options) -> anyhow::Result<Self> {
+        let station = Self { api: DevApi::start(options)?, dir: tempfile::tempdir()? };
+        for folder in ["etc", "boot", "usr"] {
+            fs::create_dir_all(station.rootfs().join(folder))?;
+        }
+        station.put("admin-password", ADMIN_PASSWORD, 0o600)?;
+        record::secret(ADMIN_PASSWORD)?;
+        Ok(station)
+    }
+
+    /// The root file system.
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.path().join("rootfs")
+    }
+
+    /// A path on the station.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A path in the root file system.
+    pub fn inside(&self, name: &str) -> PathBuf {
+        self.rootfs().join(name)
+    }
+
+    /// Writes a file on the station; names starting with `rootfs/` lie in the root file system.
+    ///
+    /// # Errors
+    /// The I/O error.
+    #[expect(clippy::disallowed_methods, reason = "the tests' own files")]
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> anyhow::Result<()> {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().context("a name in a folder")?)?;
+        fs::write(&path, content).with_context(|| path.display().to_string())?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        Ok(())
+    }
+
+    /// Gives the root file system the API's CA and a policy that names it, and further lines of `agent.toml`.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn put_policy(&self, lines: &str) -> anyhow::Result<()> {
+        self.put("rootfs/etc/azaion/ca.pem", fs::read(self.api.ca_file())?, 0o644)?;
+        self.put("rootfs/etc/azaion/agent.toml", format!("ca_file = \"/etc/azaion/ca.pem\"\n{lines}"), 0o644)
+    }
+
+    /// `azaion-provision` with exactly these arguments and a clean environment.
+    ///
+    /// # Errors
+    /// The programs can't be built.
+    pub fn provision_command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        Ok(command(programs::native()?.join("azaion-provision").as_path(), arguments))
+    }
+
+    /// `azaion-provision VERB …` with the options that reach the API as its admin.
+    ///
+    /// # Errors
+    /// The program can't be run.
+    pub fn provision(&self, arguments: &[&str]) -> anyhow::Result<Run> {
+        self.wait(self.start_provision(arguments)?)
+    }
+
+    /// As [`Station::provision`], without waiting for its end.
+    ///
+    /// # Errors
+    /// The program can't be started.
+    pub fn start_provision(&self, arguments: &[&str]) -> anyhow::Result<Running> {
+        programs::start(self.provision_command(arguments)?.args(self.api_arguments()))
+    }
+
+    /// The options that reach the API as its admin.
+    pub fn api_arguments(&self) -> Vec<String> {
+        let text = |path: PathBuf| path.display().to_string();
+        let password = text(self.path("admin-password"));
+        ["--api-url", &self.api.url(), "--ca-file", &text(self.api.ca_file())]
+            .into_iter()
+            .chain(["--admin-email", ADMIN_EMAIL, "--admin-password-file", &password])
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// `azaion-provision device SERIAL --rootfs ROOTFS --json --owner current`, and further options.
+    ///
+    /// # Errors
+    /// The program can't be run.
+    pub fn device(&self, options: &[&str]) -> anyhow::Result<Run> {
+        let rootfs = self.rootfs().display().to_string();
+        let fixed = ["device", SERIAL, "--rootfs", &rootfs, "--json", "--owner", "current"];
+        self.provision(&[&fixed, options].concat())
+    }
+
+    /// A verb that needs no API: `inspect` or `clear`.
+    ///
+    /// # Errors
+    /// The program can't be run.
+    pub fn provision_offline(&self, arguments: &[&str]) -> anyhow::Result<Run> {
+        self.wait(programs::start(&mut self.provision_command(arguments)?)?)
+    }
+
+    /// `azaion-agent` on the root file system.
+    ///
+    /// # Errors
+    /// The program can't be run.
+    pub fn agent(&self, arguments: &[&str]) -> anyhow::Result<Run> {
+        self.agent_as(&programs::native()?.join("azaion-agent"), &[], arguments)
+    }
+
+    /// The agent's binary `program`, started through `wrapper`, on the root file system.
+    ///
+    /// # Errors
+    /// The program can't be run.
+    pub fn agent_as(&self, program: &Path, wrapper: &[&str], arguments: &[&str]) -> anyhow::Result<Run> {
+        let mut command = match wrapper {
+            [] => command(program, &[]),
+            [first, rest @ ..] => {
+                let mut command = command(Path::new(first), rest);
+                command.arg(program);
+                command
+            }
+        };
+        let run = programs::start(command.args(arguments).arg("--root").arg(self.rootfs()))?.wait()?;
+        // What `token` prints is the secret itself, for whoever asked.
+        let shown =
+            if arguments.contains(&"token") { Run { stdout: String::new(), ..run.clone() } } else { run.clone() };
+        self.note(&shown)?;
+        Ok(run)
+    }
+
+    /// Waits for a program of this station, and notes what it said.
+    ///
+    /// # Errors
+    /// It can't be waited for, or left a secret where none belongs.
+    pub fn wait(&self, running: Running) -> anyhow::Result<Run> {
+        let run = running.wait()?;
+        self.note(&run)?;
+        Ok(run)
+    }
+
+    fn note(&self, run: &Run) -> anyhow::Result<()> {
+        record::words(&run.words())?;
+        self.secrets()?.iter().try_for_each(|secret| record::secret(secret))?;
+        self.no_leftovers()
+    }
+
+    /// The value of one key of the `device.conf` in the root file system, if it is there.
+    pub fn conf(&self, key: &str) -> Option<String> {
+        conf_value(&self.inside(DEVICE_CONF), key)
+    }
+
+    /// The device's password, if there is a `device.conf`.
+    pub fn password(&self) -> Option<String> {
+        self.conf("AZAION_DEVICE_PASSWORD")
+    }
+
+    /// One of the agent's JSON files, if it is there.
+    pub fn json(&self, name: &str) -> Option<Value> {
+        serde_json::from_slice(&fs::read(self.inside(name)).ok()?).ok()
+    }
+
+    fn secrets(&self) -> anyhow::Result<Vec<String>> {
+        let mut secrets: Vec<String> = self.password().into_iter().filter(|p| p.len() >= 8).collect();
+        for (file, fields) in SECRET_FIELDS {
+            let Some(content) = self.json(file) else { continue };
+            secrets.extend(fields.iter().filter_map(|field| Some(content.get(field)?.as_str()?.to_owned())));
+        }
+        Ok(secrets)
+    }
+
+    /// Fails if a file of the tree other than those made for it holds a secret, or is a temporary one of ours.
+    ///
+    /// # Errors
+    /// The first such file.
+    pub fn no_leftovers(&self) -> anyhow::Result<()> {
+        let secrets = self.secrets()?;
+        let allowed: Vec<PathBuf> =
+            SECRET_FIELDS.iter().map(|(file, _)| *file).chain([DEVICE_CONF]).map(|file| self.inside(file)).collect();
+        for file in files_under(&self.rootfs())? {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            anyhow::ensure!(!name.ends_with(".new"), "{} was left over", file.display());
+            if allowed.contains(&file) {
+                continue;
+            }
+            let content = String::from_utf8_lossy(&fs::read(&file)?).into_owned();
+            let leaked = secrets.iter().any(|secret| content.contains(secret.as_str()));
+            anyhow::ensure!(!leaked, "{} holds a secret", file.display());
+        }
+        Ok(())
+    }
+}
+
+/// The value of a key of a `device.conf`, read the simple way.
+pub fn conf_value(file: &Path, key: &str) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+}
+
+/// A command with nothing in its environment but a path to find programs by.
+pub fn command(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
+}
+
+/// All regular files under a folder.
+fn files_under(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            match entry.file_type()? {
+                kind if kind.is_dir() => folders.push(entry.path()),
+                kind if kind.is_file() => files.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    Ok(files)
+}

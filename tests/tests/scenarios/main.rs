@@ -1,0 +1,14 @@
+//! The scenarios: both programs against the development API, told by what they promise.
+
+mod acceptance;
+mod agent_paths;
+mod agent_time;
+mod arm64;
+mod bad_answers;
+mod bad_conf;
+mod bad_serials;
+mod check;
+mod crash;
+mod host_paths;
+mod journal;
+mod readers;
