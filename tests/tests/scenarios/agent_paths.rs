@@ -1,1 +1,326 @@
+//! Every path of the agent but its failures: cache, renewal, who may read what, policy.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::Duration;
+
+use azaion_tests::dev_api::{BadToken, Casing, Fault, Generation, Options};
+use azaion_tests::programs::Run;
+use azaion_tests::station::{EMAIL, Station};
+use nix::unistd::geteuid;
+use serde_json::Value;
+
+const TOKEN: &str = "run/azaion/token.json";
+const READY: &str = "run/azaion/ready.json";
+
+/// A unit that is provisioned and has its policy.
+fn unit(options: Options) -> anyhow::Result<Station> {
+    let station = Station::new(options)?;
+    station.device(&[])?.ended_with(0)?;
+    station.put_policy("")?;
+    station.api.forget_requests();
+    Ok(station)
+}
+
+/// A unit that is ready.
+fn ready_unit(options: Options) -> anyhow::Result<Station> {
+    let station = unit(options)?;
+    station.agent(&["boot"])?.ended_with(0)?;
+    station.api.forget_requests();
+    Ok(station)
+}
+
+/// Seconds that tokens live here: few, so that a machine that was started a minute ago can have an old one.
+const LIFETIME: Duration = Duration::from_secs(90);
+/// Ages at which a token is still fresh, has to be renewed, and has run out.
+const FRESH: u64 = 40;
+const STALE: u64 = 65;
+const OVER: u64 = 95;
+
+/// Makes the cached token so many seconds older, as if it had been obtained earlier since boot.
+fn age_token(station: &Station, seconds: u64) -> anyhow::Result<()> {
+    let mut token = station.json(TOKEN).unwrap();
+    let obtained = token["obtained_boottime_s"].as_u64().unwrap();
+    token["obtained_boottime_s"] = obtained.checked_sub(seconds).unwrap().into();
+    station.put(&format!("rootfs/{TOKEN}"), token.to_string(), 0o640)
+}
+
+fn short_lived(generation: Generation) -> Options {
+    Options { generation, token_lifetime: Some(LIFETIME), ..Options::default() }
+}
+
+fn calls(station: &Station) -> [usize; 2] {
+    ["/login", "/token/refresh"].map(|path| station.api.calls("POST", path))
+}
+
+fn field(station: &Station, file: &str, name: &str) -> Value {
+    station.json(file).unwrap()[name].clone()
+}
+
+// Promise: the cache has the fields that the loader reads, and no others.
+#[test]
+fn the_cache_has_its_fields() -> anyhow::Result<()> {
+    let station = ready_unit(Options::default())?;
+    let fields = |file| station.json(file).unwrap().as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        fields(TOKEN),
+        "access_token api_url boot_id email expires_at issued_at lifetime_s obtained_boottime_s role signature token_type version"
+    );
+    assert_eq!(fields(READY), "api_url email expires_at ready serial signature since");
+    let lifetime = field(&station, TOKEN, "lifetime_s").as_u64().unwrap();
+    assert!((895..=900).contains(&lifetime), "{lifetime}");
+    Ok(())
+}
+
+// Promise: while the token is fresh, nothing is asked, and `token` prints what the cache has.
+#[test]
+fn a_fresh_token_costs_no_call() -> anyhow::Result<()> {
+    let station = ready_unit(Options::default())?;
+    let cached = field(&station, TOKEN, "access_token");
+    station.agent(&["boot"])?.ended_with(0)?;
+    assert_eq!(station.agent(&["token"])?.ended_with(0)?.stdout.trim_end(), cached.as_str().unwrap());
+    let all = station.agent(&["token", "--json"])?.ended_with(0)?.json_lines()?.remove(0);
+    assert_eq!(all, station.json(TOKEN).unwrap());
+    assert_eq!(station.api.requests().len(), 0);
+    Ok(())
+}
+
+// Promise: `token` gets one where there is none, and tells why where it can't.
+#[test]
+fn token_logs_in_where_it_must() -> anyhow::Result<()> {
+    let station = unit(Options::default())?;
+    assert_eq!(station.agent(&["token"])?.ended_with(0)?.stdout.trim_end().split('.').count(), 3);
+    assert_eq!(calls(&station), [1, 0]);
+    fs::remove_file(station.inside("etc/azaion/device.conf"))?;
+    let run = station.agent(&["token"])?.ended_with(78)?;
+    assert!(run.stdout.is_empty() && run.stderr.contains("device.conf"), "{}", run.stderr);
+    Ok(())
+}
+
+// Promise: a token is renewed when less than a third of its life is left, through /token/refresh in its own spelling.
+#[test]
+fn renewed_by_refresh_in_every_spelling() -> anyhow::Result<()> {
+    for casing in [Casing::Camel, Casing::Snake, Casing::Pascal] {
+        let station = ready_unit(Options { casing, ..short_lived(Generation::G2) })?;
+        for round in 1..=3 {
+            let before =
+                (field(&station, TOKEN, "access_token"), field(&station, "run/azaion/refresh.json", "refresh_token"));
+            age_token(&station, FRESH)?;
+            station.agent(&["boot"])?.ended_with(0)?;
+            assert_eq!(calls(&station), [0, round - 1]);
+            age_token(&station, STALE - FRESH)?;
+            station.agent(&["boot"])?.ended_with(0)?;
+            assert_eq!(calls(&station), [0, round]);
+            let after =
+                (field(&station, TOKEN, "access_token"), field(&station, "run/azaion/refresh.json", "refresh_token"));
+            assert!(before.0 != after.0 && before.1 != after.1);
+        }
+    }
+    Ok(())
+}
+
+// Promise: where a session can't be renewed, a login does it; the old token is never lost on the way.
+#[test]
+fn renewed_by_login_otherwise() -> anyhow::Result<()> {
+    let station = ready_unit(short_lived(Generation::G1))?;
+    age_token(&station, STALE)?;
+    station.agent(&["boot"])?.ended_with(0)?;
+    assert_eq!(calls(&station), [1, 0]);
+    for fault in [Fault::DropAfter, Fault::Status { code: 401, error: Some(52), headers: vec![] }] {
+        let station = ready_unit(short_lived(Generation::G2))?;
+        station.api.inject("POST", "/token/refresh", fault, 1);
+        age_token(&station, STALE)?;
+        station.agent(&["boot"])?.ended_with(0)?;
+        assert_eq!(calls(&station), [1, 1]);
+        assert!(station.inside("run/azaion/refresh.json").exists());
+    }
+    Ok(())
+}
+
+// Promise: `since` stays while the unit stays ready; when it was first ready stays for good.
+#[test]
+fn since_and_first_boot_stay() -> anyhow::Result<()> {
+    let station = ready_unit(short_lived(Generation::G2))?;
+    let since = field(&station, READY, "since");
+    let first = field(&station, "var/lib/azaion/first-boot.json", "first_ready_at");
+    station.api.shift_clock(60);
+    age_token(&station, STALE)?;
+    station.agent(&["boot"])?.ended_with(0)?;
+    assert_eq!(field(&station, READY, "since"), since);
+    fs::remove_dir_all(station.inside("run"))?;
+    station.agent(&["boot"])?.ended_with(0)?;
+    assert_ne!(field(&station, READY, "since"), since);
+    assert_eq!(field(&station, "var/lib/azaion/first-boot.json", "first_ready_at"), first);
+    Ok(())
+}
+
+// Promise: a renewal that fails leaves a unit with a valid token ready, says so, and one without is not.
+#[test]
+fn a_failed_renewal_spares_a_valid_token() -> anyhow::Result<()> {
+    for fault in [Fault::Status { code: 503, error: None, headers: vec![] }, Fault::Token(BadToken::WrongIssuer)] {
+        let station = ready_unit(short_lived(Generation::G2))?;
+        for path in ["/login", "/token/refresh"] {
+            station.api.inject("POST", path, fault.clone(), usize::MAX);
+        }
+        age_token(&station, STALE)?;
+        let run = station.agent(&["boot", "--deadline", "1"])?.ended_with(0)?;
+        assert!(run.stderr.contains("could not be renewed"), "{}", run.stderr);
+        assert_eq!(field(&station, READY, "ready"), true);
+        age_token(&station, OVER - STALE)?;
+        let code = if matches!(fault, Fault::Token(_)) { 76 } else { 75 };
+        station.agent(&["boot", "--deadline", "1"])?.ended_with(code)?;
+        assert_eq!((field(&station, READY, "ready"), field(&station, READY, "code")), (false.into(), code.into()));
+        assert!(!station.inside(TOKEN).exists() && !station.inside("run/azaion/refresh.json").exists());
+    }
+    Ok(())
+}
+
+// Promise: a refused account loses its token at once, valid or not.
+#[test]
+fn a_refused_account_loses_its_token() -> anyhow::Result<()> {
+    let station = ready_unit(short_lived(Generation::G2b))?;
+    station.api.disable(EMAIL, true);
+    fs::remove_file(station.inside("run/azaion/refresh.json"))?;
+    age_token(&station, STALE)?;
+    station.agent(&["boot"])?.ended_with(77)?;
+    assert!(!station.inside(TOKEN).exists());
+    assert_eq!(field(&station, READY, "ready"), false);
+    Ok(())
+}
+
+// Promise: a token of another account, another API or another boot is not used.
+#[test]
+fn a_foreign_token_is_not_used() -> anyhow::Result<()> {
+    for (name, value) in [("email", "other@azaion.com"), ("api_url", "https://other.example"), ("boot_id", "other")] {
+        let station = ready_unit(Options::default())?;
+        let mut token = station.json(TOKEN).unwrap();
+        token[name] = value.into();
+        station.put(&format!("rootfs/{TOKEN}"), token.to_string(), 0o640)?;
+        station.agent(&["boot"])?.ended_with(0)?;
+        assert_eq!(calls(&station), [1, 0], "{name}");
+    }
+    Ok(())
+}
+
+// Promise: half a file, or one of another program, is as good as none.
+#[test]
+fn damaged_files_are_replaced() -> anyhow::Result<()> {
+    for content in ["", "{", "{}", "null", "[1]", "{\"version\":1}", "\u{0}\u{0}"] {
+        let station = ready_unit(Options::default())?;
+        for name in [
+            "run/azaion/token.json",
+            "run/azaion/refresh.json",
+            "run/azaion/ready.json",
+            "run/azaion/backoff.json",
+            "var/lib/azaion/first-boot.json",
+        ] {
+            station.put(&format!("rootfs/{name}"), content, 0o600)?;
+        }
+        station.agent(&["boot"])?.ended_with(0)?;
+        assert_eq!((calls(&station), field(&station, READY, "ready")), ([1, 0], true.into()), "{content}");
+        assert!(!station.inside("run/azaion/backoff.json").exists());
+    }
+    Ok(())
+}
+
+// Promise: the group `azaion` may read the token, nobody else; without the group the journal says so.
+#[test]
+fn the_group_may_read_the_token() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = unit(Options::default())?;
+    station.put("rootfs/etc/group", "root:x:0:\nazaionette:x:4241:\nazaion:x:4242:loader\n", 0o644)?;
+    station.agent(&["boot"])?.ended_with(0)?;
+    let owner = |name: &str| fs::metadata(station.inside(name)).map(|m| (m.mode() & 0o7777, m.uid(), m.gid()));
+    assert_eq!(owner(TOKEN)?, (0o640, 0, 4242));
+    assert_eq!(owner("run/azaion/refresh.json")?, (0o600, 0, 0));
+    assert_eq!(owner(READY)?, (0o644, 0, 0));
+    station.put("rootfs/etc/group", "root:x:0:\n", 0o644)?;
+    fs::remove_file(station.inside(TOKEN))?;
+    let run = station.agent(&["boot"])?.ended_with(0)?;
+    assert!(run.stderr.contains("there is no group azaion"), "{}", run.stderr);
+    Ok(())
+}
+
+// Promise: no run leaves other files than those of the contract.
+#[test]
+fn no_other_files() -> anyhow::Result<()> {
+    let station = ready_unit(Options::default())?;
+    let names = |folder: &str| -> anyhow::Result<Vec<String>> {
+        let mut names: Vec<String> = fs::read_dir(station.inside(folder))?
+            .map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_, _>>()?;
+        names.sort();
+        Ok(names)
+    };
+    assert_eq!(names("run/azaion")?, ["ready.json", "refresh.json", "token.json"]);
+    assert_eq!(names("var/lib/azaion")?, ["first-boot.json"]);
+    assert_eq!(names("etc/azaion")?, ["agent.toml", "ca.pem", "device.conf"]);
+    Ok(())
+}
+
+// Promise: two runs at once make one login, and both are ready.
+#[test]
+fn two_at_once_make_one_login() -> anyhow::Result<()> {
+    let station = unit(Options::default())?;
+    let runs: Vec<anyhow::Result<Run>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| station.agent(&["boot"])?.ended_with(0))).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    runs.into_iter().try_for_each(|run| run.map(drop))?;
+    assert_eq!(calls(&station), [1, 0]);
+    Ok(())
+}
+
+// Promise: the fleet's policy is obeyed: issuer, audience, signature.
+#[test]
+fn policy_is_obeyed() -> anyhow::Result<()> {
+    for (generation, policy, code) in [
+        (Generation::G2, "audience = \"AzaionDevices\"", 0),
+        (Generation::G2, "audience = \"Others\"", 76),
+        (Generation::G2, "issuer = \"Others\"", 76),
+        (Generation::G2, "signature = \"required\"", 0),
+        (Generation::G1, "signature = \"required\"", 76),
+        (Generation::G1, "signature = \"auto\"", 0),
+        (Generation::G1, "audience = \"Annotators/OrangePi/Admins\"", 0),
+    ] {
+        let station = unit(Options { generation, ..Options::default() })?;
+        station.put_policy(policy)?;
+        station.agent(&["boot"])?.ended_with(code).map_err(|error| error.context(policy))?;
+    }
+    Ok(())
+}
+
+// Promise: a rotated key is no obstacle, listed beside the old one or alone.
+#[test]
+fn keys_may_rotate() -> anyhow::Result<()> {
+    for keep in [true, false] {
+        let station = ready_unit(short_lived(Generation::G2))?;
+        station.api.rotate_keys(keep);
+        age_token(&station, STALE)?;
+        station.agent(&["boot"])?.ended_with(0)?;
+        assert_eq!(field(&station, READY, "signature"), "verified");
+    }
+    Ok(())
+}
+
+// Promise: a command line that is wrong is exit 64, and help is no error.
+#[test]
+fn command_lines() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    for (arguments, code) in [
+        (&["frobnicate"][..], 64),
+        (&["boot", "--deadline", "0"], 64),
+        (&["boot", "--deadline", "soon"], 64),
+        (&["boot", "--password", "x"], 64),
+        (&["token", "--login"], 64),
+        (&["--help"], 0),
+        (&["boot", "--help"], 0),
+        (&["--version"], 0),
+    ] {
+        assert_eq!(station.agent(arguments)?.code, Some(code), "{arguments:?}");
+    }
+    Ok(())
+}

@@ -1,1 +1,91 @@
+//! The agent as systemd runs it: what the journal, `STATUS=` and the console get.
 
+use azaion_tests::dev_api::{Generation, Options};
+use azaion_tests::record;
+use azaion_tests::station::{EMAIL, SERIAL, Station};
+use nix::unistd::geteuid;
+use serde_json::Value;
+
+use crate::readers::run_unit;
+
+/// Runs `azaion-agent boot` as a oneshot of a real systemd; the journal, and what went to the console.
+fn boot_as_unit(station: &Station) -> anyhow::Result<(Vec<Value>, String)> {
+    let console = station.path("console");
+    let unit = format!(
+        "[Unit]\nDefaultDependencies=no\nSuccessAction=exit-force\nFailureAction=exit-force\n\
+         [Service]\nType=oneshot\nNotifyAccess=main\nExecStart={} boot --deadline 2 --root {}\n\
+         StandardOutput=append:{}\nStandardError=journal\n",
+        azaion_tests::programs::native()?.join("azaion-agent").display(),
+        station.rootfs().display(),
+        console.display()
+    );
+    station.put("units/azaion-agent.service", unit, 0o644)?;
+    let journal = run_unit(station, "azaion-agent.service")?;
+    let text: String = journal.iter().map(|entry| format!("{entry}\n")).collect();
+    record::words(&text)?;
+    Ok((journal, std::fs::read_to_string(console).unwrap_or_default()))
+}
+
+fn entry<'a>(journal: &'a [Value], state: &str) -> anyhow::Result<&'a Value> {
+    let found = journal.iter().find(|entry| entry["AZAION_STATE"] == state);
+    found.ok_or_else(|| anyhow::anyhow!("no entry says {state}: {journal:#?}"))
+}
+
+// Promise: one journal entry with a fixed MESSAGE_ID and the fields, `STATUS=`, and one line on the console.
+#[test]
+fn ready_is_told_once() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = Station::new(Options::default())?;
+    station.device(&[])?.ended_with(0)?;
+    station.put_policy("")?;
+    let (journal, console) = boot_as_unit(&station)?;
+    let ready = entry(&journal, "ready")?;
+    assert_eq!((&ready["AZAION_SERIAL"], &ready["AZAION_EMAIL"]), (&SERIAL.into(), &EMAIL.into()));
+    assert_eq!(ready["MESSAGE_ID"], "5d0cf2a5b7c94f0a9be1b1e0a7a4c3d1");
+    assert_eq!(ready["PRIORITY"], "5");
+    assert_eq!(journal.iter().filter(|entry| entry["MESSAGE_ID"] == ready["MESSAGE_ID"]).count(), 1);
+    assert_eq!(console.lines().count(), 1);
+    assert!(console.contains(SERIAL) && console.contains("ready"), "{console}");
+    // A later run with a fresh token is silent on the console, and makes no call.
+    let calls = station.api.requests().len();
+    let (_, console) = boot_as_unit(&station)?;
+    assert_eq!((console.lines().count(), station.api.requests().len()), (1, calls));
+    Ok(())
+}
+
+// Promise: each way of not being ready has its own MESSAGE_ID, the exit code, and text that says what to do.
+#[test]
+fn not_ready_is_told_with_the_reason() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    type Break = fn(&Station) -> anyhow::Result<()>;
+    let cases: [(&str, u8, &str, Break); 3] = [
+        ("refused", 77, "the password is wrong", |s| {
+            s.api.set_password(EMAIL, "another-password");
+            Ok(())
+        }),
+        ("misconfigured", 78, "device.conf:1", |s| s.put("rootfs/etc/azaion/device.conf", "oops\n", 0o600)),
+        ("unacceptable", 76, "role is not CompanionPC", |s| {
+            s.api.delete_user(EMAIL);
+            s.api.add_user(EMAIL, &s.password().unwrap_or_default(), "ApiAdmin");
+            Ok(())
+        }),
+    ];
+    for (state, code, advice, break_it) in cases {
+        let station = Station::new(Options { generation: Generation::G2, ..Options::default() })?;
+        station.device(&[])?.ended_with(0)?;
+        station.put_policy("")?;
+        break_it(&station)?;
+        let (journal, console) = boot_as_unit(&station)?;
+        let told = entry(&journal, state)?;
+        assert_eq!((&told["PRIORITY"], &told["AZAION_EXIT_CODE"]), (&"3".into(), &code.to_string().into()));
+        assert!(told["MESSAGE"].as_str().unwrap_or_default().contains(advice), "{told}");
+        assert!(told["MESSAGE_ID"].is_string());
+        assert_eq!(console, "");
+        assert!(journal.iter().any(|e| e["EXIT_STATUS"] == code.to_string()), "systemd saw another exit code");
+    }
+    Ok(())
+}

@@ -10,5 +10,6 @@ mod bad_serials;
 mod check;
 mod crash;
 mod host_paths;
+mod host_verbs;
 mod journal;
 mod readers;

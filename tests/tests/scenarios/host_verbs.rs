@@ -1,0 +1,136 @@
+//! The command line of `azaion-provision`: where secrets come from, `inspect`, `clear`, and misuse.
+
+use std::fs;
+
+use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Options};
+use azaion_tests::programs::{Run, start};
+use azaion_tests::station::{EMAIL, SERIAL, Station};
+use nix::unistd::geteuid;
+
+const CONF: &str = "etc/azaion/device.conf";
+
+// Promise: the admin's secret comes from a file, the environment or a token file; never from the command line.
+#[test]
+fn where_the_admins_secret_comes_from() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    let rootfs = station.rootfs().display().to_string();
+    let url = station.api.url();
+    let ca = station.api.ca_file().display().to_string();
+    let base = ["device", SERIAL, "--rootfs", &rootfs, "--owner", "current", "--api-url", &url, "--ca-file", &ca];
+    let run = |extra: &[&str], environment: &[(&str, &str)]| -> anyhow::Result<Run> {
+        let mut command = station.provision_command(&[&base, extra].concat())?;
+        let run = station.wait(start(command.envs(environment.iter().copied()))?)?;
+        fs::remove_dir_all(station.inside("etc/azaion")).ok();
+        if station.api.user(EMAIL).is_some() {
+            station.api.delete_user(EMAIL);
+        }
+        Ok(run)
+    };
+    let email = ("AZAION_ADMIN_EMAIL", ADMIN_EMAIL);
+    let file = station.path("admin-password").display().to_string();
+    run(&[], &[email, ("AZAION_ADMIN_PASSWORD", ADMIN_PASSWORD)])?.ended_with(0)?;
+    run(&[], &[email, ("AZAION_ADMIN_PASSWORD_FILE", &file), ("AZAION_ADMIN_PASSWORD", "wrong")])?.ended_with(0)?;
+    run(&["--admin-password-file", &file], &[email, ("AZAION_ADMIN_PASSWORD_FILE", "/nowhere")])?.ended_with(0)?;
+    run(&[], &[email])?.ended_with(78)?;
+    run(&["--admin-password-file", "/nowhere"], &[email])?.ended_with(78)?;
+    run(&[], &[])?.ended_with(64)?;
+    station.put("admin-token", "not-a-token\n", 0o600)?;
+    run(&["--admin-token-file", &station.path("admin-token").display().to_string()], &[])?.ended_with(77)?;
+    Ok(())
+}
+
+// Promise: inspect tells all but the password; clear takes it out, and again is no error; no API, no root needed.
+#[test]
+fn inspect_and_clear() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    let rootfs = station.rootfs().display().to_string();
+    let inspect = || station.provision_offline(&["inspect", &rootfs, "--json"])?.ended_with(0)?.json_lines();
+    let empty = inspect()?.remove(0);
+    assert_eq!(
+        (&empty["empty"], &empty["kind"], &empty["path"]),
+        (&true.into(), &"directory".into(), &rootfs.as_str().into())
+    );
+    station.device(&[])?.ended_with(0)?;
+    let full = inspect()?.remove(0);
+    let fields: Vec<&String> = full.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["api_url", "email", "gid", "kind", "mode", "path", "provisioned_at", "serial", "uid"]);
+    assert_eq!((&full["serial"], &full["email"], &full["mode"]), (&SERIAL.into(), &EMAIL.into(), &"0600".into()));
+    assert_eq!(full["uid"], geteuid().as_raw());
+    let text = station.provision_offline(&["inspect", &rootfs])?.ended_with(0)?;
+    assert!(text.stdout.contains(SERIAL) && text.stdout.contains(EMAIL));
+    for cleared in [true, false] {
+        let run = station.provision_offline(&["clear", &rootfs, "--json"])?.ended_with(0)?;
+        assert_eq!(run.json_lines()?[0]["cleared"], cleared);
+    }
+    assert!(!station.inside(CONF).exists() && station.inside("etc/azaion").is_dir());
+    Ok(())
+}
+
+// Promise: a command line that is wrong is exit 64, and help is no error.
+#[test]
+fn command_lines() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    for (arguments, code) in [
+        (&[][..], 64),
+        (&["frobnicate"], 64),
+        (&["device"], 64),
+        (&["device", SERIAL], 64),
+        (&["device", SERIAL, "--rootfs", "/x"], 64),
+        (&["device", SERIAL, "--rootfs", "/x", "--api-url", "http://example.com", "--admin-email", "a@b"], 64),
+        (
+            &[
+                "device",
+                SERIAL,
+                "--rootfs",
+                "/x",
+                "--api-url",
+                "https://a.example",
+                "--admin-email",
+                "a@b",
+                "--on-existing",
+                "maybe",
+            ],
+            64,
+        ),
+        (
+            &[
+                "device",
+                SERIAL,
+                "--rootfs",
+                "/x",
+                "--api-url",
+                "https://a.example",
+                "--admin-email",
+                "a@b",
+                "--admin-password",
+                "x",
+            ],
+            64,
+        ),
+        (
+            &[
+                "device",
+                SERIAL,
+                "--rootfs",
+                "/x",
+                "--api-url",
+                "https://a.example",
+                "--admin-email",
+                "a@b",
+                "--deadline",
+                "0",
+            ],
+            64,
+        ),
+        (&["inspect"], 64),
+        (&["inspect", "/no/such/place"], 66),
+        (&["clear", "/"], 66),
+        (&["--help"], 0),
+        (&["device", "--help"], 0),
+        (&["--version"], 0),
+    ] {
+        let run = station.provision_offline(arguments)?;
+        assert_eq!(run.code, Some(code), "{arguments:?}: {}", run.stderr);
+    }
+    Ok(())
+}
