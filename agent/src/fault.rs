@@ -50,10 +50,10 @@ impl Class {
 
 /// A call that did not give what was asked for. Names host and step, never content.
 #[derive(Debug, thiserror::Error)]
-#[error("{step} at {host}")]
+#[error("{step} at {host}{}", retry_after.map_or(String::new(), |wait| format!(" (asks to wait {} s)", wait.as_secs())))]
 pub struct Fault {
     /// The call, as in `POST /login`.
-    pub step: &'static str,
+    pub step: String,
     /// Host and port.
     pub host: String,
     /// How long the API asked to wait.
@@ -67,12 +67,8 @@ pub struct Fault {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Problem {
-    #[error("{kind}")]
-    Transport {
-        kind: Transport,
-        #[source]
-        source: Option<reqwest::Error>,
-    },
+    #[error("{kind} ({detail})")]
+    Transport { kind: Transport, detail: String, before_request: bool },
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
     #[error("the answer is not JSON; is this the API, or a captive portal?")]
@@ -103,10 +99,13 @@ impl Fault {
         }
     }
 
-    /// Whether the request certainly never reached the server.
-    pub fn is_before_request(&self) -> bool {
-        use Transport::{NameLookup, NoRoute, Refused};
-        matches!(self.problem, Problem::Transport { kind: NameLookup | NoRoute | Refused, .. })
+    /// Whether the server certainly has not done what it was asked: no connection came about, or it said so.
+    pub fn is_surely_undone(&self) -> bool {
+        match self.problem {
+            Problem::Transport { before_request, .. } => before_request,
+            Problem::Status { status, .. } => (400..500).contains(&status) && status != 408,
+            _ => false,
+        }
     }
 
     /// The HTTP status, where one came.
@@ -149,7 +148,7 @@ fn hint(status: u16, code: Option<u32>) -> &'static str {
         (_, Some(30)) => ": the password is wrong",
         (_, Some(38)) => ": the account is disabled; enable it on the admin API",
         (423, _) | (_, Some(50)) => ": the account is locked for now",
-        (429, _) | (_, Some(51)) => ": too many logins from this address for now",
+        (429, _) | (_, Some(51)) => ": too many logins or other calls from this address for now",
         (401, _) => ": the credentials are refused",
         (403, _) => ": not permitted for this account",
         (404, _) => ": no such route; is the API URL right?",

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, Response, redirect};
+use reqwest::{Response, redirect};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::TimeProvider;
@@ -26,6 +27,9 @@ pub const LARGEST_ANSWER: usize = 64 * 1024;
 /// The longest wait that a `Retry-After` can ask for: the longest that the agent itself imposes. A server that
 /// wants more says so again, and a mistaken header can't put a unit out of service for years.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+
+/// The wait for a `Retry-After` that can't be read. The server asks to wait, so it must not be asked again at once.
+const UNREADABLE_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// What the time is for judging certificates.
 pub trait TlsClock: Send + Sync + std::fmt::Debug {
@@ -52,18 +56,27 @@ pub enum HttpError {
 /// A call to be made.
 #[derive(Debug)]
 pub struct Call<'a> {
-    /// As messages name it: method and route, `POST /login`.
-    pub step: &'static str,
+    /// The method.
+    pub method: Method,
+    /// The route, starting with a slash.
+    pub path: &'static str,
     /// A JSON body.
     pub body: Option<Zeroizing<Vec<u8>>>,
     /// An access token.
     pub bearer: Option<&'a SecretString>,
 }
 
+impl Call<'_> {
+    /// As messages name it, `POST /login`.
+    fn step(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
 /// An answer, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
-    step: &'static str,
+    step: String,
     host: String,
     /// The HTTP status.
     pub status: u16,
@@ -80,10 +93,11 @@ impl Answer {
     /// The body of an answer with an expected status.
     ///
     /// # Errors
-    /// Any other status, with what it means.
+    /// Any other status, with what it means; or a web page, which is not from the API, whatever its status is.
     pub fn accept(&self, statuses: &[u16]) -> Result<&[u8], Fault> {
         if statuses.contains(&self.status) {
-            return Ok(&self.body);
+            let is_page = self.body.trim_ascii_start().starts_with(b"<");
+            return if is_page { Err(self.fault(Problem::NotJson)) } else { Ok(&self.body) };
         }
         let code = error_code(&self.body);
         Err(self.fault(match self.status {
@@ -94,7 +108,7 @@ impl Answer {
 
     /// A fault of this answer.
     pub fn fault(&self, problem: Problem) -> Fault {
-        Fault { step: self.step, host: self.host.clone(), retry_after: self.retry_after, problem }
+        Fault { step: self.step.clone(), host: self.host.clone(), retry_after: self.retry_after, problem }
     }
 }
 
@@ -103,7 +117,19 @@ impl Answer {
 pub struct Http {
     api: ApiUrl,
     client: reqwest::Client,
-    runtime: Runtime,
+    /// There until the client is dropped.
+    runtime: Option<Runtime>,
+    /// What the last answer that came through TLS said the time is.
+    date: Mutex<Option<Timestamp>>,
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        // A name lookup that hangs (getaddrinfo can't be cancelled) must not hold the end of the program up.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Http {
@@ -125,7 +151,7 @@ impl Http {
             .build()
             .map_err(|e| HttpError::Client(e.into()))?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| HttpError::Client(e.into()))?;
-        Ok(Self { api: api.clone(), client, runtime })
+        Ok(Self { api: api.clone(), client, runtime: Some(runtime), date: Mutex::default() })
     }
 
     /// The API that this client talks to.
@@ -138,25 +164,33 @@ impl Http {
     /// # Errors
     /// No whole answer within `limit`, or one larger than [`LARGEST_ANSWER`].
     pub fn call(&self, call: &Call<'_>, limit: Duration) -> Result<Answer, Fault> {
-        let fail = |problem| self.fault(call.step, problem);
-        let request = self.request(call, limit).map_err(|e| fail(transport(e)))?;
-        self.runtime.block_on(async {
-            let response = self.client.execute(request).await.map_err(|e| fail(transport(e)))?;
-            let mut answer = self.head_of(call.step, &response);
+        let host = || self.api.authority().to_owned();
+        let fail = |problem| Fault { step: call.step(), host: host(), retry_after: None, problem };
+        let request = self.request(call, limit).map_err(|e| fail(transport(&e)))?;
+        // The runtime is gone only once the client is.
+        let runtime = self.runtime.as_ref().ok_or_else(|| fail(Problem::Form("the client is gone")))?;
+        runtime.block_on(async {
+            let response = self.client.execute(request).await.map_err(|e| fail(transport(&e)))?;
+            let mut answer = self.head_of(call.step(), &response);
             answer.body = body_of(response).await.map_err(fail)?;
+            self.learn(&answer);
             Ok(answer)
         })
     }
 
-    /// A fault of a step that got no answer to blame.
-    pub fn fault(&self, step: &'static str, problem: Problem) -> Fault {
-        Fault { step, host: self.api.authority().to_owned(), retry_after: None, problem }
+    fn learn(&self, answer: &Answer) {
+        if answer.certificate.is_some() && answer.date.is_some() {
+            *self.date.lock().unwrap_or_else(PoisonError::into_inner) = answer.date;
+        }
+    }
+
+    /// What the last answer that came through TLS said the time is.
+    pub fn server_date(&self) -> Option<Timestamp> {
+        *self.date.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn request(&self, call: &Call<'_>, limit: Duration) -> reqwest::Result<reqwest::Request> {
-        let (method, path) = call.step.split_once(' ').unwrap_or(("GET", call.step));
-        let method = Method::from_bytes(method.as_bytes()).unwrap_or(Method::GET);
-        let mut request = self.client.request(method, self.api.route(path)).timeout(limit);
+        let mut request = self.client.request(call.method.clone(), self.api.route(call.path)).timeout(limit);
         if let Some(bearer) = call.bearer {
             request = request.header(AUTHORIZATION, bearer_header(bearer));
         }
@@ -166,14 +200,17 @@ impl Http {
         request.build()
     }
 
-    fn head_of(&self, step: &'static str, response: &Response) -> Answer {
+    fn head_of(&self, step: String, response: &Response) -> Answer {
         let certificate = response.extensions().get::<reqwest::tls::TlsInfo>().and_then(|tls| tls.peer_certificate());
         let date = text(response.headers(), &DATE).and_then(Timestamp::from_http_date);
         Answer {
             step,
             host: self.api.authority().to_owned(),
             status: response.status().as_u16(),
-            retry_after: text(response.headers(), &RETRY_AFTER).and_then(|value| retry_after(value, date)),
+            retry_after: response
+                .headers()
+                .get(RETRY_AFTER)
+                .map(|value| retry_after(value.to_str().unwrap_or(""), date)),
             date,
             certificate: certificate.map(<[u8]>::to_vec),
             body: Zeroizing::default(),
@@ -181,8 +218,9 @@ impl Http {
     }
 }
 
-fn transport(error: reqwest::Error) -> Problem {
-    Problem::Transport { kind: Transport::of(&error), source: Some(error) }
+fn transport(error: &reqwest::Error) -> Problem {
+    let (kind, detail) = Transport::of(error);
+    Problem::Transport { kind, detail, before_request: error.is_connect() }
 }
 
 fn bearer_header(token: &SecretString) -> HeaderValue {
@@ -194,9 +232,9 @@ fn bearer_header(token: &SecretString) -> HeaderValue {
 }
 
 async fn body_of(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    // Grown by hand: a Vec that grows by itself leaves copies of the token behind.
+    // As large as it can get from the start: a Vec that grows leaves copies of the token behind.
     let mut body = Zeroizing::new(Vec::with_capacity(LARGEST_ANSWER));
-    while let Some(chunk) = response.chunk().await.map_err(transport)? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| transport(&e))? {
         if body.len() + chunk.len() > LARGEST_ANSWER {
             return Err(Problem::TooLarge(LARGEST_ANSWER));
         }
@@ -210,13 +248,14 @@ fn text<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Optio
 }
 
 /// `Retry-After` (RFC 9110, 10.2.3): seconds, or an HTTP date, which counts from the answer's own `Date`.
-fn retry_after(value: &str, date: Option<Timestamp>) -> Option<Duration> {
+fn retry_after(value: &str, date: Option<Timestamp>) -> Duration {
+    let value = value.trim();
     let wait = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        value.parse().map_or(Duration::MAX, Duration::from_secs)
+        Some(value.parse().map_or(Duration::MAX, Duration::from_secs))
     } else {
-        Timestamp::from_http_date(value)?.since(date?)
+        Timestamp::from_http_date(value).zip(date).map(|(until, now)| until.since(now))
     };
-    Some(wait.min(LONGEST_RETRY_AFTER))
+    wait.unwrap_or(UNREADABLE_RETRY_AFTER).min(LONGEST_RETRY_AFTER)
 }
 
 fn tls_config(ca_file: Option<&Path>, clock: Arc<dyn TlsClock>) -> Result<ClientConfig, HttpError> {
@@ -261,27 +300,27 @@ impl<T: crate::clock::Clock> TlsClock for T {
 mod tests {
     use super::*;
 
-    // Promise: both forms of Retry-After are obeyed, absurd ones are cut, and garbage is not taken for one.
+    // Promise: both forms of Retry-After are obeyed, absurd ones are cut, and garbage is a minute.
     #[test]
     fn retry_after_in_both_forms() {
         let date = Timestamp::from_http_date("Sun, 03 May 2026 10:00:00 GMT");
         for (value, seconds) in [
-            ("0", Some(0)),
-            ("7", Some(7)),
-            ("3600", Some(3600)),
-            ("3601", Some(3600)),
-            ("99999999999999999999999999", Some(3600)),
-            ("Sun, 03 May 2026 10:00:30 GMT", Some(30)),
-            ("Sun, 03 May 2026 09:00:00 GMT", Some(0)),
-            ("Sun, 03 May 2099 09:00:00 GMT", Some(3600)),
-            ("-1", None),
-            ("1.5", None),
-            ("soon", None),
-            ("", None),
+            ("0", 0),
+            (" 7 ", 7),
+            ("3600", 3600),
+            ("3601", 3600),
+            ("99999999999999999999999999", 3600),
+            ("Sun, 03 May 2026 10:00:30 GMT", 30),
+            ("Sun, 03 May 2026 09:00:00 GMT", 0),
+            ("Sun, 03 May 2099 09:00:00 GMT", 3600),
+            ("-1", 60),
+            ("1.5", 60),
+            ("soon", 60),
+            ("", 60),
         ] {
-            assert_eq!(retry_after(value, date), seconds.map(Duration::from_secs), "{value}");
+            assert_eq!(retry_after(value, date).as_secs(), seconds, "{value}");
         }
-        assert_eq!(retry_after("Sun, 03 May 2026 10:00:30 GMT", None), None);
+        assert_eq!(retry_after("Sun, 03 May 2026 10:00:30 GMT", None).as_secs(), 60);
     }
 
     // Promise: a bearer token does not show in a `Debug` of the request.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use serde::Deserialize;
 
-use crate::fault::{Fault, Problem};
-use crate::http::{Answer, Call, Http};
+use crate::fault::{Class, Fault, Problem};
+use crate::http::{Answer, Call, Http, Method};
 use crate::session::from_json;
 
 /// What a server publishes.
@@ -23,7 +23,8 @@ pub enum Keys {
 /// # Errors
 /// No answer, or one that is no key set, or a set without a key for ES256.
 pub fn fetch(http: &Http, limit: Duration) -> Result<Keys, Fault> {
-    let answer = http.call(&Call { step: "GET /.well-known/jwks.json", body: None, bearer: None }, limit)?;
+    let answer =
+        http.call(&Call { method: Method::GET, path: "/.well-known/jwks.json", body: None, bearer: None }, limit)?;
     keys_of(&answer)
 }
 
@@ -35,8 +36,18 @@ fn keys_of(answer: &Answer) -> Result<Keys, Fault> {
     if answer.status == 404 {
         return Ok(Keys::None);
     }
-    let body = answer.accept(&[200])?;
+    let body = answer.accept(&[200]).map_err(out_of_reach)?;
     usable(body).map(Keys::Set).map_err(|problem| answer.fault(problem))
+}
+
+/// Whoever refuses to show public keys (a proxy, a firewall) says nothing about the device's credentials.
+fn out_of_reach(fault: Fault) -> Fault {
+    match fault.problem {
+        Problem::Status { status, code, class: Class::Refused } => {
+            Fault { problem: Problem::Status { status, code, class: Class::Later }, ..fault }
+        }
+        _ => fault,
+    }
 }
 
 /// The keys of a set that can verify ES256. Others may stand beside them; a set with none is an error.

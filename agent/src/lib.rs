@@ -16,6 +16,7 @@ pub mod device_conf;
 mod es256;
 pub mod exit;
 pub mod fault;
+pub mod hardening;
 pub mod http;
 pub mod identity;
 pub mod keys;

@@ -9,6 +9,7 @@ use azaion_agent::device::readiness::Readiness;
 use azaion_agent::device::run::{Device, How, run};
 use azaion_agent::device::{status, token};
 use azaion_agent::exit::{Exit, exit_on_panic};
+use azaion_agent::hardening::no_core_dumps;
 use clap::{Parser, Subcommand};
 
 /// Gives a provisioned Jetson its token for the admin API, and says whether it is ready.
@@ -65,6 +66,7 @@ Exit codes:
 
 fn main() -> ExitCode {
     exit_on_panic();
+    no_core_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -75,7 +77,9 @@ fn main() -> ExitCode {
     announce::start_log(cli.verbose);
     let device = Device::here(&cli.root);
     match cli.command {
-        Command::Boot { deadline, now } => boot(&device, How { deadline: deadline.map(Duration::from_secs), now }),
+        Command::Boot { deadline, now } => {
+            boot(&device, How { deadline: deadline.map(Duration::from_secs), now, ..How::default() })
+        }
         Command::Token { json } => token::print(&device, json),
         Command::Status { login, json } => status::print(&device, login, json),
     }

@@ -1,12 +1,24 @@
-//! The one way in which both programs write a file: whole, private from its first byte on, and durable.
+//! The one way in which both programs write a file: whole, private from its first byte on, and
+//! durable where it has to be.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, linkat, unlinkat};
+
+/// Whether a file has to be there after a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Yes: written through to the disk, file and folder.
+    Durable,
+    /// No: it lies in `/run`, which does not outlive the boot. Readers see whole files all the same.
+    ThisBoot,
+}
 
 /// Mode and owner of a file to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,24 +45,40 @@ fn staged_name(name: &str) -> String {
 ///
 /// # Errors
 /// The first step that failed; nothing new has a name in the folder then.
-pub fn replace(dir: BorrowedFd<'_>, name: &str, attributes: Attributes, bytes: &[u8]) -> io::Result<()> {
+pub fn replace(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    attributes: Attributes,
+    bytes: &[u8],
+    lifetime: Lifetime,
+) -> io::Result<()> {
+    tidy(dir, name)?;
     let staged = staged_name(name);
-    remove(dir, &staged)?;
-    let written = stage(dir, &staged, name, attributes, bytes);
-    if written.is_err() {
+    let fill = |file: &OwnedFd| {
+        set_attributes(file.as_fd(), attributes)?;
+        File::from(file.try_clone()?).write_all(bytes)?;
+        sync(file.as_fd(), lifetime)
+    };
+    if let Err(error) = stage(dir, &staged, name, fill) {
         let _ = remove(dir, &staged);
+        return Err(error);
     }
-    written?;
-    fsync(dir)?;
+    sync(dir, lifetime)
+}
+
+fn sync(file: BorrowedFd<'_>, lifetime: Lifetime) -> io::Result<()> {
+    if lifetime == Lifetime::Durable {
+        fsync(file)?;
+    }
     Ok(())
 }
 
-fn stage(dir: BorrowedFd<'_>, staged: &str, name: &str, attributes: Attributes, bytes: &[u8]) -> io::Result<()> {
+fn stage(dir: BorrowedFd<'_>, staged: &str, name: &str, fill: impl Fn(&OwnedFd) -> io::Result<()>) -> io::Result<()> {
     let private = Mode::from_bits_truncate(0o600);
     let common = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     match openat(dir, ".", common | OFlag::O_TMPFILE, private) {
         Ok(file) => {
-            fill(&file, attributes, bytes)?;
+            fill(&file)?;
             match link(&file, dir, name) {
                 Ok(()) => return Ok(()),
                 // The name is taken: only a rename replaces it in one step.
@@ -61,7 +89,7 @@ fn stage(dir: BorrowedFd<'_>, staged: &str, name: &str, attributes: Attributes, 
         // Not every file system has O_TMPFILE (FAT, NFS), and old kernels say EISDIR.
         Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
             let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-            fill(&openat(dir, staged, common | create, private)?, attributes, bytes)?;
+            fill(&openat(dir, staged, common | create, private)?)?;
         }
         Err(errno) => return Err(errno.into()),
     }
@@ -73,13 +101,6 @@ fn stage(dir: BorrowedFd<'_>, staged: &str, name: &str, attributes: Attributes, 
 fn link(file: &OwnedFd, dir: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     linkat(AT_FDCWD, unnamed.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
-}
-
-fn fill(file: &OwnedFd, attributes: Attributes, bytes: &[u8]) -> io::Result<()> {
-    set_attributes(file.as_fd(), attributes)?;
-    std::fs::File::from(file.try_clone()?).write_all(bytes)?;
-    fsync(file)?;
-    Ok(())
 }
 
 /// Gives an open file or folder its owner and mode; in this order, since chown clears bits.
@@ -94,15 +115,50 @@ pub fn set_attributes(file: BorrowedFd<'_>, attributes: Attributes) -> io::Resul
     Ok(())
 }
 
-/// Takes `name` out of the folder, and what a killed run may have left beside it. Whether it was there.
+/// Takes away what a killed run may have left beside `name`, its bytes first.
 ///
 /// # Errors
 /// The I/O error; that nothing is there is none.
-pub fn remove_all(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
-    remove(dir, &staged_name(name))?;
+pub fn tidy(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    erase(dir, &staged_name(name)).map(drop)
+}
+
+/// Takes `name` out of the folder, its bytes first, so that they do not stay on the disk under no name; and what a
+/// killed run may have left beside it. Whether it was there.
+///
+/// # Errors
+/// The I/O error; that nothing is there is none.
+pub fn erase_all(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    tidy(dir, name)?;
+    erase(dir, name)
+}
+
+fn erase(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    match openat(dir, name, flags, Mode::empty()) {
+        Ok(file) => overwrite(&file.into())?,
+        Err(Errno::ENOENT) => return Ok(false),
+        // A symlink, a FIFO: its name is all there is to take.
+        Err(Errno::ELOOP | Errno::ENXIO) => {}
+        Err(errno) => return Err(errno.into()),
+    }
     let was_there = remove(dir, name)?;
     fsync(dir)?;
     Ok(was_there)
+}
+
+/// Writes newlines over a whole file. One with a second name is somebody else's, too, and left as it is.
+fn overwrite(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return Ok(());
+    }
+    let blank = [b'\n'; 4096];
+    for offset in (0..metadata.size()).step_by(blank.len()) {
+        let length = usize::try_from(metadata.size() - offset).map_or(blank.len(), |left| left.min(blank.len()));
+        file.write_all_at(blank.get(..length).unwrap_or_default(), offset)?;
+    }
+    file.sync_all()
 }
 
 fn remove(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
@@ -115,7 +171,7 @@ fn remove(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -128,7 +184,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fd = File::open(dir.path()).unwrap();
         for (mode, text) in [(0o600, "one"), (0o640, "two"), (0o644, "three")] {
-            replace(fd.as_fd(), "f", Attributes { mode, ..PRIVATE }, text.as_bytes()).unwrap();
+            replace(fd.as_fd(), "f", Attributes { mode, ..PRIVATE }, text.as_bytes(), Lifetime::Durable).unwrap();
             let path = dir.path().join("f");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
@@ -143,11 +199,11 @@ mod tests {
         let elsewhere = tempfile::NamedTempFile::new().unwrap();
         let fd = File::open(dir.path()).unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(".f.new")).unwrap();
-        replace(fd.as_fd(), "f", PRIVATE, b"x").unwrap();
+        replace(fd.as_fd(), "f", PRIVATE, b"x", Lifetime::ThisBoot).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(fs::read(elsewhere.path()).unwrap(), b"");
-        assert!(remove_all(fd.as_fd(), "f").unwrap());
-        assert!(!remove_all(fd.as_fd(), "f").unwrap());
+        assert!(erase_all(fd.as_fd(), "f").unwrap());
+        assert!(!erase_all(fd.as_fd(), "f").unwrap());
     }
 
     // Promise: a name that can't be replaced is an error, and leaves nothing beside it.
@@ -156,7 +212,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("f")).unwrap();
         let fd = File::open(dir.path()).unwrap();
-        assert!(replace(fd.as_fd(), "f", PRIVATE, b"x").is_err());
+        assert!(replace(fd.as_fd(), "f", PRIVATE, b"x", Lifetime::Durable).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

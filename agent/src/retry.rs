@@ -46,10 +46,9 @@ impl<'a> Retry<'a> {
     /// The last fault.
     pub fn run<T>(&self, mut call: impl FnMut(Duration) -> Result<T, Fault>) -> Result<T, Fault> {
         let mut longest = self.policy.first;
+        let mut level = log::Level::Warn;
         loop {
-            let left = self.until.saturating_sub(self.clock.boot());
-            // Even a run that starts at its deadline makes one call, and gives it a moment.
-            let fault = match call(left.clamp(Duration::from_millis(100), self.policy.call)) {
+            let fault = match call(self.limit()) {
                 Err(fault) if fault.class().is_transient() => fault,
                 done => return done,
             };
@@ -57,10 +56,16 @@ impl<'a> Retry<'a> {
             if self.clock.boot() + wait >= self.until {
                 return Err(fault);
             }
-            log::info!("{}; trying again in {:.1} s", crate::fault::chain(&fault), wait.as_secs_f32());
+            log::log!(level, "{}; trying again in {:.1} s", crate::fault::chain(&fault), wait.as_secs_f32());
+            level = log::Level::Info;
             self.clock.sleep(wait);
             longest = (longest * 2).min(self.policy.cap);
         }
+    }
+
+    /// The time that one call may take now. Even a run that is at its deadline makes one call, and gives it a moment.
+    pub fn limit(&self) -> Duration {
+        self.until.saturating_sub(self.clock.boot()).clamp(Duration::from_millis(100), self.policy.call)
     }
 }
 
@@ -79,7 +84,12 @@ mod tests {
 
     fn fault(class: Class, retry_after: Option<u64>) -> Fault {
         let problem = Problem::Status { status: 503, code: None, class };
-        Fault { step: "POST /login", host: "h".into(), retry_after: retry_after.map(Duration::from_secs), problem }
+        Fault {
+            step: "POST /login".into(),
+            host: "h".into(),
+            retry_after: retry_after.map(Duration::from_secs),
+            problem,
+        }
     }
 
     fn run(deadline: u64, faults: &[(Class, Option<u64>)]) -> (Result<usize, Fault>, Vec<Duration>, usize) {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::fault::{Fault, Problem};
-use crate::http::{Answer, Call, Http};
+use crate::http::{Answer, Call, Http, Method};
 
 /// What a login gives. `Debug` does not show the tokens.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub fn login(http: &Http, email: &str, password: &SecretString, limit: Duration)
         password: &'a str,
     }
     let body = json(&Body { email, password: password.expose_secret() });
-    ask(http, "POST /login", body, limit)
+    ask(http, "/login", body, limit)
 }
 
 /// `POST /token/refresh`. Never made twice with the same token: a server that sees a used one ends the session.
@@ -50,11 +50,11 @@ pub fn login(http: &Http, email: &str, password: &SecretString, limit: Duration)
 /// No answer, or one that gives no token; log in then.
 pub fn refresh(http: &Http, refresh: &RefreshToken, limit: Duration) -> Result<(Tokens, Answer), Fault> {
     let body = json(&std::collections::BTreeMap::from([(refresh.field.as_str(), refresh.token.expose_secret())]));
-    ask(http, "POST /token/refresh", body, limit)
+    ask(http, "/token/refresh", body, limit)
 }
 
-fn ask(http: &Http, step: &'static str, body: Zeroizing<Vec<u8>>, limit: Duration) -> Result<(Tokens, Answer), Fault> {
-    let answer = http.call(&Call { step, body: Some(body), bearer: None }, limit)?;
+fn ask(http: &Http, path: &'static str, body: Zeroizing<Vec<u8>>, limit: Duration) -> Result<(Tokens, Answer), Fault> {
+    let answer = http.call(&Call { method: Method::POST, path, body: Some(body), bearer: None }, limit)?;
     let tokens = answer.accept(&[200]).and_then(|body| tokens_of(body).map_err(|problem| answer.fault(problem)))?;
     Ok((tokens, answer))
 }
@@ -72,9 +72,10 @@ pub fn json(body: &impl Serialize) -> Zeroizing<Vec<u8>> {
 /// # Errors
 /// As a [`Problem`] that repeats nothing of the body.
 pub fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|e| match e.classify() {
-        serde_json::error::Category::Data => Problem::Form(expected),
-        _ => Problem::NotJson,
+    serde_json::from_slice(body).map_err(|_| {
+        // The form is judged while reading: what is cut after that is damage all the same.
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+        if is_json { Problem::Form(expected) } else { Problem::NotJson }
     })
 }
 
@@ -145,6 +146,8 @@ mod tests {
             (r#""token""#, "form"),
             ("", "not json"),
             ("<html>", "not json"),
+            ("404 page not found", "not json"),
+            (r#"[{"token""#, "not json"),
             (r#"{"token":"#, "not json"),
         ] {
             let got = match tokens_of(body.as_bytes()) {

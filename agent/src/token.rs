@@ -140,6 +140,14 @@ pub fn judge(
     Ok(Accepted { issued_at, expires_at, signature })
 }
 
+/// Whether a token that was accepted earlier still agrees with what is expected now; its signature is not checked
+/// again.
+pub fn still_agrees(token: &SecretString, signature: Signature, expected: Expected<'_>) -> bool {
+    let signed_enough = signature == Signature::Verified || expected.signature == SignaturePolicy::Auto;
+    let claims = insecure_decode::<Claims>(token.expose_secret());
+    signed_enough && claims.is_ok_and(|data| check_claims(&data.claims, expected).is_ok())
+}
+
 /// Whether a token says, unchecked, that it has another role than a device's. A token that can't be read says nothing.
 pub fn names_another_role(token: &SecretString) -> bool {
     insecure_decode::<Claims>(token.expose_secret()).is_ok_and(|data| {
@@ -150,7 +158,9 @@ pub fn names_another_role(token: &SecretString) -> bool {
 
 /// The claims, after the signature has been checked as far as it can be.
 fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result<(Claims, Signature), TokenError> {
-    if token.split('.').count() != 3 {
+    // Three parts of base64url (RFC 7515, 3.1), checked also where the signature can't be: others read it, too.
+    let is_base64url = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if token.split('.').count() != 3 || !token.split('.').all(is_base64url) {
         return Err(TokenError::NotAJwt);
     }
     // A header with an algorithm that the library does not know, `none` among them, is no header to it.

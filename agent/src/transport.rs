@@ -19,6 +19,8 @@ pub enum Transport {
     Timeout,
     /// The certificate is not valid yet: somebody's clock is wrong.
     NotYetValid,
+    /// The certificate has expired, or a clock is ahead.
+    Expired,
     /// TLS failed otherwise.
     Tls,
     /// Anything else below HTTP.
@@ -34,8 +36,9 @@ impl fmt::Display for Transport {
             Self::Cut => "the connection was cut before the whole answer was there",
             Self::Timeout => "no answer in time",
             Self::NotYetValid => "TLS: the server's certificate is not valid yet; is the clock right?",
+            Self::Expired => "TLS: the server's certificate has expired; is the clock right?",
             Self::Tls => {
-                "TLS failed; is the server's certificate from a known CA (ca_file), for this name, and not expired?"
+                "TLS failed; is the server's certificate from a known CA (--ca-file, ca_file), and for this name?"
             }
             Self::Other => "the call failed",
         })
@@ -43,13 +46,14 @@ impl fmt::Display for Transport {
 }
 
 impl Transport {
-    /// Reads the kind off the chain of causes.
-    pub(crate) fn of(error: &reqwest::Error) -> Self {
+    /// Reads the kind off the chain of causes, and the words of the last one.
+    pub(crate) fn of(error: &reqwest::Error) -> (Self, String) {
+        let causes: Vec<_> = std::iter::successors(Some(error as &(dyn Error + 'static)), |e| cause(*e)).collect();
+        let detail = causes.last().map(ToString::to_string).unwrap_or_default();
         if error.is_timeout() {
-            return Self::Timeout;
+            return (Self::Timeout, detail);
         }
-        let causes = std::iter::successors(Some(error as &(dyn Error + 'static)), |e| cause(*e));
-        causes.filter_map(Self::of_cause).last().unwrap_or(Self::Other)
+        (causes.into_iter().filter_map(Self::of_cause).last().unwrap_or(Self::Other), detail)
     }
 
     fn of_cause(error: &(dyn Error + 'static)) -> Option<Self> {
@@ -67,8 +71,9 @@ impl Transport {
     }
 
     fn of_tls(error: &rustls::Error) -> Self {
-        use rustls::CertificateError::{NotValidYet, NotValidYetContext};
+        use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
         match error {
+            rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => Self::Expired,
             rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => Self::NotYetValid,
             _ => Self::Tls,
         }

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Class, Fault, Problem};
-use azaion_agent::http::{Call, Http};
+use azaion_agent::http::{Call, Http, Method};
 use azaion_agent::identity::ROLE;
 use azaion_agent::retry::Retry;
 use azaion_agent::session::{json, login};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use crate::connection::AdminCredentials;
+use crate::cli::ApiOptions;
+use crate::connection::{AdminCredentials, admin_credentials};
 use crate::failure::failure;
 
 /// The API's error code for an e-mail that has a user already.
@@ -23,7 +24,7 @@ const EMAIL_EXISTS: u32 = 20;
 pub(crate) struct Admin<'a> {
     http: &'a Http,
     retry: &'a Retry<'a>,
-    credentials: &'a AdminCredentials,
+    options: &'a ApiOptions,
     token: OnceCell<SecretString>,
 }
 
@@ -49,26 +50,37 @@ pub(crate) struct AdminFault {
 }
 
 impl<'a> Admin<'a> {
-    pub(crate) fn new(http: &'a Http, retry: &'a Retry<'a>, credentials: &'a AdminCredentials) -> Self {
-        Self { http, retry, credentials, token: OnceCell::new() }
+    pub(crate) fn new(http: &'a Http, retry: &'a Retry<'a>, options: &'a ApiOptions) -> Self {
+        Self { http, retry, options, token: OnceCell::new() }
     }
 
-    /// Logs in, if that has not been done.
+    /// Logs in, if that has not been done; a token that was given is shown to the API instead.
     pub(crate) fn log_in(&self) -> anyhow::Result<()> {
-        self.token().map(drop)
+        let token = self.token()?;
+        if self.options.admin_token_file.is_none() {
+            return Ok(());
+        }
+        let call = || Call { method: Method::GET, path: "/users/current", body: None, bearer: Some(token) };
+        let asked = self.retry.run(|limit| self.http.call(&call(), limit).and_then(|a| a.accept(&[200]).map(drop)));
+        match asked {
+            // Not every server may have this route, and the next call tells as well.
+            Err(fault) if fault.class() == Class::Unacceptable => Ok(()),
+            Err(fault) => Err(not_permitted(fault)),
+            Ok(()) => Ok(()),
+        }
     }
 
     fn token(&self) -> anyhow::Result<&SecretString> {
         if let Some(token) = self.token.get() {
             return Ok(token);
         }
-        let token = match self.credentials {
-            AdminCredentials::Token(token) => token.clone(),
+        let token = match admin_credentials(self.options)? {
+            AdminCredentials::Token(token) => token,
             AdminCredentials::Password { email, password } => self
                 .retry
-                .run(|limit| login(self.http, email, password, limit))
+                .run(|limit| login(self.http, &email, &password, limit))
                 .map(|(tokens, _)| tokens.access)
-                .map_err(|fault| login_failure(fault, email))?,
+                .map_err(|fault| login_failure(fault, &email))?,
         };
         Ok(self.token.get_or_init(|| token))
     }
@@ -84,7 +96,7 @@ impl<'a> Admin<'a> {
             role: &'a str,
         }
         let perhaps_ours = Cell::new(false);
-        let created = self.call("POST /users", &[200, 201], &perhaps_ours, || {
+        let created = self.call((Method::POST, "/users"), &[200, 201], &perhaps_ours, || {
             json(&NewUser { email, password: password.expose_secret(), role: ROLE })
         });
         match created {
@@ -105,7 +117,7 @@ impl<'a> Admin<'a> {
         }
         let perhaps_done = Cell::new(false);
         let body = || json(&NewPassword { email, password: password.expose_secret() });
-        self.call("PATCH /users/password", &[200, 204], &perhaps_done, body).map_err(|error| {
+        self.call((Method::PATCH, "/users/password"), &[200, 204], &perhaps_done, body).map_err(|error| {
             let error = match error.downcast_ref::<Fault>().and_then(Fault::status) {
                 Some(404 | 405) => error.context(cannot_update(email)),
                 _ => error,
@@ -117,25 +129,32 @@ impl<'a> Admin<'a> {
     /// Makes a call until it is answered; notes whether a try may have been carried out without our knowing.
     fn call(
         &self,
-        step: &'static str,
+        (method, path): (Method, &'static str),
         accepted: &[u16],
         perhaps_done: &Cell<bool>,
         body: impl Fn() -> zeroize::Zeroizing<Vec<u8>>,
     ) -> anyhow::Result<()> {
         let bearer = Some(self.token()?);
         let one_try = |limit: Duration| {
-            let answer = self.http.call(&Call { step, body: Some(body()), bearer }, limit);
+            let call = Call { method: method.clone(), path, body: Some(body()), bearer };
+            let answer = self.http.call(&call, limit);
             answer.and_then(|answer| answer.accept(accepted).map(drop)).inspect_err(|fault| {
-                if fault.class().is_transient() && !fault.is_before_request() {
+                if fault.class().is_transient() && !fault.is_surely_undone() {
                     perhaps_done.set(true);
                 }
             })
         };
-        self.retry.run(one_try).map_err(|fault| match fault.class() {
-            Class::Refused => anyhow::Error::from(fault)
-                .context("the admin may not do this; is it an ApiAdmin, is the token still valid?"),
-            _ => fault.into(),
-        })
+        self.retry.run(one_try).map_err(not_permitted)
+    }
+}
+
+fn not_permitted(fault: Fault) -> anyhow::Error {
+    match fault.class() {
+        Class::Refused => {
+            let advice = "the admin may not do this; is it an ApiAdmin, is the token still valid?";
+            anyhow::Error::from(fault).context(advice)
+        }
+        _ => fault.into(),
     }
 }
 

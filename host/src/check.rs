@@ -26,14 +26,18 @@ const ADMIN_LOGIN: &str = "admin-login";
 pub(crate) fn run(options: &CheckOptions, json: bool) -> anyhow::Result<Exit> {
     let clock = SystemClock;
     let retry = connection::retry(&options.api, &clock);
+    let url = connection::api_url(&options.api)?;
     let mut results = vec![privileges(options.owner.owner)];
     results.extend(options.rootfs.iter().map(|path| target(path, options.owner.owner)));
-    match connection::http(&options.api) {
+    match connection::http(&url, &options.api) {
         Ok(http) => {
             results.push(api(&http, &retry));
             results.push(admin_login(options, &http, &retry));
         }
-        Err(error) => results.push(failed(API, &error.into())),
+        Err(error) => {
+            results.push(failed(API, &error.into()));
+            results.push((Check::failed(ADMIN_LOGIN, "not tried: there is no client for the API"), Exit::Config));
+        }
     }
     let exit = results.iter().map(|(_, exit)| *exit).find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done);
     let checks: Vec<Check> = results.into_iter().map(|(check, _)| check).collect();
@@ -94,17 +98,8 @@ fn api(http: &Http, retry: &Retry<'_>) -> (Check, Exit) {
 }
 
 fn admin_login(options: &CheckOptions, http: &Http, retry: &Retry<'_>) -> (Check, Exit) {
-    let done = connection::admin_credentials(&options.api)
-        .and_then(|credentials| Admin::new(http, retry, &credentials).log_in());
-    match done {
-        Ok(()) if options.api.admin_token_file.is_some() => (
-            Check::warning(
-                ADMIN_LOGIN,
-                "a token was given, no login is needed; whether it is valid shows at the first unit",
-            ),
-            Exit::Done,
-        ),
-        Ok(()) => (Check::ok(ADMIN_LOGIN, "the admin can log in"), Exit::Done),
+    match Admin::new(http, retry, &options.api).log_in() {
+        Ok(()) => (Check::ok(ADMIN_LOGIN, "the API lets the admin in"), Exit::Done),
         Err(error) => failed(ADMIN_LOGIN, &error),
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use azaion_agent::exit::Exit;
 use serde::Serialize;
 
+use crate::failure::for_all;
 use crate::output;
 use crate::target::{self, Kind};
 
@@ -17,12 +18,12 @@ struct Record {
 }
 
 /// Clears each target; one without a `device.conf` is as it should be.
-pub(crate) fn run(targets: &[PathBuf], json: bool) -> anyhow::Result<Exit> {
-    for target in target::open_all(targets)? {
+pub(crate) fn run(targets: &[PathBuf], json: bool) -> Exit {
+    for_all(targets, |path| {
+        let target = target::open(path)?;
         let cleared = target.clear()?;
         let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared };
         let what = if cleared { "device.conf taken out" } else { "there was no device.conf" };
-        output::print(json, &record, &format!("{} ({}): {what}", record.path, record.kind))?;
-    }
-    Ok(Exit::Done)
+        output::print(json, &record, &format!("{} ({}): {what}", record.path, record.kind))
+    })
 }

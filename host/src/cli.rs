@@ -3,8 +3,6 @@
 
 use std::path::PathBuf;
 
-use azaion_agent::api_url::ApiUrl;
-use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Makes a Jetson's account on the admin API and puts its credentials into the root file system to be flashed.
@@ -82,20 +80,20 @@ pub(crate) struct OwnerOption {
     pub(crate) owner: Owner,
 }
 
+/// Texts, judged later: clap would repeat a value that it refuses, and that may be a secret in the wrong place.
 #[derive(Debug, Args)]
 pub(crate) struct ApiOptions {
     /// The admin API; https, or plain http to a loopback address
-    #[arg(long, env = "AZAION_API_URL", value_name = "URL")]
-    pub(crate) api_url: ApiUrl,
+    #[arg(long, env = "AZAION_API_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) api_url: String,
     /// PEM file with CA certificates, added to the usual roots
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// The admin's e-mail
-    #[arg(long, env = "AZAION_ADMIN_EMAIL", value_name = "EMAIL", value_parser = NonEmptyStringValueParser::new())]
-    #[arg(required_unless_present = "admin_token_file")]
+    /// The admin's e-mail; needed unless --admin-token-file is given
+    #[arg(long, env = "AZAION_ADMIN_EMAIL", hide_env_values = true, value_name = "EMAIL")]
     pub(crate) admin_email: Option<String>,
     /// File with the admin's password; else AZAION_ADMIN_PASSWORD; else it is asked for on a terminal
-    #[arg(long, env = "AZAION_ADMIN_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, env = "AZAION_ADMIN_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) admin_password_file: Option<PathBuf>,
     /// File with an admin's access token, instead of a login
     #[arg(long, value_name = "FILE")]

@@ -1,11 +1,13 @@
 //! The API as the command line names it: address, roots, admin credentials, and the time for all calls together.
 
-use std::fs;
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use azaion_agent::api_url::{ApiUrl, ApiUrlError};
 use azaion_agent::clock::{Clock, SystemClock};
 use azaion_agent::exit::Exit;
 use azaion_agent::http::{Http, HttpError};
@@ -16,6 +18,9 @@ use zeroize::Zeroizing;
 use crate::cli::ApiOptions;
 use crate::failure::failure;
 
+/// Bytes that a file with the admin's secret may have at most.
+const LARGEST_SECRET: usize = 16 * 1024;
+
 /// How the admin proves who it is.
 #[derive(Debug)]
 pub(crate) enum AdminCredentials {
@@ -25,9 +30,20 @@ pub(crate) enum AdminCredentials {
     Token(SecretString),
 }
 
-/// A client for the API that the options name.
-pub(crate) fn http(options: &ApiOptions) -> Result<Http, HttpError> {
-    Http::new(&options.api_url, options.ca_file.as_deref(), Arc::new(SystemClock))
+/// Judges what the command line says about the API, before anything is done.
+pub(crate) fn api_url(options: &ApiOptions) -> anyhow::Result<ApiUrl> {
+    if options.admin_token_file.is_none() && options.admin_email.as_deref().is_none_or(str::is_empty) {
+        return Err(failure(Exit::Usage, "who is the admin? give --admin-email, or --admin-token-file"));
+    }
+    let parsed = options.api_url.parse();
+    parsed.map_err(|error: ApiUrlError| {
+        failure(Exit::Usage, format!("the address given as --api-url can't be used: {error}"))
+    })
+}
+
+/// A client for the API.
+pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http, HttpError> {
+    Http::new(api, options.ca_file.as_deref(), Arc::new(SystemClock))
 }
 
 /// The time for all calls of this run, counted from now.
@@ -41,7 +57,7 @@ pub(crate) fn admin_credentials(options: &ApiOptions) -> anyhow::Result<AdminCre
         return secret_file(file, "the admin token").map(AdminCredentials::Token);
     }
     let email = options.admin_email.clone().unwrap_or_default();
-    let password = match &options.admin_password_file {
+    let password = match options.admin_password_file.as_ref().filter(|file| !file.as_os_str().is_empty()) {
         Some(file) => secret_file(file, "the admin password")?,
         None => password_without_file(&email)?,
     };
@@ -61,16 +77,21 @@ fn password_without_file(email: &str) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(password))
 }
 
-/// The first line of a file; anything after it is a mistake that would otherwise lead to a puzzling refusal.
+/// The one line of a file; more would lead to a puzzling refusal.
 fn secret_file(path: &Path, what: &str) -> anyhow::Result<SecretString> {
     let fail = |problem: &str| failure(Exit::Config, format!("reading {what} from {}: {problem}", path.display()));
-    let bytes = Zeroizing::new(fs::read(path).map_err(|error| fail(&error.to_string()))?);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_SECRET + 1));
+    let file = File::open(path).map_err(|error| fail(&error.to_string()))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o077 != 0) {
+        log::warn!("{} can be read by others than its owner; chmod 0600 it", path.display());
+    }
+    file.take(LARGEST_SECRET as u64 + 1).read_to_end(&mut bytes).map_err(|error| fail(&error.to_string()))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| fail("it is not UTF-8"))?;
     let line = text.strip_suffix('\n').unwrap_or(text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    match line {
+    match line.strip_suffix('\r').unwrap_or(line) {
         "" => Err(fail("it is empty")),
         line if line.contains(['\n', '\r', '\0']) => Err(fail("it has more than one line")),
+        line if line.len() > LARGEST_SECRET => Err(fail("it is larger than 16 KiB")),
         line => Ok(SecretString::from(line)),
     }
 }

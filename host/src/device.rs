@@ -39,9 +39,9 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
         .serial
         .parse()
         .map_err(|error: SerialError| failure(Exit::Data, format!("the serial given can't be used: {error}")))?;
+    let api = connection::api_url(&options.api)?;
+    let http = connection::http(&api, &options.api)?;
     let targets = target::open_all(&options.rootfs)?;
-    let credentials = connection::admin_credentials(&options.api)?;
-    let http = connection::http(&options.api)?;
     let clock = SystemClock;
     let retry = connection::retry(&options.api, &clock);
     let job = Job {
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
         replace: options.replace,
         http: &http,
         retry: &retry,
-        admin: Admin::new(&http, &retry, &credentials),
+        admin: Admin::new(&http, &retry, &options.api),
         clock: &clock,
     };
     let outcome = job.run()?;
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
         email: job.email.clone(),
         outcome,
         targets: targets.iter().map(|t| Place { kind: t.kind(), path: t.path().display().to_string() }).collect(),
-        api_url: options.api.api_url.to_string(),
+        api_url: api.to_string(),
         elapsed_ms: start.elapsed().as_millis(),
     };
     output::print(json, &report, &report.text())?;

@@ -58,6 +58,18 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     cause.downcast_ref::<io::Error>().map(exit_of_io)
 }
 
+/// Does the same to each of several things; a failure does not keep it from the others, and the first one counts.
+pub(crate) fn for_all<T>(things: &[T], mut one: impl FnMut(&T) -> anyhow::Result<()>) -> Exit {
+    let mut exit = Exit::Done;
+    for thing in things {
+        if let Err(error) = one(thing) {
+            let its = report(&error);
+            exit = if exit == Exit::Done { its } else { exit };
+        }
+    }
+    exit
+}
+
 /// Prints the error with all its causes.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
     log::error!("{}", chain(error.as_ref()));

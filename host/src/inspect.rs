@@ -6,6 +6,7 @@ use azaion_agent::clock::Timestamp;
 use azaion_agent::exit::Exit;
 use serde::Serialize;
 
+use crate::failure::for_all;
 use crate::output;
 use crate::target::{self, Kind, Target};
 
@@ -30,13 +31,12 @@ struct Content {
     gid: u32,
 }
 
-/// Prints a record for each target; the first that can't be read ends it.
-pub(crate) fn run(targets: &[PathBuf], json: bool) -> anyhow::Result<Exit> {
-    for path in targets {
+/// Prints a record for each target that can be read.
+pub(crate) fn run(targets: &[PathBuf], json: bool) -> Exit {
+    for_all(targets, |path| {
         let record = record(target::open(path)?.as_ref())?;
-        output::print(json, &record, &record.text())?;
-    }
-    Ok(Exit::Done)
+        output::print(json, &record, &record.text())
+    })
 }
 
 fn record(target: &dyn Target) -> anyhow::Result<Record> {

@@ -18,6 +18,7 @@ mod target;
 use std::process::ExitCode;
 
 use azaion_agent::exit::{Exit, exit_on_panic};
+use azaion_agent::hardening::no_core_dumps;
 use azaion_agent::stderr_log::{StandardError, level};
 use clap::Parser;
 
@@ -25,6 +26,7 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     exit_on_panic();
+    no_core_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -37,8 +39,8 @@ fn main() -> ExitCode {
     log::set_max_level(level(log::LevelFilter::Warn, cli.verbose));
     let done = match &cli.command {
         Command::Device(options) => device::run(options, cli.json),
-        Command::Inspect { targets } => inspect::run(targets, cli.json),
-        Command::Clear { targets } => clear::run(targets, cli.json),
+        Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
+        Command::Clear { targets } => Ok(clear::run(targets, cli.json)),
         Command::Check(options) => check::run(options, cli.json),
     };
     done.unwrap_or_else(|error| failure::report(&error)).into()

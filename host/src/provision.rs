@@ -9,18 +9,18 @@
 //!
 //! Where the API has certainly not taken the password, the targets are put back as they were.
 
+use std::cell::Cell;
 use std::fmt;
-use std::time::Duration;
 
 use anyhow::Context;
-use azaion_agent::clock::Clock;
+use azaion_agent::clock::{Clock, Timestamp};
 use azaion_agent::device_conf::DeviceConf;
 use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Class, Fault, Problem, chain};
 use azaion_agent::http::Http;
 use azaion_agent::identity::{ROLE, Serial, new_password};
 use azaion_agent::retry::Retry;
-use azaion_agent::token::{self, DEFAULT_ISSUER, Expected, SignaturePolicy};
+use azaion_agent::token::{self, DEFAULT_ISSUER, Expected, SKEW, SignaturePolicy};
 use azaion_agent::{keys, session};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -73,6 +73,23 @@ struct Place<'a> {
     before: Option<Found>,
     /// What it said, if it was this device's.
     ours: Option<DeviceConf>,
+    is_written: Cell<bool>,
+}
+
+/// Why the user does not have, for all we know, the password that is in the targets.
+enum Unsettled {
+    /// It certainly has another: the targets are to be put back.
+    Undone(anyhow::Error),
+    /// It has this one, and is no good all the same.
+    Done(anyhow::Error),
+    /// It may have it.
+    Unknown(anyhow::Error),
+}
+
+impl From<AdminFault> for Unsettled {
+    fn from(fault: AdminFault) -> Self {
+        if fault.perhaps_done { Self::Unknown(fault.error) } else { Self::Undone(fault.error) }
+    }
 }
 
 impl Job<'_> {
@@ -87,45 +104,46 @@ impl Job<'_> {
             }
         }
         for password in &known {
-            if self.can_log_in(password)? {
+            if let Some(token) = self.log_in(password)? {
+                self.check_role(&token)?;
                 self.write(&places, password)?;
                 return Ok(Outcome::Reused);
             }
         }
         self.admin.log_in()?;
-        let tried = !known.is_empty();
         let password = match known.first() {
             Some(password) => (*password).clone(),
             None => new_password().context("making a password")?,
         };
         self.write(&places, &password)?;
-        self.settle(&password, tried).or_else(|fault| {
-            if fault.perhaps_done {
-                let advice = "the password is in the target and may be on the API already; run this again, it goes on from there";
-                return Err(fault.error.context(advice));
-            }
-            put_back(&places)?;
-            Err(fault.error)
+        self.settle(&password, !known.is_empty()).map_err(|unsettled| match unsettled {
+            Unsettled::Undone(error) => put_back(&places, error),
+            Unsettled::Done(error) => error,
+            Unsettled::Unknown(error) => error.context(
+                "the password is in the target and may be on the API already; run this again, it goes on from there",
+            ),
         })
     }
 
     /// What is in a target, and whether this device may have it.
     fn look<'t>(&self, target: &'t dyn Target) -> anyhow::Result<Place<'t>> {
         target.may_write(self.owner)?;
+        target.tidy()?;
         let before = target.look()?;
-        let Some(found) = &before else { return Ok(Place { target, before, ours: None }) };
+        let place = |before, ours| Ok(Place { target, before, ours, is_written: Cell::new(false) });
+        let Some(found) = &before else { return place(before, None) };
         let conf = match found.conf(target.path()) {
             Ok(conf) => conf,
-            Err(_) if self.replace => return Ok(Place { target, before, ours: None }),
+            Err(_) if self.replace => return place(before, None),
             Err(error) => return Err(anyhow::Error::from(error).context(
                 "the target holds a device.conf that can't be read; see whose it is, then clear it or give --replace",
             )),
         };
         if conf.email == self.email && conf.serial.as_deref().is_none_or(|serial| serial == self.serial.as_str()) {
-            return Ok(Place { target, before, ours: Some(conf) });
+            return place(before, Some(conf));
         }
         if self.replace {
-            return Ok(Place { target, before, ours: None });
+            return place(before, None);
         }
         let other = conf.serial.unwrap_or(conf.email);
         let path = target.path().display();
@@ -142,56 +160,64 @@ impl Job<'_> {
             email: self.email.clone(),
             password: password.clone(),
             api_url: self.http.api().clone(),
-            provisioned_at: Some(self.clock.wall()),
+            provisioned_at: Some(self.now()),
         };
         let text = conf.render();
-        let stale = places.iter().filter(|place| !self.holds(place, &conf));
-        let written = stale.map(|place| place.target.write(&text, self.owner)).collect::<anyhow::Result<Vec<()>>>();
-        if written.is_err() {
-            put_back(places)?;
+        for place in places {
+            if self.holds(place, &conf)? {
+                continue;
+            }
+            place.is_written.set(true);
+            place.target.write(&text, self.owner).map_err(|error| put_back(places, error))?;
         }
-        written.map(drop)
+        Ok(())
     }
 
-    fn holds(&self, place: &Place<'_>, conf: &DeviceConf) -> bool {
-        let private = place.before.as_ref().is_some_and(|found| place.target.is_private(found, self.owner));
-        let same = place.ours.as_ref().is_some_and(|ours| {
-            same(&ours.password, &conf.password) && ours.api_url == conf.api_url && ours.serial == conf.serial
-        });
-        private && same
+    /// A time that has certainly passed, for the device will believe no earlier one: the station's clock, but not
+    /// beyond what the server says.
+    fn now(&self) -> Timestamp {
+        let clock = self.clock.wall();
+        let Some(server) = self.http.server_date() else { return clock };
+        if clock.since(server).max(server.since(clock)) > SKEW {
+            log::warn!("this station's clock says {clock}, the server's {server}; one of them is wrong");
+        }
+        clock.min(server)
+    }
+
+    fn holds(&self, place: &Place<'_>, conf: &DeviceConf) -> anyhow::Result<bool> {
+        let (Some(found), Some(ours)) = (&place.before, &place.ours) else { return Ok(false) };
+        let same = same(&ours.password, &conf.password) && ours.api_url == conf.api_url && ours.serial == conf.serial;
+        Ok(same && place.target.is_in_order(found, self.owner)?)
     }
 
     /// Makes the user have the password that is in the targets. `tried` says that a login with it was refused before.
-    fn settle(&self, password: &SecretString, tried: bool) -> Result<Outcome, AdminFault> {
-        let unsure = |error| AdminFault { error, perhaps_done: true };
-        let sure = |error| AdminFault { error, perhaps_done: false };
+    fn settle(&self, password: &SecretString, tried: bool) -> Result<Outcome, Unsettled> {
         match self.admin.create(&self.email, password)? {
             Creation::Created => return Ok(Outcome::Created),
             Creation::Exists { perhaps_ours } if perhaps_ours || !tried => {
-                if self.can_log_in(password).map_err(unsure)? {
-                    return Ok(Outcome::Reused);
+                if let Some(token) = self.log_in(password).map_err(Unsettled::Unknown)? {
+                    return self.check_role(&token).map(|()| Outcome::Reused).map_err(Unsettled::Done);
                 }
             }
             Creation::Exists { .. } => {}
         }
         if self.on_existing == OnExisting::Refuse {
-            return Err(sure(admin::exists(&self.email)));
+            return Err(Unsettled::Undone(admin::exists(&self.email)));
         }
         self.admin.set_password(&self.email, password)?;
-        self.check_updated(password).map_err(sure)?;
         log::warn!(
             "{} has a new password: a unit flashed earlier with {} can no longer log in",
             self.email,
             self.serial
         );
-        Ok(Outcome::Updated)
+        self.check_updated(password).map(|()| Outcome::Updated).map_err(Unsettled::Done)
     }
 
-    /// Whether the account takes the password. A refusal is an answer here, not an error.
-    fn can_log_in(&self, password: &SecretString) -> anyhow::Result<bool> {
+    /// Logs in as the device. A refusal is an answer here, not an error.
+    fn log_in(&self, password: &SecretString) -> anyhow::Result<Option<SecretString>> {
         match self.retry.run(|limit| session::login(self.http, &self.email, password, limit)) {
-            Ok((tokens, _)) => self.check_role(&tokens.access).map(|()| true),
-            Err(fault) if fault.class() == Class::Refused && !matches!(fault.problem, Problem::Mfa) => Ok(false),
+            Ok((tokens, _)) => Ok(Some(tokens.access)),
+            Err(fault) if fault.class() == Class::Refused && !matches!(fault.problem, Problem::Mfa) => Ok(None),
             Err(fault) => Err(anyhow::Error::from(fault).context(format!("logging in as the device {}", self.email))),
         }
     }
@@ -199,14 +225,15 @@ impl Job<'_> {
     /// A disabled account takes a new password and still lets nobody in; only a login tells. It is tried once: that
     /// the API is too busy for it now does not undo the update.
     fn check_updated(&self, password: &SecretString) -> anyhow::Result<()> {
-        match session::login(self.http, &self.email, password, Duration::from_secs(10)) {
+        match session::login(self.http, &self.email, password, self.retry.limit()) {
             Ok((tokens, _)) => self.check_role(&tokens.access),
             Err(fault) if fault.class().is_transient() => {
                 log::warn!("the new password could not be tried: {}", chain(&fault));
                 Ok(())
             }
             Err(fault) => Err(anyhow::Error::from(fault).context(format!(
-                "the user {} has a new password, and still can't log in; is it enabled, without a second factor?",
+                "the user {} has a new password, and still can't log in; is it enabled, without a second factor? \
+                 mend that on the admin API, then run this again",
                 self.email
             ))),
         }
@@ -220,15 +247,12 @@ impl Job<'_> {
         Err(failure(Exit::Protocol, message))
     }
 
-    /// Logs in and judges the token as the device will, with the password that is in the targets.
+    /// Logs in and judges the token as the device will, with what is in the targets: the same file in all of them.
     pub(crate) fn verify(&self) -> anyhow::Result<()> {
-        let step = "verifying: the user and device.conf are in place, but the device would not get ready";
-        for target in self.targets {
-            let found = target.look()?.context("device.conf is gone again")?;
-            let conf = found.conf(target.path())?;
-            self.judge(&conf).context(step)?;
-        }
-        Ok(())
+        let target = self.targets.first().context("there is a target")?;
+        let conf = target.look()?.context("device.conf is gone again")?.conf(target.path())?;
+        self.judge(&conf)
+            .context("verifying: the user and device.conf are in place, but the device would not get ready")
     }
 
     fn judge(&self, conf: &DeviceConf) -> Result<(), Fault> {
@@ -236,7 +260,9 @@ impl Job<'_> {
         let (tokens, answer) = self.retry.run(|limit| session::login(self.http, &conf.email, &conf.password, limit))?;
         let expected =
             Expected { email: &conf.email, issuer: DEFAULT_ISSUER, audience: None, signature: SignaturePolicy::Auto };
+        // As the device does: no time before that of provisioning is believed.
         let now = answer.date.unwrap_or_else(|| self.clock.wall());
+        let now = conf.provisioned_at.map_or(now, |provisioned| now.max(provisioned));
         token::judge(&tokens.access, &keys, expected, now)
             .map(drop)
             .map_err(|error| answer.fault(Problem::Token(error)))
@@ -247,10 +273,13 @@ fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()
 }
 
-/// Puts all targets back as they were.
-fn put_back(places: &[Place<'_>]) -> anyhow::Result<()> {
-    for place in places {
-        place.target.restore(place.before.as_ref()).context("putting the target back as it was")?;
+/// Puts back what was in the targets that were written to; the error that led to it, with what went wrong here.
+fn put_back(places: &[Place<'_>], mut error: anyhow::Error) -> anyhow::Error {
+    for place in places.iter().filter(|place| place.is_written.get()) {
+        if let Err(other) = place.target.restore(place.before.as_ref()) {
+            let path = place.target.path().display();
+            error = error.context(format!("{path} could not be put back as it was ({other:#})"));
+        }
     }
-    Ok(())
+    error
 }

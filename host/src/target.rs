@@ -63,11 +63,14 @@ pub(crate) trait Target: fmt::Debug {
     /// Whether this run may write there, found out without writing.
     fn may_write(&self, owner: Owner) -> anyhow::Result<()>;
 
+    /// Takes away what a run that was killed may have left: nobody will go on with it.
+    fn tidy(&self) -> anyhow::Result<()>;
+
     /// The `device.conf` in it.
     fn look(&self) -> anyhow::Result<Option<Found>>;
 
-    /// Whether what was found has the mode and owner that it must have.
-    fn is_private(&self, found: &Found, owner: Owner) -> bool;
+    /// Whether what was found, and its folder, have the mode and owner that they must have.
+    fn is_in_order(&self, found: &Found, owner: Owner) -> anyhow::Result<bool>;
 
     /// Puts a `device.conf` there: durable when this returns, all or nothing.
     fn write(&self, conf: &SecretString, owner: Owner) -> anyhow::Result<()>;

@@ -31,10 +31,9 @@ pub struct Backoff {
 
 impl Backoff {
     /// For `wait` from `now` on.
-    pub fn new(now: &BootMoment, wait: Duration, exit: Exit, reason: String, device_conf: &Path) -> Self {
+    pub fn new(now: &BootMoment, wait: Duration, exit: Exit, reason: String, device_conf: String) -> Self {
         // Rounded up: a second early is a call that the server asked not to get.
         let until = (now.since_boot + wait).as_secs() + 1;
-        let device_conf = fingerprint(device_conf);
         Self {
             version: 1,
             boot_id: now.boot_id.clone(),
@@ -46,11 +45,11 @@ impl Backoff {
     }
 
     /// The wait that is in force now for this `device.conf`, if one is.
-    pub fn in_force(folder: &Path, now: &BootMoment, device_conf: &Path) -> Option<Self> {
+    pub fn in_force(folder: &Path, now: &BootMoment, device_conf: &str) -> Option<Self> {
         files::read::<Self>(folder, NAME).filter(|backoff| {
             backoff.version == 1
                 && backoff.boot_id == now.boot_id
-                && backoff.device_conf == fingerprint(device_conf)
+                && backoff.device_conf == device_conf
                 && !backoff.left(now).is_zero()
         })
     }
@@ -83,7 +82,7 @@ impl Backoff {
 }
 
 /// Changes whenever the file is replaced or written to, and tells nothing of its content.
-fn fingerprint(path: &Path) -> String {
+pub fn fingerprint(path: &Path) -> String {
     path.symlink_metadata().map_or(String::new(), |m| {
         format!("{}:{}.{}:{}.{}:{}", m.ino(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec(), m.size())
     })
@@ -92,6 +91,8 @@ fn fingerprint(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use crate::private_file::Lifetime;
 
     use super::*;
 
@@ -103,9 +104,9 @@ mod tests {
         let conf = dir.path().join("device.conf");
         fs::write(&conf, "one").unwrap();
         let at = |boot: &str, s| BootMoment { boot_id: boot.into(), since_boot: Duration::from_secs(s) };
-        let backoff = Backoff::new(&at("b1", 100), AFTER_REFUSAL, Exit::Refused, "no".into(), &conf);
-        backoff.write(&Folder::open(dir.path(), None).unwrap()).unwrap();
-        let in_force = |moment| Backoff::in_force(dir.path(), &moment, &conf).is_some();
+        let backoff = Backoff::new(&at("b1", 100), AFTER_REFUSAL, Exit::Refused, "no".into(), fingerprint(&conf));
+        backoff.write(&Folder::open(dir.path(), None, Lifetime::ThisBoot).unwrap()).unwrap();
+        let in_force = |moment| Backoff::in_force(dir.path(), &moment, &fingerprint(&conf)).is_some();
         assert!(in_force(at("b1", 100)) && in_force(at("b1", 3700)));
         assert!(!in_force(at("b1", 3701)) && !in_force(at("b2", 100)));
         fs::write(&conf, "two!").unwrap();

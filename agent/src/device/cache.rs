@@ -10,15 +10,16 @@ use crate::clock::Timestamp;
 use crate::device_conf::DeviceConf;
 use crate::identity::ROLE;
 use crate::session::RefreshToken;
-use crate::token::{Accepted, Signature};
+use crate::token::{self, Accepted, Signature};
 
 use super::files::{self, FileError, Folder, Readers};
+use super::settings::Settings;
 
 const TOKEN: &str = "token.json";
 const REFRESH: &str = "refresh.json";
 
 /// `token.json`. Its lifetime counts on the boot clock, so that a wall clock that jumps does not matter.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct TokenCache {
     version: u32,
     /// The access token.
@@ -110,9 +111,11 @@ impl TokenCache {
         self.boot_id == now.boot_id
     }
 
-    /// Whether it belongs to this account on this API.
-    pub fn is_of(&self, conf: &DeviceConf) -> bool {
-        self.email == conf.email && self.api_url == conf.api_url.as_str()
+    /// Whether it belongs to this account on this API, and agrees with the policy as it is now.
+    pub fn is_of(&self, conf: &DeviceConf, settings: &Settings) -> bool {
+        self.email == conf.email
+            && self.api_url == conf.api_url.as_str()
+            && token::still_agrees(&self.access_token, self.signature, settings.expected(&conf.email))
     }
 }
 

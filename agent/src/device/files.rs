@@ -2,18 +2,21 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Group, geteuid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::private_file::{self, Attributes};
+use crate::clock::Clock;
+use crate::private_file::{self, Attributes, Lifetime};
 
 use super::paths::Paths;
 
@@ -21,6 +24,11 @@ use super::paths::Paths;
 const GROUP: &str = "azaion";
 /// Bytes of a file of ours at most; a token has about two thousand.
 const LARGEST: u64 = 256 * 1024;
+
+/// The file by whose lock one run at a time writes.
+const LOCK: &str = "agent.lock";
+/// How often a run that waits looks again.
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug)]
@@ -43,35 +51,54 @@ pub struct FileError {
     source: io::Error,
 }
 
-/// A folder of ours, held by one run at a time for writing.
+/// A folder of ours.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     dir: File,
     gid: Option<u32>,
+    lifetime: Lifetime,
 }
 
 impl Folder {
-    /// Opens the folder, made with mode 0755 where it is missing.
+    /// Opens the folder; one that is missing is made, for all to read whatever the umask is.
     ///
     /// # Errors
     /// The I/O error.
-    pub fn open(path: &Path, gid: Option<u32>) -> Result<Self, FileError> {
+    pub fn open(path: &Path, gid: Option<u32>, lifetime: Lifetime) -> Result<Self, FileError> {
         let fail = |source| FileError { doing: "opening the folder", path: path.to_owned(), source };
+        let is_new = !path.exists();
         DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(fail)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let dir = open(path, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
-        Ok(Self { path: path.to_owned(), dir: dir.into(), gid })
+        if is_new {
+            let attributes = Attributes { mode: 0o755, uid: None, gid: None };
+            private_file::set_attributes(dir.as_fd(), attributes).map_err(fail)?;
+        }
+        Ok(Self { path: path.to_owned(), dir: dir.into(), gid, lifetime })
     }
 
-    /// Waits until no other run writes here; the lock goes with the value.
+    /// Waits until no other run writes here, for `patience` at most; the lock goes with the value. `None`: another
+    /// run still does. The lock is a file of root's, for anybody could hold that of the folder.
     ///
     /// # Errors
     /// The I/O error.
-    pub fn lock(&self) -> Result<Flock<File>, FileError> {
-        let fail = |source| FileError { doing: "locking the folder", path: self.path.clone(), source };
-        let dir = self.dir.try_clone().map_err(fail)?;
-        Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| fail(errno.into()))
+    pub fn lock(&self, patience: Duration, clock: &dyn Clock) -> Result<Option<Flock<OwnedFd>>, FileError> {
+        let fail = |errno: Errno| FileError { doing: "locking", path: self.path.join(LOCK), source: errno.into() };
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut file = openat(&self.dir, LOCK, flags, Mode::from_bits_truncate(0o600)).map_err(fail)?;
+        let until = clock.boot() + patience;
+        loop {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Some(lock)),
+                Err((file, Errno::EWOULDBLOCK)) => file,
+                Err((_, errno)) => return Err(fail(errno)),
+            };
+            if clock.boot() >= until {
+                return Ok(None);
+            }
+            clock.sleep(LOCK_POLL);
+        }
     }
 
     /// Replaces a file with `content` as JSON.
@@ -94,7 +121,7 @@ impl Folder {
         };
         serde_json::to_writer(&mut *bytes, content)
             .map_err(io::Error::from)
-            .and_then(|()| private_file::replace(self.dir.as_fd(), name, attributes, &bytes))
+            .and_then(|()| private_file::replace(self.dir.as_fd(), name, attributes, &bytes, self.lifetime))
             .map_err(|source| FileError { doing: "writing", path: self.path.join(name), source })
     }
 
@@ -104,7 +131,7 @@ impl Folder {
     /// The I/O error.
     pub fn remove(&self, name: &str) -> Result<(), FileError> {
         let fail = |source| FileError { doing: "removing", path: self.path.join(name), source };
-        private_file::remove_all(self.dir.as_fd(), name).map(drop).map_err(fail)
+        private_file::erase_all(self.dir.as_fd(), name).map(drop).map_err(fail)
     }
 }
 

@@ -4,22 +4,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::device_conf::{DeviceConf, DeviceConfError};
 use crate::exit::Exit;
 use crate::fault::{Class, Fault, Problem, chain};
 use crate::http::{Answer, Http, HttpError};
 use crate::keys;
+use crate::private_file::Lifetime;
 use crate::retry::{POLICY, Retry};
 use crate::session::{self, Tokens};
-use crate::token::{self, Accepted, Expected};
+use crate::token::{self, Accepted};
 
-use super::backoff::{AFTER_REFUSAL, Backoff};
+use super::backoff::{self, AFTER_REFUSAL, Backoff};
 use super::cache::{self, BootMoment, TokenCache};
 use super::files::{FileError, Folder, token_group};
 use super::paths::Paths;
 use super::readiness::{FirstBoot, Readiness};
-use super::settings::{Settings, SettingsError};
+use super::settings::{DEFAULT_DEADLINE, Settings, SettingsError};
 use super::true_time::TrueTime;
 
 /// The machine that the agent runs on.
@@ -68,6 +69,8 @@ pub struct How {
     pub deadline: Option<Duration>,
     /// Whether a person asks, who knows better than the wait in `backoff.json`.
     pub now: bool,
+    /// Whether to get a new token even while there is a fresh one.
+    pub anew: bool,
 }
 
 /// The unit is ready.
@@ -97,6 +100,10 @@ pub enum NotReady {
     Fault(#[from] Fault),
     #[error("no login is tried for another {} s, `azaion-agent boot --now` tries at once; the last run said: {reason}", left.as_secs())]
     Waiting { exit: Exit, left: Duration, reason: String },
+    #[error("another run of the agent is at it and did not end in time")]
+    Busy,
+    #[error("only root can renew the token; run this as root, or wait for azaion-agent.timer")]
+    NotRoot(#[source] DeviceConfError),
     #[error("a file of the agent's own can't be used")]
     File(#[from] FileError),
 }
@@ -114,6 +121,7 @@ impl NotReady {
             Self::Conf(_) | Self::Settings(_) | Self::Http(_) => Exit::Config,
             Self::Fault(fault) => fault.class().on_device(),
             Self::Waiting { exit, .. } => *exit,
+            Self::Busy | Self::NotRoot(_) => Exit::Later,
         }
     }
 }
@@ -126,28 +134,22 @@ impl NotReady {
 /// # Errors
 /// Why the unit is not ready.
 pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
-    let folder = Folder::open(&device.paths.run_dir(), token_group(&device.paths))?;
-    let _one_at_a_time = folder.lock()?;
-    let conf = match DeviceConf::read(&device.paths.device_conf()) {
-        Ok(conf) => conf,
-        Err(error) => return Err(give_up(&folder, None, error.into())),
+    let conf_file = device.paths.device_conf();
+    let conf_fingerprint = backoff::fingerprint(&conf_file);
+    let conf = DeviceConf::read(&conf_file);
+    let conf = match conf {
+        Err(error) if error.is_permission_denied() => return Err(NotReady::NotRoot(error)),
+        other => other,
     };
-    let settings = match Settings::read(&device.paths.settings()) {
-        Ok(settings) => settings,
-        Err(error) => return Err(give_up(&folder, Some(&conf), error.into())),
-    };
-    let attempt = Attempt { device, how, folder: &folder, conf: &conf, settings: &settings };
-    let now = device.moment();
-    let cached =
-        TokenCache::read(&device.paths.run_dir()).filter(|cache| cache.is_of(&conf) && !cache.left(&now).is_zero());
-    match cached {
-        Some(cache) if cache.is_fresh(&now) => attempt.ready(cache, None),
-        Some(cache) => match attempt.new_token() {
-            Err(error) if error.spares_a_valid_token() => attempt.ready(cache, Some(chain(&error))),
-            renewed => attempt.settle(renewed),
-        },
-        None => attempt.settle(attempt.new_token()),
-    }
+    let settings = Settings::read(&device.paths.settings());
+    let deadline = how.deadline.unwrap_or_else(|| settings.as_ref().map_or(DEFAULT_DEADLINE, Settings::deadline));
+    let until = device.clock.boot().saturating_add(deadline);
+    let folder = Folder::open(&device.paths.run_dir(), token_group(&device.paths), Lifetime::ThisBoot)?;
+    let Some(_one_at_a_time) = folder.lock(deadline, device.clock.as_ref())? else { return Err(NotReady::Busy) };
+    let conf = conf.map_err(|error| give_up(&folder, None, error.into()))?;
+    let settings = settings.map_err(|error| give_up(&folder, Some(&conf), error.into()))?;
+    let left = until.saturating_sub(device.clock.boot());
+    Attempt { device, how, left, folder: &folder, conf: &conf, conf_fingerprint, settings: &settings }.run()
 }
 
 /// What `ready.json` and the loader see when a unit is not ready: the reason, and no token.
@@ -163,26 +165,44 @@ fn give_up(folder: &Folder, conf: Option<&DeviceConf>, error: NotReady) -> NotRe
 struct Attempt<'a> {
     device: &'a Device,
     how: How,
+    /// The time left for calls.
+    left: Duration,
     folder: &'a Folder,
     conf: &'a DeviceConf,
+    conf_fingerprint: String,
     settings: &'a Settings,
 }
 
 impl Attempt<'_> {
-    fn settle(&self, token: Result<TokenCache, NotReady>) -> Result<Ready, NotReady> {
-        match token {
-            Ok(cache) => self.ready(cache, None),
-            Err(error) => Err(give_up(self.folder, Some(self.conf), error)),
+    fn run(&self) -> Result<Ready, NotReady> {
+        let cached = self.cached().filter(|cache| !cache.left(&self.device.moment()).is_zero());
+        if let Some(cache) = cached.as_ref().filter(|_| !self.how.anew).filter(|c| c.is_fresh(&self.device.moment())) {
+            let now = self.device.true_time(Some(self.conf)).now();
+            return self.ready(cache.clone(), now, None);
+        }
+        match self.new_token() {
+            Ok((cache, now)) => self.ready(cache, now, None),
+            Err(error) => {
+                // A renewal that failed may have taken the rest of the old token's life.
+                let spared =
+                    cached.filter(|c| error.spares_a_valid_token() && !c.left(&self.device.moment()).is_zero());
+                let Some(cache) = spared else { return Err(give_up(self.folder, Some(self.conf), error)) };
+                let now = self.device.true_time(Some(self.conf)).now();
+                self.ready(cache, now, Some(chain(&error)))
+            }
         }
     }
 
-    /// Writes that the unit is ready.
-    fn ready(&self, cache: TokenCache, trouble: Option<String>) -> Result<Ready, NotReady> {
+    fn cached(&self) -> Option<TokenCache> {
+        TokenCache::read(&self.device.paths.run_dir()).filter(|cache| cache.is_of(self.conf, self.settings))
+    }
+
+    /// Writes that the unit is ready; `now` is the best known true time.
+    fn ready(&self, cache: TokenCache, now: Timestamp, trouble: Option<String>) -> Result<Ready, NotReady> {
         let before = Readiness::read(&self.device.paths.run_dir()).filter(|before| before.ready);
-        let since = before.as_ref().and_then(|before| before.since);
         let readiness = Readiness {
             ready: true,
-            since: since.or_else(|| Some(self.device.true_time(Some(self.conf)).now().max(cache.issued_at))),
+            since: before.as_ref().and_then(|before| before.since).or(Some(now)),
             expires_at: Some(cache.expires_at),
             signature: Some(cache.signature),
             ..Readiness::of(self.conf)
@@ -192,10 +212,9 @@ impl Attempt<'_> {
     }
 
     /// A token from the server, judged and in the cache; or a note for later runs that they must wait.
-    fn new_token(&self) -> Result<TokenCache, NotReady> {
-        let conf_file = self.device.paths.device_conf();
+    fn new_token(&self) -> Result<(TokenCache, Timestamp), NotReady> {
         let moment = self.device.moment();
-        let waiting = Backoff::in_force(&self.device.paths.run_dir(), &moment, &conf_file);
+        let waiting = Backoff::in_force(&self.device.paths.run_dir(), &moment, &self.conf_fingerprint);
         if let Some(waiting) = waiting.filter(|_| !self.how.now) {
             let left = waiting.left(&moment);
             return Err(NotReady::Waiting { exit: waiting.exit(), left, reason: waiting.reason });
@@ -203,55 +222,50 @@ impl Attempt<'_> {
         let result = self.ask();
         match &result {
             Ok(_) => Backoff::clear(self.folder)?,
-            Err(NotReady::Fault(fault)) => {
-                let refused = (fault.class() == Class::Refused).then_some(AFTER_REFUSAL);
-                if let Some(wait) = refused.or(fault.retry_after.filter(|_| fault.class().is_transient())) {
-                    let exit = fault.class().on_device();
-                    Backoff::new(&self.device.moment(), wait, exit, chain(fault), &conf_file).write(self.folder)?;
-                }
-            }
+            Err(NotReady::Fault(fault)) => self.note_wait(fault)?,
             Err(_) => {}
         }
         result
     }
 
+    fn note_wait(&self, fault: &Fault) -> Result<(), FileError> {
+        let refused = (fault.class() == Class::Refused).then_some(AFTER_REFUSAL);
+        let Some(wait) = refused.or(fault.retry_after.filter(|_| fault.class().is_transient())) else { return Ok(()) };
+        let (now, exit) = (self.device.moment(), fault.class().on_device());
+        Backoff::new(&now, wait, exit, chain(fault), self.conf_fingerprint.clone()).write(self.folder)
+    }
+
     /// Keys, then login: while the keys are out of reach, no login of the ten a minute is spent.
-    fn ask(&self) -> Result<TokenCache, NotReady> {
+    fn ask(&self) -> Result<(TokenCache, Timestamp), NotReady> {
         let time = Arc::new(self.device.true_time(Some(self.conf)));
         let http = self.device.http(self.conf, self.settings, Arc::clone(&time))?;
-        let deadline = self.how.deadline.unwrap_or(self.settings.deadline());
-        let retry = Retry::within(deadline, POLICY, self.device.clock.as_ref());
+        let retry = Retry::within(self.left, POLICY, self.device.clock.as_ref());
         let keys = retry.run(|limit| keys::fetch(&http, limit))?;
-        let (tokens, answer) = match self.refreshed(&http)? {
+        let (tokens, answer) = match self.refreshed(&http, retry.limit())? {
             Some(refreshed) => refreshed,
             None => retry.run(|limit| session::login(&http, &self.conf.email, &self.conf.password, limit))?,
         };
         time.learn(&answer);
-        let expected = Expected {
-            email: &self.conf.email,
-            issuer: &self.settings.issuer,
-            audience: self.settings.audience.as_deref(),
-            signature: self.settings.signature,
-        };
-        let accepted = token::judge(&tokens.access, &keys, expected, time.now())
+        let accepted = token::judge(&tokens.access, &keys, self.settings.expected(&self.conf.email), time.now())
             .map_err(|error| answer.fault(Problem::Token(error)))?;
         self.keep(tokens, &answer, &accepted, &time)
     }
 
     /// A session renewed without the password, where there is one. Tried once: a refresh token works once, and
-    /// whatever goes wrong, a login puts it right.
-    fn refreshed(&self, http: &Http) -> Result<Option<(Tokens, Answer)>, NotReady> {
-        let run_dir = self.device.paths.run_dir();
+    /// whatever goes wrong, a login puts it right; but not at once where the server asks to wait.
+    fn refreshed(&self, http: &Http, limit: Duration) -> Result<Option<(Tokens, Answer)>, NotReady> {
         let now = self.device.moment();
-        let ours = TokenCache::read(&run_dir).is_some_and(|cache| cache.is_of(self.conf) && cache.is_of_boot(&now));
-        let Some(refresh) = cache::take_refresh(self.folder, &run_dir)?.filter(|_| ours) else {
-            return Ok(None);
-        };
-        let result = session::refresh(http, &refresh, POLICY.call);
-        if let Err(fault) = &result {
-            log::info!("the session can't be renewed, logging in again: {}", chain(fault));
+        let is_ours = self.cached().is_some_and(|cache| cache.is_of_boot(&now));
+        let refresh = cache::take_refresh(self.folder, &self.device.paths.run_dir())?;
+        let Some(refresh) = refresh.filter(|_| is_ours) else { return Ok(None) };
+        match session::refresh(http, &refresh, limit) {
+            Ok(refreshed) => Ok(Some(refreshed)),
+            Err(fault) if fault.retry_after.is_some() && fault.class().is_transient() => Err(fault.into()),
+            Err(fault) => {
+                log::info!("the session can't be renewed, logging in again: {}", chain(&fault));
+                Ok(None)
+            }
         }
-        Ok(result.ok())
     }
 
     fn keep(
@@ -260,13 +274,20 @@ impl Attempt<'_> {
         answer: &Answer,
         accepted: &Accepted,
         time: &TrueTime,
-    ) -> Result<TokenCache, NotReady> {
+    ) -> Result<(TokenCache, Timestamp), NotReady> {
         let now = time.now();
         let cache = TokenCache::new(self.conf, tokens.access, accepted, now, self.device.moment());
-        let state_dir = self.device.paths.state_dir();
-        let known = FirstBoot::read(&state_dir);
-        FirstBoot::after(known, now, time.sure_of(answer, accepted)).write(&Folder::open(&state_dir, None)?)?;
         cache::write(self.folder, &cache, tokens.refresh)?;
-        Ok(cache)
+        // Worth having, but a unit with a token and a full disk is ready all the same.
+        if let Err(error) = self.remember(now, time.sure_of(answer, accepted)) {
+            log::warn!("{}", chain(&error));
+        }
+        Ok((cache, now))
+    }
+
+    fn remember(&self, now: Timestamp, sure: Option<Timestamp>) -> Result<(), FileError> {
+        let state_dir = self.device.paths.state_dir();
+        let folder = Folder::open(&state_dir, None, Lifetime::Durable)?;
+        FirstBoot::after(FirstBoot::read(&state_dir), now, sure).write(&folder)
     }
 }

@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use serde::Deserialize;
 
-use crate::token::{DEFAULT_ISSUER, SignaturePolicy};
+use crate::token::{DEFAULT_ISSUER, Expected, SignaturePolicy};
 
 /// Bytes that the file may have at most.
 const LARGEST: u64 = 64 * 1024;
-/// Seconds that one run tries for, where nothing else is said.
-const DEFAULT_DEADLINE_S: u64 = 60;
+/// How long one run tries for, where nothing else is said.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_mins(1);
 /// An hour: longer is a mistake, and would keep systemd from ever starting the unit anew.
 const LONGEST_DEADLINE_S: u64 = 3600;
 
@@ -40,7 +42,7 @@ impl Default for Settings {
             issuer: DEFAULT_ISSUER.to_owned(),
             audience: None,
             signature: SignaturePolicy::Auto,
-            deadline_s: DEFAULT_DEADLINE_S,
+            deadline_s: DEFAULT_DEADLINE.as_secs(),
         }
     }
 }
@@ -68,13 +70,22 @@ impl Settings {
     /// What can't be read, is not TOML, or has an unknown key or a value out of range.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let mut text = String::new();
-        match File::open(path) {
-            Ok(file) => file.take(LARGEST + 1).read_to_string(&mut text),
+        // O_NONBLOCK: a FIFO in this place must not hang the boot.
+        match File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
+            Ok(file) => {
+                warn_if_open(&file, path);
+                file.take(LARGEST + 1).read_to_string(&mut text)
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(e) => Err(e),
         }
         .map_err(|source| SettingsError::Io { path: path.to_owned(), source })?;
         Self::parse(&text, path)
+    }
+
+    /// What a token for this account must say under this policy.
+    pub fn expected<'a>(&'a self, email: &'a str) -> Expected<'a> {
+        Expected { email, issuer: &self.issuer, audience: self.audience.as_deref(), signature: self.signature }
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
@@ -106,6 +117,13 @@ impl Settings {
     /// How long one run tries for.
     pub fn deadline(&self) -> Duration {
         Duration::from_secs(self.deadline_s)
+    }
+}
+
+/// Whoever may write this file may add a CA of their own.
+fn warn_if_open(file: &File, path: &Path) {
+    if file.metadata().is_ok_and(|metadata| metadata.mode() & 0o022 != 0) {
+        log::warn!("{} may be written by others than its owner; chmod 0644 it", path.display());
     }
 }
 

@@ -1,7 +1,8 @@
 //! `azaion-agent status`: where on the way from `device.conf` to readiness it fails, one line a station.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use crate::api_url::ApiUrl;
@@ -14,9 +15,11 @@ use crate::transport::Transport;
 
 use super::cache::TokenCache;
 use super::readiness::Readiness;
-use super::run::{Device, How, run};
+use super::run::{Device, How, Ready, run};
 use super::settings::Settings;
 
+/// The checks of the network, in the order of the way.
+const NETWORK: [&str; 3] = ["name-lookup", "connection", "tls"];
 /// How long a look-up or a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,27 +29,21 @@ pub fn print(device: &Device, login: bool, json: bool) -> Exit {
     check::print(&checks, json).map_or(Exit::Internal, |()| exit)
 }
 
-/// All checks, and the exit code of the first that failed. Logs in only where `login` says so.
+/// All checks, and the exit code of the first that failed.
 fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
-    let mut checks = Vec::new();
-    let conf = match configuration(device) {
-        Ok((conf, settings, check)) => {
-            checks.push((check, Exit::Config));
-            Some((conf, settings))
-        }
-        Err(check) => {
-            checks.push((check, Exit::Config));
-            None
-        }
-    };
-    checks.push((clock(device, conf.as_ref().map(|(conf, _)| conf)), Exit::Later));
-    if let Some((conf, settings)) = &conf {
-        checks.extend(network(device, conf, settings).into_iter().map(|check| (check, Exit::Later)));
+    let (configured, configuration) = configuration(device);
+    let mut checks =
+        vec![(configuration, Exit::Config), (clock(device, configured.as_ref().map(|(c, _)| c)), Exit::Later)];
+    match &configured {
+        Some((conf, settings)) => checks.extend(network(device, conf, settings).map(|check| (check, Exit::Later))),
+        None => checks
+            .extend(NETWORK.map(|id| (Check::failed(id, "not tried: there is no usable configuration"), Exit::Later))),
     }
-    let logged_in = login.then(|| run(device, How { now: true, ..How::default() }));
+    let logged_in = login.then(|| run(device, How { now: true, anew: true, ..How::default() }));
     checks.push(match logged_in {
         Some(Err(error)) => (Check::failed("token", chain(&error)), error.exit()),
-        _ => (token(device), Exit::Later),
+        Some(Ok(Ready { trouble: Some(trouble), .. })) => (Check::failed("token", trouble), Exit::Later),
+        _ => (token(device, configured.as_ref()), Exit::Later),
     });
     checks.push(readiness(device));
     let failed = checks.iter().find(|(check, _)| check.status == check::Status::Failed);
@@ -54,12 +51,19 @@ fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
     (checks.into_iter().map(|(check, _)| check).collect(), exit)
 }
 
-fn configuration(device: &Device) -> Result<(DeviceConf, Settings, Check), Check> {
-    let conf = DeviceConf::read(&device.paths.device_conf()).map_err(|e| Check::failed("configuration", chain(&e)))?;
-    let settings = Settings::read(&device.paths.settings()).map_err(|e| Check::failed("configuration", chain(&e)))?;
+/// The configuration, if it can be used, and the check that says so.
+fn configuration(device: &Device) -> (Option<(DeviceConf, Settings)>, Check) {
+    let conf = match DeviceConf::read(&device.paths.device_conf()) {
+        Ok(conf) => conf,
+        Err(error) => return (None, Check::failed("configuration", chain(&error))),
+    };
+    let settings = match Settings::read(&device.paths.settings()) {
+        Ok(settings) => settings,
+        Err(error) => return (None, Check::failed("configuration", chain(&error))),
+    };
     let serial = conf.serial.as_deref().unwrap_or("a unit without serial");
     let check = Check::ok("configuration", format!("{serial}, {} at {}", conf.email, conf.api_url));
-    Ok((conf, settings, check))
+    (Some((conf, settings)), check)
 }
 
 fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
@@ -74,30 +78,34 @@ fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
 }
 
 /// Name lookup, connection and TLS, each only where the one before held.
-fn network(device: &Device, conf: &DeviceConf, settings: &Settings) -> Vec<Check> {
+fn network(device: &Device, conf: &DeviceConf, settings: &Settings) -> [Check; 3] {
+    let not_tried = |id, before: &str| Check::failed(id, format!("not tried: {before} failed"));
+    let [name_lookup, connection, tls_id] = NETWORK;
     let addresses = match lookup(&conf.api_url) {
         Ok(addresses) => addresses,
-        Err(check) => return vec![check],
+        Err(check) => return [check, not_tried(connection, name_lookup), not_tried(tls_id, name_lookup)],
     };
     let list = addresses.iter().map(|a| a.ip().to_string()).collect::<Vec<_>>().join(", ");
-    let mut checks = vec![Check::ok("name-lookup", format!("{} is {list}", conf.api_url.host()))];
+    let found = Check::ok(name_lookup, format!("{} is {list}", conf.api_url.host()));
     match connect(&conf.api_url, &addresses) {
-        Ok(check) => checks.push(check),
-        Err(check) => {
-            checks.push(check);
-            return checks;
-        }
+        Ok(check) => [found, check, tls(device, conf, settings)],
+        Err(check) => [found, check, not_tried(tls_id, connection)],
     }
-    checks.push(tls(device, conf, settings));
-    checks
 }
 
 fn lookup(api: &ApiUrl) -> Result<Vec<SocketAddr>, Check> {
-    let found = (api.host(), api.port()).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-    match found {
-        Ok(addresses) if !addresses.is_empty() => Ok(addresses),
-        Ok(_) => Err(Check::failed("name-lookup", format!("{}: {}", api.host(), Transport::NameLookup))),
-        Err(error) => Err(Check::failed("name-lookup", format!("{}: {} ({error})", api.host(), Transport::NameLookup))),
+    let (host, port) = (api.host().to_owned(), api.port());
+    let (send, found) = mpsc::channel();
+    // In a thread of its own, for getaddrinfo(3) has no time limit.
+    thread::spawn(move || send.send((host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)));
+    let failed = |detail: String| {
+        Err(Check::failed("name-lookup", format!("{}: {}{detail}", api.host(), Transport::NameLookup)))
+    };
+    match found.recv_timeout(PATIENCE) {
+        Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
+        Ok(Ok(_)) => failed(String::new()),
+        Ok(Err(error)) => failed(format!(" ({error})")),
+        Err(_) => failed(format!(" (no answer in {} s)", PATIENCE.as_secs())),
     }
 }
 
@@ -132,9 +140,12 @@ fn tls(device: &Device, conf: &DeviceConf, settings: &Settings) -> Check {
     }
 }
 
-fn token(device: &Device) -> Check {
+fn token(device: &Device, configured: Option<&(DeviceConf, Settings)>) -> Check {
     let now = device.moment();
     match TokenCache::read(&device.paths.run_dir()) {
+        Some(cache) if configured.is_some_and(|(conf, settings)| !cache.is_of(conf, settings)) => {
+            Check::failed("token", "it is another account's, or another policy's; `azaion-agent boot` gets one")
+        }
         None => Check::failed("token", "there is none yet; `azaion-agent boot` or the next run of the timer gets one"),
         Some(cache) if cache.left(&now).is_zero() => Check::failed("token", "it has run out; see readiness"),
         Some(cache) => {

@@ -10,6 +10,7 @@ use crate::fault::chain;
 
 use super::cache::TokenCache;
 use super::run::{Device, How, run};
+use super::settings::Settings;
 
 /// Prints the token, or all of the cache as JSON.
 pub fn print(device: &Device, json: bool) -> Exit {
@@ -33,8 +34,9 @@ pub fn print(device: &Device, json: bool) -> Exit {
 fn cached(device: &Device) -> Option<TokenCache> {
     let now = device.moment();
     let cache = TokenCache::read(&device.paths.run_dir())?;
+    let settings = Settings::read(&device.paths.settings()).ok()?;
     let enough = match DeviceConf::read(&device.paths.device_conf()) {
-        Ok(conf) => cache.is_of(&conf) && cache.is_fresh(&now),
+        Ok(conf) => cache.is_of(&conf, &settings) && cache.is_fresh(&now),
         Err(error) if error.is_permission_denied() => !cache.left(&now).is_zero(),
         Err(_) => false,
     };

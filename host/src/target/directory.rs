@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
+use azaion_agent::clock::{Clock, SystemClock};
 use azaion_agent::device_conf::{MODE, read_bounded};
 use azaion_agent::exit::Exit;
-use azaion_agent::private_file::{Attributes, remove_all, replace, set_attributes};
+use azaion_agent::private_file::{Attributes, Lifetime, erase_all, replace, set_attributes, tidy};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
@@ -23,6 +24,9 @@ const NAME: &str = "device.conf";
 /// The folders on the way to the file.
 const FOLDERS: [&str; 2] = ["etc", "etc/azaion"];
 const FOLDER_MODE: u32 = 0o755;
+/// How long to wait for another run on the same target: as long as that may take for its calls.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// A root file system as a folder.
 #[derive(Debug)]
@@ -47,8 +51,12 @@ impl Directory {
             return refuse("is this station's own root; name the root file system to be flashed");
         }
         let has = |name| self.open_folder(name).map(|folder| folder.is_some());
-        if has("boot")? && !has("etc")? {
+        let (etc, boot, usr) = (has("etc")?, has("boot")?, has("usr")?);
+        if boot && !etc {
             return refuse("holds only /boot (flash.sh makes such for nvme0n1p1); name the rootfs directory itself");
+        }
+        if !etc && !usr {
+            log::warn!("{} has neither etc nor usr: is it a root file system, is it mounted?", self.path.display());
         }
         Ok(())
     }
@@ -108,7 +116,7 @@ impl Directory {
     }
 
     fn replace(&self, folder: &OwnedFd, attributes: Attributes, bytes: &[u8]) -> anyhow::Result<()> {
-        replace(folder.as_fd(), NAME, attributes, bytes)
+        replace(folder.as_fd(), NAME, attributes, bytes, Lifetime::Durable)
             .map_err(|error| io_failure(error, &format!("writing {}", self.inside("etc/azaion/device.conf"))))
     }
 
@@ -174,12 +182,20 @@ impl Target for Directory {
         Ok(Some(Found { bytes, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }))
     }
 
-    fn is_private(&self, found: &Found, owner: Owner) -> bool {
+    fn tidy(&self) -> anyhow::Result<()> {
+        let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(()) };
+        tidy(folder.as_fd(), NAME)
+            .map_err(|error| io_failure(error, &format!("tidying up {}", self.inside("etc/azaion"))))
+    }
+
+    fn is_in_order(&self, found: &Found, owner: Owner) -> anyhow::Result<bool> {
+        let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(false) };
+        let stat = fstat(&folder).map_err(|e| io_failure(e, &self.inside("etc/azaion")))?;
         let has_owner = match owner {
             Owner::Root => (found.uid, found.gid) == (0, 0),
             Owner::Current => found.uid == geteuid().as_raw(),
         };
-        has_owner && found.mode == MODE
+        Ok(has_owner && found.mode == MODE && has_attributes(&stat, folder_attributes(owner)))
     }
 
     fn write(&self, conf: &SecretString, owner: Owner) -> anyhow::Result<()> {
@@ -197,26 +213,12 @@ impl Target for Directory {
     }
 
     fn clear(&self) -> anyhow::Result<bool> {
-        if let Some((file, stat)) = self.open_file(OFlag::O_WRONLY)? {
-            overwrite(&file, stat.st_size).map_err(|error| {
-                io_failure(error, &format!("overwriting {}", self.inside("etc/azaion/device.conf")))
-            })?;
-        }
+        // Judged first: what is odd stays as it is.
+        self.open_file(OFlag::O_WRONLY)?;
         let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(false) };
-        remove_all(folder.as_fd(), NAME)
+        erase_all(folder.as_fd(), NAME)
             .map_err(|error| io_failure(error, &format!("removing {}", self.inside("etc/azaion/device.conf"))))
     }
-}
-
-/// Writes newlines over the whole file, so that the password does not stay on the disk under no name.
-fn overwrite(file: &File, size: i64) -> std::io::Result<()> {
-    let blank = [b'\n'; 4096];
-    let size = u64::try_from(size).unwrap_or_default();
-    for offset in (0..size).step_by(blank.len()) {
-        let length = usize::try_from(size - offset).map_or(blank.len(), |left| left.min(blank.len()));
-        file.write_all_at(blank.get(..length).unwrap_or_default(), offset)?;
-    }
-    file.sync_all()
 }
 
 fn folder_attributes(owner: Owner) -> Attributes {
@@ -238,13 +240,21 @@ fn same_place(folder: &File, path: &Path) -> bool {
     }
 }
 
-fn lock(root: File, path: &Path) -> anyhow::Result<Flock<File>> {
-    let root = match Flock::lock(root, FlockArg::LockExclusiveNonblock) {
-        Ok(locked) => return Ok(locked),
-        Err((root, Errno::EWOULDBLOCK)) => root,
-        Err((_, errno)) => return Err(io_failure(errno, &format!("locking {}", path.display()))),
-    };
-    log::warn!("another run works on {}; waiting for it", path.display());
-    Flock::lock(root, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| io_failure(errno, &format!("locking {}", path.display())))
+/// Waits for other runs on this folder, but not for ever: whoever can read the folder can hold its lock.
+fn lock(mut root: File, path: &Path) -> anyhow::Result<Flock<File>> {
+    let clock = SystemClock;
+    let until = clock.boot() + LOCK_PATIENCE;
+    loop {
+        root = match Flock::lock(root, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((root, Errno::EWOULDBLOCK)) => root,
+            Err((_, errno)) => return Err(io_failure(errno, &format!("locking {}", path.display()))),
+        };
+        if clock.boot() >= until {
+            let message =
+                format!("another run has been working on {} for {} s", path.display(), LOCK_PATIENCE.as_secs());
+            return Err(failure(Exit::Later, message));
+        }
+        clock.sleep(LOCK_POLL);
+    }
 }

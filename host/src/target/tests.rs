@@ -32,7 +32,7 @@ fn writes_looks_and_clears() {
         write(target.as_ref()).unwrap();
         let found = target.look().unwrap().unwrap();
         assert_eq!((found.bytes.as_slice(), found.mode), (CONF.as_bytes(), 0o600));
-        assert!(target.is_private(&found, Owner::Current));
+        assert!(target.is_in_order(&found, Owner::Current).unwrap());
         assert_eq!(fs::metadata(root.join("etc/azaion")).unwrap().mode() & 0o7777, 0o755);
         assert_eq!(fs::read_dir(root.join("etc/azaion")).unwrap().count(), 1);
     }

@@ -255,7 +255,7 @@ fn no_other_files() -> anyhow::Result<()> {
         names.sort();
         Ok(names)
     };
-    assert_eq!(names("run/azaion")?, ["ready.json", "refresh.json", "token.json"]);
+    assert_eq!(names("run/azaion")?, ["agent.lock", "ready.json", "refresh.json", "token.json"]);
     assert_eq!(names("var/lib/azaion")?, ["first-boot.json"]);
     assert_eq!(names("etc/azaion")?, ["agent.toml", "ca.pem", "device.conf"]);
     Ok(())

@@ -60,7 +60,7 @@ fn the_units_status() -> anyhow::Result<()> {
     let status = |extra: &[&str]| station.agent(&[&["status", "--json"], extra].concat());
     assert_eq!(
         checks(&status(&[])?.ended_with(78)?)?,
-        "configuration failed, clock ok, token failed, readiness failed"
+        "configuration failed, clock ok, name-lookup failed, connection failed, tls failed, token failed, readiness failed"
     );
     station.device(&[])?.ended_with(0)?;
     station.put_policy("")?;
@@ -86,8 +86,8 @@ fn the_units_status_finds_the_fault() -> anyhow::Result<()> {
     station.device(&[])?.ended_with(0)?;
     let conf = std::fs::read_to_string(station.inside("etc/azaion/device.conf"))?;
     for (url, expected) in [
-        ("https://no-such-host.invalid", "clock ok, name-lookup failed, token failed"),
-        ("https://127.0.0.1:9", "name-lookup ok, connection failed, token failed"),
+        ("https://no-such-host.invalid", "clock ok, name-lookup failed, connection failed, tls failed, token failed"),
+        ("https://127.0.0.1:9", "name-lookup ok, connection failed, tls failed, token failed"),
         (station.api.url().as_str(), "connection ok, tls failed, token failed"),
     ] {
         station.put("rootfs/etc/azaion/device.conf", conf.replace(&station.api.url(), url), 0o600)?;

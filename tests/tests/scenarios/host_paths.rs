@@ -169,7 +169,9 @@ fn a_disabled_user_is_not_done() -> anyhow::Result<()> {
         station.api.disable(EMAIL, true);
         let run = station.device(&[])?.ended_with(77)?;
         assert!(run.stderr.contains("is it enabled"), "{}", run.stderr);
-        assert!(!station.inside(CONF).exists());
+        // The account has the password that is in the target: once it is enabled, all is well.
+        station.api.disable(EMAIL, false);
+        assert_eq!(outcome(&station.device(&[])?.ended_with(0)?)?, "reused");
     }
     Ok(())
 }
@@ -348,5 +350,33 @@ fn verify_judges_as_the_device() -> anyhow::Result<()> {
     station.api.inject("POST", "/login", Fault::Token(BadToken::ForeignKey), 1);
     let run = station.device(&["--verify"])?.ended_with(76)?;
     assert!(run.stderr.contains("signature"), "{}", run.stderr);
+    Ok(())
+}
+
+// Promise: a station whose clock is ahead does not make units that believe it: the server's time counts.
+#[test]
+fn a_station_whose_clock_is_ahead() -> anyhow::Result<()> {
+    let station = Station::new(Options { clock_offset: -3600, ..Options::default() })?;
+    let run = station.device(&["--verify"])?.ended_with(0)?;
+    assert!(run.stderr.contains("one of them is wrong"), "{}", run.stderr);
+    station.put_policy("")?;
+    station.agent(&["boot"])?;
+    let provisioned: azaion_agent::clock::Timestamp = station.conf("AZAION_PROVISIONED_AT").unwrap().parse()?;
+    let now = azaion_agent::clock::Timestamp::from(std::time::SystemTime::now());
+    assert!(now.since(provisioned) >= Duration::from_secs(3590));
+    Ok(())
+}
+
+// Promise: what a run that was killed left beside the file is gone after the next one, whatever comes of that.
+#[test]
+fn leftovers_go_whatever_comes() -> anyhow::Result<()> {
+    let station = station()?;
+    station.device(&[])?.ended_with(0)?;
+    for arguments in [&[][..], &["--on-existing", "refuse"]] {
+        station.put("rootfs/etc/azaion/.device.conf.new", "AZAION_DEVICE_PASSWORD=left-over-password\n", 0o600)?;
+        station.device(arguments)?;
+        assert!(!station.inside("etc/azaion/.device.conf.new").exists());
+        station.api.set_password(EMAIL, "another-password");
+    }
     Ok(())
 }

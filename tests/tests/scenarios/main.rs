@@ -1,4 +1,12 @@
 //! The scenarios: both programs against the development API, told by what they promise.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a scenario that can't go on has failed"
+)]
 
 mod acceptance;
 mod agent_paths;

@@ -113,7 +113,7 @@ fn systemd_reads_the_same() -> anyhow::Result<()> {
     }
     let station = Station::new(Options::default())?;
     let files = files(&station)?;
-    let mut wants = String::new();
+    let mut units = Vec::new();
     for (number, (file, _)) in files.iter().enumerate() {
         let (file, out) = (file.display(), station.path(&format!("out-{number}")));
         let unit = format!(
@@ -122,10 +122,11 @@ fn systemd_reads_the_same() -> anyhow::Result<()> {
             out.display()
         );
         station.put(&format!("units/read-{number}.service"), unit, 0o644)?;
-        wants.push_str(&format!("Wants=read-{number}.service\nAfter=read-{number}.service\n"));
+        units.push(format!("read-{number}.service"));
     }
+    let units = units.join(" ");
     let last = format!(
-        "[Unit]\nDefaultDependencies=no\n{wants}SuccessAction=exit-force\nFailureAction=exit-force\n\
+        "[Unit]\nDefaultDependencies=no\nWants={units}\nAfter={units}\nSuccessAction=exit-force\nFailureAction=exit-force\n\
          [Service]\nType=oneshot\nExecStart=/bin/true\n"
     );
     station.put("units/last.service", last, 0o644)?;
