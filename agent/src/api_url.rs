@@ -65,8 +65,19 @@ impl FromStr for ApiUrl {
         if !is_plain_value(text) {
             return Err(ApiUrlError::Character);
         }
+        if !is_written_out(text, &url) {
+            return Err(ApiUrlError::Malformed);
+        }
         Ok(Self { text: text.trim_end_matches('/').to_owned(), url })
     }
+}
+
+/// Whether host and port stand in the text as they are meant: the URL parser also takes `https:host`, `https:///host`,
+/// `https://%61.example` or `http://2130706433`, which a person, a shell or another program would read otherwise.
+fn is_written_out(text: &str, url: &Url) -> bool {
+    let plain = format!("{}://{}", url.scheme(), url.authority());
+    let rest = text.get(plain.len()..).filter(|_| text.to_ascii_lowercase().starts_with(&plain));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']))
 }
 
 /// `localhost` counts: the HTTP client pins that name to `127.0.0.1` and `::1` (RFC 6761, 6.3).
@@ -141,6 +152,12 @@ mod tests {
             ("https://admin.azaion.com/a b", Err(ApiUrlError::Character)),
             ("admin.azaion.com", Err(ApiUrlError::Malformed)),
             ("https://", Err(ApiUrlError::Malformed)),
+            ("https://Admin.Azaion.com:443/x", Ok("https://Admin.Azaion.com:443/x")),
+            ("https:admin.azaion.com", Err(ApiUrlError::Malformed)),
+            ("https:///admin.azaion.com", Err(ApiUrlError::Malformed)),
+            ("https://@admin.azaion.com", Err(ApiUrlError::Malformed)),
+            ("https://%61dmin.azaion.com", Err(ApiUrlError::Malformed)),
+            ("http://2130706433:1", Err(ApiUrlError::Malformed)),
             ("", Err(ApiUrlError::Malformed)),
         ] {
             let got = text.parse::<ApiUrl>();

@@ -75,7 +75,7 @@ pub enum Problem {
     NotJson,
     #[error("the answer has not the expected form: {0}")]
     Form(&'static str),
-    #[error("HTTP {status}{}{}", code_text(*code), hint(*status, *code))]
+    #[error("HTTP {status}{}{}", code_text(*code), hint(*status, *code, *class))]
     Status { status: u16, code: Option<u32>, class: Class },
     #[error(
         "HTTP {0}: a redirect is not followed, a password goes to the configured address alone; correct the API URL"
@@ -141,8 +141,11 @@ fn code_text(code: Option<u32>) -> String {
 }
 
 /// What to do, by status and error code.
-fn hint(status: u16, code: Option<u32>) -> &'static str {
+fn hint(status: u16, code: Option<u32>, class: Class) -> &'static str {
     match (status, code) {
+        (401, _) if class == Class::Later => {
+            ": the API asks to wait; too many logins, or the account is locked for now"
+        }
         (_, Some(10 | 37)) => ": no account with this e-mail",
         (_, Some(20)) => ": an account with this e-mail exists",
         (_, Some(30)) => ": the password is wrong",

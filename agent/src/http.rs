@@ -1,10 +1,13 @@
 //! The one HTTP client of both programs: rustls with a clock of our own, no redirect, no proxy, bounded answers.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 pub use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, redirect};
@@ -24,6 +27,8 @@ use crate::transport::Transport;
 
 /// Bytes that an answer may have at most; a login answer has about two thousand.
 pub const LARGEST_ANSWER: usize = 64 * 1024;
+/// Bytes that a CA file may have at most; all of Mozilla's roots have 220,000.
+const LARGEST_CA_FILE: u64 = 4 * 1024 * 1024;
 /// The longest wait that a `Retry-After` can ask for: the longest that the agent itself imposes. A server that
 /// wants more says so again, and a mistaken header can't put a unit out of service for years.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
@@ -45,7 +50,7 @@ pub enum HttpError {
     CaFile {
         path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error("the CA file {} holds no certificate that can be used; it must be PEM", path.display())]
     NoCertificate { path: PathBuf },
@@ -271,13 +276,21 @@ fn tls_config(ca_file: Option<&Path>, clock: Arc<dyn TlsClock>) -> Result<Client
 }
 
 fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), HttpError> {
-    let pem = fs::read(path).map_err(|source| HttpError::CaFile { path: path.to_owned(), source })?;
+    let pem = read_ca_file(path).map_err(|source| HttpError::CaFile { path: path.to_owned(), source })?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let (added, _) = roots.add_parsable_certificates(certificates.unwrap_or_default());
     if added == 0 {
         return Err(HttpError::NoCertificate { path: path.to_owned() });
     }
     Ok(())
+}
+
+fn read_ca_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut pem = Vec::new();
+    // O_NONBLOCK: a FIFO in this place must not hang the boot.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    file.take(LARGEST_CA_FILE).read_to_end(&mut pem)?;
+    Ok(pem)
 }
 
 /// Lets rustls see our clock.

@@ -54,12 +54,12 @@ pub fn replace(
 ) -> io::Result<()> {
     tidy(dir, name)?;
     let staged = staged_name(name);
-    let fill = |file: &OwnedFd| {
+    let write_to = |file: &OwnedFd| {
         set_attributes(file.as_fd(), attributes)?;
         File::from(file.try_clone()?).write_all(bytes)?;
         sync(file.as_fd(), lifetime)
     };
-    if let Err(error) = stage(dir, &staged, name, fill) {
+    if let Err(error) = stage(dir, &staged, name, write_to) {
         let _ = remove(dir, &staged);
         return Err(error);
     }
@@ -73,12 +73,17 @@ fn sync(file: BorrowedFd<'_>, lifetime: Lifetime) -> io::Result<()> {
     Ok(())
 }
 
-fn stage(dir: BorrowedFd<'_>, staged: &str, name: &str, fill: impl Fn(&OwnedFd) -> io::Result<()>) -> io::Result<()> {
+fn stage(
+    dir: BorrowedFd<'_>,
+    staged: &str,
+    name: &str,
+    write_to: impl Fn(&OwnedFd) -> io::Result<()>,
+) -> io::Result<()> {
     let private = Mode::from_bits_truncate(0o600);
     let common = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     match openat(dir, ".", common | OFlag::O_TMPFILE, private) {
         Ok(file) => {
-            fill(&file)?;
+            write_to(&file)?;
             match link(&file, dir, name) {
                 Ok(()) => return Ok(()),
                 // The name is taken: only a rename replaces it in one step.
@@ -89,7 +94,7 @@ fn stage(dir: BorrowedFd<'_>, staged: &str, name: &str, fill: impl Fn(&OwnedFd) 
         // Not every file system has O_TMPFILE (FAT, NFS), and old kernels say EISDIR.
         Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
             let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-            fill(&openat(dir, staged, common | create, private)?)?;
+            write_to(&openat(dir, staged, common | create, private)?)?;
         }
         Err(errno) => return Err(errno.into()),
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use azaion_agent::clock::SystemClock;
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::{Serial, SerialError};
+use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::admin::Admin;
@@ -60,7 +61,7 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
     if options.verify {
         job.verify()?;
     }
-    if options.owner.owner == Owner::Current {
+    if options.owner.owner == Owner::Current && !geteuid().is_root() {
         log::warn!(
             "device.conf belongs to the caller; the image builder must make it 0:0, or the device's user may read it"
         );

@@ -16,7 +16,7 @@ pub fn workspace() -> &'static Path {
 
 /// The folder that cargo builds into.
 pub fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
 }
 
 /// Builds packages with cargo.
@@ -25,7 +25,13 @@ pub fn target_dir() -> PathBuf {
 /// The build failed; cargo has said why.
 pub fn build(arguments: &[&str]) -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let status = Command::new(cargo).current_dir(workspace()).arg("build").arg("--quiet").args(arguments).status();
+    let mut command = Command::new(cargo);
+    // What cargo tells a program that it runs would make build scripts of the inner build run again.
+    let told = |name: &str| name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| told(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    let status = command.current_dir(workspace()).args(["build", "--quiet"]).args(arguments).status();
     ensure!(status.context("starting cargo")?.success(), "cargo build {} failed", arguments.join(" "));
     Ok(())
 }
@@ -62,7 +68,7 @@ pub fn arm64_agent() -> anyhow::Result<PathBuf> {
 /// How a program ended, and what it said.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Its arguments, as the kernel shows them to everybody (`/proc/PID/cmdline`).
+    /// The program and its arguments, which the kernel shows to everybody (`/proc/PID/cmdline`).
     pub command_line: String,
     /// Its exit code; none if a signal ended it.
     pub code: Option<i32>,
@@ -112,11 +118,8 @@ pub struct Running {
 pub fn start(command: &mut Command) -> anyhow::Result<Running> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.with_context(|| format!("starting {command:?}"))?;
-    // Empty where the program has ended already; the arguments that it was given stand in for that.
-    let shown = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
-    let given = || command.get_args().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
-    let command_line =
-        if shown.is_empty() { given() } else { String::from_utf8_lossy(&shown).replace('\0', " ").trim().to_owned() };
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let command_line = words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
     Ok(Running { child, command_line })
 }
 

@@ -1,6 +1,6 @@
 //! Telling people and systemd: the journal, `STATUS=`, and one line for whoever stands at the line.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use log::{Level, LevelFilter};
 use sd_notify::NotifyState;
@@ -68,10 +68,13 @@ fn say_ready(ready: &Ready) {
     if let Some(trouble) = &ready.trouble {
         log::warn!("the token could not be renewed, and is still valid: {trouble}");
     }
-    journal(Level::Info, Exit::Done, Some(readiness), &text);
     status(&text);
-    // Under systemd standard output is the console: a renewal every few minutes is nothing to be shown there.
-    if ready.is_news || !connected_to_journal() || io::stdout().is_terminal() {
+    let is_unit = connected_to_journal();
+    if is_unit {
+        journal(Level::Info, Exit::Done, Some(readiness), &text);
+    }
+    // For a unit standard output is the console: a renewal every few minutes is nothing to be shown there.
+    if ready.is_news || !is_unit {
         let _ = writeln!(io::stdout().lock(), "azaion: {text}");
     }
 }

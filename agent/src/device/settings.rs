@@ -76,7 +76,10 @@ impl Settings {
                 warn_if_open(&file, path);
                 file.take(LARGEST + 1).read_to_string(&mut text)
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            // A symlink to nowhere is no absence of policy.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+                return Ok(Self::default());
+            }
             Err(e) => Err(e),
         }
         .map_err(|source| SettingsError::Io { path: path.to_owned(), source })?;

@@ -1,0 +1,109 @@
+//! What `azaion-provision device` makes of bad answers.
+
+use anyhow::ensure;
+use azaion_tests::dev_api::{DevApi, Fault, Options, Tls};
+use azaion_tests::programs::{self, Run};
+use azaion_tests::station::{EMAIL, SERIAL, Station};
+
+use super::{LOGIN, body, every, portal, status, status_with};
+
+const CREATE: (&str, &str) = ("POST", "/users");
+/// Asked only where the user exists with a password that nobody knows.
+const UPDATE: (&str, &str) = ("PATCH", "/users/password");
+
+/// What is said where the API may have taken the password all the same, and the target keeps it.
+const UNKNOWN: &str = "run this again";
+
+/// Route, the answer that is always given, exit code, a part of the message.
+type Row = ((&'static str, &'static str), Fault, i32, &'static str);
+
+fn rows() -> Vec<Row> {
+    let mfa = body("{\"mfa_required\":true,\"mfa_token\":\"hush\",\"expires_in\":300}");
+    vec![
+        (LOGIN, status(401, None), 77, "admin"),
+        (LOGIN, status(403, None), 77, "admin"),
+        (LOGIN, status(409, Some(30)), 77, "password"),
+        (LOGIN, mfa, 77, "MFA"),
+        (LOGIN, status(400, None), 76, "400"),
+        (LOGIN, status(404, None), 76, "URL"),
+        (LOGIN, Fault::Redirect("/elsewhere".into()), 76, "redirect"),
+        (LOGIN, portal(), 76, "is not JSON"),
+        (LOGIN, body("{}"), 76, "token"),
+        (LOGIN, Fault::Huge(1_000_000), 76, "larger than"),
+        (LOGIN, status_with(429, "Retry-After", "600"), 75, "too many logins"),
+        (LOGIN, status_with(401, "Retry-After", "600"), 75, "401"),
+        (LOGIN, status(503, None), 75, "can't answer now"),
+        (LOGIN, Fault::DropBefore, 69, "cut"),
+        (LOGIN, Fault::Hang, 69, "no answer in time"),
+        (CREATE, status(401, None), 77, "ApiAdmin"),
+        (CREATE, status(403, None), 77, "ApiAdmin"),
+        (CREATE, status(400, Some(35)), 76, "400"),
+        (CREATE, status(404, None), 76, "URL"),
+        (CREATE, Fault::Redirect("/elsewhere".into()), 76, "redirect"),
+        // A web page for every route: the user was not made, so this must not end with 0.
+        (CREATE, portal(), 76, UNKNOWN),
+        (CREATE, status(500, None), 75, UNKNOWN),
+        (CREATE, Fault::DropBefore, 69, UNKNOWN),
+        (UPDATE, status(404, None), 76, "delete the user"),
+        (UPDATE, status(405, None), 76, "delete the user"),
+        (UPDATE, status(403, None), 77, "ApiAdmin"),
+        (UPDATE, status(500, None), 75, UNKNOWN),
+    ]
+}
+
+fn check((route, fault, code, says): &Row) -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    if *route == UPDATE {
+        station.api.add_user(EMAIL, "nobody-knows-this-1", "CompanionPC");
+    }
+    let users = station.api.users();
+    station.api.inject(route.0, route.1, fault.clone(), usize::MAX);
+    let run = station.device(&["--deadline", "2"])?;
+    failed(&run, *code, says)?;
+    ensure!(station.api.users() == users, "a user was made");
+    ensure!(*says == UNKNOWN || station.password().is_none(), "the target was not put back");
+    Ok(())
+}
+
+fn failed(run: &Run, code: i32, says: &str) -> anyhow::Result<()> {
+    let all = run.words();
+    ensure!(run.code == Some(code), "ended with {:?}: {all}", run.code);
+    ensure!(run.stderr.contains(says), "{says:?} is not in: {all}");
+    ensure!(run.stdout.is_empty() && !all.contains("hush"), "it says too much: {all}");
+    Ok(())
+}
+
+// Promise: each bad answer leads to its exit code and a message; where the API can't have taken the password, the
+// target is as it was.
+#[test]
+fn bad_answers_to_the_station() {
+    every(&rows(), |(route, fault, code, _)| format!("{route:?} {fault:?}, expected {code}"), check);
+}
+
+// Promise: what is wrong with connection or TLS is 69, with a message, and nothing is written.
+#[test]
+fn bad_answers_to_the_station_below_http() -> anyhow::Result<()> {
+    let gone = DevApi::start(Options::default())?.url();
+    let rows = vec![
+        (Tls::Expired, None, "TLS"),
+        (Tls::NotYetValid, None, "not valid yet"),
+        (Tls::SelfSigned, None, "TLS"),
+        (Tls::WrongName, None, "TLS"),
+        (Tls::Valid, Some(gone.as_str()), "refused"),
+        (Tls::Valid, Some("https://no-such-host.invalid"), "looked up"),
+    ];
+    let check = |(tls, url, says): &(Tls, Option<&str>, &str)| {
+        let station = Station::new(Options { tls: *tls, ..Options::default() })?;
+        let rootfs = station.rootfs().display().to_string();
+        let own = station.api.url();
+        let arguments = station.api_arguments();
+        let arguments = arguments.iter().map(|argument| if *argument == own { url.unwrap_or(&own) } else { argument });
+        let fixed = ["device", SERIAL, "--rootfs", &rootfs, "--owner", "current", "--json", "--deadline", "2"];
+        let run = station.wait(programs::start(station.provision_command(&fixed)?.args(arguments))?)?;
+        failed(&run, 69, says)?;
+        ensure!(station.password().is_none() && station.api.requests().is_empty(), "something happened");
+        Ok(())
+    };
+    every(&rows, |(tls, url, _)| format!("{tls:?} {url:?}"), check);
+    Ok(())
+}

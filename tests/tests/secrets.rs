@@ -1,0 +1,39 @@
+//! After all scenarios: nothing that the programs said had a secret in it.
+//!
+//! `tests/run` keeps the order. The record has every run's arguments, standard output, standard error, and the
+//! journal's entries; what `azaion-agent token` prints is left out, for it is the token itself.
+
+use azaion_tests::record;
+
+// Promise: no secret in argv, output, logs, errors or the journal.
+#[test]
+fn nothing_that_was_said_has_a_secret_in_it() -> anyhow::Result<()> {
+    let (words, secrets) = record::read()?;
+    assert!(
+        words.len() > 50_000 && secrets.len() > 200,
+        "{} bytes, {} secrets: run all scenarios first",
+        words.len(),
+        secrets.len()
+    );
+    for (number, secret) in secrets.iter().enumerate() {
+        assert!(secret.len() >= 8, "secret {number} is too short to be looked for");
+        let at = words.find(secret.as_str());
+        let around = at.map(|at| words.get(at.saturating_sub(300)..at).unwrap_or("…").to_owned());
+        assert!(at.is_none(), "secret {number} was said, after: {}", around.unwrap_or_default());
+    }
+    Ok(())
+}
+
+// Promise: nor has anything that looks like a token, whether it was in the cache or not.
+#[test]
+fn nothing_that_was_said_looks_like_a_token() -> anyhow::Result<()> {
+    let (words, _) = record::read()?;
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let token = words.match_indices("eyJ").find(|(at, _)| {
+        let tail = words.get(*at..).unwrap_or_default();
+        let end = tail.find(|c| !is_part(c) && c != '.').unwrap_or(tail.len());
+        tail.get(..end).unwrap_or_default().split('.').filter(|part| part.len() > 10).count() >= 2
+    });
+    assert!(token.is_none(), "at {token:?}: {:?}", token.and_then(|(at, _)| words.get(at.saturating_sub(300)..at)));
+    Ok(())
+}
