@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::api_url::ApiUrl;
 use crate::clock::Timestamp;
 use crate::fault::{Fault, Problem, class_of};
-use crate::session::error_code;
+use crate::json::error_code;
 use crate::transport::Transport;
 
 /// Bytes that an answer may have at most; a login answer has about two thousand.

@@ -7,16 +7,8 @@ use serde::Deserialize;
 
 use crate::fault::{Class, Fault, Problem};
 use crate::http::{Answer, Call, Http, Method};
-use crate::session::from_json;
-
-/// What a server publishes.
-#[derive(Debug)]
-pub enum Keys {
-    /// It publishes none (404): the oldest generation, whose tokens a device can't check.
-    None,
-    /// Its keys that can verify ES256; at least one.
-    Set(Vec<Jwk>),
-}
+use crate::json;
+use crate::token::Keys;
 
 /// Asks the server for its keys.
 ///
@@ -56,7 +48,7 @@ pub(crate) fn usable(body: &[u8]) -> Result<Vec<Jwk>, Problem> {
     struct Set {
         keys: Vec<serde_json::Value>,
     }
-    let set: Set = from_json(body, "an object with a list of keys")?;
+    let set: Set = json::read(body, "an object with a list of keys")?;
     let keys: Vec<Jwk> =
         set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).filter(is_es256).collect();
     if keys.is_empty() { Err(Problem::Form("no key for ES256 is in it")) } else { Ok(keys) }

@@ -19,6 +19,7 @@ pub mod fault;
 pub mod hardening;
 pub mod http;
 pub mod identity;
+pub mod json;
 pub mod keys;
 pub mod private_file;
 pub mod retry;

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::fault::{Fault, Problem};
 use crate::http::{Answer, Call, Http, Method};
+use crate::json;
 
 /// What a login gives. `Debug` does not show the tokens.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub fn login(http: &Http, email: &str, password: &SecretString, limit: Duration)
         email: &'a str,
         password: &'a str,
     }
-    let body = json(&Body { email, password: password.expose_secret() });
+    let body = json::body(&Body { email, password: password.expose_secret() });
     ask(http, "/login", body, limit)
 }
 
@@ -49,7 +50,7 @@ pub fn login(http: &Http, email: &str, password: &SecretString, limit: Duration)
 /// # Errors
 /// No answer, or one that gives no token; log in then.
 pub fn refresh(http: &Http, refresh: &RefreshToken, limit: Duration) -> Result<(Tokens, Answer), Fault> {
-    let body = json(&std::collections::BTreeMap::from([(refresh.field.as_str(), refresh.token.expose_secret())]));
+    let body = json::body(&std::collections::BTreeMap::from([(refresh.field.as_str(), refresh.token.expose_secret())]));
     ask(http, "/token/refresh", body, limit)
 }
 
@@ -57,26 +58,6 @@ fn ask(http: &Http, path: &'static str, body: Zeroizing<Vec<u8>>, limit: Duratio
     let answer = http.call(&Call { method: Method::POST, path, body: Some(body), bearer: None }, limit)?;
     let tokens = answer.accept(&[200]).and_then(|body| tokens_of(body).map_err(|problem| answer.fault(problem)))?;
     Ok((tokens, answer))
-}
-
-/// A request body; wiped after use. Grown once, so that no copy of a password stays behind.
-pub fn json(body: &impl Serialize) -> Zeroizing<Vec<u8>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-    // Maps of strings can't fail to serialise, and a Vec takes every write.
-    let _ = serde_json::to_writer(&mut *bytes, body);
-    bytes
-}
-
-/// Reads a JSON body: what is not JSON at all is damage, what is JSON of another form is an answer.
-///
-/// # Errors
-/// As a [`Problem`] that repeats nothing of the body.
-pub fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|_| {
-        // The form is judged while reading: what is cut after that is damage all the same.
-        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
-        if is_json { Problem::Form(expected) } else { Problem::NotJson }
-    })
 }
 
 /// A login answer in all its spellings. `token` is all that the oldest servers give, and newer ones repeat there.
@@ -98,7 +79,7 @@ struct LoginAnswer {
 }
 
 fn tokens_of(body: &[u8]) -> Result<Tokens, Problem> {
-    let answer: LoginAnswer = from_json(body, "an object with the token as a string")?;
+    let answer: LoginAnswer = json::read(body, "an object with the token as a string")?;
     if answer.mfa_required {
         return Err(Problem::Mfa);
     }
@@ -111,17 +92,6 @@ fn tokens_of(body: &[u8]) -> Result<Tokens, Problem> {
     let refresh =
         refresh.into_iter().find_map(|(field, token)| Some(RefreshToken { field: field.into(), token: token? }));
     Ok(Tokens { access, refresh })
-}
-
-/// The API's own error code in an error body, in any spelling; none in a body that has none.
-pub(crate) fn error_code(body: &[u8]) -> Option<u32> {
-    #[derive(Deserialize)]
-    struct ErrorBody {
-        #[serde(alias = "error_code", alias = "ErrorCode", alias = "code", alias = "Code")]
-        #[serde(rename = "errorCode")]
-        code: u32,
-    }
-    serde_json::from_slice::<ErrorBody>(body).ok().map(|error| error.code)
 }
 
 #[cfg(test)]
@@ -161,22 +131,6 @@ mod tests {
                 Err(other) => format!("{other:?}"),
             };
             assert_eq!(got, expected, "{body}");
-        }
-    }
-
-    // Promise: error codes are read in every spelling.
-    #[test]
-    fn reads_error_codes() {
-        for (body, code) in [
-            (r#"{"errorCode":20,"message":"m"}"#, Some(20)),
-            (r#"{"error_code":20}"#, Some(20)),
-            (r#"{"ErrorCode":20}"#, Some(20)),
-            (r#"{"code":20}"#, Some(20)),
-            (r#"{"errorCode":"20"}"#, None),
-            (r#"{"message":"m"}"#, None),
-            ("<html>", None),
-        ] {
-            assert_eq!(error_code(body.as_bytes()), code, "{body}");
         }
     }
 

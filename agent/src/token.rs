@@ -12,13 +12,21 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::es256;
 use crate::identity::ROLE;
-use crate::keys::Keys;
 
 /// Allowed difference between the server's clock and ours, as the API's other verifiers allow.
 pub const SKEW: Duration = Duration::from_secs(30);
 
 /// The issuer of every generation.
 pub const DEFAULT_ISSUER: &str = "AzaionApi";
+
+/// What a server publishes.
+#[derive(Debug)]
+pub enum Keys {
+    /// It publishes none (404): the oldest generation, whose tokens a device can't check.
+    None,
+    /// Its keys that can verify ES256; at least one.
+    Set(Vec<Jwk>),
+}
 
 /// Whether a token that can't be checked for its signature may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

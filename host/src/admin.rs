@@ -7,8 +7,9 @@ use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Class, Fault, Problem};
 use azaion_agent::http::{Call, Http, Method};
 use azaion_agent::identity::ROLE;
+use azaion_agent::json;
 use azaion_agent::retry::Retry;
-use azaion_agent::session::{json, login};
+use azaion_agent::session::login;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
@@ -97,7 +98,7 @@ impl<'a> Admin<'a> {
         }
         let perhaps_ours = Cell::new(false);
         let created = self.call((Method::POST, "/users"), &[200, 201], &perhaps_ours, || {
-            json(&NewUser { email, password: password.expose_secret(), role: ROLE })
+            json::body(&NewUser { email, password: password.expose_secret(), role: ROLE })
         });
         match created {
             Ok(()) => Ok(Creation::Created),
@@ -116,7 +117,7 @@ impl<'a> Admin<'a> {
             password: &'a str,
         }
         let perhaps_done = Cell::new(false);
-        let body = || json(&NewPassword { email, password: password.expose_secret() });
+        let body = || json::body(&NewPassword { email, password: password.expose_secret() });
         self.call((Method::PATCH, "/users/password"), &[200, 204], &perhaps_done, body).map_err(|error| {
             let error = match error.downcast_ref::<Fault>().and_then(Fault::status) {
                 Some(404 | 405) => error.context(cannot_update(email)),

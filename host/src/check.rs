@@ -7,8 +7,9 @@ use azaion_agent::clock::SystemClock;
 use azaion_agent::exit::Exit;
 use azaion_agent::fault::chain;
 use azaion_agent::http::Http;
-use azaion_agent::keys::{self, Keys};
+use azaion_agent::keys;
 use azaion_agent::retry::Retry;
+use azaion_agent::token::Keys;
 use nix::unistd::geteuid;
 
 use crate::admin::Admin;

@@ -256,8 +256,8 @@ impl Job<'_> {
     }
 
     fn judge(&self, conf: &DeviceConf) -> Result<(), Fault> {
-        let keys = self.retry.run(|limit| keys::fetch(self.http, limit))?;
         let (tokens, answer) = self.retry.run(|limit| session::login(self.http, &conf.email, &conf.password, limit))?;
+        let keys = self.retry.run(|limit| keys::fetch(self.http, limit))?;
         let expected =
             Expected { email: &conf.email, issuer: DEFAULT_ISSUER, audience: None, signature: SignaturePolicy::Auto };
         // As the device does: no time before that of provisioning is believed.

@@ -235,17 +235,18 @@ impl Attempt<'_> {
         Backoff::new(&now, wait, exit, chain(fault), self.conf_fingerprint.clone()).write(self.folder)
     }
 
-    /// Keys, then login: while the keys are out of reach, no login of the ten a minute is spent.
+    /// Login, then keys: refused credentials must show as such whatever else is wrong. While the keys are out of reach
+    /// they are asked for again, without another login.
     fn ask(&self) -> Result<(TokenCache, Timestamp), NotReady> {
         let time = Arc::new(self.device.true_time(Some(self.conf)));
         let http = self.device.http(self.conf, self.settings, Arc::clone(&time))?;
         let retry = Retry::within(self.left, POLICY, self.device.clock.as_ref());
-        let keys = retry.run(|limit| keys::fetch(&http, limit))?;
         let (tokens, answer) = match self.refreshed(&http, retry.limit())? {
             Some(refreshed) => refreshed,
             None => retry.run(|limit| session::login(&http, &self.conf.email, &self.conf.password, limit))?,
         };
         time.learn(&answer);
+        let keys = retry.run(|limit| keys::fetch(&http, limit))?;
         let accepted = token::judge(&tokens.access, &keys, self.settings.expected(&self.conf.email), time.now())
             .map_err(|error| answer.fault(Problem::Token(error)))?;
         self.keep(tokens, &answer, &accepted, &time)

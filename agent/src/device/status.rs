@@ -11,6 +11,7 @@ use crate::device_conf::DeviceConf;
 use crate::exit::Exit;
 use crate::fault::{Class, Problem, chain};
 use crate::keys;
+use crate::token::Keys;
 use crate::transport::Transport;
 
 use super::cache::TokenCache;
@@ -128,10 +129,10 @@ fn tls(device: &Device, conf: &DeviceConf, settings: &Settings) -> Check {
         Err(error) => return Check::failed("tls", chain(&error)),
     };
     match keys::fetch(&http, PATIENCE) {
-        Ok(keys::Keys::Set(keys)) => {
+        Ok(Keys::Set(keys)) => {
             Check::ok("tls", format!("the server is who it says, and publishes {} key(s)", keys.len()))
         }
-        Ok(keys::Keys::None) => {
+        Ok(Keys::None) => {
             Check::warning("tls", "the server is who it says, but publishes no keys: tokens are unverified")
         }
         Err(fault) if matches!(fault.problem, Problem::Transport { .. }) => Check::failed("tls", chain(&fault)),
