@@ -63,6 +63,8 @@ pub struct DeviceConfError {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Problem {
+    #[error("is missing; provision this unit")]
+    NoFile,
     #[error("can't be read")]
     Io(#[source] io::Error),
     #[error("is a symlink; put the file itself there")]
@@ -167,6 +169,7 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = open(path, flags, Mode::empty()).map_err(|errno| match errno {
         nix::errno::Errno::ELOOP => Problem::Symlink,
+        nix::errno::Errno::ENOENT => Problem::NoFile,
         other => Problem::Io(other.into()),
     })?;
     let stat = fstat(&file).map_err(|e| Problem::Io(e.into()))?;

@@ -37,6 +37,12 @@ fn staged_name(name: &str) -> String {
     format!(".{name}.new")
 }
 
+/// Whether a file of this name is what a killed run left.
+#[expect(clippy::case_sensitive_file_extension_comparisons, reason = "a name of ours, no extension")]
+pub fn is_staged(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".new")
+}
+
 /// Puts `bytes` at `name` in the folder `dir`: a reader sees the old file or the new one, and after a power cut
 /// there is one of the two.
 ///
@@ -166,7 +172,11 @@ fn overwrite(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-fn remove(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+/// Takes `name` out of the folder in one step: readers see a whole file or none. Whether it was there.
+///
+/// # Errors
+/// The I/O error; that nothing is there is none.
+pub fn remove(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::private_file::{self, Attributes, Lifetime};
+use crate::private_file::{self, Attributes, Lifetime, is_staged};
 
 use super::paths::Paths;
 
@@ -125,13 +125,26 @@ impl Folder {
             .map_err(|source| FileError { doing: "writing", path: self.path.join(name), source })
     }
 
+    /// Takes away what killed runs left. The caller holds the lock.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn sweep(&self) -> Result<(), FileError> {
+        let fail = |source| FileError { doing: "looking for left-overs in", path: self.path.clone(), source };
+        let names = fs::read_dir(&self.path).map_err(fail)?.flatten().map(|entry| entry.file_name());
+        names
+            .filter_map(|name| name.into_string().ok())
+            .filter(|n| is_staged(n))
+            .try_for_each(|name| self.remove(&name))
+    }
+
     /// Takes a file away, if it is there.
     ///
     /// # Errors
     /// The I/O error.
     pub fn remove(&self, name: &str) -> Result<(), FileError> {
         let fail = |source| FileError { doing: "removing", path: self.path.join(name), source };
-        private_file::erase_all(self.dir.as_fd(), name).map(drop).map_err(fail)
+        private_file::remove(self.dir.as_fd(), name).map(drop).map_err(fail)
     }
 }
 

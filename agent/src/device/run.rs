@@ -146,10 +146,19 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let until = device.clock.boot().saturating_add(deadline);
     let folder = Folder::open(&device.paths.run_dir(), token_group(&device.paths), Lifetime::ThisBoot)?;
     let Some(_one_at_a_time) = folder.lock(deadline, device.clock.as_ref())? else { return Err(NotReady::Busy) };
+    folder.sweep()?;
+    // A unit without a usable /var is ready all the same.
+    if let Err(error) = sweep_state(&device.paths.state_dir()) {
+        log::warn!("{}", chain(&error));
+    }
     let conf = conf.map_err(|error| give_up(&folder, None, error.into()))?;
     let settings = settings.map_err(|error| give_up(&folder, Some(&conf), error.into()))?;
     let left = until.saturating_sub(device.clock.boot());
     Attempt { device, how, left, folder: &folder, conf: &conf, conf_fingerprint, settings: &settings }.run()
+}
+
+fn sweep_state(state_dir: &Path) -> Result<(), FileError> {
+    if state_dir.exists() { Folder::open(state_dir, None, Lifetime::Durable)?.sweep() } else { Ok(()) }
 }
 
 /// What `ready.json` and the loader see when a unit is not ready: the reason, and no token.

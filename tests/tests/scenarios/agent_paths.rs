@@ -244,6 +244,16 @@ fn the_group_may_read_the_token() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Promise: a unit whose /var can't be written is ready all the same, and says so.
+#[test]
+fn without_a_usable_var() -> anyhow::Result<()> {
+    let station = unit(Options::default())?;
+    station.put("rootfs/var/lib/azaion", "a file in the folder's place", 0o644)?;
+    let run = station.agent(&["boot"])?.ended_with(0)?;
+    assert!(run.stderr.contains("var/lib/azaion"), "{}", run.stderr);
+    Ok(())
+}
+
 // Promise: no run leaves other files than those of the contract.
 #[test]
 fn no_other_files() -> anyhow::Result<()> {

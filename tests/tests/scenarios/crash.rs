@@ -1,9 +1,10 @@
-//! A station that dies between any two steps: the next run goes on, and ends with one user and one working file.
+//! A station or a unit that dies between any two steps: the next run goes on, and ends as if nothing had happened.
 //!
 //! strace ends the program, as a power cut would, at the n-th call of each system call by which it has an effect.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use azaion_tests::dev_api::Options;
@@ -13,19 +14,34 @@ use azaion_tests::station::{EMAIL, SERIAL, Station};
 /// The system calls by which the program changes files or talks to the API.
 const EFFECTS: &str = "mkdirat,openat,openat2,fchmod,fchown,write,writev,sendto,sendmsg,recvfrom,fsync,linkat,renameat,renameat2,unlinkat,connect";
 
-/// `azaion-provision device` under strace.
-fn traced(station: &Station, strace: &[&str]) -> anyhow::Result<Run> {
+/// The program under test with its arguments.
+type Program = fn(&Station) -> anyhow::Result<Command>;
+
+fn host(station: &Station) -> anyhow::Result<Command> {
+    let mut command = Command::new(native()?.join("azaion-provision"));
+    command.args(["device", SERIAL, "--owner", "current", "--rootfs"]).arg(station.rootfs()).arg("--replace");
+    command.args(station.api_arguments());
+    Ok(command)
+}
+
+fn agent(station: &Station) -> anyhow::Result<Command> {
+    let mut command = Command::new(native()?.join("azaion-agent"));
+    command.args(["boot", "--root"]).arg(station.rootfs());
+    Ok(command)
+}
+
+/// The program under strace.
+fn traced(station: &Station, program: Program, strace: &[&str]) -> anyhow::Result<Run> {
+    let program = program(station)?;
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-e", &format!("trace={EFFECTS}")]).args(strace);
-    command.arg(native()?.join("azaion-provision"));
-    command.args(["device", SERIAL, "--owner", "current", "--rootfs"]).arg(station.rootfs()).arg("--replace");
-    station.wait(start(command.args(station.api_arguments()))?)
+    station.wait(start(command.arg(program.get_program()).args(program.get_args()))?)
 }
 
 /// How often an undisturbed run makes each call.
-fn count(station: &Station) -> anyhow::Result<BTreeMap<String, usize>> {
+fn count(station: &Station, program: Program) -> anyhow::Result<BTreeMap<String, usize>> {
     let trace = station.path("trace");
-    traced(station, &["-o", &trace.display().to_string()])?.ended_with(0)?;
+    traced(station, program, &["-o", &trace.display().to_string()])?.ended_with(0)?;
     let mut counts = BTreeMap::new();
     for line in fs::read_to_string(trace)?.lines() {
         let call = line.split_whitespace().nth(1).and_then(|rest| rest.split('(').next()).unwrap_or_default();
@@ -36,27 +52,27 @@ fn count(station: &Station) -> anyhow::Result<BTreeMap<String, usize>> {
     Ok(counts)
 }
 
-/// Crashes a run at every effect, each time from the start that `prepare` makes, and runs it again.
-fn crash_everywhere(prepare: impl Fn(&Station) -> anyhow::Result<()>, may_leave_staged: bool) -> anyhow::Result<()> {
+/// What a test does with a station.
+type Step = fn(&Station) -> anyhow::Result<()>;
+
+/// Ends a run at every effect, each time from the start that `prepare` makes; `after` sees what is left. Whether a
+/// staged copy may be left there is `may_leave_staged`.
+fn crash_everywhere(program: Program, prepare: Step, after: Step, may_leave_staged: bool) -> anyhow::Result<()> {
     let fresh = || {
         let station = Station::new(Options::default())?;
         prepare(&station).map(|()| station)
     };
     let mut killed = 0;
-    for (call, times) in count(&fresh()?)? {
+    for (call, times) in count(&fresh()?, program)? {
         for time in 1..=times {
             let station = fresh()?;
             let place = format!("{call} {time} of {times}");
-            let run =
-                traced(&station, &["-o", "/dev/null", "-e", &format!("inject={call}:signal=SIGKILL:when={time}")]);
-            match run {
+            let inject = format!("inject={call}:signal=SIGKILL:when={time}");
+            match traced(&station, program, &["-o", "/dev/null", "-e", &inject]) {
                 Ok(run) => killed += usize::from(run.code != Some(0)),
                 Err(error) => assert!(may_leave_staged, "{place}: {error:#}"),
             }
-            station.device(&["--replace"])?.ended_with(0).map_err(|error| error.context(place.clone()))?;
-            station.no_leftovers().map_err(|error| error.context(place.clone()))?;
-            assert_eq!(station.api.users().len(), 1, "{place}");
-            assert!(station.api.password_is(EMAIL, &station.password().unwrap_or_default()), "{place}");
+            after(&station).and_then(|()| station.no_leftovers()).map_err(|error| error.context(place))?;
         }
     }
     println!("ended at {killed} places");
@@ -64,10 +80,35 @@ fn crash_everywhere(prepare: impl Fn(&Station) -> anyhow::Result<()>, may_leave_
     Ok(())
 }
 
+/// The next run ends with one user and a file that lets it in.
+fn provisions(station: &Station) -> anyhow::Result<()> {
+    station.device(&["--replace"])?.ended_with(0)?;
+    anyhow::ensure!(station.api.users().len() == 1, "{:?}", station.api.users());
+    let password = station.password().unwrap_or_default();
+    anyhow::ensure!(station.api.password_is(EMAIL, &password), "the file's password does not let it in");
+    Ok(())
+}
+
+/// What is there is whole, and the next run is ready, with the files of the contract and no others.
+fn becomes_ready(station: &Station) -> anyhow::Result<()> {
+    let names = || -> anyhow::Result<Vec<String>> {
+        let Ok(entries) = fs::read_dir(station.inside("run/azaion")) else { return Ok(Vec::new()) };
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    for name in names()?.iter().filter(|name| Path::new(name).extension().is_some_and(|e| e == "json")) {
+        anyhow::ensure!(station.json(&format!("run/azaion/{name}")).is_some(), "{name} is half a file");
+    }
+    station.agent(&["boot"])?.ended_with(0)?;
+    let mut names = names()?;
+    names.sort();
+    anyhow::ensure!(names == ["agent.lock", "ready.json", "refresh.json", "token.json"], "{names:?}");
+    Ok(())
+}
+
 // Promise: a new device; and a run that dies leaves no second copy of a password, not even for a moment.
 #[test]
 fn while_creating() -> anyhow::Result<()> {
-    crash_everywhere(|_| Ok(()), false)
+    crash_everywhere(host, |_| Ok(()), provisions, false)
 }
 
 // Promise: a user that exists and is given a new password.
@@ -77,7 +118,7 @@ fn while_updating() -> anyhow::Result<()> {
         station.api.add_user(EMAIL, "another-password", "CompanionPC");
         Ok(())
     };
-    crash_everywhere(prepare, false)
+    crash_everywhere(host, prepare, provisions, false)
 }
 
 // Promise: another device's file that is replaced; here a staged copy may stay until the next run.
@@ -88,5 +129,30 @@ fn while_replacing() -> anyhow::Result<()> {
             "AZAION_DEVICE_EMAIL=other@azaion.com\nAZAION_DEVICE_PASSWORD=pppppppp\nAZAION_API_URL=https://a.example\n";
         station.put("rootfs/etc/azaion/device.conf", text, 0o600)
     };
-    crash_everywhere(prepare, true)
+    crash_everywhere(host, prepare, provisions, true)
+}
+
+// Promise: the agent on its first boot: never half a file, and ready the next time.
+#[test]
+fn while_booting() -> anyhow::Result<()> {
+    let prepare = |station: &Station| {
+        station.device(&[])?.ended_with(0)?;
+        station.put_policy("")
+    };
+    crash_everywhere(agent, prepare, becomes_ready, false)
+}
+
+// Promise: the agent while it renews: a staged copy may stay until the next run.
+#[test]
+fn while_renewing() -> anyhow::Result<()> {
+    let prepare = |station: &Station| {
+        station.device(&[])?.ended_with(0)?;
+        station.put_policy("")?;
+        station.agent(&["boot"])?.ended_with(0)?;
+        // Of another boot: it has to log in again, and to replace each file.
+        let mut token = station.json("run/azaion/token.json").unwrap();
+        token["boot_id"] = "another".into();
+        station.put("rootfs/run/azaion/token.json", token.to_string(), 0o640)
+    };
+    crash_everywhere(agent, prepare, becomes_ready, true)
 }
