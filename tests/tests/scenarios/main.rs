@@ -20,4 +20,5 @@ mod crash;
 mod host_paths;
 mod host_verbs;
 mod journal;
+mod loader;
 mod readers;
