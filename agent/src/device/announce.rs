@@ -70,7 +70,8 @@ fn say_ready(ready: &Ready) {
     }
     status(&text);
     let is_unit = connected_to_journal();
-    if is_unit {
+    // Nor is it for the journal that a token that was fresh a minute ago still is.
+    if is_unit && (ready.is_news || ready.is_renewed) {
         journal(Level::Info, Exit::Done, Some(readiness), &text);
     }
     // For a unit standard output is the console: a renewal every few minutes is nothing to be shown there.

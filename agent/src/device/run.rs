@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::geteuid;
+
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::device_conf::{DeviceConf, DeviceConfError};
 use crate::exit::Exit;
@@ -82,6 +84,8 @@ pub struct Ready {
     pub readiness: Readiness,
     /// Whether it was not before this run.
     pub is_news: bool,
+    /// Whether the token is a new one.
+    pub is_renewed: bool,
     /// What kept the token from being renewed, though it is still valid.
     pub trouble: Option<String>,
 }
@@ -138,7 +142,7 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let conf_fingerprint = backoff::fingerprint(&conf_file);
     let conf = DeviceConf::read(&conf_file);
     let conf = match conf {
-        Err(error) if error.is_permission_denied() => return Err(NotReady::NotRoot(error)),
+        Err(error) if error.is_permission_denied() && !geteuid().is_root() => return Err(NotReady::NotRoot(error)),
         other => other,
     };
     let settings = Settings::read(&device.paths.settings());
@@ -171,6 +175,16 @@ fn give_up(folder: &Folder, conf: Option<&DeviceConf>, error: NotReady) -> NotRe
     error
 }
 
+/// What a run found or did about the token.
+enum Token {
+    /// It is fresh: nothing was asked.
+    Fresh,
+    /// It is new.
+    Renewed,
+    /// It is an old one that is still valid; why there is no new one.
+    Spared(String),
+}
+
 struct Attempt<'a> {
     device: &'a Device,
     how: How,
@@ -187,17 +201,17 @@ impl Attempt<'_> {
         let cached = self.cached().filter(|cache| !cache.left(&self.device.moment()).is_zero());
         if let Some(cache) = cached.as_ref().filter(|_| !self.how.anew).filter(|c| c.is_fresh(&self.device.moment())) {
             let now = self.device.true_time(Some(self.conf)).now();
-            return self.ready(cache.clone(), now, None);
+            return self.ready(cache.clone(), now, Token::Fresh);
         }
         match self.new_token() {
-            Ok((cache, now)) => self.ready(cache, now, None),
+            Ok((cache, now)) => self.ready(cache, now, Token::Renewed),
             Err(error) => {
                 // A renewal that failed may have taken the rest of the old token's life.
                 let spared =
                     cached.filter(|c| error.spares_a_valid_token() && !c.left(&self.device.moment()).is_zero());
                 let Some(cache) = spared else { return Err(give_up(self.folder, Some(self.conf), error)) };
                 let now = self.device.true_time(Some(self.conf)).now();
-                self.ready(cache, now, Some(chain(&error)))
+                self.ready(cache, now, Token::Spared(chain(&error)))
             }
         }
     }
@@ -207,7 +221,7 @@ impl Attempt<'_> {
     }
 
     /// Writes that the unit is ready; `now` is the best known true time.
-    fn ready(&self, cache: TokenCache, now: Timestamp, trouble: Option<String>) -> Result<Ready, NotReady> {
+    fn ready(&self, cache: TokenCache, now: Timestamp, token: Token) -> Result<Ready, NotReady> {
         let before = Readiness::read(&self.device.paths.run_dir()).filter(|before| before.ready);
         let readiness = Readiness {
             ready: true,
@@ -217,7 +231,9 @@ impl Attempt<'_> {
             ..Readiness::of(self.conf)
         };
         readiness.write(self.folder)?;
-        Ok(Ready { cache, readiness, is_news: before.is_none(), trouble })
+        let is_renewed = matches!(token, Token::Renewed);
+        let trouble = if let Token::Spared(trouble) = token { Some(trouble) } else { None };
+        Ok(Ready { cache, readiness, is_news: before.is_none(), is_renewed, trouble })
     }
 
     /// A token from the server, judged and in the cache; or a note for later runs that they must wait.

@@ -1,0 +1,112 @@
+//! An unpacked package on the first boot of each release.
+
+use std::fs::File;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use azaion_tests::dev_api::Options;
+use azaion_tests::record;
+use azaion_tests::station::{EMAIL, SERIAL, Station, conf_value};
+use nix::unistd::geteuid;
+
+use crate::container::Booted;
+use crate::tree::{BOOKWORM, RELEASES, Tree, native_package, output};
+
+/// A tree into which the package was unpacked and a unit provisioned, and nothing else.
+fn provisioned(release: &str, station: &Station) -> anyhow::Result<Tree> {
+    let packages = tempfile::tempdir()?;
+    let tree = Tree::new(release)?;
+    tree.unpack(&native_package(packages.path(), "1")?)?;
+    tree.provision(station)?;
+    let password = conf_value(&tree.at("/etc/azaion/device.conf"), "AZAION_DEVICE_PASSWORD");
+    record::secret(&password.unwrap_or_default())?;
+    Ok(tree)
+}
+
+// Promise: on each systemd an unpacked package makes the unit ready in its sandbox: files with their modes and groups,
+// one line on the console, STATUS=, the catalog's advice, and the next run within about a minute.
+#[test]
+fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    for release in RELEASES {
+        let station = Station::new(Options::default())?;
+        let tree = provisioned(release, &station)?;
+        let booted = Booted::new(&tree)?;
+        let show = |property: &str| booted.run(&format!("systemctl show -P {property} azaion-agent.service"));
+        assert_eq!(show("ExecMainStatus")?.trim(), "0", "{release}: {}", booted.run("journalctl --no-pager -n 50")?);
+        assert_eq!(booted.run("systemctl list-units --failed --no-legend 'azaion*'")?, "", "{release}");
+        let files = booted.must("stat -c '%n %a %U:%G' /run/azaion /run/azaion/* /var/lib/azaion/* | LC_ALL=C sort")?;
+        let expected = [
+            "/run/azaion 755 root:azaion",
+            "/run/azaion/agent.lock 600 root:azaion",
+            "/run/azaion/ready.json 644 root:root",
+            "/run/azaion/refresh.json 600 root:root",
+            "/run/azaion/token.json 640 root:azaion",
+            "/var/lib/azaion/first-boot.json 644 root:root",
+        ];
+        let files: Vec<&str> = files.lines().collect();
+        // Not every generation of the API has refresh tokens.
+        let expected: Vec<&str> =
+            expected.into_iter().filter(|line| !line.contains("refresh") || files.contains(line)).collect();
+        assert_eq!(files, expected, "{release}");
+        let console = booted.console()?;
+        let told = console.lines().filter(|line| line.contains(SERIAL) && line.contains("is ready")).count();
+        assert_eq!(told, 1, "{release}: {console}");
+        assert!(show("StatusText")?.contains("is ready"), "{release}");
+        // By its name: of a process that has ended already, journald can't tell the unit.
+        let journal = booted.run("journalctl --no-pager -x -t azaion-agent")?;
+        assert!(journal.contains(&format!("valid token of {EMAIL}")), "{release}: {journal}");
+        assert!(!journal.contains("can't be switched off"), "{release}: {journal}");
+        let timer = booted.run("systemctl show -P NextElapseUSecMonotonic azaion-agent.timer")?;
+        assert!(!["", "infinity"].contains(&timer.trim()), "{release}: no next run: {timer:?}");
+    }
+    Ok(())
+}
+
+// Promise: the group is made also in a root file system that has booted before, where systemd's own service for it does
+// nothing; and a default target that conflicts with multi-user.target keeps nothing from starting.
+#[test]
+fn a_used_root_file_system_will_do() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = Station::new(Options::default())?;
+    let tree = provisioned(BOOKWORM, &station)?;
+    File::create(tree.at("/etc/.updated"))?;
+    output(Command::new("touch").args(["--date", "+1 day"]).arg(tree.at("/etc/.updated")))?;
+    let target = "[Unit]\nRequires=basic.target\nAfter=basic.target\nConflicts=multi-user.target\nAllowIsolate=yes\n";
+    tree.write("/etc/systemd/system/oem-config.target", target)?;
+    symlink("oem-config.target", tree.at("/etc/systemd/system/default.target"))?;
+    let booted = Booted::new(&tree)?;
+    let sysusers = booted.run("systemctl show -P ConditionResult systemd-sysusers.service")?;
+    assert_eq!(sysusers.trim(), "no", "the tree is no used one");
+    assert_eq!(booted.run("systemctl is-active multi-user.target")?.trim(), "inactive");
+    assert_eq!(booted.must("stat -c %G /run/azaion/token.json")?.trim(), "azaion");
+    Ok(())
+}
+
+// Promise: systemd sees the exit code that says why, and the timer goes on after it, without a start limit.
+#[test]
+fn a_failed_run_is_tried_again() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = Station::new(Options::default())?;
+    let tree = provisioned(BOOKWORM, &station)?;
+    station.api.set_password(EMAIL, "another-password");
+    let booted = Booted::new(&tree)?;
+    let status = "systemctl show -P ExecMainStatus azaion-agent.service";
+    assert_eq!(booted.run(status)?.trim(), "77");
+    assert_eq!(booted.must("cat /run/azaion/ready.json")?.matches("\"ready\":false").count(), 1);
+    let calls = station.api.calls("POST", "/login");
+    for _ in 0..20 {
+        booted.run("systemctl start azaion-agent.service")?;
+    }
+    assert_eq!(booted.run("systemctl show -P Result azaion-agent.service")?.trim(), "exit-code");
+    assert_eq!(booted.run(status)?.trim(), "77");
+    assert_eq!(station.api.calls("POST", "/login"), calls, "refused credentials were tried again within the hour");
+    assert_eq!(booted.run("systemctl is-active azaion-agent.timer")?.trim(), "active");
+    Ok(())
+}

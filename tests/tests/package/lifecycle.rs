@@ -1,0 +1,93 @@
+//! Installing, upgrading, removing and purging with dpkg and apt.
+
+use std::fs;
+use std::process::Command;
+
+use azaion_tests::dev_api::Options;
+use azaion_tests::station::Station;
+use nix::unistd::geteuid;
+
+use crate::container::Booted;
+use crate::tree::{BOOKWORM, Tree, native_package, output};
+
+const CONF: &str = "/etc/azaion/device.conf";
+
+// Promise: on a running unit apt install starts the agent, an upgrade keeps it going without a new login and an admin's
+// decision to switch it off, remove takes the token away, and purge all but the credentials, which go when asked.
+#[test]
+fn apt_manages_a_running_unit() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = Station::new(Options::default())?;
+    let tree = Tree::new(BOOKWORM)?;
+    tree.provision(&station)?;
+    for version in ["1", "2", "3"] {
+        native_package(&tree.at("/opt"), version)?;
+    }
+    let booted = Booted::new(&tree)?;
+    let install = |version: &str| booted.must(&format!("apt-get install -y -q /opt/azaion-agent_{version}_*.deb"));
+    let timer = || anyhow::Ok(booted.run("systemctl is-active azaion-agent.timer")?.trim().to_owned());
+    let is_there = |path: &str| anyhow::Ok(!booted.run(&format!("ls -d {path} 2>/dev/null"))?.is_empty());
+    let is_ready = || booted.wait_for("grep -c '\"ready\":true' /run/azaion/ready.json", "1");
+
+    install("1")?;
+    is_ready()?;
+    assert_eq!(booted.must("stat -c '%a %U:%G' /run/azaion/token.json")?.trim(), "640 root:azaion");
+    assert_eq!(timer()?, "active");
+    assert!(booted.must("journalctl --list-catalog")?.contains("The unit @AZAION_SERIAL@ is ready"));
+    assert_eq!(booted.must("dpkg --verify azaion-agent")?, "");
+
+    let logins = station.api.calls("POST", "/login");
+    install("2")?;
+    booted.wait_for("systemctl is-active azaion-agent.service", "inactive")?;
+    assert_eq!((timer()?.as_str(), station.api.calls("POST", "/login")), ("active", logins));
+    is_ready()?;
+
+    booted.must("systemctl mask --now azaion-agent.timer")?;
+    install("3")?;
+    // Not "inactive": systemd calls a timer that is masked while it runs a failed one.
+    assert_ne!(timer()?, "active");
+    booted.must("systemctl unmask azaion-agent.timer")?;
+
+    booted.must("apt-get remove -y -q azaion-agent")?;
+    assert!(!is_there("/run/azaion")? && !is_there("/usr/bin/azaion-agent")?);
+    assert!(is_there("/var/lib/azaion")? && is_there(CONF)?);
+    assert_eq!(booted.run("systemctl list-units --all --no-legend 'azaion-agent*'")?, "");
+
+    install("1")?;
+    is_ready()?;
+    booted.must("apt-get purge -y -q azaion-agent")?;
+    assert!(!is_there("/run/azaion")? && !is_there("/var/lib/azaion")? && is_there(CONF)?);
+
+    install("2")?;
+    is_ready()?;
+    booted.must("rm /etc/azaion/ca.pem; AZAION_PURGE_CREDENTIALS=yes apt-get purge -y -q azaion-agent")?;
+    assert!(!is_there("/etc/azaion")?);
+    Ok(())
+}
+
+// Promise: in a root file system that is being built, dpkg installs and removes the package and changes nothing beside
+// its files: no group, no unit, no daemon is touched there.
+#[test]
+fn dpkg_in_a_chroot_leaves_only_its_files() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = Station::new(Options::default())?;
+    let tree = Tree::new(BOOKWORM)?;
+    tree.provision(&station)?;
+    let package = native_package(&tree.at("/opt"), "1")?;
+    let before = tree.listing("/etc")?;
+    let conf = fs::read(tree.at(CONF))?;
+    let package = package.strip_prefix(tree.path())?.display().to_string();
+    for (verb, what) in [("--install", package.as_str()), ("--remove", "azaion-agent"), ("--purge", "azaion-agent")] {
+        let said = output(Command::new("chroot").arg(tree.path()).args(["dpkg", verb, what]))?;
+        assert!(!said.contains("systemctl") && !said.contains("Failed"), "{said}");
+        let changed: Vec<String> = tree.listing("/etc")?.into_iter().filter(|line| !before.contains(line)).collect();
+        assert_eq!(changed, [""; 0], "{verb} changed /etc");
+    }
+    assert!(fs::read(tree.at(CONF))? == conf, "device.conf was touched");
+    assert!(!tree.at("/usr/bin/azaion-agent").exists());
+    Ok(())
+}

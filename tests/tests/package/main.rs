@@ -1,0 +1,18 @@
+//! The Debian package and its units, on real releases of Debian.
+//!
+//! What needs root (systemd's own manager in a container) passes without having tried anything for others.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that can't go on has failed"
+)]
+
+mod boot;
+mod container;
+mod content;
+mod lifecycle;
+mod tree;
+mod units;

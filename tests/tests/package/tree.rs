@@ -1,0 +1,148 @@
+//! Minimal root file systems of Debian, and our package for them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, ensure};
+use azaion_tests::programs::{native, target_dir, workspace};
+use azaion_tests::station::{SERIAL, Station};
+use tempfile::TempDir;
+
+/// The releases of Debian whose systemd spans what the fleet has: 247, 252, 257.
+pub(crate) const RELEASES: [&str; 3] = ["bullseye", "bookworm", "trixie"];
+/// The one for what need not be tried on each.
+pub(crate) const BOOKWORM: &str = "bookworm";
+
+/// The time in the tests' packages: that of the last commit, the default, may change while a test runs.
+pub(crate) const EPOCH: &str = "1750000000";
+/// Where the agent and the libraries that it was built with lie in a tree.
+const AGENT: &str = "/opt/agent";
+
+/// Runs a command to its successful end; its standard output.
+pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = finish(command)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} ended with {}:\n{text}{errors}", output.status);
+    Ok(text)
+}
+
+/// Runs a command to its end.
+pub(crate) fn finish(command: &mut Command) -> anyhow::Result<Output> {
+    let program = command.get_program().to_owned();
+    command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("starting {}; is its package installed?", program.display()))
+}
+
+/// The mirror that this machine's apt uses for Debian; none on another distribution, where mmdebstrap has its default.
+fn mirror() -> anyhow::Result<Option<String>> {
+    let fields = ["Origin: Debian", "Label: Debian", "Created-By: Packages"];
+    let all = output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).args(fields))?;
+    Ok(all.lines().next().map(str::to_owned))
+}
+
+/// The tree of a release as a tar file, made once and kept below the target folder.
+fn cached(release: &str) -> anyhow::Result<PathBuf> {
+    let cache = target_dir().join("debian");
+    fs::create_dir_all(&cache)?;
+    let tar = cache.join(format!("{release}.tar"));
+    let lock = File::create(cache.join(format!("{release}.lock")))?;
+    lock.lock().context("waiting for whoever makes the tree")?;
+    if !tar.exists() {
+        let unfinished = cache.join(format!("{release}.unfinished.tar"));
+        let mut command = Command::new("mmdebstrap");
+        command.args(["--quiet", "--mode=root", "--variant=apt", "--include=systemd,systemd-sysv"]);
+        // As all installed systems are: /lib is a link, which a package must not replace.
+        command.arg("--setup-hook=/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh");
+        output(command.arg(release).arg(&unfinished).args(mirror()?))?;
+        fs::rename(unfinished, &tar)?;
+    }
+    Ok(tar)
+}
+
+/// A root file system, gone with the value.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    folder: TempDir,
+}
+
+impl Tree {
+    /// A fresh one, which can run the agent as this machine built it, whatever its own C library is.
+    pub(crate) fn new(release: &str) -> anyhow::Result<Self> {
+        let tar = cached(release)?;
+        let tree = Self { folder: tempfile::tempdir()? };
+        output(Command::new("tar").arg("-C").arg(tree.path()).arg("-xpf").arg(tar).arg("--numeric-owner"))?;
+        let agent = native()?.join("azaion-agent");
+        fs::create_dir(tree.at(AGENT))?;
+        fs::copy(&agent, tree.at(AGENT).join("azaion-agent"))?;
+        for library in output(Command::new("ldd").arg(&agent))?.split_whitespace().filter(|word| word.starts_with('/'))
+        {
+            let name = Path::new(library).file_name().context("a library's name")?;
+            fs::copy(library, tree.at(AGENT).join(name))?;
+        }
+        // No traffic to the outside, and no updates while a test runs.
+        for unit in ["systemd-timesyncd.service", "apt-daily.timer", "apt-daily-upgrade.timer"] {
+            let _ = std::os::unix::fs::symlink("/dev/null", tree.at("/etc/systemd/system").join(unit));
+        }
+        Ok(tree)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A path of the tree.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.path().join(path.trim_start_matches('/'))
+    }
+
+    /// Unpacks the package, and does nothing else.
+    pub(crate) fn unpack(&self, package: &Path) -> anyhow::Result<()> {
+        output(Command::new("dpkg-deb").arg("-x").arg(package).arg(self.path())).map(drop)
+    }
+
+    /// Lets the host tool write `device.conf`, and puts the policy that names the API's CA.
+    pub(crate) fn provision(&self, station: &Station) -> anyhow::Result<()> {
+        let rootfs = self.path().display().to_string();
+        station.provision(&["device", SERIAL, "--rootfs", &rootfs, "--json"])?.ended_with(0)?;
+        fs::copy(station.api.ca_file(), self.at("/etc/azaion/ca.pem"))?;
+        self.write("/etc/azaion/agent.toml", "ca_file = \"/etc/azaion/ca.pem\"\ndeadline_s = 10\n")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the tests' own files")]
+    pub(crate) fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
+        fs::write(self.at(path), text).with_context(|| path.to_owned())
+    }
+
+    /// Files and folders below a folder, each with all that can change about it.
+    pub(crate) fn listing(&self, folder: &str) -> anyhow::Result<Vec<String>> {
+        let mut find = Command::new("find");
+        find.arg(self.at(folder)).args(["-printf", "%P %m %U:%G %s %l\n"]);
+        let mut lines: Vec<String> = output(&mut find)?.lines().map(str::to_owned).collect();
+        lines.sort();
+        Ok(lines)
+    }
+}
+
+/// The package with the agent as this machine built it, in this version.
+pub(crate) fn native_package(folder: &Path, version: &str) -> anyhow::Result<PathBuf> {
+    let start = folder.join("start-agent");
+    let interpreter = output(Command::new("ldd").arg(native()?.join("azaion-agent")))?;
+    let interpreter = interpreter.split_whitespace().find(|word| word.contains("/ld-linux")).context("ld-linux")?;
+    let interpreter = Path::new(interpreter).file_name().context("its name")?.display();
+    let script = format!("#!/bin/sh\nexec {AGENT}/{interpreter} --library-path {AGENT} {AGENT}/azaion-agent \"$@\"\n");
+    #[expect(clippy::disallowed_methods, reason = "the tests' own file")]
+    fs::write(&start, script)?;
+    let arch = output(Command::new("dpkg").arg("--print-architecture"))?;
+    build(&start, arch.trim(), folder, &[version])
+}
+
+/// Packs a binary as `.ci/package` does.
+pub(crate) fn build(binary: &Path, arch: &str, folder: &Path, version: &[&str]) -> anyhow::Result<PathBuf> {
+    let mut command = Command::new(workspace().join("agent/debian/build"));
+    command.env("SOURCE_DATE_EPOCH", EPOCH);
+    Ok(output(command.arg(binary).arg(arch).arg(folder).args(version))?.trim().into())
+}
