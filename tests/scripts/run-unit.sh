@@ -6,6 +6,9 @@
 # A mount namespace with an empty /run keeps both from the machine's own; needs root. The unit must end the manager
 # itself (SuccessAction=exit-force, FailureAction=exit-force).
 set -eu
+# One at a time: managers in the same control group end each other's units of the same name.
+exec 9<"$0"
+flock 9
 export UNITS="$1" UNIT="$2" JOURNAL="$3"
 exec unshare --mount --propagation private sh -eu -c '
     mount -t tmpfs none /run
