@@ -1,6 +1,7 @@
 //! Whole-system tests: the development admin API, and what the scenarios, the demo and the benchmarks share.
 
 pub mod dev_api;
+pub mod machine;
 pub mod programs;
 pub mod record;
 pub mod station;

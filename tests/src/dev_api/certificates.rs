@@ -13,8 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// What the certificate is valid for: this machine, and this machine as an emulated one sees it.
-const NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "10.0.2.2"];
+/// What the certificate is valid for: this machine, and this machine as an emulated one sees it, by address and name.
+const NAMES: [&str; 5] = ["localhost", "127.0.0.1", "::1", "10.0.2.2", "admin.azaion.test"];
 
 const DAY: Duration = Duration::from_hours(24);
 
