@@ -1,0 +1,64 @@
+//! An emulated aarch64 machine that boots a real Debian from its own disk, with systemd, our package and what the host
+//! tool wrote.
+//!
+//! [`Unit`] is the root file system on the line, [`Unit::flash`] makes the [`Disk`] of it, [`Disk::boot`] switches the
+//! [`Machine`] on. The machine reaches the development API as 10.0.2.2 and nothing else.
+
+mod base;
+mod disk;
+mod emulator;
+mod unit;
+
+pub use base::Release;
+pub use disk::Disk;
+pub use emulator::{Boot, Machine};
+pub use unit::Unit;
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+/// The programs that are needed, and Debian's packages that have them.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("/usr/bin/mmdebstrap", "mmdebstrap"),
+    ("/usr/bin/qemu-system-aarch64", "qemu-system-arm"),
+    ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
+    ("/usr/sbin/e2fsck", "e2fsprogs"),
+    ("/usr/sbin/debugfs", "e2fsprogs"),
+    ("/usr/sbin/depmod", "kmod"),
+    ("/usr/bin/socat", "socat"),
+    ("/usr/bin/setpriv", "util-linux"),
+    ("/usr/bin/dpkg-deb", "dpkg"),
+];
+
+/// Whether machines can be made here: a root file system needs root.
+///
+/// # Errors
+/// Programs are missing; the message names their packages.
+pub fn possible() -> anyhow::Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(false);
+    }
+    let mut missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !Path::new(program).exists()).map(|(_, package)| *package).collect();
+    missing.dedup();
+    ensure!(missing.is_empty(), "packages are missing; install them:  apt-get install {}", missing.join(" "));
+    Ok(true)
+}
+
+/// Runs a helper program to its end.
+fn run(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(output.status.success(), "{command:?}: {}\n{}", output.status, said(&output.stderr));
+    Ok(said(&output.stdout))
+}
+
+/// Gives the machine a moment; it runs in real time.
+#[expect(clippy::disallowed_methods, reason = "an emulated machine runs in real time")]
+pub fn pause(moment: Duration) {
+    thread::sleep(moment);
+}

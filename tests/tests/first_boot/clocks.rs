@@ -1,0 +1,55 @@
+//! A Jetson has no battery for its clock.
+
+use std::time::{Duration, SystemTime};
+
+use azaion_tests::dev_api::{Options, Tls};
+use azaion_tests::machine::Boot;
+
+use super::{BOOT, ready, token_is_valid, unit};
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// A driver that sets the clock early on: systemd itself has put it to its own build time before.
+const CLOCK_OF_1970: &str = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target systemd-journald.service\n\
+                             [Service]\nType=oneshot\nExecStart=/bin/date -s @86400\n";
+
+// Promise: a unit that starts in 1970 and finds no time server becomes ready with a server whose certificate is valid
+// since yesterday; its own clock is left alone.
+#[test]
+fn a_clock_that_starts_in_1970() -> anyhow::Result<()> {
+    let now = SystemTime::now();
+    let tls = Tls::Window { not_before: now - DAY, not_after: now + 60 * DAY };
+    let Some(unit) = unit(Options { tls, ..Options::default() })? else { return Ok(()) };
+    unit.put_service("clock-of-1970.service", "sysinit.target", CLOCK_OF_1970)?;
+    let mut machine = unit.flash()?.boot(&Boot { clock: Some("1970-01-02"), ..Boot::default() })?;
+    ready(&mut machine)?;
+    assert_eq!(machine.run("date -u +%Y")?, "1970");
+    token_is_valid(&mut machine, &unit.station.api)
+}
+
+// Promise: when a late driver sets the clock back to 1970, the unit stays ready, `token` still gives a valid token, and
+// renewal goes on.
+#[test]
+fn a_clock_that_jumps_back_to_1970() -> anyhow::Result<()> {
+    // Renewed when less than 40 s are left, so by the run that comes a minute after the first.
+    let options = Options { token_lifetime: Some(Duration::from_mins(2)), ..Options::default() };
+    let Some(unit) = unit(options)? else { return Ok(()) };
+    let api = &unit.station.api;
+    let mut machine = unit.flash()?.boot(&Boot::default())?;
+    ready(&mut machine)?;
+    machine.run("date -s @86400")?;
+    token_is_valid(&mut machine, api)?;
+    assert_eq!((api.calls("POST", "/login"), api.calls("POST", "/token/refresh")), (1, 0));
+
+    let told = "journalctl -b --no-pager -o cat _SYSTEMD_UNIT=azaion-agent.service | grep -c 'is ready'";
+    let before: u32 = machine.run(told)?.parse()?;
+    while api.calls("POST", "/token/refresh") == 0 {
+        assert!(machine.age() < 2 * BOOT, "{}", machine.run("journalctl -b --no-pager -u 'azaion*'")?);
+        machine.run("sleep 2")?;
+    }
+    assert_eq!(api.calls("POST", "/login"), 1);
+    assert_eq!(machine.run("date -u +%Y")?, "1970");
+    machine.run_until("grep -c '\"ready\":true' /run/azaion/ready.json", "1", BOOT)?;
+    println!("entries that say ready: {before}, then {}", machine.run(told)?);
+    token_is_valid(&mut machine, api)
+}

@@ -1,0 +1,106 @@
+//! The first boot for real: an aarch64 machine, its systemd, our package, and what the host tool wrote.
+//!
+//! The serial console and the API's log are the witnesses. For those who are not root, the tests pass without having
+//! tried anything; where programs are missing, they say which packages to install.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that can't go on has failed"
+)]
+
+mod clocks;
+mod good;
+mod power_cuts;
+mod refused;
+mod waiting;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use azaion_tests::dev_api::{DevApi, Options};
+use azaion_tests::machine::{Machine, Release, Unit};
+use azaion_tests::record;
+use azaion_tests::station::{EMAIL, SERIAL};
+use serde_json::Value;
+
+/// Longer than a boot takes while the machine at hand is busy with other tests.
+const BOOT: Duration = Duration::from_secs(150);
+
+/// A provisioned unit with Debian 12; none, and a word about it, where machines can't be made.
+fn unit(options: Options) -> anyhow::Result<Option<Unit>> {
+    unit_of(Release::Bookworm, options)
+}
+
+fn unit_of(release: Release, options: Options) -> anyhow::Result<Option<Unit>> {
+    if !azaion_tests::machine::possible()? {
+        println!("not root: nothing tried");
+        return Ok(None);
+    }
+    let unit = Unit::new(release, options)?;
+    // From here on, the log is the device's alone.
+    unit.station.api.forget_requests();
+    Ok(Some(unit))
+}
+
+/// Waits for the line on the console that says that the unit is ready, and looks whether the rest says so, too.
+fn ready(machine: &mut Machine) -> anyhow::Result<()> {
+    machine.wait_for_line(&[SERIAL, "is ready"], BOOT)?;
+    let report: Value = serde_json::from_str(&machine.run("cat /run/azaion/ready.json")?)?;
+    assert_eq!(report["ready"], true, "{report}");
+    assert_eq!(report["signature"], "verified", "{report}");
+    let files = "stat -c '%a %U:%G %n' /run/azaion/* | grep -v lock";
+    assert_eq!(
+        machine.run(files)?.lines().collect::<Vec<_>>(),
+        [
+            "644 root:root /run/azaion/ready.json",
+            "600 root:root /run/azaion/refresh.json",
+            "640 root:azaion /run/azaion/token.json"
+        ]
+    );
+    assert_eq!(machine.run("ls -A /var/lib/azaion")?, "first-boot.json");
+    assert_eq!(failed_units(machine)?, "", "{}", machine.run("journalctl -b --no-pager -p warning")?);
+    Ok(())
+}
+
+/// Whether the token that `azaion-agent token` prints in the machine opens a door of the API.
+fn token_is_valid(machine: &mut Machine, api: &DevApi) -> anyhow::Result<()> {
+    let token = machine.run("azaion-agent token")?;
+    record::secret(&token)?;
+    record::words(&machine.run("journalctl -b --no-pager")?)?;
+    let config = format!("header = \"Authorization: Bearer {token}\"\n");
+    let mut curl = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail", "--cacert"])
+        .arg(api.ca_file())
+        .args(["--config", "-", &format!("{}/users/current", api.url())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    curl.stdin.take().expect("curl's input").write_all(config.as_bytes())?;
+    let output = curl.wait_with_output()?;
+    assert!(output.status.success(), "the API refuses the token");
+    assert!(String::from_utf8_lossy(&output.stdout).contains(EMAIL));
+    Ok(())
+}
+
+fn failed_units(machine: &mut Machine) -> anyhow::Result<String> {
+    machine.run("systemctl list-units --state=failed --plain --no-legend | cut -d ' ' -f 1")
+}
+
+/// A property of a unit of systemd.
+fn property(machine: &mut Machine, unit: &str, name: &str) -> anyhow::Result<String> {
+    machine.run(&format!("systemctl show {unit} -p {name} --value"))
+}
+
+/// When a target was reached, in seconds since the kernel's start.
+fn reached(machine: &mut Machine, target: &str) -> anyhow::Result<f64> {
+    machine.run_until(&format!("systemctl is-active -q {target} && echo reached"), "reached", BOOT)?;
+    seconds(machine, target, "ActiveEnterTimestampMonotonic")
+}
+
+fn seconds(machine: &mut Machine, unit: &str, name: &str) -> anyhow::Result<f64> {
+    Ok(property(machine, unit, name)?.parse::<f64>()? / 1e6)
+}

@@ -1,0 +1,61 @@
+//! The plug is pulled.
+
+use std::time::Duration;
+
+use azaion_tests::dev_api::Options;
+use azaion_tests::machine::{Boot, Disk, Machine, Unit, pause};
+use rand::RngExt;
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
+use serde_json::Value;
+
+use super::{BOOT, ready, unit};
+
+/// How often, unless `AZAION_POWER_CUTS` says otherwise.
+const TIMES: u32 = 2;
+
+/// Cuts the power of a first boot: by turns at any moment of the boot, and around the moment when the agent works.
+fn cut(unit: &Unit, machine: Machine, turn: u32) {
+    let mut random = UnwrapErr(SysRng);
+    let moment = if turn.is_multiple_of(2) {
+        let before = unit.station.api.calls("POST", "/login");
+        while unit.station.api.calls("POST", "/login") == before {
+            assert!(machine.age() < BOOT, "no login: {}", machine.console());
+            pause(Duration::from_millis(10));
+        }
+        random.random_range(0..1_500)
+    } else {
+        random.random_range(3_000..20_000)
+    };
+    pause(Duration::from_millis(moment));
+    println!("power cut {:.1} s after switching on", machine.age().as_secs_f64());
+    machine.cut_power();
+}
+
+/// What a reader of the disk finds after a good end: one file, whole.
+fn whole(disk: &Disk) -> anyhow::Result<()> {
+    disk.check()?;
+    assert_eq!(disk.list("/var/lib/azaion")?, ["first-boot.json"]);
+    let first: Value = serde_json::from_str(&disk.read("/var/lib/azaion/first-boot.json")?)?;
+    assert!(first["first_ready_at"].is_string(), "{first}");
+    assert_eq!(disk.list("/etc/azaion")?.len(), 3, "device.conf, agent.toml, ca.pem");
+    Ok(())
+}
+
+// Promise: whenever the power is cut during the first boot, the next boot from the same disk becomes ready; no file is
+// half there, and none is there twice.
+#[test]
+fn at_any_moment_of_the_first_boot() -> anyhow::Result<()> {
+    let times = std::env::var("AZAION_POWER_CUTS").map_or(Ok(TIMES), |times| times.parse())?;
+    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    for turn in 1..=times {
+        let disk = unit.flash()?;
+        cut(&unit, disk.boot(&Boot::default())?, turn);
+        let mut machine = disk.boot(&Boot::default())?;
+        ready(&mut machine)?;
+        machine.power_off()?;
+        whole(&disk)?;
+    }
+    assert_eq!(unit.station.api.users().len(), 1);
+    Ok(())
+}

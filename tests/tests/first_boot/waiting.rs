@@ -1,0 +1,93 @@
+//! What the agent needs comes late.
+
+use std::fs;
+use std::time::Duration;
+
+use azaion_tests::dev_api::Options;
+use azaion_tests::machine::{Boot, Machine};
+
+use super::{reached, ready, unit};
+
+/// Lets the machine be until it has been on for so long.
+fn wait_until(machine: &mut Machine, age: Duration) -> anyhow::Result<()> {
+    let left = age.saturating_sub(machine.age()).as_secs();
+    machine.run(&format!("sleep {left}"))?;
+    Ok(())
+}
+
+// Promise: while the API is down, multi-user.target is reached at most a second later than without the agent.
+#[test]
+fn an_api_that_is_down_does_not_delay_the_boot() -> anyhow::Result<()> {
+    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    let boot = || -> anyhow::Result<f64> {
+        let disk = unit.flash()?;
+        disk.close_api(true)?;
+        reached(&mut disk.boot(&Boot { steady: true, ..Boot::default() })?, "multi-user.target")
+    };
+    let with = boot()?;
+    let mut links = 0;
+    for target in ["timers.target", "sysinit.target", "basic.target"] {
+        let Ok(wants) = fs::read_dir(unit.station.inside(&format!("usr/lib/systemd/system/{target}.wants"))) else {
+            continue;
+        };
+        for link in wants.map(|entry| entry.map(|entry| entry.path())) {
+            let link = link?;
+            if link.to_string_lossy().contains("/azaion-") {
+                fs::remove_file(link)?;
+                links += 1;
+            }
+        }
+    }
+    assert!(links > 0, "nothing starts the agent");
+    let without = boot()?;
+    println!("multi-user.target with the agent {with:.2} s after the kernel's start, without it {without:.2} s");
+    assert!(with < without + 1.0, "{with:.2} s, and {without:.2} s without the agent");
+    Ok(())
+}
+
+// Promise: when the API comes after 40 s, the unit becomes ready by itself; no job of the boot waits for it.
+#[test]
+fn an_api_that_comes_late() -> anyhow::Result<()> {
+    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    let disk = unit.flash()?;
+    disk.close_api(true)?;
+    let mut machine = disk.boot(&Boot::default())?;
+    let at = reached(&mut machine, "multi-user.target")?;
+    println!("the API is down: multi-user.target {at:.1} s after the kernel's start");
+    for target in ["multi-user.target", "timers.target", "basic.target"] {
+        let before = machine.run(&format!("systemctl list-dependencies --plain --after {target}"))?;
+        assert!(!before.contains("azaion-agent.service"), "{before}");
+    }
+    wait_until(&mut machine, Duration::from_secs(40))?;
+    assert!(!machine.console().contains("is ready"));
+    disk.close_api(false)?;
+    ready(&mut machine)?;
+    println!("the API was up after 40 s: ready after {:.0} s", machine.age().as_secs_f64());
+    Ok(())
+}
+
+// Promise: a network that comes 20 s late is waited for.
+#[test]
+fn a_network_that_comes_late() -> anyhow::Result<()> {
+    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    let mut machine = unit.flash()?.boot(&Boot { unplugged: true, ..Boot::default() })?;
+    reached(&mut machine, "multi-user.target")?;
+    machine.run("sleep 20")?;
+    assert_eq!(unit.station.api.requests().len(), 0);
+    machine.plug(true)?;
+    ready(&mut machine)
+}
+
+// Promise: a name of the API that can't be looked up at first is waited for.
+#[test]
+fn a_name_that_comes_late() -> anyhow::Result<()> {
+    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    let conf = fs::read_to_string(unit.station.inside("etc/azaion/device.conf"))?;
+    unit.station.put("rootfs/etc/azaion/device.conf", conf.replace("10.0.2.2", "admin.azaion.test"), 0o600)?;
+    let mut machine = unit.flash()?.boot(&Boot::default())?;
+    reached(&mut machine, "multi-user.target")?;
+    machine.run("sleep 10")?;
+    assert_eq!(unit.station.api.requests().len(), 0);
+    machine.run("echo '10.0.2.2 admin.azaion.test' >> /etc/hosts")?;
+    ready(&mut machine)
+}
