@@ -316,6 +316,23 @@ fn keys_may_rotate() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Promise: a renewed CA is no obstacle once the policy names it, beside the old one or alone; before, it is waited for.
+#[test]
+fn the_ca_may_be_renewed() -> anyhow::Result<()> {
+    let station = unit(Options::default())?;
+    let old = fs::read(station.api.ca_file())?;
+    station.api.renew_certificate(true)?;
+    let new = fs::read(station.api.ca_file())?;
+    let run = station.agent(&["boot", "--deadline", "1"])?.ended_with(75)?;
+    assert!(run.stderr.contains("known CA"), "{}", run.stderr);
+    for pem in [[&old[..], &new].concat(), new] {
+        fs::remove_dir_all(station.inside("run"))?;
+        station.put("rootfs/etc/azaion/ca.pem", pem, 0o644)?;
+        station.agent(&["boot"])?.ended_with(0)?;
+    }
+    Ok(())
+}
+
 // Promise: a command line that is wrong is exit 64, and help is no error.
 #[test]
 fn command_lines() -> anyhow::Result<()> {
