@@ -140,8 +140,7 @@ impl NotReady {
 pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let conf_file = device.paths.device_conf();
     let conf_fingerprint = backoff::fingerprint(&conf_file);
-    let conf = DeviceConf::read(&conf_file);
-    let conf = match conf {
+    let conf = match DeviceConf::read(&conf_file) {
         Err(error) if error.is_permission_denied() && !geteuid().is_root() => return Err(NotReady::NotRoot(error)),
         other => other,
     };

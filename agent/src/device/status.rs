@@ -129,6 +129,7 @@ fn tls(device: &Device, conf: &DeviceConf, settings: &Settings) -> Check {
         Err(error) => return Check::failed("tls", chain(&error)),
     };
     match keys::fetch(&http, PATIENCE) {
+        Ok(_) if !conf.api_url.is_tls() => Check::warning("tls", "plain http: nothing proves who the server is"),
         Ok(Keys::Set(keys)) => {
             Check::ok("tls", format!("the server is who it says, and publishes {} key(s)", keys.len()))
         }

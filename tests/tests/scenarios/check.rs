@@ -79,6 +79,16 @@ fn the_units_status() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Promise: over plain http, on the machine itself, status does not say that the server has proved who it is.
+#[test]
+fn the_units_status_without_tls() -> anyhow::Result<()> {
+    let station = Station::new(Options { tls: Tls::Plain, ..Options::default() })?;
+    station.device(&[])?.ended_with(0)?;
+    let run = station.agent(&["status", "--json", "--login"])?.ended_with(0)?;
+    assert!(checks(&run)?.contains("connection ok, tls warning, token ok"), "{}", run.stdout);
+    Ok(())
+}
+
 // Promise: where the way is broken, the check before it is still well, and the one at the fault says so.
 #[test]
 fn the_units_status_finds_the_fault() -> anyhow::Result<()> {
