@@ -78,7 +78,8 @@ fn main() -> ExitCode {
     let device = Device::here(&cli.root);
     match cli.command {
         Command::Boot { deadline, now } => {
-            boot(&device, How { deadline: deadline.map(Duration::from_secs), now, ..How::default() })
+            let by_timer = announce::is_unit();
+            boot(&device, How { deadline: deadline.map(Duration::from_secs), now, by_timer, ..How::default() })
         }
         Command::Token { json } => token::print(&device, json),
         Command::Status { login, json } => status::print(&device, login, json),

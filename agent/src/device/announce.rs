@@ -39,13 +39,18 @@ fn state(exit: Exit) -> State {
 
 /// Sends the log to the journal where standard error is connected to it, else to standard error.
 pub fn start_log(verbose: u8) {
-    let journal = connected_to_journal().then(JournalLog::new).and_then(Result::ok);
+    let journal = is_unit().then(JournalLog::new).and_then(Result::ok);
     // A second logger can't be there yet: this is called first, and once.
     let _ = match journal {
         Some(journal) => journal.with_syslog_identifier("azaion-agent".to_owned()).install(),
         None => log::set_logger(&StandardError),
     };
     log::set_max_level(stderr_log::level(LevelFilter::Info, verbose));
+}
+
+/// Whether systemd runs this as a unit, so that the journal hears of it and standard output is the console.
+pub fn is_unit() -> bool {
+    connected_to_journal()
 }
 
 /// Says how a run ended, where people and systemd look.
@@ -69,13 +74,12 @@ fn say_ready(ready: &Ready) {
         log::warn!("the token could not be renewed, and is still valid: {trouble}");
     }
     status(&text);
-    let is_unit = connected_to_journal();
     // Nor is it for the journal that a token that was fresh a minute ago still is.
-    if is_unit && (ready.is_news || ready.is_renewed) {
+    if is_unit() && (ready.is_news || ready.is_renewed) {
         journal(Level::Info, Exit::Done, Some(readiness), &text);
     }
     // For a unit standard output is the console: a renewal every few minutes is nothing to be shown there.
-    if ready.is_news || !is_unit {
+    if ready.is_news || !is_unit() {
         let _ = writeln!(io::stdout().lock(), "azaion: {text}");
     }
 }

@@ -16,6 +16,10 @@ const NAME: &str = "backoff.json";
 /// How long refused credentials are left alone: ten failures in a row lock the account.
 pub const AFTER_REFUSAL: Duration = Duration::from_hours(1);
 
+/// How long the timer's runs leave a server alone whose answer could not be accepted: a person has to mend it, and
+/// fifty units that log in each minute would use up their address's logins (ten a minute).
+pub const AFTER_UNACCEPTABLE: Duration = Duration::from_mins(5);
+
 /// Until when (on the boot clock of one boot) no login may be tried, and why.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Backoff {
@@ -61,7 +65,7 @@ impl Backoff {
 
     /// How the run that was told so ended.
     pub fn exit(&self) -> Exit {
-        if self.code == Exit::Refused.code() { Exit::Refused } else { Exit::Later }
+        [Exit::Refused, Exit::Protocol].into_iter().find(|exit| exit.code() == self.code).unwrap_or(Exit::Later)
     }
 
     /// Writes the file.

@@ -17,7 +17,7 @@ use crate::retry::{POLICY, Retry};
 use crate::session::{self, Tokens};
 use crate::token::{self, Accepted};
 
-use super::backoff::{self, AFTER_REFUSAL, Backoff};
+use super::backoff::{self, AFTER_REFUSAL, AFTER_UNACCEPTABLE, Backoff};
 use super::cache::{self, BootMoment, TokenCache};
 use super::files::{FileError, Folder, token_group};
 use super::paths::Paths;
@@ -73,6 +73,8 @@ pub struct How {
     pub now: bool,
     /// Whether to get a new token even while there is a fresh one.
     pub anew: bool,
+    /// Whether the timer asks, which comes again in a minute; a person who has just mended the server need not wait.
+    pub by_timer: bool,
 }
 
 /// The unit is ready.
@@ -239,7 +241,8 @@ impl Attempt<'_> {
     fn new_token(&self) -> Result<(TokenCache, Timestamp), NotReady> {
         let moment = self.device.moment();
         let waiting = Backoff::in_force(&self.device.paths.run_dir(), &moment, &self.conf_fingerprint);
-        if let Some(waiting) = waiting.filter(|_| !self.how.now) {
+        let is_for_us = |waiting: &Backoff| self.how.by_timer || waiting.exit() != Exit::Protocol;
+        if let Some(waiting) = waiting.filter(|waiting| !self.how.now && is_for_us(waiting)) {
             let left = waiting.left(&moment);
             return Err(NotReady::Waiting { exit: waiting.exit(), left, reason: waiting.reason });
         }
@@ -253,8 +256,12 @@ impl Attempt<'_> {
     }
 
     fn note_wait(&self, fault: &Fault) -> Result<(), FileError> {
-        let refused = (fault.class() == Class::Refused).then_some(AFTER_REFUSAL);
-        let Some(wait) = refused.or(fault.retry_after.filter(|_| fault.class().is_transient())) else { return Ok(()) };
+        let wait = match fault.class() {
+            Class::Refused => Some(AFTER_REFUSAL),
+            Class::Unacceptable if self.how.by_timer => Some(AFTER_UNACCEPTABLE),
+            class => fault.retry_after.filter(|_| class.is_transient()),
+        };
+        let Some(wait) = wait else { return Ok(()) };
         let (now, exit) = (self.device.moment(), fault.class().on_device());
         Backoff::new(&now, wait, exit, chain(fault), self.conf_fingerprint.clone()).write(self.folder)
     }

@@ -90,3 +90,28 @@ fn not_ready_is_told_with_the_reason() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+// Promise: after an answer that could not be accepted, the timer's runs leave the server alone for some minutes; the run
+// of a person, who may just have mended it, does not wait.
+#[test]
+fn an_unacceptable_answer_is_not_asked_for_each_minute() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = Station::new(Options { generation: Generation::G2, ..Options::default() })?;
+    station.device(&[])?.ended_with(0)?;
+    station.put_policy("audience = \"Others\"")?;
+    boot_as_unit(&station)?;
+    let logins = station.api.calls("POST", "/login");
+    let (journal, _) = boot_as_unit(&station)?;
+    entry(&journal, "unacceptable")?;
+    assert_eq!(station.api.calls("POST", "/login"), logins);
+    station.agent(&["boot"])?.ended_with(76)?;
+    assert_eq!(station.api.calls("POST", "/login"), logins + 1);
+    station.put_policy("")?;
+    station.agent(&["boot"])?.ended_with(0)?;
+    assert!(!station.inside("run/azaion/backoff.json").exists());
+    let (journal, _) = boot_as_unit(&station)?;
+    assert!(entry(&journal, "unacceptable").is_err());
+    Ok(())
+}
