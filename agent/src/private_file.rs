@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
@@ -58,18 +58,77 @@ pub fn replace(
     bytes: &[u8],
     lifetime: Lifetime,
 ) -> io::Result<()> {
-    tidy(dir, name)?;
-    let staged = staged_name(name);
-    let write_to = |file: &OwnedFd| {
-        set_attributes(file.as_fd(), attributes)?;
-        File::from(file.try_clone()?).write_all(bytes)?;
-        sync(file.as_fd(), lifetime)
-    };
-    if let Err(error) = stage(dir, &staged, name, write_to) {
-        let _ = remove(dir, &staged);
-        return Err(error);
+    let staged = Staged::create(dir, name)?;
+    let mut file = staged.file();
+    file.write_all(bytes)?;
+    staged.commit(attributes, lifetime)
+}
+
+/// A new version of a file, which nobody sees until it is complete. Dropped before that, it is gone.
+#[derive(Debug)]
+pub struct Staged<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a str,
+    file: File,
+    /// Whether it has a name already, since the file system has no `O_TMPFILE`.
+    is_named: bool,
+}
+
+impl<'a> Staged<'a> {
+    /// An empty file for the caller alone, to become `name` in the folder `dir`, whose lock the caller holds.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn create(dir: BorrowedFd<'a>, name: &'a str) -> io::Result<Self> {
+        tidy(dir, name)?;
+        let private = Mode::from_bits_truncate(0o600);
+        let common = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        let (file, is_named) = match openat(dir, ".", common | OFlag::O_TMPFILE, private) {
+            Ok(file) => (file, false),
+            // Not every file system has O_TMPFILE (FAT, NFS), and old kernels say EISDIR.
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
+                let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+                (openat(dir, staged_name(name).as_str(), common | create, private)?, true)
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        Ok(Self { dir, name, file: file.into(), is_named })
     }
-    sync(dir, lifetime)
+
+    /// To be written to.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Puts it in its place: a reader sees the old file or this one, and after a power cut there is one of the two.
+    ///
+    /// # Errors
+    /// The first step that failed; nothing new has a name in the folder then.
+    pub fn commit(mut self, attributes: Attributes, lifetime: Lifetime) -> io::Result<()> {
+        set_attributes(self.file.as_fd(), attributes)?;
+        sync(self.file.as_fd(), lifetime)?;
+        let (dir, staged) = (self.dir, staged_name(self.name));
+        if !self.is_named {
+            match link(&self.file, dir, self.name) {
+                Ok(()) => return sync(dir, lifetime),
+                // The name is taken: only a rename replaces it in one step.
+                Err(Errno::EEXIST) => link(&self.file, dir, &staged)?,
+                Err(errno) => return Err(errno.into()),
+            }
+            self.is_named = true;
+        }
+        renameat(dir, staged.as_str(), dir, self.name)?;
+        self.is_named = false;
+        sync(dir, lifetime)
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if self.is_named {
+            let _ = remove(self.dir, &staged_name(self.name));
+        }
+    }
 }
 
 fn sync(file: BorrowedFd<'_>, lifetime: Lifetime) -> io::Result<()> {
@@ -79,37 +138,8 @@ fn sync(file: BorrowedFd<'_>, lifetime: Lifetime) -> io::Result<()> {
     Ok(())
 }
 
-fn stage(
-    dir: BorrowedFd<'_>,
-    staged: &str,
-    name: &str,
-    write_to: impl Fn(&OwnedFd) -> io::Result<()>,
-) -> io::Result<()> {
-    let private = Mode::from_bits_truncate(0o600);
-    let common = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    match openat(dir, ".", common | OFlag::O_TMPFILE, private) {
-        Ok(file) => {
-            write_to(&file)?;
-            match link(&file, dir, name) {
-                Ok(()) => return Ok(()),
-                // The name is taken: only a rename replaces it in one step.
-                Err(Errno::EEXIST) => link(&file, dir, staged)?,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        // Not every file system has O_TMPFILE (FAT, NFS), and old kernels say EISDIR.
-        Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
-            let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-            write_to(&openat(dir, staged, common | create, private)?)?;
-        }
-        Err(errno) => return Err(errno.into()),
-    }
-    renameat(dir, staged, dir, name)?;
-    Ok(())
-}
-
 /// Gives an unnamed file its name (open(2), `O_TMPFILE`).
-fn link(file: &OwnedFd, dir: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
+fn link(file: &File, dir: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     linkat(AT_FDCWD, unnamed.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::target::Owner;
+
 /// Makes a Jetson's account on the admin API and puts its credentials into the root file system to be flashed.
 #[derive(Debug, Parser)]
 #[command(name = "azaion-provision", version, about, after_help = EXIT_CODES)]
@@ -110,15 +112,6 @@ pub(crate) enum OnExisting {
     Update,
     /// Change nothing and fail
     Refuse,
-}
-
-/// Who owns what is written into a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Owner {
-    /// Root, by number
-    Root,
-    /// The caller
-    Current,
 }
 
 const EXIT_CODES: &str = "\

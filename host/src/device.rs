@@ -9,12 +9,12 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::admin::Admin;
-use crate::cli::{DeviceOptions, Owner};
+use crate::cli::DeviceOptions;
 use crate::connection;
 use crate::failure::failure;
 use crate::output;
 use crate::provision::{Job, Outcome};
-use crate::target::{self, Kind};
+use crate::target::{self, Kind, Owner};
 
 /// What came of it, for machines.
 #[derive(Debug, Serialize)]
@@ -61,7 +61,8 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
     if options.verify {
         job.verify()?;
     }
-    if options.owner.owner == Owner::Current && !geteuid().is_root() {
+    let has_directory = targets.iter().any(|target| target.kind() == Kind::Directory);
+    if options.owner.owner == Owner::Current && has_directory && !geteuid().is_root() {
         log::warn!(
             "device.conf belongs to the caller; the image builder must make it 0:0, or the device's user may read it"
         );

@@ -26,9 +26,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::admin::{self, Admin, AdminFault, Creation};
-use crate::cli::{OnExisting, Owner};
+use crate::cli::OnExisting;
 use crate::failure::failure;
-use crate::target::{Found, Target};
+use crate::target::{Found, Owner, Target};
 
 /// How the user came to have the password that is in the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

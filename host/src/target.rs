@@ -1,6 +1,15 @@
 //! The root file systems that are about to be flashed, one file a kind behind one trait.
 
+mod copy;
 mod directory;
+pub mod ext4;
+mod filesystem;
+mod image;
+mod lock;
+pub mod medium;
+mod prepare;
+mod slot;
+pub mod sparse;
 
 use std::fmt;
 use std::fs::File;
@@ -13,47 +22,61 @@ use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::cli::Owner;
 use crate::failure::{failure, io_failure};
 
 /// The kind of a target, told by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A folder: `Linux_for_Tegra/rootfs`, a staging tree, a mounted card.
     Directory,
+    /// A raw ext4 image: `system.img.raw`.
+    Ext4,
+    /// An Android sparse image of one: `system.img` of flash.sh.
+    Sparse,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Directory => "directory",
+            Self::Ext4 => "ext4",
+            Self::Sparse => "sparse",
         })
     }
 }
 
+/// Who owns what is written into a directory; in images it is root, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Owner {
+    /// Root, by number
+    Root,
+    /// The caller
+    Current,
+}
+
 /// A `device.conf` found in a target, whatever is in it.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub struct Found {
     /// Its bytes, at most one more than a `device.conf` may have.
-    pub(crate) bytes: Zeroizing<Vec<u8>>,
+    pub bytes: Zeroizing<Vec<u8>>,
     /// Permission bits.
-    pub(crate) mode: u32,
+    pub mode: u32,
     /// Owner by number.
-    pub(crate) uid: u32,
+    pub uid: u32,
     /// Group by number.
-    pub(crate) gid: u32,
+    pub gid: u32,
 }
 
 impl Found {
     /// What it says; its mode is not judged here, for writing it anew puts that right.
-    pub(crate) fn conf(&self, target: &Path) -> Result<DeviceConf, DeviceConfError> {
+    pub fn conf(&self, target: &Path) -> Result<DeviceConf, DeviceConfError> {
         DeviceConf::parse(&self.bytes, &target.join(PATH))
     }
 }
 
 /// A place that can take a `device.conf`. A value holds the target's lock until it is dropped.
-pub(crate) trait Target: fmt::Debug {
+pub trait Target: fmt::Debug {
     /// As it was named.
     fn path(&self) -> &Path;
 
@@ -83,19 +106,29 @@ pub(crate) trait Target: fmt::Debug {
 }
 
 /// Opens a target and waits for its lock.
-pub(crate) fn open(path: &Path) -> anyhow::Result<Box<dyn Target>> {
-    let metadata = path.metadata().map_err(|error| {
-        let message = format!("the target {} can't be opened: {error}", path.display());
-        failure(Exit::Target, message)
-    })?;
+///
+/// # Errors
+/// It is missing, of a kind that can't take a `device.conf`, or locked for too long.
+pub fn open(path: &Path) -> anyhow::Result<Box<dyn Target>> {
+    let refuse = |why: &dyn fmt::Display| Err(failure(Exit::Target, format!("the target {} {why}", path.display())));
+    let metadata = match path.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) => return refuse(&format_args!("can't be opened: {error}")),
+    };
     if metadata.is_dir() {
         return Ok(Box::new(directory::Directory::open(path)?));
     }
-    Err(failure(Exit::Target, format!("the target {} {}", path.display(), refusal(path, metadata.is_file())?)))
+    if !metadata.is_file() {
+        return refuse(&"is neither a directory nor a file; mount it and name the mount point");
+    }
+    match kind_of(path)? {
+        Ok(kind) => Ok(Box::new(filesystem::FileSystemImage::open(path, kind)?)),
+        Err(why) => refuse(&why),
+    }
 }
 
 /// Opens all targets, in an order that two runs share, so that they can't wait for each other; returned as given.
-pub(crate) fn open_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Box<dyn Target>>> {
+pub fn open_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Box<dyn Target>>> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mut order: Vec<(PathBuf, usize)> = paths.iter().map(|path| real(path)).zip(0..).collect();
     order.sort();
@@ -113,37 +146,40 @@ pub(crate) fn open_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Box<dyn Target>>
     Ok(opened.into_iter().map(|(_, target)| target).collect())
 }
 
-/// Starts of files that are known and refused, with what to do instead.
-const REFUSED: [(usize, &[u8], &str); 8] = [
-    (0, b"LUKS\xba\xbe", "is an encrypted (LUKS) image; provision the rootfs directory before the image is generated"),
+/// What a file is, by the bytes at an offset of it; or why it can't be a target, and what to do instead.
+type Magic = (usize, &'static [u8], Result<Kind, &'static str>);
+
+const MAGICS: [Magic; 9] = [
+    (0, b"\x3a\xff\x26\xed", Ok(Kind::Sparse)),
+    (0x438, b"\x53\xef", Ok(Kind::Ext4)),
+    (
+        0,
+        b"LUKS\xba\xbe",
+        Err("is an encrypted (LUKS) image; provision the rootfs directory before the image is generated"),
+    ),
     (
         0,
         b"\x1f\x8b",
-        "is a gzip'd archive (a packed mfi?); provision the images/ that it is made of, one unit at a time",
+        Err("is a gzip'd archive (a packed mfi?); provision the images/ that it is made of, one unit at a time"),
     ),
-    (0, b"\x28\xb5\x2f\xfd", "is a zstd archive; unpack it and provision the directory"),
-    (0, b"BZh", "is a bzip2'd archive; unpack it and provision the directory"),
-    (0, b"\xfd7zXZ\0", "is an xz'd archive; unpack it and provision the directory"),
-    (0, b"\x3a\xff\x26\xed", "is an Android sparse image; provision the rootfs directory, then generate the image"),
+    (0, b"\x28\xb5\x2f\xfd", Err("is a zstd archive; unpack it and provision the directory")),
+    (0, b"BZh", Err("is a bzip2'd archive; unpack it and provision the directory")),
+    (0, b"\xfd7zXZ\0", Err("is an xz'd archive; unpack it and provision the directory")),
+    (257, b"ustar", Err("is a tar archive; provision the rootfs directory and generate the images again")),
     (
-        0x438,
-        b"\x53\xef",
-        "is an ext4 image; provision the rootfs directory and generate the image, or mount it and name the mount point",
+        510,
+        b"\x55\xaa",
+        Err("is the image of a whole disk; name the root file system's own image, or the rootfs directory"),
     ),
-    (257, b"ustar", "is a tar archive; provision the rootfs directory and generate the images again"),
 ];
 
-fn refusal(path: &Path, is_file: bool) -> anyhow::Result<&'static str> {
-    if !is_file {
-        return Ok("is neither a directory nor a file; mount it and name the mount point");
-    }
+fn kind_of(path: &Path) -> anyhow::Result<Result<Kind, &'static str>> {
     let mut head = Vec::with_capacity(4096);
     let read = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut head));
     read.map_err(|error| io_failure(error, &format!("reading the target {}", path.display())))?;
-    let is =
-        |&&(offset, magic, _): &&(usize, &[u8], &str)| head.get(offset..).is_some_and(|tail| tail.starts_with(magic));
-    let known = REFUSED.iter().find(is).map(|(_, _, advice)| *advice);
-    Ok(known.unwrap_or("is no root file system; name the rootfs directory that the image is generated from"))
+    let is = |&&(offset, magic, _): &&Magic| head.get(offset..).is_some_and(|tail| tail.starts_with(magic));
+    let unknown = Err("is no root file system; name the rootfs directory that the image is generated from");
+    Ok(MAGICS.iter().find(is).map_or(unknown, |(_, _, kind)| *kind))
 }
 
 #[cfg(test)]

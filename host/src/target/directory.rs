@@ -3,30 +3,24 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
-use azaion_agent::clock::{Clock, SystemClock};
 use azaion_agent::device_conf::{MODE, read_bounded};
 use azaion_agent::exit::Exit;
 use azaion_agent::private_file::{Attributes, Lifetime, erase_all, replace, set_attributes, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AtFlags, Flock, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{AccessFlags, faccessat, fsync, geteuid};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Found, Kind, Target};
-use crate::cli::Owner;
+use super::{Found, Kind, Owner, Target, lock};
 use crate::failure::{failure, io_failure};
 
 const NAME: &str = "device.conf";
 /// The folders on the way to the file.
 const FOLDERS: [&str; 2] = ["etc", "etc/azaion"];
 const FOLDER_MODE: u32 = 0o755;
-/// How long to wait for another run on the same target: as long as that may take for its calls.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// A root file system as a folder.
 #[derive(Debug)]
@@ -39,7 +33,7 @@ impl Directory {
     /// Opens the folder and waits until no other run works on it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let root = File::open(path).map_err(|error| io_failure(error, &format!("opening {}", path.display())))?;
-        let root = lock(root, path)?;
+        let root = lock::wait(root, path)?;
         let directory = Self { path: path.to_owned(), root };
         directory.check_is_root_file_system()?;
         Ok(directory)
@@ -237,24 +231,5 @@ fn same_place(folder: &File, path: &Path) -> bool {
     match (folder.metadata(), path.metadata()) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,
-    }
-}
-
-/// Waits for other runs on this folder, but not for ever: whoever can read the folder can hold its lock.
-fn lock(mut root: File, path: &Path) -> anyhow::Result<Flock<File>> {
-    let clock = SystemClock;
-    let until = clock.boot() + LOCK_PATIENCE;
-    loop {
-        root = match Flock::lock(root, FlockArg::LockExclusiveNonblock) {
-            Ok(locked) => return Ok(locked),
-            Err((root, Errno::EWOULDBLOCK)) => root,
-            Err((_, errno)) => return Err(io_failure(errno, &format!("locking {}", path.display()))),
-        };
-        if clock.boot() >= until {
-            let message =
-                format!("another run has been working on {} for {} s", path.display(), LOCK_PATIENCE.as_secs());
-            return Err(failure(Exit::Later, message));
-        }
-        clock.sleep(LOCK_POLL);
     }
 }

@@ -1,0 +1,44 @@
+//! `azaion-provision`: makes a Jetson's account on the admin API and puts its credentials into the root file system
+//! that is about to be flashed.
+//!
+//! serial → identity → intent in the target → API → report: [`device`] is that way. A library so that the targets can be
+//! measured and fuzzed without a process each.
+
+mod admin;
+mod check;
+mod clear;
+mod cli;
+mod connection;
+mod device;
+mod failure;
+mod inspect;
+mod output;
+mod provision;
+pub mod target;
+
+use azaion_agent::exit::Exit;
+use azaion_agent::stderr_log::{StandardError, level};
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+/// Does what the command line says.
+pub fn run() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    // Nobody else has set a logger yet.
+    let _ = log::set_logger(&StandardError);
+    log::set_max_level(level(log::LevelFilter::Warn, cli.verbose));
+    let done = match &cli.command {
+        Command::Device(options) => device::run(options, cli.json),
+        Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
+        Command::Clear { targets } => Ok(clear::run(targets, cli.json)),
+        Command::Check(options) => check::run(options, cli.json),
+    };
+    done.unwrap_or_else(|error| failure::report(&error))
+}
