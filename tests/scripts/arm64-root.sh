@@ -12,17 +12,19 @@ mkdir -p "$work"
 
 # Where apt of this machine gets Debian from; mmdebstrap knows a mirror of its own where it does not.
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)
+# Python is for the stand-in for the loader.
 # shellcheck disable=SC2086 # no mirror is no argument
 mmdebstrap --quiet --variant=extract --architectures=arm64 --aptopt='APT::Install-Recommends "false"' \
     --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     --include=base-files,base-passwd,dash,coreutils,grep,systemd,udev,kmod,iproute2,linux-image-cloud-arm64 \
+    --include=python3-minimal,libpython3-stdlib \
     "$release" "$root" $mirror
 
 # ext4 and NVMe are built into this kernel, so it needs no initrd; of the modules, those of the emulated devices.
 mv "$root"/boot/vmlinuz-* "$work/vmlinuz"
 version=$(basename "$root"/usr/lib/modules/*)
 modules=$root/usr/lib/modules/$version
-find "$modules/kernel" -name '*.ko' ! -name 'virtio*.ko' ! -name '*failover.ko' ! -name 'autofs4.ko' -delete
+find "$modules/kernel" -type f ! -name 'virtio*' ! -name '*failover.ko*' ! -name 'autofs4.ko*' -delete
 find "$modules/kernel" -type d -empty -delete
 depmod -b "$root/usr" "$version" 2>/dev/null || depmod -b "$root" "$version"
 

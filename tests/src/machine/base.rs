@@ -19,6 +19,8 @@ pub enum Release {
     Bullseye,
     /// 12, with systemd 252.
     Bookworm,
+    /// 13, with systemd 257.
+    Trixie,
 }
 
 impl Release {
@@ -26,6 +28,7 @@ impl Release {
         match self {
             Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
         }
     }
 }

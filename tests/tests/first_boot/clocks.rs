@@ -5,13 +5,17 @@ use std::time::{Duration, SystemTime};
 use azaion_tests::dev_api::{Options, Tls};
 use azaion_tests::machine::Boot;
 
-use super::{BOOT, ready, token_is_valid, unit};
+use super::{BOOT, ready, seconds, token_is_valid, unit, worked};
 
 const DAY: Duration = Duration::from_hours(24);
 
 /// A driver that sets the clock early on: systemd itself has put it to its own build time before.
 const CLOCK_OF_1970: &str = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target systemd-journald.service\n\
                              [Service]\nType=oneshot\nExecStart=/bin/date -s @86400\n";
+
+/// A driver that sets the clock thirteen seconds after the kernel's start, whatever the boot is at by then.
+const LATE_TIMER: &str = "[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec=13s\nAccuracySec=1ms\n";
+const LATE_CLOCK: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/date -s @86400\n";
 
 // Promise: a unit that starts in 1970 and finds no time server becomes ready with a server whose certificate is valid
 // since yesterday; its own clock is left alone.
@@ -27,17 +31,25 @@ fn a_clock_that_starts_in_1970() -> anyhow::Result<()> {
     token_is_valid(&mut machine, &unit.station.api)
 }
 
-// Promise: when a late driver sets the clock back to 1970, the unit stays ready, `token` still gives a valid token, and
-// renewal goes on.
+// Promise: when a late driver sets the clock back to 1970, before, while or after the agent works, the unit becomes and
+// stays ready, `token` gives a valid token, and renewal goes on.
 #[test]
 fn a_clock_that_jumps_back_to_1970() -> anyhow::Result<()> {
     // Renewed when less than 40 s are left, so by the run that comes a minute after the first.
     let options = Options { token_lifetime: Some(Duration::from_mins(2)), ..Options::default() };
     let Some(unit) = unit(options)? else { return Ok(()) };
     let api = &unit.station.api;
+    unit.put("etc/systemd/system/late-clock.service", LATE_CLOCK)?;
+    unit.put_service("late-clock.timer", "sysinit.target", LATE_TIMER)?;
     let mut machine = unit.flash()?.boot(&Boot::default())?;
+    machine.run_until("date -u +%Y", "1970", BOOT)?;
     ready(&mut machine)?;
-    machine.run("date -s @86400")?;
+    let jumped = seconds(&mut machine, "late-clock.service", "ExecMainStartTimestampMonotonic")?;
+    let (start, end) = worked(&mut machine)?;
+    println!(
+        "the clock jumped back {jumped:.1} s after the kernel's start; the agent worked from {start:.1} to {end:.1} s"
+    );
+    assert!(jumped >= 13.0, "{jumped}");
     token_is_valid(&mut machine, api)?;
     assert_eq!((api.calls("POST", "/login"), api.calls("POST", "/token/refresh")), (1, 0));
 

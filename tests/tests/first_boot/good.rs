@@ -1,11 +1,11 @@
 //! Nothing is in the way.
 
+use std::fs;
+
 use azaion_tests::dev_api::Options;
 use azaion_tests::machine::{Boot, Release};
 
-use super::{property, reached, ready, seconds, token_is_valid, unit, unit_of};
-
-const AGENT: &str = "azaion-agent.service";
+use super::{property, reached, ready, token_is_valid, unit, unit_of, worked};
 
 fn becomes_ready(release: Release) -> anyhow::Result<()> {
     let Some(unit) = unit_of(release, Options::default())? else { return Ok(()) };
@@ -17,10 +17,7 @@ fn becomes_ready(release: Release) -> anyhow::Result<()> {
     let asked: Vec<String> = api.requests().iter().map(|call| format!("{} {}", call.method, call.path)).collect();
     assert_eq!(asked, ["POST /login", "GET /.well-known/jwks.json"]);
 
-    let (start, end) = (
-        seconds(&mut machine, AGENT, "ExecMainStartTimestampMonotonic")?,
-        seconds(&mut machine, AGENT, "ExecMainExitTimestampMonotonic")?,
-    );
+    let (start, end) = worked(&mut machine)?;
     println!(
         "{release:?}: ready {end:.1} s after the kernel's start, {:.1} s of it the agent's; multi-user.target at {:.1} s",
         end - start,
@@ -47,6 +44,12 @@ fn debian_11() -> anyhow::Result<()> {
     becomes_ready(Release::Bullseye)
 }
 
+// Promise: the same with systemd 257.
+#[test]
+fn debian_13() -> anyhow::Result<()> {
+    becomes_ready(Release::Trixie)
+}
+
 // Promise: a default target that conflicts with multi-user.target, as NVIDIA's set-up dialogue has it, does not hold
 // the agent up.
 #[test]
@@ -58,7 +61,7 @@ fn a_default_target_other_than_multi_user() -> anyhow::Result<()> {
          Conflicts=rescue.service rescue.target multi-user.target\nAllowIsolate=yes\n",
     )?;
     let default = unit.station.inside("etc/systemd/system/default.target");
-    std::fs::remove_file(&default)?;
+    fs::remove_file(&default)?;
     std::os::unix::fs::symlink("/etc/systemd/system/nv-oem-config.target", default)?;
     let mut machine = unit.flash()?.boot(&Boot::default())?;
     ready(&mut machine)?;
@@ -68,9 +71,9 @@ fn a_default_target_other_than_multi_user() -> anyhow::Result<()> {
 }
 
 // Promise: later boots become ready, too; also with a token that ran out while the unit was off, another key and
-// another certificate of the server.
+// another certificate of the server, and another CA that the fleet's policy names by then.
 #[test]
-fn second_and_third_boot() -> anyhow::Result<()> {
+fn later_boots() -> anyhow::Result<()> {
     let Some(unit) = unit(Options::default())? else { return Ok(()) };
     let api = &unit.station.api;
     let disk = unit.flash()?;
@@ -88,6 +91,13 @@ fn second_and_third_boot() -> anyhow::Result<()> {
 
     api.rotate_keys(false);
     api.renew_certificate(false)?;
+    let mut machine = disk.boot(&Boot::default())?;
+    ready(&mut machine)?;
+    token_is_valid(&mut machine, api)?;
+    api.renew_certificate(true)?;
+    machine.run(&format!("cat >/etc/azaion/ca.pem <<'PEM'\n{}PEM", fs::read_to_string(api.ca_file())?))?;
+    machine.power_off()?;
+
     let mut machine = disk.boot(&Boot::default())?;
     ready(&mut machine)?;
     token_is_valid(&mut machine, api)?;

@@ -13,6 +13,7 @@
 
 mod clocks;
 mod good;
+mod loader;
 mod power_cuts;
 mod refused;
 mod waiting;
@@ -27,6 +28,7 @@ use azaion_tests::record;
 use azaion_tests::station::{EMAIL, SERIAL};
 use serde_json::Value;
 
+const AGENT: &str = "azaion-agent.service";
 /// Longer than a boot takes while the machine at hand is busy with other tests.
 const BOOT: Duration = Duration::from_secs(150);
 
@@ -99,6 +101,12 @@ fn property(machine: &mut Machine, unit: &str, name: &str) -> anyhow::Result<Str
 fn reached(machine: &mut Machine, target: &str) -> anyhow::Result<f64> {
     machine.run_until(&format!("systemctl is-active -q {target} && echo reached"), "reached", BOOT)?;
     seconds(machine, target, "ActiveEnterTimestampMonotonic")
+}
+
+/// When the agent's last run started and ended, in seconds since the kernel's start.
+fn worked(machine: &mut Machine) -> anyhow::Result<(f64, f64)> {
+    let start = seconds(machine, AGENT, "ExecMainStartTimestampMonotonic")?;
+    Ok((start, seconds(machine, AGENT, "ExecMainExitTimestampMonotonic")?))
 }
 
 fn seconds(machine: &mut Machine, unit: &str, name: &str) -> anyhow::Result<f64> {

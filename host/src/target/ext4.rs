@@ -1,0 +1,241 @@
+//! As much of ext4 as it takes to find the block of one file, without a mount and without root. It only reads.
+//!
+//! Source: the kernel's Documentation/filesystems/ext4. Numbers from the image are never trusted: all arithmetic is
+//! checked, all loops have an end.
+
+mod layout;
+mod superblock;
+
+use std::io;
+
+use layout::{Entries, Extent, ExtentNode, Fields};
+use superblock::Superblock;
+
+use super::medium::{BLOCK, Medium};
+
+/// A block that extents or folders are read from.
+const BLOCK_BYTES: usize = 4096;
+const ROOT_INODE: u32 = 2;
+/// The file type of an inode's mode (inode(7)).
+const TYPE: u16 = 0o170_000;
+const FOLDER: u16 = 0o040_000;
+const FILE: u16 = 0o100_000;
+const SYMLINK: u16 = 0o120_000;
+/// Blocks that a folder or a tree of extents may have: 40 MiB of names.
+const MOST_BLOCKS: usize = 10_000;
+
+/// Why a file system can't be used; the message says what to do instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// It can't be read.
+    #[error("it can't be read")]
+    Io(#[from] io::Error),
+    /// It is whole, but of a kind that can't be handled.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// It contradicts itself.
+    #[error("its file system is damaged ({0}); run `e2fsck -f` on it, or generate it again")]
+    Damaged(&'static str),
+}
+
+use Problem::{Damaged, Refused};
+
+/// An inode, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inode {
+    /// Its number.
+    pub number: u32,
+    /// Type and permissions.
+    mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes of content.
+    pub size: u64,
+    /// Names that it has.
+    pub links: u16,
+    flags: u32,
+    /// The root of its extents.
+    root: [u8; 60],
+}
+
+impl Inode {
+    /// Permission bits.
+    pub fn permissions(&self) -> u32 {
+        u32::from(self.mode & 0o7777)
+    }
+
+    fn is(&self, kind: u16) -> bool {
+        self.mode & TYPE == kind
+    }
+}
+
+/// A file whose content is at most one block.
+#[derive(Debug)]
+pub struct OneBlockFile {
+    /// Its inode.
+    pub inode: Inode,
+    /// Where its content lies; none if it is empty.
+    pub block: Option<u64>,
+}
+
+/// What is on the way to a file, and there.
+#[derive(Debug)]
+pub struct Found {
+    /// The folder it is in, if that is there.
+    pub folder: Option<Inode>,
+    /// The file.
+    pub file: Option<OneBlockFile>,
+}
+
+/// A file system.
+pub struct FileSystem<'m> {
+    medium: &'m dyn Medium,
+    superblock: Superblock,
+}
+
+impl<'m> FileSystem<'m> {
+    /// Reads the superblock, and refuses what this code or `debugfs` could get wrong.
+    ///
+    /// # Errors
+    /// It is damaged, dirty, or has features that are not known to be harmless.
+    pub fn open(medium: &'m dyn Medium) -> Result<Self, Problem> {
+        Ok(Self { medium, superblock: Superblock::read(medium)? })
+    }
+
+    /// Goes from the root folder through `folders` to the file `name`. Symlinks are not followed.
+    ///
+    /// # Errors
+    /// Something on the way is missing (but for the last folder), or no folder; the file is no ordinary one of one block.
+    pub fn find(&self, folders: [&'static str; 2], name: &str) -> Result<Found, Problem> {
+        let [first, second] = folders;
+        let root = self.inode(ROOT_INODE)?;
+        let Some(first) = self.child(&root, first)? else {
+            return Err(Refused(match self.child(&root, "boot")? {
+                Some(_) => {
+                    "holds only /boot (flash.sh makes such for nvme0n1p1); provision the rootfs directory that it is made from"
+                }
+                None => "has no /etc: it is no root file system",
+            }));
+        };
+        let Some(folder) = self.child(&as_folder(first)?, second)?.map(as_folder).transpose()? else {
+            return Ok(Found { folder: None, file: None });
+        };
+        let file = self.child(&folder, name)?.map(|file| self.one_block_file(file)).transpose()?;
+        Ok(Found { folder: Some(folder), file })
+    }
+
+    fn one_block_file(&self, inode: Inode) -> Result<OneBlockFile, Problem> {
+        if inode.is(SYMLINK) {
+            return Err(Refused("has a symlink at etc/azaion/device.conf; look at it, and take it away by hand"));
+        }
+        if !inode.is(FILE) {
+            return Err(Refused("has something at etc/azaion/device.conf that is no file; take it away by hand"));
+        }
+        if inode.links != 1 {
+            return Err(Refused("has a second name (a hard link) for etc/azaion/device.conf; take it away by hand"));
+        }
+        let extents = self.extents(&inode)?;
+        let block = match (inode.size, extents.as_slice()) {
+            (0, []) => None,
+            (1..=BLOCK, [extent]) if extent.is_first_block() => Some(self.data_block(extent.start)?),
+            _ => return Err(Refused("has an etc/azaion/device.conf of more than one block; take it away by hand")),
+        };
+        Ok(OneBlockFile { inode, block })
+    }
+
+    fn data_block(&self, block: u64) -> Result<u64, Problem> {
+        if block == 0 || block >= self.superblock.blocks {
+            return Err(Damaged("a block lies outside"));
+        }
+        Ok(block)
+    }
+
+    /// The inode of a name in a folder.
+    fn child(&self, folder: &Inode, name: &str) -> Result<Option<Inode>, Problem> {
+        if !folder.is(FOLDER) {
+            return Err(Damaged("a folder is none"));
+        }
+        let blocks = folder.size.div_ceil(BLOCK);
+        let mut buffer = [0; BLOCK_BYTES];
+        for extent in self.extents(folder)? {
+            // What is allocated beyond the folder's end is not part of it.
+            for (_, physical) in extent.blocks().take_while(|(logical, _)| *logical < blocks) {
+                self.read_block(&mut buffer, physical)?;
+                for entry in Entries::of(&buffer) {
+                    let (inode, its_name) = entry?;
+                    if its_name == name.as_bytes() {
+                        return self.inode(inode).map(Some);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn inode(&self, number: u32) -> Result<Inode, Problem> {
+        let sb = &self.superblock;
+        let index =
+            number.checked_sub(1).filter(|_| number <= sb.inodes).ok_or(Damaged("an inode has no such number"))?;
+        let (group, index) = (index / sb.inodes_per_group, index % sb.inodes_per_group);
+        let mut descriptor = [0; 64];
+        let descriptor = descriptor.get_mut(..usize::from(sb.descriptor_size)).unwrap_or_default();
+        self.medium.read_at(descriptor, sb.descriptor_place(group)?)?;
+        let fields = Fields(descriptor);
+        let high = if sb.descriptor_size >= 64 { fields.u32(0x28)? } else { 0 };
+        let table = self.data_block(u64::from(high) << 32 | u64::from(fields.u32(0x8)?))?;
+        let place = table
+            .checked_mul(BLOCK)
+            .and_then(|start| start.checked_add(u64::from(index) * u64::from(sb.inode_size)))
+            .ok_or(Damaged("an inode lies outside"))?;
+        let mut bytes = [0; 128];
+        self.medium.read_at(&mut bytes, place)?;
+        layout::inode(number, &bytes)
+    }
+
+    /// Where the content of an inode lies.
+    fn extents(&self, inode: &Inode) -> Result<Vec<Extent>, Problem> {
+        layout::refuse_flags(inode.flags)?;
+        let mut leaves = Vec::new();
+        let mut nodes = vec![ExtentNode::parse(&inode.root, None)?];
+        let mut read = 0;
+        while let Some(node) = nodes.pop() {
+            match node {
+                ExtentNode::Leaf(extents) => leaves.extend(extents),
+                ExtentNode::Inner { depth, children } => {
+                    // Backwards, so that the first comes out first.
+                    for child in children.into_iter().rev() {
+                        read += 1;
+                        if read > MOST_BLOCKS {
+                            return Err(Damaged("a file has too many extents"));
+                        }
+                        let mut buffer = [0; BLOCK_BYTES];
+                        self.read_block(&mut buffer, child)?;
+                        nodes.push(ExtentNode::parse(&buffer, Some(depth))?);
+                    }
+                }
+            }
+        }
+        let blocks = leaves.iter().try_fold(0_u64, |sum, extent: &Extent| sum.checked_add(extent.length));
+        if blocks.is_none_or(|blocks| inode.is(FOLDER) && blocks > MOST_BLOCKS as u64) {
+            return Err(Damaged("a folder is too large"));
+        }
+        Ok(leaves)
+    }
+
+    fn read_block(&self, buffer: &mut [u8; BLOCK_BYTES], block: u64) -> Result<(), Problem> {
+        let offset = self.data_block(block)?.checked_mul(BLOCK).ok_or(Damaged("a block lies outside"))?;
+        Ok(self.medium.read_at(buffer, offset)?)
+    }
+}
+
+fn as_folder(inode: Inode) -> Result<Inode, Problem> {
+    if inode.is(FOLDER) {
+        Ok(inode)
+    } else if inode.is(SYMLINK) {
+        Err(Refused("has a symlink in place of /etc or /etc/azaion; make it a folder, in the rootfs directory"))
+    } else {
+        Err(Refused("has something in place of /etc or /etc/azaion that is no folder; take it away by hand"))
+    }
+}

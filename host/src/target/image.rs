@@ -1,0 +1,174 @@
+//! An image as a file: opened, locked, and used by nobody else.
+
+use std::cell::{Ref, RefCell};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use azaion_agent::exit::Exit;
+use azaion_agent::private_file::{Attributes, Lifetime, Staged};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, OFlag};
+use nix::unistd::{AccessFlags, faccessat};
+use zeroize::Zeroizing;
+
+use super::lock;
+use crate::failure::{failure, io_failure};
+
+/// An image file and the folder that it is in.
+#[derive(Debug)]
+pub(super) struct Image {
+    /// As it was named.
+    pub(super) path: PathBuf,
+    real: PathBuf,
+    folder: File,
+    name: String,
+    file: RefCell<Flock<File>>,
+    is_writable: bool,
+}
+
+impl Image {
+    /// Opens the file, for writing if that is allowed, and waits until no other run works on it.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let fail = |error: io::Error| io_failure(error, &format!("opening {}", path.display()));
+        // A symlink is followed once, here: what replaces the image goes where it is.
+        let real = path.canonicalize().map_err(fail)?;
+        let name = real.file_name().and_then(|name| name.to_str()).context("the image's name is not UTF-8")?.to_owned();
+        let folder = File::open(real.parent().unwrap_or(Path::new("/"))).map_err(fail)?;
+        loop {
+            let (file, is_writable) = open_for_writing(&real).map_err(fail)?;
+            let file = lock::wait(file, path)?;
+            // Whoever held the lock may have put another file in its place.
+            if is_still(&file, &real) {
+                let image = Self { path: path.to_owned(), real, folder, name, file: RefCell::new(file), is_writable };
+                image.refuse_if_attached(Path::new("/sys/block"))?;
+                return Ok(image);
+            }
+        }
+    }
+
+    /// Refuses an image that a loop device shows to the kernel: what is written to the file may be lost then, or mixed.
+    fn refuse_if_attached(&self, devices: &Path) -> anyhow::Result<()> {
+        let Ok(devices) = devices.read_dir() else { return Ok(()) };
+        for device in devices.flatten() {
+            let Ok(backing) = fs::read_to_string(device.path().join("loop/backing_file")) else { continue };
+            if is_still(&self.file(), Path::new(backing.trim_end_matches('\n'))) {
+                let name = device.file_name();
+                return Err(self.refused(format_args!(
+                    "is attached to /dev/{name}, and may be mounted; unmount it and run `losetup -d /dev/{name}`",
+                    name = name.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A refusal of this target; `why` says what to do instead.
+    pub(super) fn refused(&self, why: impl std::fmt::Display) -> anyhow::Error {
+        failure(Exit::Target, format!("the target {} {why}", self.path.display()))
+    }
+
+    /// An I/O error of this target.
+    pub(super) fn failed(&self, doing: &str, error: impl Into<io::Error>) -> anyhow::Error {
+        io_failure(error, &format!("{doing} {}", self.path.display()))
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> Ref<'_, File> {
+        Ref::map(self.file.borrow(), |file| &**file)
+    }
+
+    /// The name of a file that lies beside it.
+    pub(super) fn beside(&self, suffix: &str) -> String {
+        format!("{}{suffix}", self.name)
+    }
+
+    /// The folder it is in.
+    pub(super) fn folder(&self) -> &File {
+        &self.folder
+    }
+
+    /// The path of the folder it is in.
+    pub(super) fn real_folder(&self) -> &Path {
+        self.real.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Whether it can be written to.
+    pub(super) fn may_write(&self) -> anyhow::Result<()> {
+        if self.is_writable { Ok(()) } else { Err(self.failed("opening for writing", Errno::EACCES)) }
+    }
+
+    /// Whether files can be made beside it.
+    pub(super) fn may_write_beside(&self) -> anyhow::Result<()> {
+        faccessat(&self.folder, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
+            .map_err(|errno| self.failed("may not write into the folder of", errno))
+    }
+
+    /// One write within the file, durable when this returns.
+    pub(super) fn overwrite(&self, bytes: &[u8], place: u64) -> anyhow::Result<()> {
+        let file = self.file();
+        let mut after = Zeroizing::new(vec![0; bytes.len()]);
+        file.write_all_at(bytes, place)
+            .and_then(|()| file.sync_data())
+            .and_then(|()| file.read_exact_at(&mut after, place))
+            .map_err(|error| self.failed("writing", error))?;
+        if after.as_slice() != bytes {
+            return Err(failure(Exit::Io, format!("{} does not keep what is written", self.path.display())));
+        }
+        Ok(())
+    }
+
+    /// Takes away what a run that was killed may have left.
+    pub(super) fn tidy(&self) -> anyhow::Result<()> {
+        azaion_agent::private_file::tidy(self.folder.as_fd(), &self.name)
+            .map_err(|error| self.failed("tidying up beside", error))
+    }
+
+    /// An empty file that is to take the image's place.
+    pub(super) fn stage(&self) -> anyhow::Result<Staged<'_>> {
+        Staged::create(self.folder.as_fd(), &self.name).map_err(|error| self.failed("making a copy of", error))
+    }
+
+    /// Puts a complete file in the image's place: whole, or not at all.
+    pub(super) fn replace(&self, staged: Staged<'_>) -> anyhow::Result<()> {
+        let fail = |error: io::Error| self.failed("replacing", error);
+        // Locked before it has the name, so that nobody comes between.
+        let file = lock::wait(staged.file().try_clone().map_err(fail)?, &self.path)?;
+        let old = self.file().metadata().map_err(fail)?;
+        let new = file.metadata().map_err(fail)?;
+        // Only root may give files away; for others they are the caller's own, or will be.
+        let owner = |old: u32, new: u32| (old != new && nix::unistd::geteuid().is_root()).then_some(old);
+        let attributes = Attributes {
+            mode: old.mode() & 0o7777,
+            uid: owner(old.uid(), new.uid()),
+            gid: owner(old.gid(), new.gid()),
+        };
+        staged.commit(attributes, Lifetime::Durable).map_err(fail)?;
+        self.file.replace(file);
+        Ok(())
+    }
+}
+
+fn open_for_writing(path: &Path) -> io::Result<(File, bool)> {
+    let open = |write| {
+        // O_NONBLOCK: whatever has taken the image's place since it was looked at must not hang the station.
+        OpenOptions::new().read(true).write(write).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
+    };
+    match open(true) {
+        Ok(file) => Ok((file, true)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            Ok((open(false)?, false))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_still(file: &File, path: &Path) -> bool {
+    match (file.metadata(), path.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}

@@ -1,0 +1,132 @@
+//! What is in the slot: one block of text, whichever device it is for.
+//!
+//! The first line says what to expect, so that a block of which a power cut left one half is told from a good one:
+//! nobody has used its password yet, for the API is asked after the block is written. The rest is newlines, never one
+//! 32-bit word all over: a sparse image would fold that into a chunk without a place of its own.
+
+use sha1::{Digest, Sha1};
+use zeroize::Zeroizing;
+
+/// Bytes of the slot.
+pub(super) const SIZE: usize = 4096;
+/// A slot without a device.
+const BLANK: &str = "# azaion-provision: no device yet\n";
+/// Starts the first line of a slot with a device; the hash of its text follows.
+const SEAL: &str = "# azaion-provision: sha1 of what follows ";
+
+/// What a slot holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// No device.
+    Blank,
+    /// A `device.conf`.
+    Conf(Zeroizing<Vec<u8>>),
+    /// The half of one.
+    Torn,
+    /// Bytes that were never ours.
+    Foreign,
+}
+
+/// The block for a text; none if there is no room for it.
+pub(super) fn block_of(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let text = text.trim_ascii_end();
+    let mut block = Zeroizing::new(Vec::with_capacity(SIZE));
+    block.extend_from_slice(format!("{SEAL}{}\n", hash(text)).as_bytes());
+    block.extend_from_slice(text);
+    pad(block)
+}
+
+/// The block of a slot without a device.
+pub(super) fn blank() -> Vec<u8> {
+    let mut block = BLANK.as_bytes().to_vec();
+    block.resize(SIZE, b'\n');
+    block
+}
+
+fn pad(mut block: Zeroizing<Vec<u8>>) -> Option<Zeroizing<Vec<u8>>> {
+    // One newline is the end of the last line.
+    let fits = block.len() < SIZE;
+    block.resize(SIZE, b'\n');
+    fits.then_some(block)
+}
+
+/// What the bytes of the file are.
+pub(super) fn judge(bytes: &[u8]) -> Content {
+    let text = bytes.trim_ascii_end();
+    // A shorter file, made by others, may have had room for a part of it only.
+    if BLANK.as_bytes().starts_with(text) {
+        return Content::Blank;
+    }
+    if text.starts_with(BLANK.as_bytes()) {
+        return Content::Torn;
+    }
+    if let Some(rest) = text.strip_prefix(SEAL.as_bytes()) {
+        let (sealed, conf) = rest.split_at_checked(40).unwrap_or((rest, b""));
+        let Some(conf) = conf.strip_prefix(b"\n").filter(|conf| hash(conf).as_bytes() == sealed) else {
+            return Content::Torn;
+        };
+        return conf_of(conf);
+    }
+    if text.starts_with(b"# azaion-provision:") { Content::Torn } else { conf_of(text) }
+}
+
+fn conf_of(text: &[u8]) -> Content {
+    let is_text = std::str::from_utf8(text).is_ok_and(|text| !text.chars().any(|c| c.is_control() && c != '\n'));
+    if !is_text {
+        return Content::Foreign;
+    }
+    let mut conf = Zeroizing::new(Vec::with_capacity(text.len() + 1));
+    conf.extend_from_slice(text);
+    conf.push(b'\n');
+    Content::Conf(conf)
+}
+
+fn hash(text: &[u8]) -> String {
+    base16ct::lower::encode_string(&Sha1::digest(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONF: &[u8] = b"AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\n";
+
+    // Promise: what is put in comes out, and no block repeats one 32-bit word.
+    #[test]
+    fn comes_out_as_it_went_in() {
+        let block = block_of(CONF).unwrap();
+        assert_eq!((block.len(), judge(&block)), (SIZE, Content::Conf(Zeroizing::new(CONF.to_vec()))));
+        assert_eq!(judge(&blank()), Content::Blank);
+        for block in [block.as_slice(), &blank()] {
+            assert_ne!(block[..4], block[4..8]);
+        }
+        assert!(block_of(&[b'x'; SIZE]).is_none());
+    }
+
+    // Promise: a block of which only some sectors are new is told from either device's, wherever the sectors' edges are.
+    #[test]
+    fn a_torn_block_is_no_device() {
+        let other = [CONF, b"AZAION_DEVICE_SERIAL=AZJN-1\n"].concat();
+        let blocks = [blank(), block_of(CONF).unwrap().to_vec(), block_of(&other).unwrap().to_vec()];
+        for (old, new) in [(0, 1), (1, 2), (2, 1), (1, 0), (0, 2)] {
+            for edge in 1..SIZE {
+                for (first, second) in [(old, new), (new, old)] {
+                    let torn = [&blocks[first][..edge], &blocks[second][edge..]].concat();
+                    let whole = blocks.contains(&torn);
+                    // Only the seal of a device whose text is all there may be believed.
+                    let is_good = matches!(judge(&torn), Content::Conf(_) | Content::Blank);
+                    assert_eq!(is_good, whole, "{edge}: {}", String::from_utf8_lossy(&torn));
+                }
+            }
+        }
+    }
+
+    // Promise: a file that others made is read; bytes that are no text are none of ours.
+    #[test]
+    fn files_of_others() {
+        assert_eq!(judge(CONF), Content::Conf(Zeroizing::new(CONF.to_vec())));
+        assert_eq!(judge(b""), Content::Blank);
+        assert_eq!(judge(b"\x7fELF\x02\x01"), Content::Foreign);
+        assert_eq!(judge(b"A=1\0\0"), Content::Foreign);
+    }
+}

@@ -1,0 +1,243 @@
+//! Android sparse images: a table of chunks that describes a raw image (`system.img` of flash.sh and mksparse).
+//!
+//! Source: AOSP's libsparse, `sparse_format.h`. Numbers from the image are never trusted.
+
+mod writer;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use writer::Writer;
+
+use super::copy::copy;
+use super::medium::{BLOCK, Medium};
+
+const MAGIC: u32 = 0xED26_FF3A;
+/// Of the headers of version 1.0, in bytes.
+const HEADER: usize = 28;
+const CHUNK_HEADER: usize = 12;
+const RAW: u16 = 0xCAC1;
+const FILL: u16 = 0xCAC2;
+const DONT_CARE: u16 = 0xCAC3;
+const CRC32: u16 = 0xCAC4;
+
+const BLOCK_BYTES: usize = 4096;
+/// More than any image has: of 14 GiB, one has some thousands.
+const MOST_CHUNKS: u32 = 4_000_000;
+const CHECKSUM: &str =
+    "carries checksums, which a changed block would break; generate it without (simg2img, then mksparse or img2simg)";
+
+/// Why a sparse image can't be used; the message says what to do instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// It can't be read or written.
+    #[error("it can't be read or written")]
+    Io(#[from] io::Error),
+    /// It is whole, but of a kind that can't be handled.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// It contradicts itself.
+    #[error("its chunks are damaged ({0}); generate it again")]
+    Damaged(&'static str),
+}
+
+use Problem::{Damaged, Refused};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    /// As it is, from this offset in the file on.
+    Raw(u64),
+    /// Four bytes again and again.
+    Fill([u8; 4]),
+    /// Anything; zeros here.
+    DontCare,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    first: u64,
+    blocks: u64,
+    body: Body,
+}
+
+/// A sparse image as the raw one that it describes.
+#[derive(Debug)]
+pub struct Sparse<'a> {
+    file: &'a File,
+    chunks: Vec<Chunk>,
+    blocks: u64,
+    chunk_header: u16,
+    first_chunk: u64,
+    /// Where the last chunk ends.
+    end: u64,
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    bytes.get(offset..).and_then(|tail| tail.first_chunk()).copied().map_or(0, u16::from_le_bytes)
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    bytes.get(offset..).and_then(|tail| tail.first_chunk()).copied().map_or(0, u32::from_le_bytes)
+}
+
+impl<'a> Sparse<'a> {
+    /// Reads the table of chunks.
+    ///
+    /// # Errors
+    /// The file is cut, contradicts itself, or carries checksums, which a changed block would break.
+    pub fn open(file: &'a File) -> Result<Self, Problem> {
+        let size = file.metadata()?.len();
+        let mut header = [0; HEADER];
+        file.read_exact_at(&mut header, 0).map_err(|_| Damaged("the header is cut"))?;
+        let (file_header, chunk_header) = (u16_at(&header, 8), u16_at(&header, 10));
+        if u32_at(&header, 0) != MAGIC || u16_at(&header, 4) != 1 {
+            return Err(Refused("is a sparse image of another version than 1; generate it with mksparse or img2simg"));
+        }
+        let has_room = usize::from(file_header) >= HEADER && usize::from(chunk_header) >= CHUNK_HEADER;
+        if !has_room || u64::from(file_header) > size {
+            return Err(Damaged("the headers have no room"));
+        }
+        if u64::from(u32_at(&header, 12)) != BLOCK {
+            return Err(Refused("has blocks of another size than 4096 bytes; generate it with those"));
+        }
+        if u32_at(&header, 24) != 0 {
+            return Err(Refused(CHECKSUM));
+        }
+        let chunks = u32_at(&header, 20);
+        if chunks > MOST_CHUNKS {
+            return Err(Damaged("there are too many"));
+        }
+        let mut sparse = Self {
+            file,
+            chunks: Vec::new(),
+            blocks: 0,
+            chunk_header,
+            first_chunk: file_header.into(),
+            end: file_header.into(),
+        };
+        for _ in 0..chunks {
+            sparse.read_chunk(size)?;
+        }
+        if sparse.blocks != u64::from(u32_at(&header, 16)) {
+            return Err(Damaged("the chunks are not as many blocks as the header says"));
+        }
+        Ok(sparse)
+    }
+
+    fn read_chunk(&mut self, size: u64) -> Result<(), Problem> {
+        let mut header = [0; CHUNK_HEADER];
+        self.file.read_exact_at(&mut header, self.end).map_err(|_| Damaged("the file ends before its chunks do"))?;
+        let (blocks, total) = (u64::from(u32_at(&header, 4)), u64::from(u32_at(&header, 8)));
+        let start = self.end + u64::from(self.chunk_header);
+        let bytes = total.checked_sub(self.chunk_header.into()).ok_or(Damaged("a chunk is smaller than its header"))?;
+        let end = start.checked_add(bytes).filter(|&end| end <= size).ok_or(Damaged("a chunk is cut"))?;
+        let body = match u16_at(&header, 0) {
+            RAW if Some(bytes) == blocks.checked_mul(BLOCK) => Body::Raw(start),
+            FILL if bytes == 4 => {
+                let mut word = [0; 4];
+                self.file.read_exact_at(&mut word, start)?;
+                Body::Fill(word)
+            }
+            DONT_CARE if bytes == 0 => Body::DontCare,
+            CRC32 => return Err(Refused(CHECKSUM)),
+            RAW | FILL | DONT_CARE => return Err(Damaged("a chunk has another length than its kind")),
+            _ => return Err(Damaged("a chunk is of no known kind")),
+        };
+        self.chunks.push(Chunk { first: self.blocks, blocks, body });
+        // Each is below 2^32, and there are fewer than 2^32 of them.
+        self.blocks += blocks;
+        self.end = end;
+        Ok(())
+    }
+
+    /// The chunk with this block.
+    fn chunk(&self, block: u64) -> Option<&Chunk> {
+        let after = self.chunks.partition_point(|chunk| chunk.first <= block);
+        let chunk = self.chunks.get(after.checked_sub(1)?)?;
+        (block - chunk.first < chunk.blocks).then_some(chunk)
+    }
+
+    /// Writes the raw image that it describes into an empty file; what nobody cares for stays a hole there.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn unpack(&self, raw: &File) -> io::Result<()> {
+        raw.set_len(self.blocks * BLOCK)?;
+        for chunk in &self.chunks {
+            match chunk.body {
+                Body::DontCare => {}
+                Body::Raw(offset) => copy(self.file, offset, raw, chunk.first * BLOCK, chunk.blocks * BLOCK)?,
+                Body::Fill(word) => {
+                    let block = word.repeat(BLOCK_BYTES / 4);
+                    for block_number in chunk.first..chunk.first + chunk.blocks {
+                        raw.write_all_at(&block, block_number * BLOCK)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a sparse image of `raw` into an empty file, with the same chunks but where `raw` differs from what is
+    /// described here: those blocks become raw.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn repack(&self, raw: &File, into: &File) -> Result<(), Problem> {
+        let mut writer = Writer { into, raw, chunk_header: self.chunk_header, end: self.first_chunk, chunks: 0 };
+        // Of a longer header, also what version 1.0 does not know.
+        copy(self.file, 0, into, 0, self.first_chunk)?;
+        for chunk in &self.chunks {
+            let Chunk { first, blocks, body } = *chunk;
+            if let Body::Raw(_) = body {
+                writer.put(first, blocks, body)?;
+                continue;
+            }
+            let mut done = first;
+            let mut next = writer.next_changed(chunk, first)?;
+            while let Some(changed) = next {
+                writer.put(done, changed - done, body)?;
+                let same = writer.next_unchanged(chunk, changed)?;
+                writer.put(changed, same - changed, Body::Raw(0))?;
+                (done, next) = (same, writer.next_changed(chunk, same)?);
+            }
+            writer.put(done, first + blocks - done, body)?;
+        }
+        into.write_all_at(&writer.chunks.to_le_bytes(), 20)?;
+        let rest = self.file.metadata()?.len().saturating_sub(self.end);
+        Ok(copy(self.file, self.end, into, writer.end, rest)?)
+    }
+}
+
+impl Medium for Sparse<'_> {
+    fn size(&self) -> u64 {
+        self.blocks.saturating_mul(BLOCK)
+    }
+
+    fn read_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let chunk = self.chunk(offset / BLOCK).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let start = offset - chunk.first * BLOCK;
+            let left = chunk.blocks * BLOCK - start;
+            let length = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let (part, rest) = buffer.split_at_mut(length);
+            match chunk.body {
+                Body::Raw(place) => self.file.read_exact_at(part, place + start)?,
+                Body::Fill(word) => {
+                    let words = word.iter().cycle().skip((start % 4) as usize);
+                    part.iter_mut().zip(words).for_each(|(byte, filler)| *byte = *filler);
+                }
+                Body::DontCare => part.fill(0),
+            }
+            buffer = rest;
+            offset += length as u64;
+        }
+        Ok(())
+    }
+
+    fn place(&self, block: u64) -> Option<u64> {
+        let chunk = self.chunk(block)?;
+        if let Body::Raw(place) = chunk.body { Some(place + (block - chunk.first) * BLOCK) } else { None }
+    }
+}
