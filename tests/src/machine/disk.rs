@@ -1,10 +1,12 @@
 //! The disk of a machine, and what is on it while the machine is off.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
 use super::emulator::{Boot, Machine};
@@ -26,7 +28,7 @@ impl Disk {
     pub(super) fn of(rootfs: &Path, kernel: &Path, port: u16) -> anyhow::Result<Self> {
         let disk = Self { folder: Arc::new(tempfile::tempdir()?), kernel: kernel.to_owned(), port };
         File::create(disk.image())?.set_len(SIZE)?;
-        run(Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-d"]).arg(rootfs).arg(disk.image()))?;
+        run(Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-b", "4096", "-d"]).arg(rootfs).arg(disk.image()))?;
         Ok(disk)
     }
 
@@ -66,6 +68,18 @@ impl Disk {
     /// The file system can't be read.
     pub fn read(&self, path: &str) -> anyhow::Result<String> {
         self.debugfs(&format!("cat {path}"))
+    }
+
+    /// Changes the text of a file that fills one block, in place.
+    ///
+    /// # Errors
+    /// There is no such file, or its text grew.
+    pub(super) fn edit(&self, path: &str, change: impl FnOnce(&str) -> String) -> anyhow::Result<()> {
+        let block: u64 = self.debugfs(&format!("blocks {path}"))?.trim().parse().context("the file's one block")?;
+        let mut text = change(self.read(path)?.trim_end()).into_bytes();
+        ensure!(text.len() < 4096, "{path} has become too long");
+        text.resize(4096, b'\n');
+        Ok(File::options().write(true).open(self.image())?.write_all_at(&text, block * 4096)?)
     }
 
     /// The names in a folder.

@@ -12,7 +12,7 @@ mod unit;
 pub use base::Release;
 pub use disk::Disk;
 pub use emulator::{Boot, Machine};
-pub use unit::Unit;
+pub use unit::{Image, Unit};
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 /// The programs that are needed, and Debian's packages that have them.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("/usr/bin/mmdebstrap", "mmdebstrap"),
     ("/usr/bin/qemu-system-aarch64", "qemu-system-arm"),
     ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
@@ -30,6 +30,7 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("/usr/sbin/debugfs", "e2fsprogs"),
     ("/usr/sbin/depmod", "kmod"),
     ("/usr/bin/socat", "socat"),
+    ("/usr/bin/img2simg", "android-sdk-libsparse-utils"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/dpkg-deb", "dpkg"),
 ];

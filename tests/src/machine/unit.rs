@@ -81,6 +81,44 @@ impl Unit {
         self.station.password().map_or(Ok(()), |password| record::secret(&password))?;
         Disk::of(&self.station.rootfs(), &self.base.kernel, port.context("the port of the API")?)
     }
+
+    /// Makes the disk of a root file system that nobody provisioned, and lets the host tool write into the image.
+    ///
+    /// # Errors
+    /// The file system can't be made, or the host tool failed.
+    pub fn flash_then_provision(&self, kind: Image) -> anyhow::Result<Disk> {
+        self.station.provision_offline(&["clear", &self.station.rootfs().display().to_string()])?.ended_with(0)?;
+        let disk = self.flash()?;
+        let raw = disk.image();
+        let provision = |image: &Path| -> anyhow::Result<()> {
+            let image = image.display().to_string();
+            self.station.provision(&["device", SERIAL, "--rootfs", &image])?.ended_with(0).map(drop)
+        };
+        match kind {
+            Image::Raw => provision(&raw)?,
+            Image::Sparse => {
+                let sparse = self.station.path("system.img");
+                run(Command::new("/usr/bin/img2simg").arg(&raw).arg(&sparse))?;
+                provision(&sparse)?;
+                fs::remove_file(&raw)?;
+                run(Command::new("/usr/bin/simg2img").arg(&sparse).arg(&raw))?;
+            }
+        }
+        disk.edit("/etc/azaion/device.conf", |text| text.replace("://127.0.0.1:", &format!("://{STATION}:")))?;
+        let conf = disk.read("/etc/azaion/device.conf")?;
+        let password = conf.lines().find_map(|line| line.strip_prefix("AZAION_DEVICE_PASSWORD="));
+        record::secret(password.context("no password in the image")?)?;
+        Ok(disk)
+    }
+}
+
+/// Which image the host tool writes into; the machine boots from the raw one in any case.
+#[derive(Clone, Copy, Debug)]
+pub enum Image {
+    /// A raw ext4 image.
+    Raw,
+    /// An Android sparse image, unpacked afterwards as the flasher does it.
+    Sparse,
 }
 
 /// Unpacks our package into a root file system; that is a complete installation.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use azaion_tests::dev_api::Options;
-use azaion_tests::machine::{Boot, Release};
+use azaion_tests::machine::{Boot, Image, Release};
 
 use super::{property, reached, ready, token_is_valid, unit, unit_of, worked};
 
@@ -48,6 +48,26 @@ fn debian_11() -> anyhow::Result<()> {
 #[test]
 fn debian_13() -> anyhow::Result<()> {
     becomes_ready(Release::Trixie)
+}
+
+// Promise: the same where the host tool wrote into an image that was made before, raw or sparse.
+#[test]
+fn provisioned_images() -> anyhow::Result<()> {
+    for kind in [Image::Raw, Image::Sparse] {
+        let Some(unit) = unit(Options::default())? else { return Ok(()) };
+        let disk = unit.flash_then_provision(kind)?;
+        unit.station.api.forget_requests();
+        let mut machine = disk.boot(&Boot::default())?;
+        ready(&mut machine)?;
+        assert_eq!(
+            machine.run("stat -c '%a %u:%g %s' /etc/azaion/device.conf /etc/azaion")?,
+            "600 0:0 4096\n755 0:0 4096"
+        );
+        token_is_valid(&mut machine, &unit.station.api)?;
+        machine.power_off()?;
+        disk.check()?;
+    }
+    Ok(())
 }
 
 // Promise: a default target that conflicts with multi-user.target, as NVIDIA's set-up dialogue has it, does not hold
