@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, linkat, unlinkat};
 pub enum Lifetime {
     /// Yes: written through to the disk, file and folder.
     Durable,
-    /// No: it lies in `/run`, which does not outlive the boot. Readers see whole files all the same.
+    /// No: it lies in `/run`, which does not outlive the boot, or can be made again. Readers see whole files all the same.
     ThisBoot,
 }
 

@@ -10,6 +10,8 @@ pub mod medium;
 mod prepare;
 mod slot;
 pub mod sparse;
+mod sums;
+pub mod tar;
 
 use std::fmt;
 use std::fs::File;
@@ -34,6 +36,8 @@ pub enum Kind {
     Ext4,
     /// An Android sparse image of one: `system.img` of flash.sh.
     Sparse,
+    /// A tar archive of one: `system.img` of `l4t_initrd_flash.sh`.
+    Tar,
 }
 
 impl fmt::Display for Kind {
@@ -42,6 +46,7 @@ impl fmt::Display for Kind {
             Self::Directory => "directory",
             Self::Ext4 => "ext4",
             Self::Sparse => "sparse",
+            Self::Tar => "tar",
         })
     }
 }
@@ -122,6 +127,7 @@ pub fn open(path: &Path) -> anyhow::Result<Box<dyn Target>> {
         return refuse(&"is neither a directory nor a file; mount it and name the mount point");
     }
     match kind_of(path)? {
+        Ok(Kind::Tar) => Ok(Box::new(tar::TarImage::open(path)?)),
         Ok(kind) => Ok(Box::new(filesystem::FileSystemImage::open(path, kind)?)),
         Err(why) => refuse(&why),
     }
@@ -150,6 +156,8 @@ pub fn open_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Box<dyn Target>>> {
 type Magic = (usize, &'static [u8], Result<Kind, &'static str>);
 
 const MAGICS: [Magic; 9] = [
+    // First, for an archive starts with a name, which may be like any of the others.
+    (257, b"ustar", Ok(Kind::Tar)),
     (0, b"\x3a\xff\x26\xed", Ok(Kind::Sparse)),
     (0x438, b"\x53\xef", Ok(Kind::Ext4)),
     (
@@ -165,7 +173,6 @@ const MAGICS: [Magic; 9] = [
     (0, b"\x28\xb5\x2f\xfd", Err("is a zstd archive; unpack it and provision the directory")),
     (0, b"BZh", Err("is a bzip2'd archive; unpack it and provision the directory")),
     (0, b"\xfd7zXZ\0", Err("is an xz'd archive; unpack it and provision the directory")),
-    (257, b"ustar", Err("is a tar archive; provision the rootfs directory and generate the images again")),
     (
         510,
         b"\x55\xaa",

@@ -1,102 +1,29 @@
-//! The benchmark: both programs beside what one would do without them, on the same server, in turns.
-//!
-//! Only ratios count: a figure of one machine says nothing on another one.
+//! Both programs beside what one would do without them, on the same server.
 
-use std::fmt;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use azaion_tests::dev_api::{ADMIN_EMAIL, Hashing, Options};
 use azaion_tests::programs;
 use azaion_tests::station::{EMAIL, SERIAL, Station, command};
-use clap::Parser;
+
+use crate::measure::{Bound, Row, in_turns, time};
 
 const DEVICE_PASSWORD: &str = "abcdefghijklmnopqrstuvwxyz012345";
 /// The body of a login by hand.
 const LOGIN_BODY: &str = "login.json";
-/// Rounds before the first that counts: caches are warm, the server has served.
-const WARM_UP: usize = 3;
-/// With real hashes the server's Argon2id takes most of the time, and there is less to see.
-const ROUNDS_PER_REAL_ROUND: usize = 5;
-
-/// Measures azaion-provision against a shell script, and azaion-agent against curl, side by side
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// Exit with 1 if a bound is missed
-    #[arg(long)]
-    check: bool,
-    /// How often each thing is measured
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
-}
-
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let rounds = usize::from(arguments.rounds);
-    let bench = Bench::new()?;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{rounds} rounds in turns, medians\n\n{}", Row::HEADINGS)?;
-    let mut all_held = true;
-    for row in bench.rows(Hashing::Cheap, rounds)? {
-        writeln!(out, "{row}")?;
-        all_held &= row.held();
-    }
-    let real_rounds = rounds.div_ceil(ROUNDS_PER_REAL_ROUND);
-    writeln!(out, "\nfor information, with the password hashes of production, {real_rounds} rounds:")?;
-    for row in bench.rows(Hashing::Real, real_rounds)? {
-        writeln!(out, "{}", Row { bound: None, ..row })?;
-    }
-    if arguments.check && !all_held {
-        std::process::exit(1);
-    }
-    Ok(())
-}
-
-/// One thing measured beside another.
-struct Row {
-    what: &'static str,
-    ours: f64,
-    theirs: f64,
-    unit: &'static str,
-    /// The highest ratio of ours to theirs that is good enough.
-    bound: Option<f64>,
-}
-
-impl Row {
-    const HEADINGS: &str = "                                                   ours       theirs  ratio  bound";
-
-    fn ratio(&self) -> f64 {
-        self.ours / self.theirs
-    }
-
-    fn held(&self) -> bool {
-        self.bound.is_none_or(|bound| self.ratio() <= bound)
-    }
-}
-
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, ours, theirs, unit, .. } = self;
-        write!(f, "{what:<42} {ours:>8.1} {unit:<3} {theirs:>8.1} {unit:<3} {:>5.2}", self.ratio())?;
-        let Some(bound) = self.bound else { return Ok(()) };
-        write!(f, "  {bound:>5.2}  {}", if self.held() { "held" } else { "MISSED" })
-    }
-}
 
 /// The programs, as they are shipped, but for this machine.
-struct Bench {
+pub(crate) struct Bench {
     provision: PathBuf,
     agent: PathBuf,
 }
 
 impl Bench {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         eprintln!("building the release programs; the first time takes minutes");
         // One by one: built together they would share features that neither ships with.
         for package in ["azaion-provision", "azaion-agent"] {
@@ -107,7 +34,7 @@ impl Bench {
     }
 
     /// Measures everything on one server.
-    fn rows(&self, hashing: Hashing, rounds: usize) -> anyhow::Result<[Row; 3]> {
+    pub(crate) fn rows(&self, hashing: Hashing, rounds: usize) -> anyhow::Result<[Row; 3]> {
         let station = Station::new(Options { hashing, limits: false, ..Options::default() })?;
         station.api.add_user(EMAIL, DEVICE_PASSWORD, "CompanionPC");
         let login = format!(r#"{{"email":"{EMAIL}","password":"{DEVICE_PASSWORD}"}}"#);
@@ -118,7 +45,7 @@ impl Bench {
         let login = in_turns(rounds, |round| time(self.boot(&station, round)?), |_| time(curl(&station)))?;
         let memory = in_turns(rounds, |round| peak(&self.boot(&station, round)?), |_| peak(&curl(&station)))?;
 
-        let row = |what, unit, (ours, theirs), bound| Row { what, ours, theirs, unit, bound: Some(bound) };
+        let row = |what, unit, (ours, theirs), bound| Row { what, ours, theirs, unit, bound: Bound::Ratio(bound) };
         Ok([
             row("azaion-provision device / script", "ms", provision, 0.5),
             row("azaion-agent boot / curl POST /login", "ms", login, 1.0),
@@ -184,38 +111,6 @@ fn new_device(station: &Station, whose: char, round: usize) -> anyhow::Result<(S
     let rootfs = station.path(&serial);
     fs::create_dir_all(rootfs.join("etc"))?;
     Ok((serial, rootfs))
-}
-
-/// The medians of two measurements, taken in turns, so that whatever else the machine does hits both alike.
-fn in_turns(
-    rounds: usize,
-    mut ours: impl FnMut(usize) -> anyhow::Result<f64>,
-    mut theirs: impl FnMut(usize) -> anyhow::Result<f64>,
-) -> anyhow::Result<(f64, f64)> {
-    let mut taken = (Vec::new(), Vec::new());
-    for round in 0..WARM_UP + rounds {
-        let pair = (ours(round)?, theirs(round)?);
-        if round >= WARM_UP {
-            taken.0.push(pair.0);
-            taken.1.push(pair.1);
-        }
-    }
-    Ok((median(taken.0)?, median(taken.1)?))
-}
-
-/// The value in the middle; the upper one of two.
-fn median(mut values: Vec<f64>) -> anyhow::Result<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().context("no rounds")
-}
-
-/// Milliseconds from the start of a program to its end, which must be a good one.
-fn time(mut command: Command) -> anyhow::Result<f64> {
-    let start = Instant::now();
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
-    let taken = start.elapsed();
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(taken.as_secs_f64() * 1000.0)
 }
 
 /// The most memory (resident set, MiB) that a program takes. GNU time starts it, for the kernel counts the memory

@@ -1,0 +1,247 @@
+//! Images with an ext4 file system, raw or Android sparse: a `device.conf` is one block of it, its slot, which each device
+//! overwrites in place. Nothing else of the image changes: no checksum of ext4 covers the data of a file.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use azaion_agent::device_conf::MODE;
+use azaion_agent::exit::Exit;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::copy::copy_with_holes;
+use super::ext4::{self, FileSystem, OneBlockFile};
+use super::image::Image;
+use super::medium::{BLOCK, Medium, Raw};
+use super::slot::{self, Content};
+use super::sparse::{self, Sparse};
+use super::sums::Sum;
+use super::{Found, Kind, Owner, Target, prepare, sums};
+use crate::failure::failure;
+
+const FOLDERS: [&str; 2] = ["etc", "azaion"];
+const NAME: &str = "device.conf";
+const FOLDER_MODE: u32 = 0o755;
+
+/// An image with a file system.
+#[derive(Debug)]
+pub(super) struct FileSystemImage {
+    image: Image,
+    kind: Kind,
+}
+
+/// The file of an image.
+struct Slot {
+    file: OneBlockFile,
+    content: Content,
+    /// Where in the image file the block lies, if it lies there as it is.
+    place: Option<u64>,
+    /// Whether mode, owner and size are those of a slot, and its folder's are right.
+    is_in_order: bool,
+}
+
+impl FileSystemImage {
+    pub(super) fn open(path: &Path, kind: Kind) -> anyhow::Result<Self> {
+        let opened = Self { image: Image::open(path)?, kind };
+        // What is of no use is refused at once.
+        opened.find()?;
+        Ok(opened)
+    }
+
+    /// Shows the file system to `look`, wherever its blocks lie.
+    fn with_medium<T>(&self, file: &File, look: impl FnOnce(&dyn Medium) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        match self.kind {
+            Kind::Sparse => look(&Sparse::open(file).map_err(|problem| self.of_sparse(problem))?),
+            _ => look(&Raw::new(file).map_err(|error| self.image.failed("reading", error))?),
+        }
+    }
+
+    fn of_sparse(&self, problem: sparse::Problem) -> anyhow::Error {
+        match problem {
+            sparse::Problem::Io(error) => self.image.failed("reading", error),
+            other => self.image.refused(other),
+        }
+    }
+
+    fn of_ext4(&self, problem: ext4::Problem) -> anyhow::Error {
+        match problem {
+            ext4::Problem::Io(error) => self.image.failed("reading", error),
+            other => self.image.refused(other),
+        }
+    }
+
+    fn find(&self) -> anyhow::Result<ext4::Found> {
+        self.with_medium(&self.image.file(), |medium| self.find_in(medium))
+    }
+
+    fn find_in(&self, medium: &dyn Medium) -> anyhow::Result<ext4::Found> {
+        let found = FileSystem::open(medium).and_then(|system| system.find(FOLDERS, NAME));
+        found.map_err(|problem| self.of_ext4(problem))
+    }
+
+    /// The file, if there is one with content.
+    fn slot(&self) -> anyhow::Result<Option<Slot>> {
+        self.with_medium(&self.image.file(), |medium| self.slot_in(medium))
+    }
+
+    fn slot_in(&self, medium: &dyn Medium) -> anyhow::Result<Option<Slot>> {
+        let ext4::Found { folder: Some(folder), file: Some(file) } = self.find_in(medium)? else { return Ok(None) };
+        let Some(block) = file.block else { return Ok(None) };
+        let mut bytes = Zeroizing::new(vec![0; slot::SIZE]);
+        let read = block.checked_mul(BLOCK).map_or(Ok(()), |offset| medium.read_at(&mut bytes, offset));
+        read.map_err(|error| self.image.failed("reading", error))?;
+        let size = usize::try_from(file.inode.size).unwrap_or(slot::SIZE);
+        let content = slot::judge(bytes.get(..size).unwrap_or(&bytes));
+        if content == Content::Foreign {
+            return Err(self
+                .image
+                .refused("has an etc/azaion/device.conf that is no text; look at it, and take it away by hand"));
+        }
+        let inode = &file.inode;
+        let is_in_order = inode.permissions() == MODE
+            && (inode.uid, inode.gid) == (0, 0)
+            && folder.permissions() == FOLDER_MODE
+            && (folder.uid, folder.gid) == (0, 0);
+        Ok(Some(Slot { place: medium.place(block), content, is_in_order, file }))
+    }
+
+    /// Where the slot lies; made, if it is not there yet.
+    fn place(&self) -> anyhow::Result<u64> {
+        if let Some(place) = self.slot()?.and_then(|slot| slot.writable_place()) {
+            return Ok(place);
+        }
+        self.prepare()?;
+        let slot = self.slot()?.and_then(|slot| slot.writable_place());
+        slot.ok_or_else(|| failure(Exit::Internal, "the slot that was made can't be found again"))
+    }
+
+    /// Makes the slot, in a copy that then takes the image's place.
+    fn prepare(&self) -> anyhow::Result<()> {
+        prepare::is_possible()?;
+        sums::check(&self.image)?;
+        let fail = |error| self.image.failed("making a copy of", error);
+        let staged = self.image.stage()?;
+        if self.kind == Kind::Sparse {
+            let file = self.image.file();
+            let sparse = Sparse::open(&file).map_err(|problem| self.of_sparse(problem))?;
+            let raw = tempfile::tempfile_in(self.image.real_folder()).map_err(fail)?;
+            sparse.unpack(&raw).map_err(fail)?;
+            self.make_slot(&raw)?;
+            sparse.repack(&raw, staged.file()).map_err(|problem| self.of_sparse(problem))?;
+        } else {
+            copy_with_holes(&self.image.file(), staged.file()).map_err(fail)?;
+            self.make_slot(staged.file())?;
+        }
+        let slot = self.with_medium(staged.file(), |medium| self.slot_in(medium))?;
+        let place = slot.and_then(|slot| slot.writable_place()).ok_or_else(|| {
+            self.image
+                .refused("could not be given a slot by debugfs, and was left alone; provision the rootfs directory")
+        })?;
+        sums::begin_copy(&self.image, staged.file(), place)?;
+        self.image.replace(staged)
+    }
+
+    /// Makes the slot in a raw copy; a `device.conf` that is there keeps its content.
+    fn make_slot(&self, raw: &File) -> anyhow::Result<()> {
+        let medium = Raw::new(raw).map_err(|error| self.image.failed("reading the copy of", error))?;
+        let before = self.slot_in(&medium)?;
+        prepare::make_slot(raw, &self.find_in(&medium)?)?;
+        let Some(Slot { content: Content::Conf(conf), place: Some(place), .. }) = before else { return Ok(()) };
+        let fail = |error| self.image.failed("writing the copy of", error);
+        raw.write_all_at(&full_block(&conf)?, place).and_then(|()| raw.sync_all()).map_err(fail)
+    }
+
+    /// One write, durable, and the sum right, when this returns.
+    fn overwrite(&self, block: &[u8], place: u64) -> anyhow::Result<()> {
+        let base = sums::begin(&self.image, place)?;
+        self.image.overwrite(block, place)?;
+        base.map_or(Ok(()), |base| base.finish(&self.image, slot::SIZE as u64))
+    }
+}
+
+impl Slot {
+    /// Where it may be overwritten as it is.
+    fn writable_place(&self) -> Option<u64> {
+        self.place.filter(|_| self.is_in_order && self.file.inode.size == BLOCK)
+    }
+}
+
+fn full_block(conf: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    slot::block_of(conf).ok_or_else(|| failure(Exit::Data, "device.conf is too large for its slot of 4096 bytes"))
+}
+
+impl Target for FileSystemImage {
+    fn path(&self) -> &Path {
+        &self.image.path
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn may_write(&self, _owner: Owner) -> anyhow::Result<()> {
+        self.image.may_write()?;
+        if self.slot()?.is_none_or(|slot| slot.writable_place().is_none()) {
+            self.image.may_write_beside()?;
+            prepare::is_possible()?;
+        }
+        if Sum::read(&self.image)?.is_some() {
+            self.image.may_write_beside()?;
+        }
+        Ok(())
+    }
+
+    fn tidy(&self) -> anyhow::Result<()> {
+        self.image.tidy()?;
+        sums::tidy(&self.image)?;
+        sums::settle(&self.image)
+    }
+
+    fn look(&self) -> anyhow::Result<Option<Found>> {
+        let Some(slot) = self.slot()? else { return Ok(None) };
+        match slot.content {
+            Content::Conf(bytes) => {
+                let inode = slot.file.inode;
+                Ok(Some(Found { bytes, mode: inode.permissions(), uid: inode.uid, gid: inode.gid }))
+            }
+            Content::Torn => {
+                log::warn!("{}: a run died while it wrote; what it left is no device's", self.image.path.display());
+                Ok(None)
+            }
+            Content::Blank | Content::Foreign => Ok(None),
+        }
+    }
+
+    fn is_in_order(&self, _found: &Found, _owner: Owner) -> anyhow::Result<bool> {
+        Ok(self.slot()?.is_some_and(|slot| slot.is_in_order))
+    }
+
+    fn write(&self, conf: &SecretString, _owner: Owner) -> anyhow::Result<()> {
+        let block = full_block(conf.expose_secret().as_bytes())?;
+        let place = self.place()?;
+        self.overwrite(&block, place)
+    }
+
+    fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
+        let Some(before) = before else { return self.clear().map(drop) };
+        let place = self.place()?;
+        self.overwrite(&full_block(&before.bytes)?, place)
+    }
+
+    fn clear(&self) -> anyhow::Result<bool> {
+        sums::settle(&self.image)?;
+        let Some(slot) = self.slot()? else { return Ok(false) };
+        if slot.content == Content::Blank {
+            return Ok(false);
+        }
+        self.image.may_write()?;
+        let place =
+            slot.place.ok_or_else(|| self.image.refused("has a device.conf that can't be overwritten in place"))?;
+        let mut block = slot::blank();
+        // Of a file that others made, the rest of its block is zeros.
+        block.iter_mut().skip(usize::try_from(slot.file.inode.size).unwrap_or(slot::SIZE)).for_each(|byte| *byte = 0);
+        self.overwrite(&block, place)?;
+        Ok(true)
+    }
+}

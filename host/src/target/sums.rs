@@ -1,0 +1,139 @@
+//! `NAME.sha1sum` beside an image: right for it whenever a run ends with 0, without reading all of a large image each time.
+//!
+//! Before an image is changed for the first time, all of it is read: the sum beside it must be right, and the state of
+//! SHA-1 at the end of the part that never changes, the base, is kept in a file of its own ([`kept`]). From then on only
+//! what follows the base is read.
+//!
+//! A run that is killed between its write and the new sum leaves a sum that is wrong. The next one knows by the base,
+//! which is still the one that was kept, that nobody else changed the image, and puts the sum right.
+
+mod hashing;
+mod kept;
+mod sum;
+
+use std::fs::File;
+use std::ops::Range;
+
+use azaion_agent::exit::Exit;
+use sha1::{Digest, Sha1};
+
+use super::image::Image;
+use crate::failure::failure;
+
+pub(super) use hashing::Blank;
+pub(super) use kept::Kept;
+pub(super) use sum::Sum;
+
+/// SHA-1 as the files have it.
+fn hex(sha1: Sha1) -> String {
+    base16ct::lower::encode_string(&sha1.finalize())
+}
+
+/// Bytes of an image that never change, and the state of SHA-1 after them.
+#[derive(Clone, Debug)]
+pub(super) struct Base {
+    pub(super) end: u64,
+    pub(super) sha1: Sha1,
+    /// Whether the sum beside the image was right when it was read; a run of ours that was killed may have left it wrong.
+    pub(super) is_summed: bool,
+}
+
+impl Base {
+    /// Reads all of an image that is about to be changed, and refuses it if the sum beside it is wrong, unless that is
+    /// the work of a run of ours. The base is taken as it will be, with `blanks` in it.
+    pub(super) fn read(image: &Image, end: u64, blanks: &[Blank]) -> anyhow::Result<Self> {
+        let sum = Sum::read(image)?;
+        let hashes = hashing::read(&image.file(), end, blanks).map_err(|error| image.failed("reading", error))?;
+        let is_summed = sum.is_none_or(|sum| sum.is(&hashes.whole));
+        let base = Self { end, sha1: hashes.base, is_summed };
+        if !is_summed && !Kept::load(image).is_some_and(|kept| kept.is_of(&base)) {
+            return Err(image.refused("does not match the .sha1sum beside it; generate the images again"));
+        }
+        Ok(base)
+    }
+
+    /// Whether the bytes before the kept end are those that were kept.
+    pub(super) fn is_proven(image: &Image, kept: &Kept, blanks: &[Blank]) -> anyhow::Result<bool> {
+        let hashes = hashing::read_base(&image.file(), kept.end(), blanks);
+        let sha1 = hashes.map_err(|error| image.failed("reading", error))?;
+        Ok(kept.is_of(&Self { end: kept.end(), sha1, is_summed: false }))
+    }
+
+    /// Keeps it before the image is changed, so that a run that is killed can be told from a change by others.
+    pub(super) fn keep(&self, image: &Image) -> anyhow::Result<()> {
+        Kept::pending(self).save(image)
+    }
+
+    /// After a change within the `length` bytes that follow the base: puts the sum beside the image right.
+    pub(super) fn finish(&self, image: &Image, length: u64) -> anyhow::Result<()> {
+        let mut whole = self.sha1.clone();
+        let file = image.file();
+        let read = hashing::size(&file)
+            .and_then(|size| hashing::feed(&file, self.end..size, |bytes| whole.update(bytes)))
+            .map_err(|error| image.failed("reading", error));
+        read?;
+        let whole = hex(whole);
+        if let Some(sum) = Sum::read(image)? {
+            sum.set(image, &whole)?;
+        }
+        Kept::done(self, image, length, whole)?.save(image)
+    }
+}
+
+/// Of an image whose slot lies at `place`, the base, if there is a sum beside it to be kept right; ready for a change.
+pub(super) fn begin(image: &Image, place: u64) -> anyhow::Result<Option<Base>> {
+    if Sum::read(image)?.is_none() {
+        return Ok(None);
+    }
+    if let Some(kept) = Kept::load(image).filter(|kept| kept.end() == place && kept.is_current(image)) {
+        return Ok(Some(kept.base()?));
+    }
+    let base = Base::read(image, place, &[])?;
+    base.keep(image)?;
+    Ok(Some(base))
+}
+
+/// Before a copy with a slot at `place` takes the image's place: keeps the copy's base, if there is a sum beside.
+pub(super) fn begin_copy(image: &Image, copy: &File, place: u64) -> anyhow::Result<()> {
+    if Sum::read(image)?.is_none() {
+        return Ok(());
+    }
+    let sha1 = hashing::read_base(copy, place, &[]).map_err(|error| image.failed("reading the copy of", error))?;
+    Base { end: place, sha1, is_summed: true }.keep(image)
+}
+
+/// Refuses an image whose sum is wrong, if there is one beside it.
+pub(super) fn check(image: &Image) -> anyhow::Result<()> {
+    match (Sum::read(image)?, Kept::load(image)) {
+        (None, _) => Ok(()),
+        (Some(sum), Some(kept)) if kept.is_current(image) && kept.is_summed_by(&sum) => Ok(()),
+        _ => Base::read(image, 0, &[]).map(drop),
+    }
+}
+
+/// Puts right the sum that a run that was killed has left wrong.
+pub(super) fn settle(image: &Image) -> anyhow::Result<()> {
+    let (Some(kept), Some(sum)) = (Kept::load(image), Sum::read(image)?) else { return Ok(()) };
+    if kept.is_current(image) {
+        return kept.put_right(image, &sum);
+    }
+    let size = hashing::size(&image.file()).map_err(|error| image.failed("reading", error))?;
+    let base = Base::read(image, kept.end().min(size), &[])?;
+    // Else it is another image, with a sum that is right.
+    if kept.is_of(&base) { base.finish(image, kept.length()) } else { Ok(()) }
+}
+
+/// Takes away what a run that was killed may have left beside the image.
+pub(super) fn tidy(image: &Image) -> anyhow::Result<()> {
+    kept::tidy(image)
+}
+
+fn lost(what: &str) -> anyhow::Error {
+    failure(Exit::Internal, format!("the state of the sum {what}"))
+}
+
+/// A part of a file.
+type Part = Range<u64>;
+
+#[cfg(test)]
+mod tests;

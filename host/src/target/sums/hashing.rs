@@ -1,0 +1,91 @@
+//! Reading parts of images into SHA-1.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use sha1::{Digest, Sha1};
+use zeroize::Zeroizing;
+
+use super::{Part, hex};
+
+/// Bytes that are read at a time.
+const CHUNK: usize = 1 << 18;
+
+/// Bytes that are to take the place of others in a base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::target) struct Blank {
+    pub(in crate::target) start: u64,
+    pub(in crate::target) text: Vec<u8>,
+}
+
+impl Blank {
+    fn part(&self) -> Part {
+        self.start..self.start.saturating_add(self.text.len() as u64)
+    }
+}
+
+/// What reading a whole image gives.
+pub(super) struct Hashes {
+    /// The state after the base, with the blanks in it.
+    pub(super) base: Sha1,
+    /// The sum of all as it is.
+    pub(super) whole: String,
+}
+
+pub(super) fn size(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
+}
+
+/// Shows all bytes of a part to `take`.
+pub(super) fn feed(file: &File, part: Part, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    // What follows a base holds a password.
+    let mut buffer = Zeroizing::new(vec![0; CHUNK]);
+    let mut at = part.start;
+    while at < part.end {
+        let length = usize::try_from(part.end - at).map_or(CHUNK, |left| left.min(CHUNK));
+        let chunk = buffer.get_mut(..length).unwrap_or_default();
+        file.read_exact_at(chunk, at)?;
+        take(chunk);
+        at += length as u64;
+    }
+    Ok(())
+}
+
+/// Reads a file once. The blanks lie in the base, one behind the other.
+pub(super) fn read(file: &File, end: u64, blanks: &[Blank]) -> io::Result<Hashes> {
+    let mut whole = Sha1::new();
+    // Up to the first blank, both are one.
+    let mut at = blanks.first().map_or(end, |blank| blank.start);
+    feed(file, 0..at, |bytes| whole.update(bytes))?;
+    let mut base = whole.clone();
+    for blank in blanks {
+        let part = blank.part();
+        feed(file, at..part.start, |bytes| both(&mut base, &mut whole, bytes))?;
+        feed(file, part.clone(), |bytes| whole.update(bytes))?;
+        base.update(&blank.text);
+        at = part.end;
+    }
+    feed(file, at..end, |bytes| both(&mut base, &mut whole, bytes))?;
+    feed(file, end..size(file)?, |bytes| whole.update(bytes))?;
+    Ok(Hashes { base, whole: hex(whole) })
+}
+
+fn both(base: &mut Sha1, whole: &mut Sha1, bytes: &[u8]) {
+    base.update(bytes);
+    whole.update(bytes);
+}
+
+/// Reads the base alone.
+pub(super) fn read_base(file: &File, end: u64, blanks: &[Blank]) -> io::Result<Sha1> {
+    let mut base = Sha1::new();
+    let mut at = 0;
+    for blank in blanks {
+        let part = blank.part();
+        feed(file, at..part.start, |bytes| base.update(bytes))?;
+        base.update(&blank.text);
+        at = part.end;
+    }
+    feed(file, at..end, |bytes| base.update(bytes))?;
+    Ok(base)
+}

@@ -1,0 +1,181 @@
+//! `.NAME.azaion-sha1`: what is known of an image, so that it need not be read again. Nothing in it is secret, and
+//! nothing in it is believed that the image does not bear out.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use azaion_agent::private_file::{self, Attributes, Lifetime};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+use sha1::digest::common::hazmat::{SerializableState, SerializedState};
+use sha1::{Digest, Sha1};
+
+use super::{Base, Sum, hashing, hex, lost};
+use crate::target::image::Image;
+
+const VERSION: u32 = 1;
+/// Bytes of such a file: a few numbers.
+const MOST: u64 = 4096;
+/// Bytes that may follow a base and be read each time.
+const MOST_CHANGING: u64 = 2 << 20;
+
+/// What is known of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::target) struct Kept {
+    version: u32,
+    /// Where the base ends.
+    end: u64,
+    /// The state of SHA-1 there.
+    sha1: String,
+    /// None while the image is being changed.
+    image: Option<Left>,
+}
+
+/// An image as it was left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Left {
+    identity: Identity,
+    /// Its sum.
+    sum: String,
+    /// Bytes that change, behind the base, and their own sum: within one tick of the file system's clock, the identity
+    /// alone would not tell what a run that was killed has done.
+    length: u64,
+    changing: String,
+}
+
+/// What tells a file from another, and from itself before a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// The file: what is kept, and a sum of that.
+#[derive(Serialize, Deserialize)]
+struct Checked {
+    kept: Kept,
+    check: String,
+}
+
+impl Identity {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+impl Kept {
+    /// What is known of an image that is about to be changed.
+    pub(super) fn pending(base: &Base) -> Self {
+        Self { version: VERSION, end: base.end, sha1: text_of(&base.sha1), image: None }
+    }
+
+    /// What is known of an image that is as it should be.
+    pub(super) fn done(base: &Base, image: &Image, length: u64, sum: String) -> anyhow::Result<Self> {
+        let file = image.file();
+        let left = Identity::of(&file)
+            .and_then(|identity| Ok(Left { changing: changing(&file, base.end, length)?, identity, sum, length }));
+        let left = left.map_err(|error| image.failed("reading", error))?;
+        Ok(Self { image: Some(left), ..Self::pending(base) })
+    }
+
+    /// Reads it. One that is damaged is as good as none: the image is read again then.
+    pub(in crate::target) fn load(image: &Image) -> Option<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file: File = openat(image.folder(), name(image).as_str(), flags, Mode::empty()).ok()?.into();
+        let mut bytes = Vec::new();
+        file.take(MOST).read_to_end(&mut bytes).ok()?;
+        let Checked { kept, check } = serde_json::from_slice(&bytes).ok()?;
+        (kept.version == VERSION && kept.check().as_ref() == Some(&check)).then_some(kept)
+    }
+
+    /// Writes it.
+    pub(super) fn save(self, image: &Image) -> anyhow::Result<()> {
+        let attributes = Attributes { mode: 0o600, uid: None, gid: None };
+        let check = self.check().ok_or_else(|| lost("can't be written down"))?;
+        // What is known of an image as it was left may be lost with the power: then the image is read again.
+        let lifetime = if self.image.is_some() { Lifetime::ThisBoot } else { Lifetime::Durable };
+        let bytes = serde_json::to_vec(&Checked { kept: self, check })?;
+        private_file::replace(image.folder().as_fd(), &name(image), attributes, &bytes, lifetime)
+            .map_err(|error| image.failed("keeping the state of the sum of", error))
+    }
+
+    fn check(&self) -> Option<String> {
+        serde_json::to_vec(self).ok().map(|bytes| hex(Sha1::new_with_prefix(bytes)))
+    }
+
+    /// Where the base ends.
+    pub(in crate::target) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The base.
+    pub(in crate::target) fn base(&self) -> anyhow::Result<Base> {
+        let bytes = base16ct::lower::decode_vec(&self.sha1).map_err(|_| lost("is no hexadecimal"))?;
+        let state = <&SerializedState<Sha1>>::try_from(bytes.as_slice()).map_err(|_| lost("has another length"))?;
+        let sha1 = Sha1::deserialize(state).map_err(|_| lost("is none"))?;
+        Ok(Base { end: self.end, sha1, is_summed: self.image.is_some() })
+    }
+
+    /// Whether this is the base that was kept.
+    pub(in crate::target) fn is_of(&self, base: &Base) -> bool {
+        self.end == base.end && self.sha1 == text_of(&base.sha1)
+    }
+
+    /// Whether the image is as it was left.
+    pub(in crate::target) fn is_current(&self, image: &Image) -> bool {
+        let file = image.file();
+        self.image.as_ref().is_some_and(|left| {
+            Identity::of(&file).is_ok_and(|identity| identity == left.identity)
+                && changing(&file, self.end, left.length).is_ok_and(|changing| changing == left.changing)
+        })
+    }
+
+    /// Bytes that change; as many as a slot has, while that is not known.
+    pub(super) fn length(&self) -> u64 {
+        self.image.as_ref().map_or(crate::target::slot::SIZE as u64, |left| left.length)
+    }
+
+    /// Whether the sum is that of the image as it was left.
+    pub(super) fn is_summed_by(&self, sum: &Sum) -> bool {
+        self.image.as_ref().is_some_and(|left| sum.is(&left.sum))
+    }
+
+    /// Makes the sum that of the image as it was left.
+    pub(in crate::target) fn put_right(&self, image: &Image, sum: &Sum) -> anyhow::Result<()> {
+        self.image.as_ref().map_or(Ok(()), |left| sum.set(image, &left.sum))
+    }
+}
+
+fn name(image: &Image) -> String {
+    format!(".{}", image.beside(".azaion-sha1"))
+}
+
+fn text_of(sha1: &Sha1) -> String {
+    base16ct::lower::encode_string(&sha1.serialize())
+}
+
+fn changing(file: &File, end: u64, length: u64) -> io::Result<String> {
+    if length > MOST_CHANGING {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut sha1 = Sha1::new();
+    hashing::feed(file, end..end.saturating_add(length), |bytes| sha1.update(bytes))?;
+    Ok(hex(sha1))
+}
+
+pub(super) fn tidy(image: &Image) -> anyhow::Result<()> {
+    private_file::tidy(image.folder().as_fd(), &name(image)).map_err(|error| image.failed("tidying up beside", error))
+}

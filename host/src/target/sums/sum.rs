@@ -1,0 +1,85 @@
+//! The file with the sum, whose form is the image builder's.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use crate::target::image::Image;
+
+const SUFFIX: &str = ".sha1sum";
+/// Digits of a sum.
+const DIGITS: usize = 40;
+/// Bytes of such a file: one line, and a long name in it.
+const MOST: u64 = 65_536;
+
+/// A sum as it stands beside an image.
+#[derive(Debug)]
+pub(in crate::target) struct Sum {
+    bytes: Vec<u8>,
+    /// Where in them the digits are.
+    digits: Range<usize>,
+}
+
+impl Sum {
+    /// Reads it, if it is there; refused, if it could not be put right.
+    pub(in crate::target) fn read(image: &Image) -> anyhow::Result<Option<Self>> {
+        // O_NONBLOCK: a FIFO in this place must not hang the station.
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let odd = |what| image.refused(format_args!("has a .sha1sum beside it that {what}; generate the images again"));
+        let failed = |error| image.failed("reading the .sha1sum of", error);
+        let file: File = match openat(image.folder(), image.beside(SUFFIX).as_str(), flags, Mode::empty()) {
+            Ok(file) => file.into(),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ELOOP) => return Err(odd("is a symlink")),
+            Err(errno) => return Err(image.failed("reading the .sha1sum of", errno)),
+        };
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() || metadata.len() > MOST {
+            return Err(odd("is no small file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(MOST).read_to_end(&mut bytes).map_err(failed)?;
+        let digits = only_sum(&bytes).ok_or_else(|| odd("holds no sum, or several"))?;
+        Ok(Some(Self { bytes, digits }))
+    }
+
+    /// Whether it is this one.
+    pub(super) fn is(&self, sum: &str) -> bool {
+        self.bytes.get(self.digits.clone()).is_some_and(|digits| digits.eq_ignore_ascii_case(sum.as_bytes()))
+    }
+
+    /// Makes it this one, durable when this returns; all else in the file stays. In place, which costs one write: the
+    /// digits lie in one sector, and a sum that a power cut left wrong is put right by the next run as any other.
+    pub(super) fn set(&self, image: &Image, sum: &str) -> anyhow::Result<()> {
+        if self.is(sum) {
+            return Ok(());
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        openat(image.folder(), image.beside(SUFFIX).as_str(), flags, Mode::empty())
+            .map_err(io::Error::from)
+            .map(File::from)
+            .and_then(|file| {
+                file.write_all_at(sum.as_bytes(), self.digits.start as u64)?;
+                file.sync_data()
+            })
+            .map_err(|error| image.failed("writing the .sha1sum of", error))
+    }
+}
+
+/// Where the one run of as many hexadecimal digits as a sum has lies.
+fn only_sum(bytes: &[u8]) -> Option<Range<usize>> {
+    let mut found = None;
+    let mut at = 0;
+    for run in bytes.split(|byte| !byte.is_ascii_hexdigit()) {
+        if run.len() == DIGITS && found.replace(at..at + DIGITS).is_some() {
+            return None;
+        }
+        at += run.len() + 1;
+    }
+    found
+}

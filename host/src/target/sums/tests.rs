@@ -1,0 +1,162 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+use super::*;
+use crate::failure::exit_of;
+use crate::target::{Kind, Owner, open};
+
+const CONF: &str =
+    "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=firstpassword\nAZAION_API_URL=https://a.example\n";
+
+fn put(path: &Path, bytes: &[u8]) {
+    std::io::Write::write_all(&mut File::create(path).unwrap(), bytes).unwrap();
+}
+
+fn sum_of(path: &Path) -> String {
+    let output = Command::new("sha1sum").arg(path).output().unwrap();
+    String::from_utf8(output.stdout[..40].to_vec()).unwrap()
+}
+
+// Promise: all but the digits stays as it was in the file, and so does its mode.
+#[test]
+fn the_form_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, sum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
+    put(&path, b"image");
+    let image = Image::open(&path).unwrap();
+    let (old, new) = ("A".repeat(40), "1".repeat(40));
+    for (before, after) in [("", "  system.img\n"), ("", ""), ("\\", " *tools/a b\n"), ("SHA1 (x) = ", "\r\n\0")] {
+        put(&sum, format!("{before}{old}{after}").as_bytes());
+        fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
+        let read = Sum::read(&image).unwrap().unwrap();
+        assert!(read.is(&old.to_lowercase()) && !read.is(&new));
+        read.set(&image, &new).unwrap();
+        assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{before}{new}{after}"));
+        assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
+    }
+    fs::remove_file(&sum).unwrap();
+    assert!(Sum::read(&image).unwrap().is_none());
+}
+
+// Promise: from a state that was written down, the sum goes on as if all had been read.
+#[test]
+fn the_state_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("i");
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251).to_le_bytes()[0]).collect();
+    put(&path, &bytes);
+    let image = Image::open(&path).unwrap();
+    for end in [0, 1, 63, 64, 65, 512, 1_048_577, 3_000_000] {
+        Base::read(&image, end, &[]).unwrap().keep(&image).unwrap();
+        let kept = Kept::load(&image).unwrap();
+        let mut sha1 = kept.base().unwrap().sha1;
+        sha1.update(&bytes[usize::try_from(end).unwrap()..]);
+        assert_eq!(hex(sha1), sum_of(&path), "{end}");
+        assert!(!kept.is_current(&image));
+    }
+}
+
+/// An image of a tree with /etc, of a kind, with the sum beside it.
+fn image(kind: Kind) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("system.img");
+    fs::create_dir_all(dir.path().join("root/etc")).unwrap();
+    let raw = if kind == Kind::Sparse { dir.path().join("raw") } else { path.clone() };
+    let made = Command::new("mke2fs")
+        .args(["-q", "-t", "ext4", "-b", "4096", "-d", "root"])
+        .arg(&raw)
+        .arg("8M")
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    if kind == Kind::Sparse {
+        let blocks = u32::try_from(raw.metadata().unwrap().len() / 4096).unwrap();
+        let words = [0xed26_ff3a, 1, 0x000c_001c, 4096, blocks, 1, 0, 0xcac1, blocks, 12 + blocks * 4096];
+        let head: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+        put(&path, &[head, fs::read(&raw).unwrap()].concat());
+    }
+    sum(&path);
+    (dir, path)
+}
+
+fn sum(path: &Path) {
+    put(&path.with_file_name("system.img.sha1sum"), format!("{}\n", sum_of(path)).as_bytes());
+}
+
+fn summed(path: &Path) -> bool {
+    fs::read_to_string(path.with_file_name("system.img.sha1sum")).unwrap() == format!("{}\n", sum_of(path))
+}
+
+fn write(path: &Path, conf: &str) -> anyhow::Result<()> {
+    let target = open(path)?;
+    target.may_write(Owner::Root)?;
+    target.tidy()?;
+    target.write(&SecretString::from(conf), Owner::Root)
+}
+
+// Promise: the sum beside images of the other kinds is right after each device, a restore, and a clear.
+#[test]
+fn other_kinds() {
+    for kind in [Kind::Ext4, Kind::Sparse] {
+        let (_dir, path) = image(kind);
+        assert_eq!(open(&path).unwrap().kind(), kind);
+        for conf in [CONF.to_owned(), CONF.replace("first", "second")] {
+            write(&path, &conf).unwrap();
+            assert!(summed(&path), "{kind}");
+        }
+        let target = open(&path).unwrap();
+        let before = target.look().unwrap();
+        target.write(&SecretString::from(CONF), Owner::Root).unwrap();
+        target.restore(before.as_ref()).unwrap();
+        assert!(summed(&path), "{kind}");
+        assert!(target.clear().unwrap());
+        assert!(summed(&path), "{kind}");
+    }
+}
+
+// Promise: an image whose sum is wrong is refused before anything is changed.
+#[test]
+fn other_kinds_with_a_wrong_sum() {
+    for kind in [Kind::Ext4, Kind::Sparse] {
+        let (dir, path) = image(kind);
+        put(&dir.path().join("system.img.sha1sum"), "0".repeat(40).as_bytes());
+        let before = fs::read(&path).unwrap();
+        assert_eq!(exit_of(&write(&path, CONF).unwrap_err()), Exit::Target, "{kind}");
+        assert!(fs::read(&path).unwrap() == before, "{kind}");
+        put(&dir.path().join("system.img.sha1sum"), b"none");
+        assert_eq!(exit_of(&write(&path, CONF).unwrap_err()), Exit::Target, "{kind}");
+    }
+}
+
+// Promise: a run that was killed before the sum is finished by the next, wherever it was; a change by others is not.
+#[test]
+fn a_killed_run_is_finished() {
+    let (dir, path) = image(Kind::Ext4);
+    let (sum, state) = (dir.path().join("system.img.sha1sum"), dir.path().join(".system.img.azaion-sha1"));
+    let original = fs::read(&sum).unwrap();
+    write(&path, CONF).unwrap();
+    // The image was replaced, its sum was not.
+    let kept = Kept::load(&Image::open(&path).unwrap()).unwrap();
+    let pending = Kept::pending(&kept.base().unwrap());
+    pending.save(&Image::open(&path).unwrap()).unwrap();
+    put(&sum, &original);
+    open(&path).unwrap().tidy().unwrap();
+    assert!(summed(&path));
+    // The slot was overwritten, its sum was not.
+    let before = (fs::read(&sum).unwrap(), fs::read(&state).unwrap());
+    write(&path, &CONF.replace("first", "second")).unwrap();
+    put(&sum, &before.0);
+    put(&state, &before.1);
+    open(&path).unwrap().tidy().unwrap();
+    assert!(summed(&path));
+    // Someone else wrote into it.
+    File::options().write(true).open(&path).unwrap().write_all_at(b"x", 100).unwrap();
+    assert_eq!(exit_of(&open(&path).unwrap().tidy().unwrap_err()), Exit::Target);
+}

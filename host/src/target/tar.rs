@@ -1,0 +1,229 @@
+//! Tar archives, which `l4t_initrd_flash.sh` flashes as `system.img`: the last member of a name wins, so a folder and a
+//! `device.conf` follow those of the image builder. Each device overwrites them in place; nothing else changes.
+//!
+//! A `device.conf` that was packed with the rest is made blank once ours follows, for its password must not stay.
+
+mod header;
+mod layout;
+mod tail;
+mod walk;
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use azaion_agent::device_conf::MODE;
+use azaion_agent::exit::Exit;
+use nix::errno::Errno;
+use nix::fcntl::posix_fallocate;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::image::Image;
+use super::slot::{self, Content};
+use super::sums::{self, Base, Kept, Sum};
+use super::{Found, Kind, Owner, Target};
+use crate::failure::failure;
+use layout::Layout;
+
+pub use walk::{Archive, Member, Problem, walk};
+
+const FOLDER_MODE: u32 = 0o755;
+
+/// An archive of a root file system.
+#[derive(Debug)]
+pub(super) struct TarImage {
+    image: Image,
+    layout: RefCell<Layout>,
+}
+
+impl TarImage {
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let image = Image::open(path)?;
+        let layout = RefCell::new(Layout::read(&image)?);
+        Ok(Self { image, layout })
+    }
+
+    /// The base, certain, and kept beside the image.
+    fn base(&self) -> anyhow::Result<Base> {
+        let base = self.certain_base()?;
+        if !Kept::load(&self.image).is_some_and(|kept| kept.is_of(&base)) {
+            base.keep(&self.image)?;
+        }
+        Ok(base)
+    }
+
+    fn certain_base(&self) -> anyhow::Result<Base> {
+        if let Some(base) = &self.layout.borrow().base {
+            return Ok(base.clone());
+        }
+        let base = {
+            let layout = self.layout.borrow();
+            Base::read(&self.image, layout.end, &layout.blanks())?
+        };
+        self.layout.borrow_mut().base = Some(base.clone());
+        Ok(base)
+    }
+
+    /// Writes the tail with this block in it; durable, and the sum right, when this returns.
+    fn set(&self, block: &[u8]) -> anyhow::Result<()> {
+        let base = self.base()?;
+        let size = self.size()?;
+        let length = tail::length(base.end, size)
+            .ok_or_else(|| self.image.refused("is too large; provision the rootfs directory"))?;
+        self.grow(size, base.end.saturating_add(length))?;
+        let tail = tail::make(block, self.layout.borrow().is_dotted, length);
+        // Until it is written, for a write that fails may have got half way.
+        self.layout.borrow_mut().tail = Some(Content::Torn);
+        self.image.overwrite(&tail, base.end)?;
+        self.layout.borrow_mut().tail = Some(slot::judge(block));
+        self.make_blank()?;
+        base.finish(&self.image, length)
+    }
+
+    fn size(&self) -> anyhow::Result<u64> {
+        let metadata = self.image.file().metadata().map_err(|error| self.image.failed("reading", error))?;
+        Ok(metadata.len())
+    }
+
+    /// Makes room for the tail first: a full disk leaves an archive with more zeros behind its end then.
+    fn grow(&self, size: u64, wanted: u64) -> anyhow::Result<()> {
+        let (Ok(from), Ok(more)) = (i64::try_from(size), i64::try_from(wanted.saturating_sub(size))) else {
+            return Ok(());
+        };
+        if more == 0 {
+            return Ok(());
+        }
+        match posix_fallocate(&*self.image.file(), from, more) {
+            // Not every file system can; the write will tell.
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => Ok(()),
+            Err(errno) => Err(self.image.failed("making room in", errno)),
+        }
+    }
+
+    /// Takes credentials out of the base, where the tail overrides them.
+    fn make_blank(&self) -> anyhow::Result<()> {
+        let blanks = self.layout.borrow().blanks();
+        for blank in &blanks {
+            self.image.overwrite(&blank.text, blank.start)?;
+        }
+        self.layout.borrow_mut().confs.clear();
+        Ok(())
+    }
+
+    /// Finishes what a run that was killed has left half done: the tail, blanks, the sum.
+    fn settle(&self) -> anyhow::Result<()> {
+        let kept = Kept::load(&self.image);
+        let (is_torn, has_tail) = {
+            let tail = &self.layout.borrow().tail;
+            (*tail == Some(Content::Torn), tail.is_some())
+        };
+        if is_torn {
+            return self.set(&self.block_in_force()?);
+        }
+        match kept {
+            None if !has_tail => Ok(()),
+            Some(kept) if kept.is_current(&self.image) => match Sum::read(&self.image)? {
+                Some(sum) => kept.put_right(&self.image, sum),
+                None => Ok(()),
+            },
+            _ => self.finish_anew(has_tail),
+        }
+    }
+
+    /// Of an archive that is not as it was left: reads it again, and makes all follow from what is in it.
+    fn finish_anew(&self, has_tail: bool) -> anyhow::Result<()> {
+        let base = self.certain_base()?;
+        if !has_tail {
+            // One that was killed before it had written anything but room for the tail.
+            return if base.is_summed { Ok(()) } else { self.set(&self.block_in_force()?) };
+        }
+        self.make_blank()?;
+        base.finish(&self.image, self.size()?.saturating_sub(base.end))
+    }
+
+    /// The block that says what would be unpacked.
+    fn block_in_force(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+        match self.layout.borrow().conf() {
+            Some((bytes, _)) => full_block(bytes),
+            None => Ok(Zeroizing::new(slot::blank())),
+        }
+    }
+}
+
+fn full_block(conf: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    slot::block_of(conf).ok_or_else(|| failure(Exit::Data, "device.conf is too large for its slot of 4096 bytes"))
+}
+
+impl Target for TarImage {
+    fn path(&self) -> &Path {
+        &self.image.path
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Tar
+    }
+
+    fn may_write(&self, _owner: Owner) -> anyhow::Result<()> {
+        self.image.may_write()?;
+        self.image.may_write_beside()?;
+        if Sum::read(&self.image)?.is_none() {
+            log::warn!(
+                "{} has no .sha1sum beside it, which l4t_initrd_flash.sh wants; is it complete?",
+                self.image.path.display()
+            );
+        }
+        Ok(())
+    }
+
+    fn tidy(&self) -> anyhow::Result<()> {
+        self.image.tidy()?;
+        sums::tidy(&self.image)?;
+        self.settle()
+    }
+
+    fn look(&self) -> anyhow::Result<Option<Found>> {
+        let layout = self.layout.borrow();
+        if layout.tail == Some(Content::Torn) {
+            log::warn!("{}: a run died while it wrote; what it left is no device's", self.image.path.display());
+        }
+        Ok(layout.conf().map(|(bytes, member)| {
+            let (mode, uid, gid) = member.map_or((MODE, 0, 0), |member| (member.mode, member.uid, member.gid));
+            Found { bytes: Zeroizing::new(bytes.to_vec()), mode, uid, gid }
+        }))
+    }
+
+    fn is_in_order(&self, found: &Found, _owner: Owner) -> anyhow::Result<bool> {
+        let layout = self.layout.borrow();
+        // Of a tail of ours, all is.
+        let folder = layout.tail.is_some()
+            || layout.folder.is_some_and(|folder| (folder.mode, folder.uid, folder.gid) == (FOLDER_MODE, 0, 0));
+        Ok(folder && (found.mode, found.uid, found.gid) == (MODE, 0, 0))
+    }
+
+    fn write(&self, conf: &SecretString, _owner: Owner) -> anyhow::Result<()> {
+        self.set(&full_block(conf.expose_secret().as_bytes())?)
+    }
+
+    fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
+        let Some(before) = before else { return self.clear().map(drop) };
+        if self.layout.borrow().is_unchanged_from(&before.bytes) {
+            return Ok(());
+        }
+        self.set(&full_block(&before.bytes)?)
+    }
+
+    fn clear(&self) -> anyhow::Result<bool> {
+        let had = self.layout.borrow().has_credentials();
+        if had {
+            self.image.may_write()?;
+        }
+        self.settle()?;
+        if self.layout.borrow().has_credentials() {
+            self.set(&slot::blank())?;
+        }
+        Ok(had)
+    }
+}
+
+#[cfg(test)]
+mod tests;

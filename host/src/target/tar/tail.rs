@@ -1,0 +1,80 @@
+//! What follows the members of the image builder: a folder, a file, end marks.
+//!
+//! The headers are the same for every device, so that a write changes only the block of text: a power cut then leaves an
+//! archive that is whole, with a block that says itself that it is not.
+
+use ::tar::{EntryType, Header};
+use azaion_agent::device_conf::MODE;
+use zeroize::Zeroizing;
+
+use super::header::BLOCK;
+use super::walk::{Archive, END_MARKS};
+use crate::target::slot;
+
+/// Where the block of text starts.
+const CONTENT: usize = 1024;
+/// Bytes of folder and file.
+pub(super) const MEMBERS: u64 = 2 * BLOCK + slot::SIZE as u64;
+/// What archives are padded to: the usual `--blocking-factor` of 20.
+const RECORD: u64 = 20 * BLOCK;
+/// 2020, for tar warns of times in the early 1970s, and `now` would make each device's headers differ.
+const MTIME: u64 = 1_577_836_800;
+
+/// How many bytes follow a base of `base` bytes in an archive of `size`, once there is a tail: an archive never shrinks.
+pub(super) fn length(base: u64, size: u64) -> Option<u64> {
+    let needed = base.checked_add(MEMBERS + END_MARKS)?;
+    if size >= needed { Some(size - base) } else { Some(needed.checked_next_multiple_of(RECORD)? - base) }
+}
+
+/// The most bytes that may follow a base, if `padding` may follow an archive.
+pub(super) const fn longest(padding: u64) -> u64 {
+    padding + MEMBERS + RECORD
+}
+
+/// All that follows the base, `length` bytes.
+pub(super) fn make(block: &[u8], is_dotted: bool, length: u64) -> Zeroizing<Vec<u8>> {
+    let length = usize::try_from(length).unwrap_or_default();
+    // Reserved first: a vector that grows leaves copies behind.
+    let mut tail = Zeroizing::new(Vec::with_capacity(length));
+    tail.extend_from_slice(&headers(is_dotted));
+    tail.extend_from_slice(block);
+    tail.resize(length, 0);
+    tail
+}
+
+/// The block of text of what follows a base, if that is a tail of ours, and whether its names start with `./`.
+pub(super) fn parse(rest: &[u8]) -> Option<(&[u8], bool)> {
+    let (start, content) = rest.split_at_checked(CONTENT)?;
+    let (block, zeros) = content.split_at_checked(slot::SIZE)?;
+    let is_dotted = [true, false].into_iter().find(|&is_dotted| start == headers(is_dotted))?;
+    let is_ended = zeros.len() as u64 >= END_MARKS && zeros.iter().all(|&byte| byte == 0);
+    is_ended.then_some((block, is_dotted))
+}
+
+/// Where a tail of ours may start in an archive: its last two members, which lie as ours do.
+pub(super) fn place(archive: &Archive) -> Option<u64> {
+    let (folder, conf) = (archive.folder?, archive.confs.last()?);
+    let start = archive.end.checked_sub(MEMBERS)?;
+    (folder.start == start && conf.start == start + BLOCK && conf.size == slot::SIZE as u64).then_some(start)
+}
+
+fn headers(is_dotted: bool) -> Vec<u8> {
+    let folder = header("etc/azaion/", is_dotted, EntryType::Directory, 0o755, 0);
+    let file = header("etc/azaion/device.conf", is_dotted, EntryType::Regular, MODE, slot::SIZE as u64);
+    [folder.as_bytes().as_slice(), file.as_bytes()].concat()
+}
+
+fn header(name: &str, is_dotted: bool, kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_ustar();
+    // Header::set_path would leave the dot out.
+    let name = [if is_dotted { "./" } else { "" }, name].concat();
+    header.as_old_mut().name.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(size);
+    header.set_mtime(MTIME);
+    header.set_cksum();
+    header
+}

@@ -1,0 +1,235 @@
+//! Power cuts, killed runs, and files that others have changed.
+
+use super::*;
+
+/// A run that has nothing to write, and so must leave all in order by what comes before.
+fn open_and_tidy(fixture: &Fixture) {
+    let target = fixture.open();
+    target.may_write(Owner::Root).unwrap();
+    target.tidy().unwrap();
+}
+
+/// Everything beside the tree, to be put back.
+struct Snapshot {
+    image: Vec<u8>,
+    sum: Vec<u8>,
+    state: Option<Vec<u8>>,
+}
+
+impl Snapshot {
+    fn of(fixture: &Fixture) -> Self {
+        Self {
+            image: fixture.bytes(),
+            sum: fs::read(fixture.dir.path().join("system.img.sha1sum")).unwrap(),
+            state: fs::read(fixture.state()).ok(),
+        }
+    }
+
+    /// Puts back what lies beside the image.
+    fn put_beside(&self, fixture: &Fixture) {
+        put(&fixture.dir.path().join("system.img.sha1sum"), &self.sum);
+        match &self.state {
+            Some(state) => put(&fixture.state(), state),
+            None => drop(fs::remove_file(fixture.state())),
+        }
+    }
+}
+
+/// The state as it is kept before the first write.
+fn keep_pending(fixture: &Fixture) {
+    let image = Image::open(&fixture.image()).unwrap();
+    let layout = Layout::read(&image).unwrap();
+    Base::read(&image, layout.end, &layout.blanks()).unwrap().keep(&image).unwrap();
+}
+
+// Promise: a first tail that a power cut has left half written, whichever half, is made whole by the next run.
+#[test]
+fn a_torn_first_tail() {
+    for make in [|| Fixture::new(&["."]), || with_conf(&["."])] {
+        let fixture = make();
+        let before = Snapshot::of(&fixture);
+        keep_pending(&fixture);
+        let pending = Snapshot::of(&fixture);
+        fixture.write(CONF);
+        let after = fixture.bytes();
+        let end = usize::try_from(sums_end(&fixture)).unwrap();
+        for edge in (end..=after.len()).step_by(512) {
+            let mut old = before.image.clone();
+            old.resize(after.len(), 0);
+            let new_first = [&after[..edge], &old[edge..]].concat();
+            let old_first = [&before.image[..end], &old[end..edge], &after[edge..]].concat();
+            for torn in [new_first, old_first] {
+                // The packed one is made blank after the tail alone.
+                let torn = [&before.image[..end], &torn[end..]].concat();
+                put(&fixture.image(), &torn);
+                pending.put_beside(&fixture);
+                open_and_tidy(&fixture);
+                fixture.check_sum();
+                fixture.unpacked();
+                fixture.write(OTHER);
+                fixture.check_sum();
+                assert_eq!(fixture.unpacked().as_deref(), Some(OTHER), "{edge}");
+                assert!(!fixture.holds("firstpassword"), "{edge}");
+            }
+        }
+    }
+}
+
+fn sums_end(fixture: &Fixture) -> u64 {
+    Kept::load(&Image::open(&fixture.image()).unwrap()).unwrap().end()
+}
+
+// Promise: a torn tail of a later device is no device's, and is made whole by the next run, with or without state.
+#[test]
+fn a_torn_later_tail() {
+    let fixture = Fixture::new(&["."]);
+    fixture.write(CONF);
+    let old = Snapshot::of(&fixture);
+    fixture.write(OTHER);
+    let new = fixture.bytes();
+    let end = usize::try_from(sums_end(&fixture)).unwrap();
+    for edge in (end..new.len()).step_by(512) {
+        let first = [&new[..edge], &old.image[edge..]].concat();
+        let second = [&old.image[..edge], &new[edge..]].concat();
+        for torn in [first, second] {
+            put(&fixture.image(), &torn);
+            old.put_beside(&fixture);
+            if torn != new && torn != old.image {
+                assert_eq!(fixture.look(), None);
+            }
+            open_and_tidy(&fixture);
+            fixture.check_sum();
+            fixture.write(OTHER);
+            assert_eq!(fixture.unpacked().as_deref(), Some(OTHER), "{edge}");
+            fixture.check_sum();
+        }
+    }
+}
+
+// Promise: half a tail that nothing proves to be ours is refused, not guessed at.
+#[test]
+fn a_torn_tail_without_proof() {
+    let fixture = Fixture::new(&["."]);
+    let before = fixture.bytes();
+    fixture.write(CONF);
+    let end = usize::try_from(sums_end(&fixture)).unwrap();
+    let after = fixture.bytes();
+    let torn = [&before[..end], &[0; 512], &after[end + 512..]].concat();
+    put(&fixture.image(), &torn);
+    fs::remove_file(fixture.state()).unwrap();
+    let error = open(&fixture.image()).unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Target);
+    assert!(error.to_string().contains("generate the images again"), "{error}");
+}
+
+// Promise: a run that was killed after its write and before the sum is finished by the next one, though that has nothing
+// to write.
+#[test]
+fn a_killed_run_is_finished() {
+    for make in [|| Fixture::new(&["."]), || with_conf(&["."])] {
+        let fixture = make();
+        keep_pending(&fixture);
+        let pending = Snapshot::of(&fixture);
+        fixture.write(OTHER);
+        let first = Snapshot::of(&fixture);
+        for (beside, conf) in [(&pending, OTHER), (&first, CONF)] {
+            fixture.write(conf);
+            beside.put_beside(&fixture);
+            open_and_tidy(&fixture);
+            fixture.check_sum();
+            assert_eq!(fixture.look().as_deref(), Some(conf));
+        }
+        // Between the state and the sum, the other way round.
+        put(&fixture.dir.path().join("system.img.sha1sum"), &first.sum);
+        open_and_tidy(&fixture);
+        fixture.check_sum();
+    }
+}
+
+// Promise: credentials that were packed go, even if the run that wrote the tail over them was killed.
+#[test]
+fn a_killed_run_leaves_no_packed_credentials() {
+    let fixture = with_conf(&["."]);
+    let before = fixture.bytes();
+    keep_pending(&fixture);
+    let pending = Snapshot::of(&fixture);
+    fixture.write(OTHER);
+    let end = usize::try_from(sums_end(&fixture)).unwrap();
+    put(&fixture.image(), &[&before[..end], &fixture.bytes()[end..]].concat());
+    pending.put_beside(&fixture);
+    assert!(fixture.holds("firstpassword"));
+    open_and_tidy(&fixture);
+    assert!(!fixture.holds("firstpassword"));
+    fixture.check_sum();
+    assert_eq!(fixture.look().as_deref(), Some(OTHER));
+}
+
+// Promise: state that is lost, damaged, or of another image costs time alone.
+#[test]
+fn state_is_only_a_hint() {
+    let fixture = Fixture::new(&["."]);
+    fixture.write(CONF);
+    let good = fs::read(fixture.state()).unwrap();
+    for at in (0..good.len()).step_by(11) {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        put(&fixture.state(), &bad);
+        fixture.write(if at % 2 == 0 { OTHER } else { CONF });
+        fixture.check_sum();
+    }
+    put(&fixture.state(), &good[..good.len() / 2]);
+    fixture.write(CONF);
+    fixture.check_sum();
+    fs::remove_file(fixture.state()).unwrap();
+    fixture.write(OTHER);
+    fixture.check_sum();
+    assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
+}
+
+// Promise: another archive in the same place, of the same size, is known to be another; a wrong sum for it is refused.
+#[test]
+fn another_image_in_its_place() {
+    let fixture = Fixture::new(&["."]);
+    fixture.write(CONF);
+    put(&fixture.root("usr/bin/tool"), &[9; 10_000]);
+    let old_sum = Snapshot::of(&fixture).sum;
+    fixture.pack(&["."]);
+    assert_eq!(fixture.look(), None);
+    let new_sum = Snapshot::of(&fixture).sum;
+    put(&fixture.dir.path().join("system.img.sha1sum"), &old_sum);
+    let before = fixture.bytes();
+    let error = fixture.open().tidy().and_then(|()| fixture.open().write(&SecretString::from(CONF), Owner::Root));
+    assert_eq!(exit_of(&error.unwrap_err()), Exit::Target);
+    assert!(fixture.bytes() == before);
+    put(&fixture.dir.path().join("system.img.sha1sum"), &new_sum);
+    fixture.write(OTHER);
+    assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
+    fixture.check_sum();
+}
+
+// Promise: a byte of the base that others have changed is not summed over.
+#[test]
+fn a_changed_base_is_refused() {
+    let fixture = Fixture::new(&["."]);
+    fixture.write(CONF);
+    let at = fixture.bytes().windows(7).position(|window| window == b"jetson\n").unwrap();
+    let file = File::options().write(true).open(fixture.image()).unwrap();
+    file.write_all_at(b"J", u64::try_from(at).unwrap()).unwrap();
+    let error = fixture.open().tidy().unwrap_err();
+    assert_eq!(exit_of(&error), Exit::Target);
+    assert!(error.to_string().contains("does not match"), "{error}");
+}
+
+// Promise: nothing but the image, its sum and one file of state is left in the folder.
+#[test]
+fn nothing_else_is_left() {
+    let fixture = Fixture::new(&["."]);
+    put(&fixture.dir.path().join(".system.img.sha1sum.new"), b"x");
+    put(&fixture.dir.path().join("..system.img.azaion-sha1.new"), b"x");
+    fixture.write(CONF);
+    let mut names: Vec<_> =
+        fs::read_dir(&fixture.dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, [".system.img.azaion-sha1", "root", "system.img", "system.img.sha1sum"]);
+    assert_eq!(fixture.state().metadata().unwrap().mode() & 0o7777, 0o600);
+}

@@ -1,0 +1,171 @@
+//! What is no archive of a root file system, or could be got wrong.
+
+use super::*;
+
+fn refused(fixture: &Fixture, advice: &str) {
+    let before = fixture.bytes();
+    let error = open(&fixture.image()).and_then(|target| {
+        target.may_write(Owner::Root)?;
+        target.tidy()?;
+        target.look()?;
+        target.write(&SecretString::from(CONF), Owner::Root)
+    });
+    let error = error.expect_err(advice);
+    assert_eq!(exit_of(&error), Exit::Target, "{advice}: {error:#}");
+    assert!(format!("{error:#}").contains(advice), "{advice}: {error:#}");
+    assert!(fixture.bytes() == before, "{advice}");
+    assert!(!fixture.state().exists(), "{advice}");
+}
+
+// Promise: odd trees are refused with 66, untouched, with what to do instead.
+#[test]
+fn odd_trees() {
+    type Make = fn(&Fixture);
+    let cases: [(&str, Make); 8] = [
+        ("symlink in place", |f| symlink("/run", f.root("etc/azaion")).unwrap()),
+        ("no folder", |f| put(&f.root("etc/azaion"), b"")),
+        ("symlink at", |f| {
+            fs::create_dir(f.root("etc/azaion")).unwrap();
+            symlink("x", f.root("etc/azaion/device.conf")).unwrap();
+        }),
+        ("hard link", |f| {
+            fs::create_dir(f.root("etc/azaion")).unwrap();
+            put(&f.root("etc/azaion/device.conf"), CONF.as_bytes());
+            fs::hard_link(f.root("etc/azaion/device.conf"), f.root("etc/other")).unwrap();
+        }),
+        ("no plain file", |f| fs::create_dir_all(f.root("etc/azaion/device.conf")).unwrap()),
+        ("4096 bytes", |f| {
+            fs::create_dir(f.root("etc/azaion")).unwrap();
+            put(&f.root("etc/azaion/device.conf"), &[b'#'; 4097]);
+        }),
+        ("no text", |f| {
+            fs::create_dir(f.root("etc/azaion")).unwrap();
+            put(&f.root("etc/azaion/device.conf"), &[0xff; 40]);
+        }),
+        ("symlink in place", |f| {
+            fs::rename(f.root("etc"), f.root("usr/etc")).unwrap();
+            symlink("usr/etc", f.root("etc")).unwrap();
+        }),
+    ];
+    for (advice, make) in cases {
+        for format in ["--format=gnu", "--format=posix"] {
+            let fixture = Fixture::tree();
+            make(&fixture);
+            fixture.pack(&[format, "."]);
+            refused(&fixture, advice);
+        }
+    }
+}
+
+// Promise: archives of something else are refused, and told apart.
+#[test]
+fn other_archives() {
+    let fixture = Fixture::new(&["usr"]);
+    refused(&fixture, "no /etc");
+    let fixture = Fixture::tree();
+    fs::create_dir(fixture.root("boot")).unwrap();
+    fixture.pack(&["./boot"]);
+    refused(&fixture, "only /boot");
+    fixture.pack(&["--format=v7", "."]);
+    refused(&fixture, "no root file system");
+    fixture.pack(&["--format=posix", "--pax-option=globexthdr.name=g,uid=5", "."]);
+    refused(&fixture, "global header");
+    fixture.pack(&["--transform=s,usr/bin/tool,../tool,", "-P", "."]);
+    refused(&fixture, "`..`");
+    fixture.pack(&["--format=gnu", "--listed-incremental=snapshot", "."]);
+    refused(&fixture, "odd kind");
+}
+
+// Promise: an archive that is cut anywhere, or has something behind its end, is refused and left alone.
+#[test]
+fn cut_and_continued() {
+    let fixture = Fixture::new(&["."]);
+    let whole = fixture.bytes();
+    let end = walk(&Raw::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
+    for length in (600..usize::try_from(end).unwrap() + 1024).step_by(200) {
+        put(&fixture.image(), &whole[..length]);
+        fixture.sum();
+        refused(&fixture, "damaged");
+    }
+    put(&fixture.image(), &[whole.as_slice(), b"x"].concat());
+    fixture.sum();
+    refused(&fixture, "damaged");
+    put(&fixture.image(), &whole);
+    // Zeros without end are not read to the end.
+    File::options().write(true).open(fixture.image()).unwrap().set_len(1 << 40).unwrap();
+    assert!(open(&fixture.image()).unwrap_err().to_string().contains("too much follows"));
+}
+
+// Promise: a wrong byte in any header is found by its checksum.
+#[test]
+fn bad_checksums() {
+    let fixture = Fixture::new(&["--format=ustar", "."]);
+    let whole = fixture.bytes();
+    for at in [0, 100, 124, 148, 156, 345] {
+        let mut bytes = whole.clone();
+        bytes[512 + at] ^= 1;
+        put(&fixture.image(), &bytes);
+        fixture.sum();
+        refused(&fixture, "damaged");
+    }
+}
+
+// Promise: whatever the bytes are, the walk ends, and without a panic.
+#[test]
+fn hostile_bytes() {
+    let fixture = with_conf(&["--format=posix", "."]);
+    let whole = fixture.bytes();
+    let file = tempfile::tempfile().unwrap();
+    let mut random = 1_u64;
+    for _ in 0..3000 {
+        let mut bytes = whole.clone();
+        for _ in 0..3 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let place = usize::try_from(random >> 33).unwrap() % bytes.len();
+            bytes[place] = u8::try_from(random >> 20 & 0xff).unwrap();
+            // A checksum that is right lets the rest be looked at.
+            let start = place / 512 * 512;
+            let mut header = ::tar::Header::from_byte_slice(&bytes[start..start + 512]).clone();
+            header.set_cksum();
+            bytes[start..start + 512].copy_from_slice(header.as_bytes());
+        }
+        file.write_all_at(&bytes, 0).unwrap();
+        let _ = walk(&Raw::new(&file).unwrap());
+    }
+}
+
+// Promise: sizes beyond all bounds are refused, also in binary.
+#[test]
+fn impossible_sizes() {
+    let fixture = Fixture::new(&["--format=gnu", "."]);
+    let whole = fixture.bytes();
+    for size in
+        [&[0xff; 12], b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", b"\x80\0\0\x01\0\0\0\0\0\0\0\0", b"77777777777\0"]
+    {
+        let mut bytes = whole.clone();
+        let at = bytes.windows(14).position(|window| window == b"./etc/hostname").unwrap();
+        bytes[at + 124..at + 136].copy_from_slice(size);
+        let mut header = ::tar::Header::from_byte_slice(&bytes[at..at + 512]).clone();
+        header.set_cksum();
+        bytes[at..at + 512].copy_from_slice(header.as_bytes());
+        put(&fixture.image(), &bytes);
+        fixture.sum();
+        refused(&fixture, "damaged");
+    }
+}
+
+// Promise: an archive that its sum does not fit, or whose sum could not be kept right, is not touched.
+#[test]
+fn wrong_sums() {
+    let sum = |fixture: &Fixture, text: &str| put(&fixture.dir.path().join("system.img.sha1sum"), text.as_bytes());
+    let fixture = Fixture::new(&["."]);
+    sum(&fixture, &format!("{}  system.img\n", "0".repeat(40)));
+    refused(&fixture, "does not match");
+    for text in ["", "no sum\n", &"a".repeat(41), &format!("{0} x\n{0} y\n", "0".repeat(40))] {
+        sum(&fixture, text);
+        refused(&fixture, "holds no sum");
+    }
+    fs::remove_file(fixture.dir.path().join("system.img.sha1sum")).unwrap();
+    symlink("elsewhere", fixture.dir.path().join("system.img.sha1sum")).unwrap();
+    refused(&fixture, "symlink");
+}

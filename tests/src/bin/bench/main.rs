@@ -1,0 +1,53 @@
+//! The benchmark: both programs beside what one would do without them, on the same server, in turns.
+//!
+//! Only ratios count: a figure of one machine says nothing on another one.
+
+mod images;
+mod measure;
+mod programs;
+
+use std::io::Write;
+
+use azaion_tests::dev_api::Hashing;
+use clap::Parser;
+
+use images::Images;
+use measure::{Bound, Row};
+use programs::Bench;
+
+/// With real hashes the server's Argon2id takes most of the time, and there is less to see.
+const ROUNDS_PER_REAL_ROUND: usize = 5;
+
+/// Measures both programs side by side with what one would do without them
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Exit with 1 if a bound is missed
+    #[arg(long)]
+    check: bool,
+    /// How often each thing is measured
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let rounds = usize::from(arguments.rounds);
+    let bench = Bench::new()?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{rounds} rounds in turns, medians\n\n{}", Row::HEADINGS)?;
+    let mut rows: Vec<Row> = bench.rows(Hashing::Cheap, rounds)?.into();
+    rows.extend(Images::new(rounds)?.rows()?);
+    for row in &rows {
+        writeln!(out, "{row}")?;
+    }
+    let real_rounds = rounds.div_ceil(ROUNDS_PER_REAL_ROUND);
+    writeln!(out, "\nfor information, with the password hashes of production, {real_rounds} rounds:")?;
+    for row in bench.rows(Hashing::Real, real_rounds)? {
+        writeln!(out, "{}", Row { bound: Bound::None, ..row })?;
+    }
+    if arguments.check && !rows.iter().all(Row::held) {
+        std::process::exit(1);
+    }
+    Ok(())
+}

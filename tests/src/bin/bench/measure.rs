@@ -1,0 +1,88 @@
+//! Measuring two things side by side, and saying how they compare.
+
+use std::fmt;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+
+/// Rounds before the first that counts: caches are warm, the server has served.
+const WARM_UP: usize = 3;
+
+/// What is good enough.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bound {
+    /// The highest ratio of ours to theirs.
+    Ratio(f64),
+    /// How much more ours may be, in the unit of both.
+    More(f64),
+    /// It is for information.
+    None,
+}
+
+/// One thing measured beside another.
+pub(crate) struct Row {
+    pub(crate) what: &'static str,
+    pub(crate) ours: f64,
+    pub(crate) theirs: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) bound: Bound,
+}
+
+impl Row {
+    pub(crate) const HEADINGS: &str =
+        "                                                      ours       theirs   ratio  bound";
+
+    pub(crate) fn held(&self) -> bool {
+        match self.bound {
+            Bound::Ratio(most) => self.ours / self.theirs <= most,
+            Bound::More(most) => self.ours - self.theirs <= most,
+            Bound::None => true,
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, ours, theirs, unit, .. } = self;
+        write!(f, "{what:<45} {ours:>8.2} {unit:<3} {theirs:>8.2} {unit:<3} {:>6.2}", ours / theirs)?;
+        match self.bound {
+            Bound::Ratio(most) => write!(f, "  {most:>5.2}")?,
+            Bound::More(most) => write!(f, "  {:+.2} of {most:+.2} {unit}", ours - theirs)?,
+            Bound::None => return Ok(()),
+        }
+        write!(f, "  {}", if self.held() { "held" } else { "MISSED" })
+    }
+}
+
+/// The medians of two measurements, taken in turns, so that whatever else the machine does hits both alike.
+pub(crate) fn in_turns(
+    rounds: usize,
+    mut ours: impl FnMut(usize) -> anyhow::Result<f64>,
+    mut theirs: impl FnMut(usize) -> anyhow::Result<f64>,
+) -> anyhow::Result<(f64, f64)> {
+    let mut taken = (Vec::new(), Vec::new());
+    for round in 0..WARM_UP + rounds {
+        let pair = (ours(round)?, theirs(round)?);
+        if round >= WARM_UP {
+            taken.0.push(pair.0);
+            taken.1.push(pair.1);
+        }
+    }
+    Ok((median(taken.0)?, median(taken.1)?))
+}
+
+/// The value in the middle; the upper one of two.
+pub(crate) fn median(mut values: Vec<f64>) -> anyhow::Result<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().context("no rounds")
+}
+
+/// Milliseconds from the start of a program to its end, which must be a good one.
+pub(crate) fn time(mut command: Command) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let taken = start.elapsed();
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(taken.as_secs_f64() * 1000.0)
+}
