@@ -123,7 +123,7 @@ impl TarImage {
         match kept {
             None if !has_tail => Ok(()),
             Some(kept) if kept.is_current(&self.image) => match Sum::read(&self.image)? {
-                Some(&sum) => kept.put_right(&self.image, sum),
+                Some(sum) => kept.put_right(&self.image, &sum),
                 None => Ok(()),
             },
             _ => self.finish_anew(has_tail),
