@@ -22,10 +22,17 @@ pub(crate) fn failure(exit: Exit, message: impl Into<String>) -> anyhow::Error {
 
 /// Names what an I/O error happened to, and judges it: missing privileges are told apart from a failing disk.
 pub(crate) fn io_failure(error: impl Into<io::Error>, doing: &str) -> anyhow::Error {
-    let error = error.into();
+    advising(error.into(), doing, "; run it as root, or with --owner current on a tree of your own")
+}
+
+/// The same for an image file, which needs no privileges of its own.
+pub(crate) fn image_failure(error: impl Into<io::Error>, doing: &str) -> anyhow::Error {
+    advising(error.into(), doing, "; let this user write there, or run it as whoever may")
+}
+
+fn advising(error: io::Error, doing: &str, advice: &str) -> anyhow::Error {
     let exit = exit_of_io(&error);
-    let advice =
-        if exit == Exit::Refused { "; run it as root, or with --owner current on a tree of your own" } else { "" };
+    let advice = if exit == Exit::Refused { advice } else { "" };
     anyhow::Error::from(error).context(Failure { exit, message: format!("{doing}{advice}") })
 }
 

@@ -14,8 +14,7 @@ mod sums;
 pub mod tar;
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use azaion_agent::device_conf::{DeviceConf, DeviceConfError, PATH};
@@ -24,7 +23,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::failure::{failure, io_failure};
+use crate::failure::failure;
 
 /// The kind of a target, told by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -126,28 +125,27 @@ pub fn open(path: &Path) -> anyhow::Result<Box<dyn Target>> {
     if !metadata.is_file() {
         return refuse(&"is neither a directory nor a file; mount it and name the mount point");
     }
-    match kind_of(path)? {
-        Ok(Kind::Tar) => Ok(Box::new(tar::TarImage::open(path)?)),
-        Ok(kind) => Ok(Box::new(filesystem::FileSystemImage::open(path, kind)?)),
-        Err(why) => refuse(&why),
+    let image = image::Image::open(path)?;
+    match image.kind()? {
+        Kind::Tar => Ok(Box::new(tar::TarImage::new(image)?)),
+        kind => Ok(Box::new(filesystem::FileSystemImage::new(image, kind))),
     }
 }
 
 /// Opens all targets, in an order that two runs share, so that they can't wait for each other; returned as given.
 pub fn open_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Box<dyn Target>>> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut order: Vec<(PathBuf, usize)> = paths.iter().map(|path| real(path)).zip(0..).collect();
+    // By what it is, not by its name: a file may have two. What is missing is refused when its turn comes.
+    let place = |path: &PathBuf| path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    let mut order: Vec<_> = paths.iter().enumerate().map(|(index, path)| (place(path), index, path)).collect();
     order.sort();
-    if let Some(twice) = order.windows(2).find_map(|pair| match pair {
-        [(one, _), (other, _)] if one == other => Some(one),
+    if let Some((_, _, path)) = order.windows(2).find_map(|pair| match pair {
+        [(Some(one), ..), other @ (Some(same), ..)] if one == same => Some(other),
         _ => None,
     }) {
-        return Err(failure(Exit::Usage, format!("the target {} is given twice", twice.display())));
+        return Err(failure(Exit::Usage, format!("the target {} is given twice", path.display())));
     }
-    let mut opened = order
-        .iter()
-        .map(|(_, index)| Ok((*index, open(paths.get(*index).map_or(Path::new(""), PathBuf::as_path))?)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut opened =
+        order.iter().map(|(_, index, path)| Ok((*index, open(path)?))).collect::<anyhow::Result<Vec<_>>>()?;
     opened.sort_by_key(|(index, _)| *index);
     Ok(opened.into_iter().map(|(_, target)| target).collect())
 }
@@ -180,13 +178,10 @@ const MAGICS: [Magic; 9] = [
     ),
 ];
 
-fn kind_of(path: &Path) -> anyhow::Result<Result<Kind, &'static str>> {
-    let mut head = Vec::with_capacity(4096);
-    let read = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut head));
-    read.map_err(|error| io_failure(error, &format!("reading the target {}", path.display())))?;
+fn kind_of(head: &[u8]) -> Result<Kind, &'static str> {
     let is = |&&(offset, magic, _): &&Magic| head.get(offset..).is_some_and(|tail| tail.starts_with(magic));
     let unknown = Err("is no root file system; name the rootfs directory that the image is generated from");
-    Ok(MAGICS.iter().find(is).map_or(unknown, |(_, _, kind)| *kind))
+    MAGICS.iter().find(is).map_or(unknown, |(_, _, kind)| *kind)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub enum Problem {
     #[error("{0}")]
     Refused(&'static str),
     /// It contradicts itself.
-    #[error("its file system is damaged ({0}); run `e2fsck -f` on it, or generate it again")]
+    #[error("has a damaged file system ({0}); run `e2fsck -f` on it, or generate it again")]
     Damaged(&'static str),
 }
 
@@ -140,7 +140,11 @@ impl<'m> FileSystem<'m> {
         let block = match (inode.size, extents.as_slice()) {
             (0, []) => None,
             (1..=BLOCK, [extent]) if extent.is_first_block() => Some(self.data_block(extent.start)?),
-            _ => return Err(Refused("has an etc/azaion/device.conf of more than one block; take it away by hand")),
+            _ => {
+                return Err(Refused(
+                    "has an etc/azaion/device.conf that is not in one block of its own; take it away by hand",
+                ));
+            }
         };
         Ok(OneBlockFile { inode, block })
     }

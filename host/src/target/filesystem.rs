@@ -42,11 +42,8 @@ struct Slot {
 }
 
 impl FileSystemImage {
-    pub(super) fn open(path: &Path, kind: Kind) -> anyhow::Result<Self> {
-        let opened = Self { image: Image::open(path)?, kind };
-        // What is of no use is refused at once.
-        opened.find()?;
-        Ok(opened)
+    pub(super) fn new(image: Image, kind: Kind) -> Self {
+        Self { image, kind }
     }
 
     /// Shows the file system to `look`, wherever its blocks lie.
@@ -69,10 +66,6 @@ impl FileSystemImage {
             ext4::Problem::Io(error) => self.image.failed("reading", error),
             other => self.image.refused(other),
         }
-    }
-
-    fn find(&self) -> anyhow::Result<ext4::Found> {
-        self.with_medium(&self.image.file(), |medium| self.find_in(medium))
     }
 
     fn find_in(&self, medium: &dyn Medium) -> anyhow::Result<ext4::Found> {
@@ -147,9 +140,10 @@ impl FileSystemImage {
         let medium = Raw::new(raw).map_err(|error| self.image.failed("reading the copy of", error))?;
         let before = self.slot_in(&medium)?;
         prepare::make_slot(raw, &self.find_in(&medium)?)?;
-        let Some(Slot { content: Content::Conf(conf), place: Some(place), .. }) = before else { return Ok(()) };
+        let Some(Slot { content, place: Some(place), .. }) = before else { return Ok(()) };
+        let block = if let Content::Conf(conf) = content { full_block(&conf)? } else { slot::blank().into() };
         let fail = |error| self.image.failed("writing the copy of", error);
-        raw.write_all_at(&full_block(&conf)?, place).and_then(|()| raw.sync_all()).map_err(fail)
+        raw.write_all_at(&block, place).and_then(|()| raw.sync_all()).map_err(fail)
     }
 
     /// One write, durable, and the sum right, when this returns.
@@ -230,7 +224,7 @@ impl Target for FileSystemImage {
     }
 
     fn clear(&self) -> anyhow::Result<bool> {
-        sums::settle(&self.image)?;
+        self.tidy()?;
         let Some(slot) = self.slot()? else { return Ok(false) };
         if slot.content == Content::Blank {
             return Ok(false);

@@ -1,22 +1,26 @@
 //! An image as a file: opened, locked, and used by nobody else.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{OnceCell, Ref, RefCell};
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use azaion_agent::exit::Exit;
-use azaion_agent::private_file::{Attributes, Lifetime, Staged};
+use azaion_agent::private_file::{Attributes, Lifetime, Staged, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, OFlag};
+use nix::fcntl::{AtFlags, Flock, OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, faccessat};
 use zeroize::Zeroizing;
 
-use super::lock;
-use crate::failure::{failure, io_failure};
+use super::{Kind, lock};
+use crate::failure::{failure, image_failure};
+
+/// Bytes that tell the kind of an image.
+const HEAD: usize = 2048;
 
 /// An image file and the folder that it is in.
 #[derive(Debug)]
@@ -24,7 +28,8 @@ pub(super) struct Image {
     /// As it was named.
     pub(super) path: PathBuf,
     real: PathBuf,
-    folder: File,
+    folder: OwnedFd,
+    listed: OnceCell<File>,
     name: String,
     file: RefCell<Flock<File>>,
     is_writable: bool,
@@ -33,37 +38,50 @@ pub(super) struct Image {
 impl Image {
     /// Opens the file, for writing if that is allowed, and waits until no other run works on it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        let fail = |error: io::Error| io_failure(error, &format!("opening {}", path.display()));
+        let fail = |error: io::Error| image_failure(error, &format!("opening {}", path.display()));
         // A symlink is followed once, here: what replaces the image goes where it is.
-        let real = path.canonicalize().map_err(fail)?;
+        let real = if path.is_symlink() { path.canonicalize().map_err(fail)? } else { path.to_owned() };
         let name = real.file_name().and_then(|name| name.to_str()).context("the image's name is not UTF-8")?.to_owned();
-        let folder = File::open(real.parent().unwrap_or(Path::new("/"))).map_err(fail)?;
+        // To look at what is in it needs no right to list it.
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = open(folder_of(&real), flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
         loop {
             let (file, is_writable) = open_for_writing(&real).map_err(fail)?;
             let file = lock::wait(file, path)?;
             // Whoever held the lock may have put another file in its place.
             if is_still(&file, &real) {
-                let image = Self { path: path.to_owned(), real, folder, name, file: RefCell::new(file), is_writable };
-                image.refuse_if_attached(Path::new("/sys/block"))?;
+                let (path, file) = (path.to_owned(), RefCell::new(file));
+                let image = Self { path, real, folder, listed: OnceCell::new(), name, file, is_writable };
+                image.refuse_if_attached()?;
                 return Ok(image);
             }
         }
     }
 
     /// Refuses an image that a loop device shows to the kernel: what is written to the file may be lost then, or mixed.
-    fn refuse_if_attached(&self, devices: &Path) -> anyhow::Result<()> {
-        let Ok(devices) = devices.read_dir() else { return Ok(()) };
-        for device in devices.flatten() {
-            let Ok(backing) = fs::read_to_string(device.path().join("loop/backing_file")) else { continue };
+    fn refuse_if_attached(&self) -> anyhow::Result<()> {
+        // Of all loop devices, those that show a file: the others have no size.
+        let partitions = fs::read_to_string("/proc/partitions").unwrap_or_default();
+        let devices = partitions.lines().filter_map(|line| line.split_whitespace().nth(3));
+        for device in devices.filter(|name| name.starts_with("loop")) {
+            let Ok(backing) = fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")) else { continue };
             if is_still(&self.file(), Path::new(backing.trim_end_matches('\n'))) {
-                let name = device.file_name();
                 return Err(self.refused(format_args!(
-                    "is attached to /dev/{name}, and may be mounted; unmount it and run `losetup -d /dev/{name}`",
-                    name = name.display()
+                    "is attached to /dev/{device}, and may be mounted; unmount it and run `losetup -d /dev/{device}`"
                 )));
             }
         }
         Ok(())
+    }
+
+    /// What it is, by its content; refused if it can't be a target.
+    pub(super) fn kind(&self) -> anyhow::Result<Kind> {
+        let mut head = Vec::with_capacity(HEAD);
+        let file = self.file();
+        let mut start: &File = &file;
+        let read = start.rewind().and_then(|()| start.take(HEAD as u64).read_to_end(&mut head));
+        read.map_err(|error| self.failed("reading", error))?;
+        super::kind_of(&head).map_err(|why| self.refused(why))
     }
 
     /// A refusal of this target; `why` says what to do instead.
@@ -73,7 +91,7 @@ impl Image {
 
     /// An I/O error of this target.
     pub(super) fn failed(&self, doing: &str, error: impl Into<io::Error>) -> anyhow::Error {
-        io_failure(error, &format!("{doing} {}", self.path.display()))
+        image_failure(error, &format!("{doing} {}", self.path.display()))
     }
 
     /// The file.
@@ -86,14 +104,32 @@ impl Image {
         format!("{}{suffix}", self.name)
     }
 
-    /// The folder it is in.
-    pub(super) fn folder(&self) -> &File {
+    /// The folder it is in, to find files in it.
+    pub(super) fn folder(&self) -> &OwnedFd {
         &self.folder
+    }
+
+    /// The folder it is in, to make files in it and make them durable.
+    pub(super) fn listed_folder(&self) -> anyhow::Result<BorrowedFd<'_>> {
+        if let Some(folder) = self.listed.get() {
+            return Ok(folder.as_fd());
+        }
+        let folder = File::open(self.real_folder()).map_err(|error| self.failed("opening the folder of", error))?;
+        Ok(self.listed.get_or_init(|| folder).as_fd())
     }
 
     /// The path of the folder it is in.
     pub(super) fn real_folder(&self) -> &Path {
-        self.real.parent().unwrap_or(Path::new("/"))
+        folder_of(&self.real)
+    }
+
+    /// Takes away what a run that was killed may have left beside the image in place of a file of this name. Where no
+    /// file can be made, there is none.
+    pub(super) fn tidy_beside(&self, name: &str) -> anyhow::Result<()> {
+        if self.may_write_beside().is_err() {
+            return Ok(());
+        }
+        tidy(self.listed_folder()?, name).map_err(|error| self.failed("tidying up beside", error))
     }
 
     /// Whether it can be written to.
@@ -123,13 +159,12 @@ impl Image {
 
     /// Takes away what a run that was killed may have left.
     pub(super) fn tidy(&self) -> anyhow::Result<()> {
-        azaion_agent::private_file::tidy(self.folder.as_fd(), &self.name)
-            .map_err(|error| self.failed("tidying up beside", error))
+        self.tidy_beside(&self.name)
     }
 
     /// An empty file that is to take the image's place.
     pub(super) fn stage(&self) -> anyhow::Result<Staged<'_>> {
-        Staged::create(self.folder.as_fd(), &self.name).map_err(|error| self.failed("making a copy of", error))
+        Staged::create(self.listed_folder()?, &self.name).map_err(|error| self.failed("making a copy of", error))
     }
 
     /// Puts a complete file in the image's place: whole, or not at all.
@@ -139,6 +174,9 @@ impl Image {
         let file = lock::wait(staged.file().try_clone().map_err(fail)?, &self.path)?;
         let old = self.file().metadata().map_err(fail)?;
         let new = file.metadata().map_err(fail)?;
+        if old.nlink() > 1 {
+            log::warn!("{} had another name (a hard link), which keeps the image without a slot", self.path.display());
+        }
         // Only root may give files away; for others they are the caller's own, or will be.
         let owner = |old: u32, new: u32| (old != new && nix::unistd::geteuid().is_root()).then_some(old);
         let attributes = Attributes {
@@ -164,6 +202,11 @@ fn open_for_writing(path: &Path) -> io::Result<(File, bool)> {
         }
         Err(error) => Err(error),
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    if parent.as_os_str().is_empty() { Path::new(".") } else { parent }
 }
 
 fn is_still(file: &File, path: &Path) -> bool {

@@ -27,13 +27,19 @@ pub(super) enum Content {
     Foreign,
 }
 
-/// The block for a text; none if there is no room for it.
+/// The block for a text; none if there is no room for it. The text of others may be too long for the seal, but ours is
+/// not.
 pub(super) fn block_of(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let text = text.trim_ascii_end();
+    let seal = format!("{SEAL}{}\n", hash(text));
     let mut block = Zeroizing::new(Vec::with_capacity(SIZE));
-    block.extend_from_slice(format!("{SEAL}{}\n", hash(text)).as_bytes());
+    if seal.len() + text.len() < SIZE {
+        block.extend_from_slice(seal.as_bytes());
+    }
     block.extend_from_slice(text);
-    pad(block)
+    let fits = block.len() <= SIZE;
+    block.resize(SIZE, b'\n');
+    fits.then_some(block)
 }
 
 /// The block of a slot without a device.
@@ -41,13 +47,6 @@ pub(super) fn blank() -> Vec<u8> {
     let mut block = BLANK.as_bytes().to_vec();
     block.resize(SIZE, b'\n');
     block
-}
-
-fn pad(mut block: Zeroizing<Vec<u8>>) -> Option<Zeroizing<Vec<u8>>> {
-    // One newline is the end of the last line.
-    let fits = block.len() < SIZE;
-    block.resize(SIZE, b'\n');
-    fits.then_some(block)
 }
 
 /// What the bytes of the file are.
@@ -65,19 +64,25 @@ pub(super) fn judge(bytes: &[u8]) -> Content {
         let Some(conf) = conf.strip_prefix(b"\n").filter(|conf| hash(conf).as_bytes() == sealed) else {
             return Content::Torn;
         };
-        return conf_of(conf);
+        return conf_of(conf, b"\n");
     }
-    if text.starts_with(b"# azaion-provision:") { Content::Torn } else { conf_of(text) }
+    // One newline is the end of the last line.
+    let end = bytes.len().min(text.len() + 1);
+    if text.starts_with(b"# azaion-provision:") {
+        Content::Torn
+    } else {
+        conf_of(text, bytes.get(text.len()..end).unwrap_or_default())
+    }
 }
 
-fn conf_of(text: &[u8]) -> Content {
+fn conf_of(text: &[u8], end: &[u8]) -> Content {
     let is_text = std::str::from_utf8(text).is_ok_and(|text| !text.chars().any(|c| c.is_control() && c != '\n'));
     if !is_text {
         return Content::Foreign;
     }
-    let mut conf = Zeroizing::new(Vec::with_capacity(text.len() + 1));
+    let mut conf = Zeroizing::new(Vec::with_capacity(SIZE));
     conf.extend_from_slice(text);
-    conf.push(b'\n');
+    conf.extend_from_slice(end);
     Content::Conf(conf)
 }
 
@@ -100,7 +105,12 @@ mod tests {
         for block in [block.as_slice(), &blank()] {
             assert_ne!(block[..4], block[4..8]);
         }
-        assert!(block_of(&[b'x'; SIZE]).is_none());
+        assert!(block_of(&[b'x'; SIZE + 1]).is_none());
+        for size in SIZE - 200..=SIZE {
+            let text = vec![b'#'; size];
+            let Content::Conf(conf) = judge(&block_of(&text).unwrap()) else { panic!("{size}") };
+            assert_eq!((conf.trim_ascii_end(), conf.len() <= SIZE), (text.as_slice(), true));
+        }
     }
 
     // Promise: a block of which only some sectors are new is told from either device's, wherever the sectors' edges are.

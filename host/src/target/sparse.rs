@@ -38,7 +38,7 @@ pub enum Problem {
     #[error("{0}")]
     Refused(&'static str),
     /// It contradicts itself.
-    #[error("its chunks are damaged ({0}); generate it again")]
+    #[error("has damaged chunks ({0}); generate it again")]
     Damaged(&'static str),
 }
 

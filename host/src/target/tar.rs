@@ -37,8 +37,7 @@ pub(super) struct TarImage {
 }
 
 impl TarImage {
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        let image = Image::open(path)?;
+    pub(super) fn new(image: Image) -> anyhow::Result<Self> {
         let layout = RefCell::new(Layout::read(&image)?);
         Ok(Self { image, layout })
     }
@@ -217,7 +216,7 @@ impl Target for TarImage {
         if had {
             self.image.may_write()?;
         }
-        self.settle()?;
+        self.tidy()?;
         if self.layout.borrow().has_credentials() {
             self.set(&slot::blank())?;
         }

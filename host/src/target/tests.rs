@@ -1,3 +1,5 @@
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::{fs, os::unix::net::UnixListener};
 
@@ -140,7 +142,7 @@ fn other_targets_are_refused() {
         (PathBuf::from("/"), "own root"),
         (PathBuf::from("/dev/null"), "neither"),
     ] {
-        let error = open(&path).unwrap_err();
+        let error = open(&path).and_then(|target| target.look()).unwrap_err();
         assert_eq!(exit_of(&error), Exit::Target, "{path:?}");
         assert!(error.to_string().contains(advice), "{path:?}: {error}");
     }

@@ -3,8 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use azaion_agent::private_file::{self, Attributes, Lifetime};
 use nix::fcntl::{OFlag, openat};
@@ -93,8 +92,7 @@ impl Kept {
 
     /// Reads it. One that is damaged is as good as none: the image is read again then.
     pub(in crate::target) fn load(image: &Image) -> Option<Self> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file: File = openat(image.folder(), name(image).as_str(), flags, Mode::empty()).ok()?.into();
+        let file = open(image, OFlag::O_RDONLY).ok()?;
         let mut bytes = Vec::new();
         file.take(MOST).read_to_end(&mut bytes).ok()?;
         let Checked { kept, check } = serde_json::from_slice(&bytes).ok()?;
@@ -105,11 +103,15 @@ impl Kept {
     pub(super) fn save(self, image: &Image) -> anyhow::Result<()> {
         let attributes = Attributes { mode: 0o600, uid: None, gid: None };
         let check = self.check().ok_or_else(|| lost("can't be written down"))?;
-        // What is known of an image as it was left may be lost with the power: then the image is read again.
-        let lifetime = if self.image.is_some() { Lifetime::ThisBoot } else { Lifetime::Durable };
+        let is_left = self.image.is_some();
         let bytes = serde_json::to_vec(&Checked { kept: self, check })?;
-        private_file::replace(image.folder().as_fd(), &name(image), attributes, &bytes, lifetime)
-            .map_err(|error| image.failed("keeping the state of the sum of", error))
+        let fail = |error| image.failed("keeping the state of the sum of", error);
+        // What is known of an image as it was left may be lost with the power, or be half written: then the image is
+        // read again.
+        if is_left && let Ok(file) = open(image, OFlag::O_RDWR) {
+            return file.write_all_at(&bytes, 0).and_then(|()| file.set_len(bytes.len() as u64)).map_err(fail);
+        }
+        private_file::replace(image.listed_folder()?, &name(image), attributes, &bytes, Lifetime::Durable).map_err(fail)
     }
 
     fn check(&self) -> Option<String> {
@@ -159,6 +161,11 @@ impl Kept {
     }
 }
 
+fn open(image: &Image, access: OFlag) -> nix::Result<File> {
+    let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    openat(image.folder(), name(image).as_str(), flags, Mode::empty()).map(File::from)
+}
+
 fn name(image: &Image) -> String {
     format!(".{}", image.beside(".azaion-sha1"))
 }
@@ -177,5 +184,5 @@ fn changing(file: &File, end: u64, length: u64) -> io::Result<String> {
 }
 
 pub(super) fn tidy(image: &Image) -> anyhow::Result<()> {
-    private_file::tidy(image.folder().as_fd(), &name(image)).map_err(|error| image.failed("tidying up beside", error))
+    image.tidy_beside(&name(image))
 }

@@ -21,7 +21,7 @@ use crate::measure::{Bound, Row, in_turns, time};
 const FILES: usize = 100_000;
 const FOLDERS: usize = 1_000;
 const FILE_BYTES: usize = 20_480;
-const BLOCK: u64 = 4096;
+const BLOCK: usize = 4096;
 const GIB: u64 = 1 << 30;
 
 /// Images of one root file system, each prepared.
@@ -64,10 +64,10 @@ impl Images {
             fs::create_dir_all(&path)?;
             for file in 0..FILES / FOLDERS {
                 // No two blocks are alike, and none repeats one word: no image is smaller than it looks.
-                for (block, bytes) in content.chunks_mut(4096).enumerate() {
+                for (block, bytes) in content.chunks_mut(BLOCK).enumerate() {
                     let number = ((folder << 32) + (file << 8) + block) as u64;
                     bytes.chunks_mut(8).zip(number..).for_each(|(word, i)| {
-                        word.copy_from_slice(&i.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes())
+                        word.copy_from_slice(&i.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes());
                     });
                 }
                 fs::write(path.join(file.to_string()), &content)?;
@@ -117,7 +117,7 @@ impl Images {
         let path = self.path("bare");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
         for block in 0..256 {
-            file.write_all_at(&[1; BLOCK as usize], block * BLOCK)?;
+            file.write_all_at(&[1; BLOCK], block * BLOCK as u64)?;
         }
         file.sync_all()?;
         Ok(file)
@@ -184,8 +184,8 @@ fn write(image: &Path, device: usize) -> anyhow::Result<()> {
 }
 
 fn bare_write(file: &File, round: usize) -> anyhow::Result<()> {
-    let block = [u8::try_from(round % 251)?; BLOCK as usize];
-    file.write_all_at(&block, (round as u64 % 256) * BLOCK)?;
+    let block = [u8::try_from(round % 251)?; BLOCK];
+    file.write_all_at(&block, (round as u64 % 256) * BLOCK as u64)?;
     Ok(file.sync_data()?)
 }
 

@@ -224,7 +224,6 @@ fn a_changed_base_is_refused() {
 #[test]
 fn nothing_else_is_left() {
     let fixture = Fixture::new(&["."]);
-    put(&fixture.dir.path().join(".system.img.sha1sum.new"), b"x");
     put(&fixture.dir.path().join("..system.img.azaion-sha1.new"), b"x");
     fixture.write(CONF);
     let mut names: Vec<_> =

@@ -1,0 +1,233 @@
+//! A station with one image on it, and whoever works there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Options};
+use azaion_tests::programs::{Run, Running, native, start};
+use azaion_tests::record;
+use azaion_tests::station::{Station, command};
+use nix::unistd::geteuid;
+use serde_json::Value;
+
+use crate::oracle;
+
+/// The serial of most tests, and its e-mail.
+pub(crate) const SERIAL: &str = "AZJN-0042";
+pub(crate) const EMAIL: &str = "azaion-jetson-0042@azaion.com";
+/// Another unit.
+pub(crate) const OTHER: &str = "AZJN-0043";
+pub(crate) const OTHER_EMAIL: &str = "azaion-jetson-0043@azaion.com";
+/// Longer than any run may take: none may hang.
+const PATIENCE: &str = "10";
+
+/// Who works at the station.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    /// Whoever runs the tests.
+    Caller,
+    /// A user without any privilege, who owns the image; for tests that root runs.
+    Nobody,
+}
+
+const NOBODY: u32 = 65534;
+
+/// The station. Its image lies in a folder of its own, so that what is left beside it is seen.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) station: Station,
+    user: User,
+}
+
+impl Bench {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Self::with(User::Caller)
+    }
+
+    /// With all that the user needs, wherever the workspace lies.
+    pub(crate) fn with(user: User) -> anyhow::Result<Self> {
+        let bench = Self { station: Station::new(Options::default())?, user };
+        let station = &bench.station;
+        fs::set_permissions(station.path(""), fs::Permissions::from_mode(0o755))?;
+        fs::copy(station.api.ca_file(), station.path("ca.pem"))?;
+        fs::set_permissions(station.path("ca.pem"), fs::Permissions::from_mode(0o644))?;
+        station.put("secret", ADMIN_PASSWORD, 0o600)?;
+        fs::create_dir(station.path("images"))?;
+        if user == User::Nobody {
+            fs::copy(native()?.join("azaion-provision"), station.path("azaion-provision"))?;
+            bench.give("secret")?;
+            bench.give("images")?;
+        }
+        Ok(bench)
+    }
+
+    /// Gives a file of the station to its user.
+    pub(crate) fn give(&self, name: &str) -> anyhow::Result<()> {
+        let owner = (self.user == User::Nobody).then_some(NOBODY);
+        Ok(chown(self.station.path(name), owner, owner)?)
+    }
+
+    /// The image.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.station.path("images/system.img")
+    }
+
+    /// Something else on the station.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.station.path(name)
+    }
+
+    /// `azaion-provision` as the station's user, ended if it hangs.
+    pub(crate) fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut wrapped = command(Path::new("timeout"), &[PATIENCE]);
+        match self.user {
+            User::Caller => wrapped.arg(native()?.join("azaion-provision")),
+            User::Nobody => wrapped.uid(NOBODY).gid(NOBODY).arg(self.path("azaion-provision")),
+        };
+        wrapped.args(arguments);
+        Ok(wrapped)
+    }
+
+    /// The options that reach the API.
+    pub(crate) fn api(&self) -> Vec<String> {
+        let text = |name| self.path(name).display().to_string();
+        ["--api-url", &self.station.api.url(), "--ca-file", &text("ca.pem"), "--admin-email", ADMIN_EMAIL]
+            .into_iter()
+            .chain(["--admin-password-file", &text("secret")])
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The command of the main job on the image.
+    pub(crate) fn device_command(&self, serial: &str, options: &[&str]) -> anyhow::Result<Command> {
+        let image = self.image().display().to_string();
+        let mut command = self.command(&["device", serial, "--rootfs", &image, "--json"])?;
+        command.args(options).args(self.api());
+        Ok(command)
+    }
+
+    /// The main job.
+    pub(crate) fn device(&self, serial: &str, options: &[&str]) -> anyhow::Result<Run> {
+        self.wait(start(&mut self.device_command(serial, options)?)?)
+    }
+
+    /// A verb on the image that needs no API.
+    pub(crate) fn verb(&self, verb: &str) -> anyhow::Result<Run> {
+        let image = self.image().display().to_string();
+        self.wait(start(&mut self.command(&[verb, &image, "--json"])?)?)
+    }
+
+    /// Waits for a run, and notes what it said.
+    pub(crate) fn wait(&self, running: Running) -> anyhow::Result<Run> {
+        let run = self.station.wait(running)?;
+        for code in [70, 101, 124] {
+            anyhow::ensure!(run.code != Some(code), "a panic, or a hang: {}", run.words());
+        }
+        Ok(run)
+    }
+
+    /// What `inspect` says of the image.
+    pub(crate) fn inspect(&self) -> anyhow::Result<Value> {
+        Ok(self.verb("inspect")?.ended_with(0)?.json_lines()?.remove(0))
+    }
+
+    /// The password in the image, if there is one, as debugfs reads it; noted as a secret.
+    pub(crate) fn password(&self) -> anyhow::Result<Option<String>> {
+        password_in(&self.image())
+    }
+
+    /// The names beside the image, and the image.
+    pub(crate) fn beside(&self) -> anyhow::Result<Vec<String>> {
+        let entries = fs::read_dir(self.path("images"))?;
+        let mut names = entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// The image holds this unit's file in full, its password lets it in, and nothing is beside it.
+    pub(crate) fn holds(&self, serial: &str, email: &str) -> anyhow::Result<()> {
+        let raw = oracle::raw_copy(&self.image())?;
+        oracle::is_clean(raw.path())?;
+        oracle::is_private(raw.path())?;
+        let conf = conf_in(raw.path())?;
+        let value = |key: &str| conf.get(key).map_or("", String::as_str);
+        assert_eq!((value("SERIAL"), value("EMAIL")), (serial, email));
+        record::secret(value("PASSWORD"))?;
+        assert!(self.station.api.password_is(email, value("PASSWORD")), "the password does not let it in");
+        assert_eq!(self.beside()?, ["system.img"]);
+        Ok(())
+    }
+}
+
+/// The password in an image, if there is one, as debugfs reads it; noted as a secret.
+pub(crate) fn password_in(image: &Path) -> anyhow::Result<Option<String>> {
+    let password = conf_in(oracle::raw_copy(image)?.path())?.remove("PASSWORD");
+    password.iter().try_for_each(|password| record::secret(password))?;
+    Ok(password)
+}
+
+/// The values of a device's file, by the ends of their names.
+fn conf_in(raw: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let text = oracle::content(raw)?;
+    let pairs = text.lines().filter_map(|line| line.strip_prefix("AZAION_DEVICE_")?.split_once('='));
+    Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+}
+
+/// All that may not change of a file that is left alone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    identity: (u64, u32, u32, u32, i64, i64),
+    bytes: Vec<u8>,
+}
+
+impl Snapshot {
+    pub(crate) fn of(file: &Path) -> anyhow::Result<Self> {
+        let metadata = fs::metadata(file)?;
+        let owner = (metadata.mode(), metadata.uid(), metadata.gid());
+        let identity = (metadata.ino(), owner.0, owner.1, owner.2, metadata.mtime(), metadata.mtime_nsec());
+        Ok(Self { identity, bytes: fs::read(file)? })
+    }
+
+    /// Fails if the file is another one now, or has other bytes.
+    pub(crate) fn is_still(&self, file: &Path) -> anyhow::Result<()> {
+        let now = Self::of(file)?;
+        anyhow::ensure!(self.bytes == now.bytes, "{} has other bytes now", file.display());
+        anyhow::ensure!(self.identity == now.identity, "{:?} was {:?}", now.identity, self.identity);
+        Ok(())
+    }
+
+    /// The bytes alone.
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Whether loop devices can be tried.
+pub(crate) fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// Tries every row of a table, and fails with all that failed.
+pub(crate) fn for_each<'r, Row: 'r>(
+    rows: impl IntoIterator<Item = &'r Row>,
+    name: impl Fn(&Row) -> String,
+    one: impl Fn(&Row) -> anyhow::Result<()>,
+) {
+    let mut failed = Vec::new();
+    for row in rows {
+        // A panic has said on standard error what it is about.
+        match catch_unwind(AssertUnwindSafe(|| one(row))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failed.push(format!("{}: {error:#}", name(row))),
+            Err(_) => failed.push(format!("{}: panicked, see above", name(row))),
+        }
+    }
+    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+}

@@ -1,0 +1,199 @@
+//! Images of every kind that can be provisioned, from the first device to the last, as several witnesses see them.
+
+use std::path::Path;
+
+use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, Snapshot, User, for_each, is_root};
+use crate::oracle::{self, all_else, differences, has_bytes, raw_copy};
+use crate::recipe::{self, Kind, PLAIN, Tree, by_the_kernel, many, mkfs, put};
+
+/// How an image comes about, before it may be made sparse.
+enum How {
+    /// By mke2fs with these options, from a tree that is changed so.
+    Mkfs(&'static str, Tree),
+    /// By the kernel, with these options of mke2fs; needs root.
+    Kernel(&'static str),
+}
+use How::{Kernel, Mkfs};
+
+struct Row {
+    name: &'static str,
+    how: How,
+    kind: Kind,
+}
+
+const fn raw(name: &'static str, how: How) -> Row {
+    Row { name, how, kind: Kind::Ext4 }
+}
+
+const fn sparse(name: &'static str, how: How) -> Row {
+    Row { name, how, kind: Kind::Sparse }
+}
+
+/// The folder is there, for somebody else.
+const ODD_FOLDER: Tree = |tree| {
+    put(&tree.join("etc/azaion/agent.toml"), "", 0o600)?;
+    recipe::own(&tree.join("etc/azaion"), 1000, 0o2770)
+};
+/// The folder is there, with so many names that it has an index.
+const LARGE_FOLDER: Tree = |tree| many(&tree.join("etc/azaion"), 400);
+/// A file as it is in a directory that was provisioned, of an earlier time and for this unit.
+const EARLIER_FILE: Tree = |tree| {
+    let text = "AZAION_DEVICE_SERIAL=AZJN-0042\nAZAION_DEVICE_EMAIL=azaion-jetson-0042@azaion.com\n\
+                AZAION_DEVICE_PASSWORD=of-an-earlier-time\nAZAION_API_URL=https://old.example\n";
+    put(&tree.join("etc/azaion/device.conf"), text, 0o640)
+};
+/// An empty file.
+const EMPTY_FILE: Tree = |tree| put(&tree.join("etc/azaion/device.conf"), "", 0o644);
+
+const ROWS: [Row; 21] = [
+    raw("plain", Mkfs("", PLAIN)),
+    raw("filled by the kernel, a large /etc", Kernel("")),
+    raw("a folder of somebody else", Mkfs("", ODD_FOLDER)),
+    raw("a folder with an index", Mkfs("", LARGE_FOLDER)),
+    raw("a file of another size", Mkfs("", EARLIER_FILE)),
+    raw("an empty file", Mkfs("", EMPTY_FILE)),
+    raw("64bit", Mkfs("-O 64bit", PLAIN)),
+    raw("no 64bit", Mkfs("-O ^64bit", PLAIN)),
+    raw("inodes of 128 bytes", Mkfs("-I 128", PLAIN)),
+    raw("inodes of 1024 bytes", Mkfs("-I 1024", PLAIN)),
+    raw("no metadata_csum", Mkfs("-O ^metadata_csum,^64bit", PLAIN)),
+    raw("uninit_bg, as older mke2fs", Mkfs("-O ^metadata_csum,uninit_bg", ODD_FOLDER)),
+    raw("metadata_csum_seed", Mkfs("-O metadata_csum_seed", PLAIN)),
+    raw("no journal", Mkfs("-O ^has_journal", PLAIN)),
+    raw("no dir_index, no flex_bg", Mkfs("-O ^dir_index,^flex_bg,^resize_inode", LARGE_FOLDER)),
+    raw("many groups, filled by the kernel", Kernel("-g 512")),
+    sparse("plain", Mkfs("", PLAIN)),
+    sparse("filled by the kernel", Kernel("")),
+    sparse("a folder of somebody else", Mkfs("", ODD_FOLDER)),
+    sparse("a file of another size", Mkfs("", EARLIER_FILE)),
+    sparse("no metadata_csum, no journal", Mkfs("-O ^metadata_csum,^has_journal", PLAIN)),
+];
+
+impl Row {
+    fn make(&self, bench: &Bench) -> anyhow::Result<()> {
+        match self.how {
+            Mkfs(options, change) => mkfs(bench, &bench.image(), options, change)?,
+            Kernel(options) => by_the_kernel(bench, &bench.image(), options)?,
+        }
+        self.kind.finish(&bench.image())?;
+        bench.give("images/system.img")
+    }
+
+    fn needs_root(&self) -> bool {
+        matches!(self.how, Kernel(_))
+    }
+}
+
+/// All else that is in the image, for those who may look.
+fn others(image: &Path) -> anyhow::Result<Vec<u8>> {
+    if !is_root() {
+        return Ok(Vec::new());
+    }
+    let all = all_else(raw_copy(image)?.path())?;
+    anyhow::ensure!(all.len() > 800_000, "the witness sees nothing");
+    Ok(all)
+}
+
+/// The first device: content, mode and owner are right, all else is as before, and nothing is beside the image.
+fn first_device(bench: &Bench, kind: &str) -> anyhow::Result<String> {
+    let before = others(&bench.image())?;
+    let run = bench.device(SERIAL, &[])?.ended_with(0)?;
+    let report = run.json_lines()?.remove(0);
+    assert_eq!(report["outcome"], "created");
+    assert_eq!((&report["targets"][0]["kind"], report["targets"].as_array().unwrap().len()), (&kind.into(), 1));
+    assert_eq!(report["targets"][0]["path"], bench.image().display().to_string());
+    bench.holds(SERIAL, EMAIL)?;
+    assert!(others(&bench.image())? == before, "other files have changed");
+    let told = bench.inspect()?;
+    let told = ["kind", "serial", "email", "mode"].map(|key| told[key].as_str().unwrap().to_owned());
+    assert_eq!(told, [kind, SERIAL, EMAIL, "0600"]);
+    Ok(bench.password()?.unwrap())
+}
+
+/// The same device again: a login, and not a byte changes, nor the time of the last change.
+fn again(bench: &Bench) -> anyhow::Result<()> {
+    let before = Snapshot::of(&bench.image())?;
+    let run = bench.device(SERIAL, &[])?.ended_with(0)?;
+    assert_eq!(run.json_lines()?[0]["outcome"], "reused");
+    before.is_still(&bench.image())
+}
+
+/// What `change` does changes bytes of the slot alone, wherever the image has it.
+fn changes_one_block(bench: &Bench, change: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let before = tempfile::NamedTempFile::new()?;
+    std::fs::copy(bench.image(), before.path())?;
+    let raw_before = raw_copy(&bench.image())?;
+    change()?;
+    let raw = raw_copy(&bench.image())?;
+    let block = oracle::block(raw.path())?;
+    let of_raw = differences(raw_before.path(), raw.path())?;
+    assert!(!of_raw.is_empty() && of_raw.iter().all(|place| place / 4096 == block), "{of_raw:?}, block {block}");
+    // In the file itself they lie as in the block, wherever that lies there.
+    let of_file = differences(before.path(), &bench.image())?;
+    let from_first = |places: &[u64]| places.iter().map(|place| place - places[0]).collect::<Vec<_>>();
+    assert_eq!(from_first(&of_file), from_first(&of_raw));
+    Ok(())
+}
+
+/// After `clear`, no byte of a password is in the image.
+fn cleared(bench: &Bench, passwords: &[String]) -> anyhow::Result<()> {
+    changes_one_block(bench, || {
+        assert_eq!(bench.verb("clear")?.ended_with(0)?.json_lines()?[0]["cleared"], true);
+        Ok(())
+    })?;
+    assert_eq!(bench.inspect()?["empty"], true);
+    assert_eq!(bench.password()?, None);
+    for secret in passwords.iter().map(String::as_str).chain(["AZAION_DEVICE_PASSWORD"]) {
+        assert!(!has_bytes(&bench.image(), secret)?, "a password is still there");
+    }
+    assert_eq!(bench.beside()?, ["system.img"]);
+    let before = Snapshot::of(&bench.image())?;
+    assert_eq!(bench.verb("clear")?.ended_with(0)?.json_lines()?[0]["cleared"], false);
+    before.is_still(&bench.image())
+}
+
+fn checks(bench: &Bench) -> anyhow::Result<()> {
+    let image = bench.image().display().to_string();
+    let run = bench.wait(azaion_tests::programs::start(
+        bench.command(&["check", "--rootfs", &image, "--json"])?.args(bench.api()),
+    )?)?;
+    for check in run.ended_with(0)?.json_lines()? {
+        assert_ne!(check["status"], "failed", "{check}");
+    }
+    Ok(())
+}
+
+/// The life of an image: a device, the same, another, none, and a third.
+fn life(bench: &Bench, row: &Row) -> anyhow::Result<()> {
+    row.make(bench)?;
+    checks(bench)?;
+    let mut passwords = vec![first_device(bench, row.kind.name())?];
+    again(bench)?;
+    checks(bench)?;
+    bench.device(OTHER, &[])?.ended_with(73)?;
+    changes_one_block(bench, || bench.device(OTHER, &["--replace"])?.ended_with(0).map(drop))?;
+    bench.holds(OTHER, OTHER_EMAIL)?;
+    passwords.extend(bench.password()?);
+    cleared(bench, &passwords)?;
+    changes_one_block(bench, || bench.device("AZJN-0044", &["--verify"])?.ended_with(0).map(drop))?;
+    bench.holds("AZJN-0044", "azaion-jetson-0044@azaion.com")
+}
+
+fn lives(user: User) {
+    let rows = ROWS.iter().filter(|row| is_root() || !row.needs_root());
+    for_each(rows, |row| format!("{} ({})", row.name, row.kind.name()), |row| life(&Bench::with(user)?, row));
+}
+
+// Promise: every usual kind of image takes a device's file, as all witnesses say, and nothing else in it changes.
+#[test]
+fn from_the_first_device_to_the_last() {
+    lives(User::Caller);
+}
+
+// Promise: images need no root at all.
+#[test]
+fn without_any_privilege() {
+    if is_root() {
+        lives(User::Nobody);
+    }
+}

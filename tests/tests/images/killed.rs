@@ -1,0 +1,288 @@
+//! A run that dies in the middle of what it does to an image: the image is as before or whole, and the next run goes on.
+//!
+//! strace ends the program, or what it has started, at the n-th call of each system call by which it changes files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use azaion_tests::programs::{Run, start};
+use azaion_tests::station::command;
+
+use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, User, for_each};
+use crate::oracle::{self, raw_copy};
+use crate::recipe::{self, Kind, PLAIN, mkfs, put};
+
+/// The system calls by which files and folders change, or are made durable.
+const EFFECTS: &str = "write,pwrite64,copy_file_range,sendfile,ftruncate,fallocate,fsync,fdatasync,linkat,renameat,\
+                       renameat2,unlinkat,fchmod,fchown,mkdir,sendto";
+
+/// Kills at arbitrary times, for each way: more of them with this variable.
+const KILLS: &str = "AZAION_IMAGE_KILLS";
+
+/// Of a call that is made again and again, so many are tried.
+const MOST: usize = 6;
+
+/// What is in the image at first.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    /// No slot.
+    Nothing,
+    /// A file of this device, not yet as a slot.
+    SmallFile,
+    /// A blank slot.
+    Blank,
+    /// Another device.
+    Other,
+}
+
+/// What is ended in the middle.
+struct Way {
+    name: &'static str,
+    kind: Kind,
+    before: Before,
+    verb: &'static str,
+}
+
+const WAYS: [Way; 7] = [
+    Way { name: "making the slot", kind: Kind::Ext4, before: Before::Nothing, verb: "device" },
+    Way { name: "making the slot (sparse)", kind: Kind::Sparse, before: Before::Nothing, verb: "device" },
+    Way { name: "making a slot of a file", kind: Kind::Ext4, before: Before::SmallFile, verb: "device" },
+    Way { name: "writing the slot", kind: Kind::Ext4, before: Before::Blank, verb: "device" },
+    Way { name: "replacing a device", kind: Kind::Sparse, before: Before::Other, verb: "device" },
+    Way { name: "clearing", kind: Kind::Ext4, before: Before::Other, verb: "clear" },
+    Way { name: "clearing (sparse)", kind: Kind::Sparse, before: Before::Other, verb: "clear" },
+];
+
+/// A file as others made it, for the device of the tests.
+fn small_file(tree: &Path) -> anyhow::Result<()> {
+    let text = "AZAION_DEVICE_EMAIL=azaion-jetson-0042@azaion.com\nAZAION_DEVICE_PASSWORD=of-an-earlier-time\n\
+                AZAION_API_URL=https://old.example\n";
+    put(&tree.join("etc/azaion/device.conf"), text, 0o600)
+}
+
+/// A way with a station, and the image that each run starts from.
+struct Trial<'w> {
+    way: &'w Way,
+    bench: Bench,
+}
+
+impl<'w> Trial<'w> {
+    fn new(way: &'w Way) -> anyhow::Result<Self> {
+        let bench = Bench::with(User::Caller)?;
+        let tree = if matches!(way.before, Before::SmallFile) { small_file } else { PLAIN };
+        mkfs(&bench, &bench.image(), "", tree)?;
+        way.kind.finish(&bench.image())?;
+        match way.before {
+            Before::Nothing | Before::SmallFile => {}
+            Before::Blank => {
+                bench.device(OTHER, &[])?.ended_with(0)?;
+                bench.verb("clear")?.ended_with(0)?;
+            }
+            Before::Other => drop(bench.device(OTHER, &[])?.ended_with(0)?),
+        }
+        fs::rename(bench.image(), bench.path("start.img"))?;
+        Ok(Self { way, bench })
+    }
+
+    /// The image and the API as they were, but for another device's user.
+    fn reset(&self) -> anyhow::Result<()> {
+        for name in self.bench.beside()? {
+            fs::remove_file(self.bench.path(&format!("images/{name}")))?;
+        }
+        let (from, to) = (self.bench.path("start.img"), self.bench.image());
+        oracle::run("cp", &["--sparse=always", oracle::text(&from), oracle::text(&to)])?;
+        if self.bench.station.api.user(EMAIL).is_some() {
+            self.bench.station.api.delete_user(EMAIL);
+        }
+        Ok(())
+    }
+
+    fn command(&self) -> anyhow::Result<Command> {
+        let image = self.bench.image();
+        match self.way.verb {
+            "device" => self.bench.device_command(SERIAL, &["--replace"]),
+            verb => self.bench.command(&[verb, oracle::text(&image)]),
+        }
+    }
+
+    /// The program under another one that watches it, or ends it.
+    fn under(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Run> {
+        let ours = self.command()?;
+        let mut command = command(Path::new(program), arguments);
+        // Without the wrapper, which ends what hangs: strace would count its calls.
+        self.bench.station.wait(start(command.args(ours.get_args().skip(1)))?)
+    }
+
+    /// How often one process at most makes each call.
+    fn count(&self) -> anyhow::Result<BTreeMap<String, usize>> {
+        self.reset()?;
+        let trace = self.bench.path("trace");
+        let options = ["-f", "-qq", "-o", oracle::text(&trace), "-e", &format!("trace={EFFECTS}")];
+        self.under("strace", &options)?.ended_with(0)?;
+        let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for line in fs::read_to_string(trace)?.lines() {
+            let Some((process, rest)) = line.split_once(' ') else { continue };
+            let call = rest.trim_start().split('(').next().unwrap_or_default();
+            if EFFECTS.split(',').any(|effect| effect == call) {
+                *counts.entry((process.to_owned(), call.to_owned())).or_default() += 1;
+            }
+        }
+        let mut most = BTreeMap::new();
+        for ((_, call), count) in counts {
+            let most = most.entry(call).or_default();
+            *most = count.max(*most);
+        }
+        Ok(most)
+    }
+
+    /// The image is as before, or whole, whatever has ended; and the next runs end well.
+    fn is_whole(&self) -> anyhow::Result<()> {
+        let raw = raw_copy(&self.bench.image())?;
+        oracle::is_clean(raw.path())?;
+        if fs::read(self.bench.image())? != fs::read(self.bench.path("start.img"))? {
+            oracle::is_private(raw.path())?;
+            let told = self.bench.inspect()?;
+            let is_device = [(SERIAL, EMAIL), (OTHER, OTHER_EMAIL)].iter().any(|(serial, _)| told["serial"] == *serial);
+            let is_file = matches!(self.way.before, Before::SmallFile) && told["email"] == EMAIL;
+            anyhow::ensure!(is_device || is_file || told["empty"] == true, "{told}");
+        }
+        if self.way.verb == "clear" {
+            self.bench.verb("clear")?.ended_with(0)?;
+            anyhow::ensure!(!oracle::has_bytes(&self.bench.image(), "AZAION_DEVICE_PASSWORD")?, "it is still there");
+            assert_eq!(self.bench.beside()?, ["system.img"]);
+        }
+        self.bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
+        self.bench.holds(SERIAL, EMAIL)?;
+        let users = self.bench.station.api.users();
+        anyhow::ensure!(users.iter().filter(|user| user.email != OTHER_EMAIL).count() == 1, "{users:?}");
+        Ok(())
+    }
+
+    /// Ends the run at every effect.
+    fn everywhere(&self) -> anyhow::Result<()> {
+        let mut killed = 0;
+        for (call, times) in self.count()? {
+            for time in some(times) {
+                self.reset()?;
+                let inject = format!("inject={call}:signal=SIGKILL:when={time}");
+                let traced = ["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject];
+                killed += usize::from(self.under("strace", &traced)?.code != Some(0));
+                self.is_whole().map_err(|error| error.context(format!("{call} {time} of {times}")))?;
+            }
+        }
+        println!("{}: ended at {killed} places", self.way.name);
+        anyhow::ensure!(killed > 2, "only {killed} places were hit");
+        Ok(())
+    }
+
+    /// Ends the run at arbitrary times.
+    fn anywhen(&self, kills: usize) -> anyhow::Result<()> {
+        for _ in 0..kills {
+            self.reset()?;
+            // Random keys are all the randomness that is needed.
+            let time = format!("0.{:03}", 1 + RandomState::new().build_hasher().finish() % 150);
+            self.under("timeout", &["-s", "KILL", &time])?;
+            self.is_whole().map_err(|error| error.context(format!("after {time} s")))?;
+        }
+        Ok(())
+    }
+}
+
+/// All of a few times, or some of many: the first, the last, and some between.
+fn some(times: usize) -> impl Iterator<Item = usize> {
+    let places = times.min(MOST);
+    (1..=places).map(move |place| (place * times).div_ceil(places))
+}
+
+fn everywhere(is_of_group: fn(&Way) -> bool) {
+    for_each(
+        WAYS.iter().filter(|way| is_of_group(way)),
+        |way| way.name.to_owned(),
+        |way| Trial::new(way)?.everywhere(),
+    );
+}
+
+fn makes_a_slot(way: &Way) -> bool {
+    matches!(way.before, Before::Nothing | Before::SmallFile)
+}
+
+// Promise: a run that dies while it makes the slot leaves the image as it was, or with the slot.
+#[test]
+fn while_preparing() {
+    everywhere(makes_a_slot);
+}
+
+// Promise: a run that dies while it writes or clears the slot leaves the old content or the new.
+#[test]
+fn while_overwriting() {
+    everywhere(|way| !makes_a_slot(way));
+}
+
+// Promise: the same at any time.
+#[test]
+fn at_any_time() {
+    let kills = std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(12);
+    let each = usize::div_ceil(kills, WAYS.len());
+    for_each(&WAYS, |way| way.name.to_owned(), |way| Trial::new(way)?.anywhen(each));
+}
+
+// Promise: a block of which a power cut left one half is no device's, and the next run writes it anew.
+#[test]
+fn a_torn_block() -> anyhow::Result<()> {
+    for edge in [512, 1024, 2048, 64, 200] {
+        let bench = Bench::new()?;
+        mkfs(&bench, &bench.image(), "", PLAIN)?;
+        bench.device(OTHER, &[])?.ended_with(0)?;
+        let place = oracle::block(&bench.image())? * 4096;
+        let half = bench.path("half");
+        fs::copy(bench.image(), &half)?;
+        bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
+        if edge < 512 {
+            // The text of both ends within the first sector: a disk with smaller ones.
+            anyhow::ensure!(edge < oracle::content(&bench.image())?.trim_end().len(), "not within the text");
+        }
+        let mut block = [0; 4096];
+        OpenOptions::new().read(true).open(&half)?.read_exact_at(&mut block[edge..], place + edge as u64)?;
+        OpenOptions::new().read(true).open(bench.image())?.read_exact_at(&mut block[..edge], place)?;
+        let is_whole = oracle::content(&bench.image())?.as_bytes() == block;
+        recipe::patch(&bench.image(), place, &block)?;
+        assert_eq!(bench.inspect()?["empty"] == true, !is_whole, "{edge}");
+        bench.device(SERIAL, &[])?.ended_with(0)?;
+        bench.holds(SERIAL, EMAIL)?;
+    }
+    Ok(())
+}
+
+// Promise: a copy that a run left when it died, with a password in it, is gone after any next run that may write.
+#[test]
+fn leftovers_go() -> anyhow::Result<()> {
+    for verb in ["device", "clear"] {
+        let bench = Bench::new()?;
+        mkfs(&bench, &bench.image(), "", PLAIN)?;
+        bench.device(OTHER, &[])?.ended_with(0)?;
+        fs::copy(bench.image(), bench.path("images/.system.img.new"))?;
+        match verb {
+            "device" => bench.device(OTHER, &[])?.ended_with(0)?,
+            verb => bench.verb(verb)?.ended_with(0)?,
+        };
+        assert_eq!(bench.beside()?, ["system.img"], "{verb}");
+    }
+    Ok(())
+}
+
+// Promise: to take a left-over copy away takes no more room than it had: its holes are not filled.
+#[test]
+fn leftovers_with_holes() -> anyhow::Result<()> {
+    let bench = Bench::new()?;
+    mkfs(&bench, &bench.image(), "", PLAIN)?;
+    fs::File::create(bench.path("images/.system.img.new"))?.set_len(64 << 20)?;
+    // Who fills the hole writes further than this lets anybody.
+    let limited = bench.device_command(SERIAL, &[])?;
+    let mut command = command(Path::new("prlimit"), &["--fsize=33554432"]);
+    bench.wait(start(command.arg(limited.get_program()).args(limited.get_args()))?)?.ended_with(0)?;
+    bench.holds(SERIAL, EMAIL)
+}

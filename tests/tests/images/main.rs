@@ -1,0 +1,22 @@
+//! Images as targets: the real program against images made by mke2fs, debugfs, the kernel and img2simg, with debugfs,
+//! e2fsck, a loop mount and simg2img as witnesses.
+//!
+//! What needs a loop device passes with nothing tried for those who are not root.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that can't go on has failed"
+)]
+
+mod bench;
+mod good;
+mod killed;
+mod odd;
+mod oracle;
+mod pairs;
+mod recipe;
+mod sparse;
+mod together;

@@ -1,0 +1,129 @@
+//! Odd and hostile images: refused, untouched, with what to do instead; or as good as others.
+
+mod content;
+mod features;
+mod places;
+mod sparse_files;
+
+use std::fs;
+
+use azaion_tests::programs::Run;
+
+use crate::bench::{Bench, EMAIL, SERIAL, Snapshot, User, for_each, is_root};
+use crate::recipe::{self, PLAIN, Tree, mkfs, patch, to_sparse};
+
+/// How an odd image is made of a usual one.
+enum Make {
+    /// Options of mke2fs.
+    Mkfs(&'static str),
+    /// Another tree.
+    Tree(Tree),
+    /// Requests of debugfs, to an image with a file of one block in the place of the device's.
+    Debugfs(&'static str),
+    /// Bytes at an offset of an image.
+    Patch(u64, &'static [u8]),
+    /// No image: these bytes, and zeros.
+    Bytes(u64, &'static [u8]),
+    /// In another way.
+    By(fn(&Bench) -> anyhow::Result<()>),
+    /// Changes to a sparse image.
+    Sparse(fn(&Bench) -> anyhow::Result<()>),
+    /// In another way, which needs root.
+    ByRoot(fn(&Bench) -> anyhow::Result<()>),
+}
+
+/// An image, how `device` ends on it, and a part of what it says.
+struct Row {
+    name: &'static str,
+    make: Make,
+    code: i32,
+    says: &'static str,
+}
+
+const fn refused(name: &'static str, make: Make, says: &'static str) -> Row {
+    Row { name, make, code: 66, says }
+}
+
+const fn good(name: &'static str, make: Make) -> Row {
+    Row { name, make, code: 0, says: "" }
+}
+
+/// One block of text in the place of the device's file.
+const ONE_BLOCK: Tree = |tree| recipe::put(&tree.join("etc/azaion/device.conf"), [b'#'; 4096], 0o600);
+
+impl Row {
+    fn make(&self, bench: &Bench) -> anyhow::Result<()> {
+        let image = bench.image();
+        match self.make {
+            Make::Mkfs(options) => mkfs(bench, &image, options, PLAIN),
+            Make::Tree(change) => mkfs(bench, &image, "", change),
+            Make::Debugfs(requests) => {
+                mkfs(bench, &image, "", ONE_BLOCK)?;
+                recipe::debugfs(&image, requests)
+            }
+            Make::Patch(offset, bytes) => {
+                mkfs(bench, &image, "", PLAIN)?;
+                patch(&image, offset, bytes)
+            }
+            Make::Bytes(offset, bytes) => {
+                recipe::put(&image, "", 0o644)?;
+                recipe::resize(&image, 1 << 20)?;
+                patch(&image, offset, bytes)
+            }
+            Make::By(make) | Make::ByRoot(make) => make(bench),
+            Make::Sparse(change) => {
+                mkfs(bench, &image, "", PLAIN)?;
+                to_sparse(&image)?;
+                change(bench)
+            }
+        }
+    }
+
+    /// What `device` says and does.
+    fn try_device(&self, bench: &Bench) -> anyhow::Result<()> {
+        let before = Snapshot::of(&bench.image())?;
+        let beside = bench.beside()?;
+        let run = bench.device(SERIAL, &[])?.ended_with(self.code)?;
+        anyhow::ensure!(run.stderr.contains(self.says), "did not say {:?}: {}", self.says, run.stderr);
+        assert_eq!(bench.beside()?, beside);
+        if self.code == 0 {
+            return bench.holds(SERIAL, EMAIL);
+        }
+        anyhow::ensure!(bench.station.api.users().is_empty(), "there is a user");
+        before.is_still(&bench.image())?;
+        self.try_verbs(bench, &before)
+    }
+
+    /// The other verbs may have an answer, or none; they change nothing that `device` would refuse.
+    fn try_verbs(&self, bench: &Bench, before: &Snapshot) -> anyhow::Result<()> {
+        for verb in ["inspect", "clear"] {
+            let run: Run = bench.verb(verb)?;
+            let code = run.code.unwrap_or(-1);
+            anyhow::ensure!([0, self.code].contains(&code), "{}", run.words());
+            // A file that is no device's, of one block, may be taken out.
+            if verb == "inspect" || code != 0 || run.json_lines()?[0]["cleared"] == false {
+                before.is_still(&bench.image())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn try_all(rows: &[Row]) {
+    let rows = rows.iter().filter(|row| is_root() || !matches!(row.make, Make::ByRoot(_)));
+    for_each(
+        rows,
+        |row| row.name.to_owned(),
+        |row| {
+            let bench = Bench::with(User::Caller)?;
+            row.make(&bench)?;
+            row.try_device(&bench)
+        },
+    );
+}
+
+/// The image as it is, but with nothing in it beyond `size` bytes.
+fn cut(bench: &Bench, size: impl FnOnce(u64) -> u64) -> anyhow::Result<()> {
+    let length = fs::metadata(bench.image())?.len();
+    recipe::resize(&bench.image(), size(length))
+}

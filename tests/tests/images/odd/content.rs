@@ -1,0 +1,166 @@
+//! What may be in the place of the device's file, or on the way there.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use anyhow::Context;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::Make::{By, Bytes, Debugfs, Patch, Tree};
+use super::{Row, good, refused, try_all};
+use crate::bench::{Bench, EMAIL, SERIAL};
+use crate::oracle;
+use crate::recipe::{self, PLAIN, mkfs, put};
+
+const CONF: &str = "etc/azaion/device.conf";
+const BY_HAND: &str = "by hand";
+
+/// Puts something in the place of the device's file.
+fn place(tree: &Path, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    fs::create_dir_all(tree.join("etc/azaion"))?;
+    make(&tree.join(CONF))
+}
+
+fn file(tree: &Path, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    put(&tree.join(CONF), content, 0o600)
+}
+
+const FILE: [Row; 18] = [
+    refused("a symlink", Tree(|tree| place(tree, |conf| Ok(symlink("/etc/passwd", conf)?))), BY_HAND),
+    refused("a folder", Tree(|tree| place(tree, |conf| Ok(fs::create_dir(conf)?))), BY_HAND),
+    refused("a FIFO", Tree(|tree| place(tree, |conf| Ok(mkfifo(conf, Mode::S_IRUSR)?))), BY_HAND),
+    refused("a hard link", Debugfs("ln /etc/passwd /etc/twice\nsif /etc/azaion/device.conf links_count 2"), BY_HAND),
+    refused("two blocks", Tree(|tree| file(tree, [b'#'; 4097])), "one block of its own"),
+    refused("many blocks", Tree(|tree| file(tree, vec![b'#'; 5 << 20])), "one block of its own"),
+    refused("a hole", Tree(|tree| place(tree, |conf| Ok(fs::File::create(conf)?.set_len(4096)?))), BY_HAND),
+    refused("a hole after it", Tree(|tree| file(tree, "# text\n").and_then(|()| lengthen(&tree.join(CONF)))), BY_HAND),
+    refused(
+        "blocks without content",
+        Debugfs("punch /etc/azaion/device.conf 0 0\nfallocate /etc/azaion/device.conf 0 0"),
+        BY_HAND,
+    ),
+    refused("blocks beyond its end", Debugfs("fallocate /etc/azaion/device.conf 1 1"), BY_HAND),
+    refused("no text", Tree(|tree| file(tree, b"\x7fELF\x02\x01\x01\0")), "is no text"),
+    refused("zeros", Tree(|tree| file(tree, [[0; 4095].as_slice(), b"x"].concat())), "is no text"),
+    Row { name: "comments", make: Debugfs(""), code: 65, says: "device.conf" },
+    Row { name: "nonsense", make: Tree(|tree| file(tree, "hush hush\n")), code: 65, says: "device.conf:1" },
+    good("nothing", Tree(|tree| file(tree, ""))),
+    good("a newline", Tree(|tree| file(tree, "\n"))),
+    good("blanks", Tree(|tree| file(tree, "  \n\n"))),
+    good("a block of newlines", Tree(|tree| file(tree, [b'\n'; 4096]))),
+];
+
+fn lengthen(file: &Path) -> anyhow::Result<()> {
+    Ok(fs::OpenOptions::new().write(true).open(file)?.set_len(8192)?)
+}
+
+/// Replaces a folder of the tree.
+fn instead(tree: &Path, name: &str, make: impl FnOnce(&Path) -> std::io::Result<()>) -> anyhow::Result<()> {
+    let folder = tree.join(name);
+    if folder.exists() {
+        fs::rename(&folder, tree.join("elsewhere"))?;
+    }
+    Ok(make(&folder)?)
+}
+
+const WAY: [Row; 9] = [
+    refused("/etc is a symlink", Tree(|tree| instead(tree, "etc", |etc| symlink("elsewhere", etc))), "a symlink"),
+    refused("azaion is a symlink", Tree(|tree| instead(tree, "etc/azaion", |to| symlink("/boot", to))), "a symlink"),
+    refused("azaion is a file", Tree(|tree| put(&tree.join("etc/azaion"), "", 0o644)), "no folder"),
+    refused("no /etc", Tree(|tree| without(tree, &["etc", "boot"])), "no /etc"),
+    refused("only /boot", Tree(|tree| without(tree, &["etc", "usr"])), "holds only /boot"),
+    refused("no room for a block", By(|bench| filled(bench, 0)), "the rootfs directory"),
+    refused("no room for an inode", By(no_inodes), "the rootfs directory"),
+    good("room for two blocks", By(|bench| filled(bench, 2))),
+    good("names in all blocks of /etc", By(crowded)),
+];
+
+fn without(tree: &Path, folders: &[&str]) -> anyhow::Result<()> {
+    folders.iter().try_for_each(|name| Ok(fs::remove_dir_all(tree.join(name))?))
+}
+
+/// How many of something the superblock says that are free.
+fn free(bench: &Bench, what: &str) -> anyhow::Result<u64> {
+    let stats = oracle::debugfs(&bench.image(), "stats -h")?;
+    let line = stats.lines().find_map(|line| line.strip_prefix("Free ")?.strip_prefix(what));
+    Ok(line.context("what is free")?.trim().parse()?)
+}
+
+/// An image whose last free blocks, but for so many, are in a file.
+fn filled(bench: &Bench, keep: u64) -> anyhow::Result<()> {
+    mkfs(bench, &bench.image(), "", |tree| put(&tree.join("boot/filler"), "", 0o644))?;
+    let last = free(bench, "blocks:")? - keep - 1;
+    recipe::debugfs(&bench.image(), &format!("fallocate /boot/filler 0 {last}\n"))?;
+    anyhow::ensure!(free(bench, "blocks:")? == keep, "the rest is not free");
+    oracle::is_clean(&bench.image())
+}
+
+/// An image without a free inode.
+fn no_inodes(bench: &Bench) -> anyhow::Result<()> {
+    let names = |tree: &Path| (0..42).try_for_each(|n| put(&tree.join(format!("boot/{n}")), "", 0o644));
+    mkfs(bench, &bench.image(), "-N 64", names)?;
+    anyhow::ensure!(free(bench, "inodes:")? == 0, "there are inodes");
+    Ok(())
+}
+
+/// An `/etc` whose one block has no room for another name.
+fn crowded(bench: &Bench) -> anyhow::Result<()> {
+    let change = |tree: &Path| {
+        let name = |n| format!("a-name-of-this-length-takes-as-much-of-the-block-as-it-takes-{n:04}");
+        (0..50).try_for_each(|n| put(&tree.join("etc").join(name(n)), "", 0o644))
+    };
+    mkfs(bench, &bench.image(), "", change)
+}
+
+const MAGIC: [Row; 13] = [
+    refused("zeros", Bytes(0, b"\0"), "no root file system"),
+    refused("text", Bytes(0, b"#!/bin/sh\n"), "no root file system"),
+    refused("a program", Bytes(0, b"\x7fELF"), "no root file system"),
+    refused("squashfs", Bytes(0, b"hsqs"), "no root file system"),
+    refused("LUKS", Bytes(0, b"LUKS\xba\xbe\0\x02"), "before the image is generated"),
+    good("a boot sector before the file system", Patch(510, b"\x55\xaa")),
+    refused("gzip", Bytes(0, b"\x1f\x8b\x08"), "one unit at a time"),
+    refused("zstd", Bytes(0, b"\x28\xb5\x2f\xfd"), "unpack it"),
+    refused("xz", Bytes(0, b"\xfd7zXZ\0"), "unpack it"),
+    refused("bzip2", Bytes(0, b"BZh9"), "unpack it"),
+    refused("MBR", Bytes(510, b"\x55\xaa"), "whole disk"),
+    refused("GPT", Bytes(510, b"\x55\xaaEFI PART"), "whole disk"),
+    refused("a sparse image's magic alone", Bytes(0, b"\x3a\xff\x26\xed"), "another version"),
+];
+
+// Promise: whatever is in the place of the file is refused, untouched, or put right.
+#[test]
+fn in_the_place_of_the_file() {
+    try_all(&FILE);
+}
+
+// Promise: nothing on the way to the file is followed or made up.
+#[test]
+fn on_the_way() {
+    try_all(&WAY);
+}
+
+// Promise: the kind is told by content, and what to do instead is said.
+#[test]
+fn other_kinds_of_files() {
+    try_all(&MAGIC);
+}
+
+// Promise: a file that is no device's is replaced when asked to, whatever its size.
+#[test]
+fn replaced_when_asked_to() -> anyhow::Result<()> {
+    for size in [10, 4000, 4050, 4090, 4095, 4096] {
+        let bench = Bench::new()?;
+        mkfs(&bench, &bench.image(), "", PLAIN)?;
+        let text = bench.path("text");
+        put(&text, vec![b'#'; size], 0o644)?;
+        let request = format!("mkdir /etc/azaion\ncd /etc/azaion\nwrite {} device.conf\n", text.display());
+        recipe::debugfs(&bench.image(), &request)?;
+        bench.device(SERIAL, &[])?.ended_with(65)?;
+        bench.device(SERIAL, &["--replace"])?.ended_with(0).map_err(|e| e.context(format!("{size} bytes")))?;
+        bench.holds(SERIAL, EMAIL)?;
+    }
+    Ok(())
+}

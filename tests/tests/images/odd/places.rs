@@ -1,0 +1,207 @@
+//! Where an image may lie, and who uses it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use azaion_tests::programs::start;
+use azaion_tests::station::command;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::bench::{Bench, EMAIL, OTHER, SERIAL, Snapshot, User, is_root};
+use crate::oracle::{Attached, Mounted, run, text};
+use crate::recipe::{PLAIN, mkfs, put, to_sparse};
+
+fn plain(user: User) -> anyhow::Result<Bench> {
+    let bench = Bench::with(user)?;
+    mkfs(&bench, &bench.image(), "", PLAIN)?;
+    bench.give("images/system.img")?;
+    Ok(bench)
+}
+
+fn prepared(user: User) -> anyhow::Result<Bench> {
+    let bench = plain(user)?;
+    bench.device(OTHER, &[])?.ended_with(0)?;
+    bench.verb("clear")?.ended_with(0)?;
+    Ok(bench)
+}
+
+/// All verbs refuse the image, and leave it alone.
+fn is_refused(bench: &Bench, says: &str) -> anyhow::Result<()> {
+    let before = Snapshot::of(&bench.image())?;
+    for run in [bench.device(SERIAL, &[])?, bench.verb("inspect")?, bench.verb("clear")?] {
+        let run = run.ended_with(66)?;
+        assert!(run.stderr.contains(says), "{}", run.words());
+    }
+    assert_eq!(bench.beside()?, ["system.img"]);
+    before.is_still(&bench.image())
+}
+
+// Promise: an image that the kernel shows through a loop device is refused, mounted or not, and taken when it is free.
+#[test]
+fn in_use() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    for bench in [plain(User::Caller)?, prepared(User::Caller)?] {
+        let attached = Attached::new(&bench.image())?;
+        is_refused(&bench, &format!("losetup -d {}", text(attached.device())))?;
+        drop(attached);
+        // A symlink to it is the same file.
+        for options in ["ro", "rw"] {
+            let mounted = Mounted::new(&bench.image(), options)?;
+            is_refused(&bench, "is attached to /dev/loop")?;
+            drop(mounted);
+        }
+        bench.device(SERIAL, &[])?.ended_with(0)?;
+        bench.holds(SERIAL, EMAIL)?;
+    }
+    Ok(())
+}
+
+// Promise: also a sparse image is refused while it is attached, though nobody can mount it.
+#[test]
+fn a_sparse_image_in_use() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let bench = plain(User::Caller)?;
+    to_sparse(&bench.image())?;
+    let _attached = Attached::new(&bench.image())?;
+    is_refused(&bench, "is attached")
+}
+
+// Promise: a block device, a FIFO and what is missing are no images, and none of them hangs the station.
+#[test]
+fn no_file() -> anyhow::Result<()> {
+    let bench = Bench::new()?;
+    bench.device(SERIAL, &[])?.ended_with(66)?;
+    mkfifo(&bench.image(), Mode::S_IRWXU)?;
+    for run in [bench.device(SERIAL, &[])?, bench.verb("inspect")?, bench.verb("clear")?] {
+        assert!(run.ended_with(66)?.stderr.contains("neither a directory nor a file"));
+    }
+    fs::remove_file(bench.image())?;
+    symlink("/dev/null", bench.image())?;
+    bench.device(SERIAL, &[])?.ended_with(66)?;
+    fs::remove_file(bench.image())?;
+    symlink("system.img", bench.image())?;
+    bench.device(SERIAL, &[])?.ended_with(66)?;
+    if is_root() {
+        let bench = plain(User::Caller)?;
+        let device = Attached::new(&bench.image())?;
+        let before = Snapshot::of(&bench.image())?;
+        let name = text(device.device());
+        for verb in ["inspect", "clear"] {
+            let run = bench.wait(start(&mut bench.command(&[verb, name])?)?)?.ended_with(66)?;
+            assert!(run.stderr.contains("mount point"), "{}", run.stderr);
+        }
+        before.is_still(&bench.image())?;
+    }
+    Ok(())
+}
+
+// Promise: a symlink to an image stays one, and what is made beside the image lies where the image does.
+#[test]
+fn through_a_symlink() -> anyhow::Result<()> {
+    let bench = plain(User::Caller)?;
+    fs::create_dir(bench.path("real"))?;
+    fs::rename(bench.image(), bench.path("real/app.img"))?;
+    symlink("../real/app.img", bench.image())?;
+    for serial in [OTHER, SERIAL] {
+        bench.device(serial, &["--replace"])?.ended_with(0)?;
+    }
+    bench.holds(SERIAL, EMAIL)?;
+    assert_eq!(fs::read_link(bench.image())?, Path::new("../real/app.img"));
+    assert_eq!(fs::read_dir(bench.path("real"))?.count(), 1);
+    Ok(())
+}
+
+// Promise: mode and owner of the image file are those that it had, also after its first device.
+#[test]
+fn attributes_stay() -> anyhow::Result<()> {
+    for mode in [0o600, 0o644, 0o640, 0o666] {
+        let bench = plain(User::Caller)?;
+        crate::recipe::own(&bench.image(), 1000, mode)?;
+        let attributes = || run("stat", &["-c", "%a %u:%g", text(&bench.image())]);
+        let before = attributes()?;
+        bench.device(SERIAL, &[])?.ended_with(0)?;
+        assert_eq!(attributes()?, before);
+    }
+    Ok(())
+}
+
+// Promise: who may not write is told so with 77, before anything is done; who may read can inspect.
+#[test]
+fn read_only() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let bench = prepared(User::Nobody)?;
+    bench.device(SERIAL, &[])?.ended_with(0)?;
+    fs::set_permissions(bench.image(), fs::Permissions::from_mode(0o444))?;
+    let before = Snapshot::of(&bench.image())?;
+    bench.station.api.forget_requests();
+    for run in [bench.device(OTHER, &["--replace"])?, bench.verb("clear")?] {
+        assert!(run.ended_with(77)?.stderr.contains("system.img"));
+    }
+    assert_eq!(bench.station.api.requests().len(), 0);
+    assert_eq!(bench.inspect()?["serial"], SERIAL);
+    before.is_still(&bench.image())
+}
+
+// Promise: in a folder that may not be written to, an image with its slot takes devices; one without is refused before
+// anything is done.
+#[test]
+fn in_a_folder_of_others() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    // As root keeps it; 0711 may be entered, and not listed.
+    for mode in [0o755, 0o711] {
+        let others = |bench: &Bench| {
+            std::os::unix::fs::chown(bench.path("images"), Some(0), Some(0))?;
+            fs::set_permissions(bench.path("images"), fs::Permissions::from_mode(mode))
+        };
+        let bench = prepared(User::Nobody)?;
+        others(&bench)?;
+        bench.device(SERIAL, &[])?.ended_with(0).map_err(|error| error.context(format!("{mode:o}")))?;
+        bench.holds(SERIAL, EMAIL)?;
+        bench.verb("clear")?.ended_with(0)?;
+
+        let bench = plain(User::Nobody)?;
+        others(&bench)?;
+        let before = Snapshot::of(&bench.image())?;
+        let run = bench.device(SERIAL, &[])?.ended_with(77)?;
+        assert!(run.stderr.contains("into the folder of"), "{}", run.stderr);
+        assert_eq!(bench.station.api.requests().len(), 0);
+        before.is_still(&bench.image())?;
+    }
+    Ok(())
+}
+
+// Promise: without e2fsprogs, an image that has its slot takes devices; one without is told what to install.
+#[test]
+fn without_debugfs() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let without = |bench: &Bench| -> anyhow::Result<_> {
+        put(&bench.path("empty/nothing"), "", 0o644)?;
+        // A mount that this process alone sees, over the folder that e2fsprogs is in.
+        let script = "mount --bind \"$1\" /usr/sbin; shift; exec \"$@\"";
+        let program = bench.device_command(SERIAL, &[])?;
+        let mut command = command(Path::new("unshare"), &["--mount", "sh", "-euc", script, "sh"]);
+        command.arg(bench.path("empty")).arg(program.get_program()).args(program.get_args());
+        bench.wait(start(&mut command)?)
+    };
+    let bench = plain(User::Caller)?;
+    let before = Snapshot::of(&bench.image())?;
+    let run = without(&bench)?.ended_with(78)?;
+    assert!(run.stderr.contains("apt-get install e2fsprogs"), "{}", run.stderr);
+    before.is_still(&bench.image())?;
+    assert_eq!(bench.station.api.requests().len(), 0);
+    let bench = prepared(User::Caller)?;
+    without(&bench)?.ended_with(0)?;
+    bench.holds(SERIAL, EMAIL)
+}

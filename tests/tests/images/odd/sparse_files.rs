@@ -1,0 +1,143 @@
+//! Android sparse images that no flash script makes, and those that one might.
+
+use std::fs;
+
+use super::Make::{Bytes, Sparse};
+use super::{Row, cut, good, refused, try_all};
+use crate::bench::{Bench, EMAIL, OTHER, SERIAL};
+use crate::oracle::raw_copy;
+use crate::recipe::{self, PLAIN, mkfs, patch, to_sparse};
+use crate::sparse::{self, CRC32, Chunk, DONT_CARE, FILL, RAW};
+
+const DAMAGED: &str = "damaged";
+const CHECKSUM: &str = "carries checksums";
+
+/// Changes bytes of the header, or of the first chunk's.
+fn header(bench: &Bench, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
+    patch(&bench.image(), offset, bytes)
+}
+
+fn push(bench: &Bench, kind: u16, blocks: u32, body: &[u8]) -> anyhow::Result<()> {
+    sparse::change(&bench.image(), |sparse| {
+        sparse.chunks.push(Chunk { kind, blocks, body: body.to_vec() });
+        Ok(())
+    })
+}
+
+const ROWS: [Row; 29] = [
+    refused("a checksum in the header", Sparse(|b| header(b, 24, b"sums")), CHECKSUM),
+    refused("a checksum in a chunk", Sparse(|b| push(b, CRC32, 0, b"sums")), CHECKSUM),
+    refused("cut in a chunk", Sparse(|b| cut(b, |all| all / 2)), DAMAGED),
+    refused("cut by a byte", Sparse(|b| push(b, RAW, 1, &[7; 4096]).and_then(|()| cut(b, |all| all - 1))), DAMAGED),
+    refused("cut in the header", Sparse(|b| cut(b, |_| 20)), DAMAGED),
+    refused("cut after the header", Sparse(|b| cut(b, |_| 28)), DAMAGED),
+    refused("cut in a chunk's header", Sparse(|b| cut(b, |_| 33)), DAMAGED),
+    refused("other blocks than it says", Sparse(|b| header(b, 16, &[1, 0, 0, 0])), DAMAGED),
+    refused("more chunks than there are", Sparse(|b| header(b, 20, &[0xFF, 0xFF, 0, 0])), DAMAGED),
+    refused("chunks without end", Sparse(|b| header(b, 20, &[0xFF; 4])), DAMAGED),
+    refused("no chunks", Sparse(|b| header(b, 16, &[0; 8])), DAMAGED),
+    refused("an unknown chunk", Sparse(|b| header(b, 28, &[0xC9, 0xCA])), DAMAGED),
+    refused("a chunk of another length", Sparse(|b| header(b, 32, &[1])), DAMAGED),
+    refused("a chunk shorter than its header", Sparse(|b| header(b, 36, &[11, 0, 0, 0])), DAMAGED),
+    refused("a chunk longer than the file", Sparse(|b| header(b, 36, &[0xFF; 4])), DAMAGED),
+    refused("blocks of 8 KiB", Sparse(|b| header(b, 12, &[0, 0x20, 0, 0])), "4096 bytes"),
+    refused("blocks of nothing", Sparse(|b| header(b, 12, &[0; 4])), "4096 bytes"),
+    refused("version 2", Sparse(|b| header(b, 4, &[2, 0])), "another version"),
+    good("version 1.1", Sparse(|b| header(b, 6, &[1, 0]))),
+    refused("a short header", Sparse(|b| header(b, 8, &[27, 0])), DAMAGED),
+    refused("short chunk headers", Sparse(|b| header(b, 10, &[0, 0])), DAMAGED),
+    refused("of zeros", Sparse(of_zeros), ""),
+    refused("of blocks of 1 KiB", Sparse(|b| of(b, "-b 1024")), "4096 bytes"),
+    refused("of a journal to replay", Sparse(of_a_dirty_one), "not unmounted cleanly"),
+    good("larger chunk headers", Sparse(|b| sized(b, 28, 16))),
+    good("a larger header", Sparse(|b| sized(b, 32, 12))),
+    good(
+        "chunks of one block",
+        Sparse(|b| {
+            sparse::change(&b.image(), |sparse| {
+                sparse.shatter();
+                Ok(())
+            })
+        }),
+    ),
+    good("chunks of no blocks", Sparse(empty_chunks)),
+    refused("the magic alone", Bytes(0, b"\x3a\xff\x26\xed\x01\0\0\0\x1c\0\x0c\0\0\x10\0\0"), DAMAGED),
+];
+
+fn sized(bench: &Bench, header: usize, chunk_header: usize) -> anyhow::Result<()> {
+    sparse::change(&bench.image(), |sparse| {
+        (sparse.header, sparse.chunk_header) = (header, chunk_header);
+        Ok(())
+    })
+}
+
+fn of(bench: &Bench, options: &str) -> anyhow::Result<()> {
+    mkfs(bench, &bench.image(), options, PLAIN)?;
+    to_sparse(&bench.image())
+}
+
+fn of_zeros(bench: &Bench) -> anyhow::Result<()> {
+    sparse::change(&bench.image(), |sparse| {
+        sparse.chunks = vec![Chunk { kind: FILL, blocks: 4096, body: vec![0; 4] }];
+        Ok(())
+    })
+}
+
+fn of_a_dirty_one(bench: &Bench) -> anyhow::Result<()> {
+    mkfs(bench, &bench.image(), "", PLAIN)?;
+    recipe::debugfs(&bench.image(), "feature needs_recovery")?;
+    to_sparse(&bench.image())
+}
+
+fn empty_chunks(bench: &Bench) -> anyhow::Result<()> {
+    sparse::change(&bench.image(), |sparse| {
+        let empty = |kind, body: &[u8]| Chunk { kind, blocks: 0, body: body.to_vec() };
+        let chunks = std::mem::take(&mut sparse.chunks);
+        for chunk in chunks {
+            sparse.chunks.extend([empty(DONT_CARE, &[]), empty(RAW, &[]), empty(FILL, &[1, 2, 3, 4]), chunk]);
+        }
+        Ok(())
+    })
+}
+
+// Promise: sparse images are taken as the format allows, or refused, untouched.
+#[test]
+fn sparse_files() {
+    try_all(&ROWS);
+}
+
+// Promise: where the slot's block is only described, it gets a place of its own, and then each device overwrites that.
+#[test]
+fn a_slot_that_is_only_described() -> anyhow::Result<()> {
+    for (kind, body, code) in
+        [(FILL, &b"\n\n\n\n"[..], 0), (FILL, b"# # ", 65), (FILL, &[0; 4], 66), (DONT_CARE, &[], 66)]
+    {
+        let bench = Bench::new()?;
+        of(&bench, "")?;
+        bench.device(OTHER, &[])?.ended_with(0)?;
+        sparse::change_slot(&bench.image(), kind, body)?;
+        let name = format!("{kind:#x} {body:?}");
+        bench.device(SERIAL, &[])?.ended_with(code).map_err(|error| error.context(name.clone()))?;
+        if code == 65 {
+            bench.device(SERIAL, &["--replace"])?.ended_with(0).map_err(|error| error.context(name))?;
+        }
+        if code != 66 {
+            bench.holds(SERIAL, EMAIL)?;
+        }
+    }
+    Ok(())
+}
+
+// Promise: preparation changes as little of a sparse image as it can: it stays about as small as it was, and what was
+// raw, filled or nobody's is so afterwards.
+#[test]
+fn preparation_keeps_a_sparse_image_sparse() -> anyhow::Result<()> {
+    let bench = Bench::new()?;
+    of(&bench, "")?;
+    let (size, raw) = (fs::metadata(bench.image())?.len(), raw_copy(&bench.image())?);
+    bench.device(SERIAL, &[])?.ended_with(0)?;
+    let grown = fs::metadata(bench.image())?.len() - size;
+    assert!(grown < 64 * 1024, "grown by {grown} bytes");
+    assert_eq!(fs::metadata(raw.path())?.len(), fs::metadata(raw_copy(&bench.image())?.path())?.len());
+    Ok(())
+}

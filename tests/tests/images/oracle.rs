@@ -1,0 +1,162 @@
+//! Other people's programs, as witnesses of what an image holds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use anyhow::{Context, ensure};
+use azaion_tests::station::command;
+use tempfile::{NamedTempFile, TempDir};
+
+const CONF: &str = "/etc/azaion/device.conf";
+const SPARSE_MAGIC: [u8; 4] = [0x3A, 0xFF, 0x26, 0xED];
+
+/// Runs a program to its end, whatever that is.
+pub(crate) fn output(program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+    let mut command = command(Path::new(program), arguments);
+    command.env("LC_ALL", "C").output().with_context(|| format!("{program}: ./tests/run installs what is missing"))
+}
+
+/// What a program says on standard output; it has to succeed.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = output(program, arguments)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = text(&output.stdout);
+    ensure!(output.status.success(), "{program} {arguments:?}: {said}{}", text(&output.stderr));
+    Ok(said)
+}
+
+/// A path as an argument.
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// What an image looks like when it is on the disk: a copy, so that no witness touches the image itself.
+pub(crate) fn raw_copy(image: &Path) -> anyhow::Result<NamedTempFile> {
+    let raw = NamedTempFile::new()?;
+    if fs::read(image)?.starts_with(&SPARSE_MAGIC) {
+        run("simg2img", &[text(image), text(raw.path())])?;
+    } else {
+        run("cp", &["--sparse=always", text(image), text(raw.path())])?;
+    }
+    Ok(raw)
+}
+
+/// What debugfs says to a request; it only reads.
+pub(crate) fn debugfs(raw: &Path, request: &str) -> anyhow::Result<String> {
+    let output = output("debugfs", &["-R", request, text(raw)])?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The content of the device's file.
+pub(crate) fn content(raw: &Path) -> anyhow::Result<String> {
+    debugfs(raw, &format!("cat {CONF}"))
+}
+
+/// e2fsck finds nothing to mend.
+pub(crate) fn is_clean(raw: &Path) -> anyhow::Result<()> {
+    run("e2fsck", &["-f", "-n", text(raw)]).map(drop)
+}
+
+/// File and folder have the modes and owners of the contract, and the file is one block.
+pub(crate) fn is_private(raw: &Path) -> anyhow::Result<()> {
+    for (path, kind, mode) in [(CONF, "regular", "0600"), ("/etc/azaion", "directory", "0755")] {
+        let stat = debugfs(raw, &format!("stat {path}"))?;
+        let words: Vec<&str> = stat.split_whitespace().collect();
+        let after = |name: &str| words.iter().position(|word| *word == name).map_or("", |at| words[at + 1]);
+        let all = (after("Type:"), after("Mode:"), after("User:"), after("Group:"));
+        ensure!(all == (kind, mode, "0", "0"), "{path}: {stat}");
+        ensure!(path != CONF || after("Size:") == "4096", "{path}: {stat}");
+    }
+    Ok(())
+}
+
+/// The number of the block that holds the device's file.
+pub(crate) fn block(raw: &Path) -> anyhow::Result<u64> {
+    debugfs(raw, &format!("blocks {CONF}"))?.trim().parse().context("one block")
+}
+
+/// Where two files differ, by `cmp -l`, counted from 0.
+pub(crate) fn differences(one: &Path, other: &Path) -> anyhow::Result<Vec<u64>> {
+    let said = output("cmp", &["-l", text(one), text(other)])?;
+    ensure!(said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+    let places = String::from_utf8(said.stdout)?;
+    let place = |line: &str| Some(line.split_whitespace().next()?.parse::<u64>().ok()? - 1);
+    places.lines().map(|line| place(line).context("a place")).collect()
+}
+
+/// Whether the bytes of `secret` are anywhere in a file.
+pub(crate) fn has_bytes(file: &Path, secret: &str) -> anyhow::Result<bool> {
+    let status = output("grep", &["-aqF", "-e", secret, text(file)])?.status;
+    ensure!(matches!(status.code(), Some(0 | 1)), "grep: {status}");
+    Ok(status.success())
+}
+
+/// All in an image but the device's file and its folder, as the kernel shows it: contents, modes, owners, links and
+/// extended attributes.
+pub(crate) fn all_else(raw: &Path) -> anyhow::Result<Vec<u8>> {
+    let mounted = Mounted::new(raw, "ro")?;
+    let attributes = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--sort=name", "--mtime=@0"];
+    let place = ["--exclude=./etc/azaion/device.conf", "--exclude=./etc/azaion", "-C", text(mounted.path()), "-c", "."];
+    let tar = output("tar", &[&attributes[..], &place].concat())?;
+    ensure!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
+    Ok(tar.stdout)
+}
+
+/// Runs a program until it succeeds, but not for ever: what another thread has just started may hold a copy of a file
+/// of ours for a moment.
+fn persist(program: &str, arguments: &[&str]) {
+    let is_done = (0..100).any(|_| output(program, arguments).is_ok_and(|output| output.status.success()));
+    if !is_done {
+        eprintln!("{program} {arguments:?} does not succeed");
+    }
+}
+
+/// A file that a loop device shows; let go when dropped.
+#[derive(Debug)]
+pub(crate) struct Attached(PathBuf);
+
+impl Attached {
+    pub(crate) fn new(file: &Path) -> anyhow::Result<Self> {
+        Ok(Self(run("losetup", &["--find", "--show", text(file)])?.trim().into()))
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        persist("losetup", &["--detach", text(&self.0)]);
+    }
+}
+
+/// A file system that is mounted through a loop device; unmounted when dropped, and the device let go.
+#[derive(Debug)]
+pub(crate) struct Mounted(TempDir);
+
+impl Mounted {
+    pub(crate) fn new(file: &Path, options: &str) -> anyhow::Result<Self> {
+        let place = tempfile::tempdir()?;
+        run("mount", &["-o", &format!("loop,{options}"), text(file), text(place.path())])?;
+        Ok(Self(place))
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A path in it.
+    pub(crate) fn inside(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        persist("umount", &[text(self.path())]);
+    }
+}

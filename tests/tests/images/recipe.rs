@@ -1,0 +1,132 @@
+//! How images are made.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, PermissionsExt, chown};
+use std::path::Path;
+
+use crate::bench::{Bench, is_root};
+use crate::oracle::{Mounted, run, text};
+
+/// Their size; a file system of this size is made in no time, and has room for a journal.
+pub(crate) const SIZE: &str = "16M";
+
+/// What is done to the tree that an image is made from.
+pub(crate) type Tree = fn(&Path) -> anyhow::Result<()>;
+
+/// Nothing.
+pub(crate) const PLAIN: Tree = |_| Ok(());
+
+/// Writes a file of a tree, and its folders.
+#[expect(clippy::disallowed_methods, reason = "the tests' own files")]
+pub(crate) fn put(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> anyhow::Result<()> {
+    fs::create_dir_all(path.parent().unwrap())?;
+    fs::write(path, content)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}
+
+/// Gives a file of a tree to somebody else, as far as the caller may.
+pub(crate) fn own(path: &Path, owner: u32, mode: u32) -> anyhow::Result<()> {
+    if is_root() {
+        chown(path, Some(owner), Some(owner))?;
+    }
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}
+
+/// A root file system in small, in a folder of the station.
+pub(crate) fn tree(bench: &Bench, change: Tree) -> anyhow::Result<()> {
+    let tree = bench.path("tree");
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
+    for (name, content, mode) in [
+        ("etc/passwd", "root:x:0:0::/root:/bin/sh\n", 0o644),
+        ("etc/shadow", "root:*::0:::::\n", 0o640),
+        ("usr/bin/sudo", "not really\n", 0o4755),
+        ("boot/Image", "kernel\n", 0o600),
+    ] {
+        put(&tree.join(name), content, mode)?;
+    }
+    put(&tree.join("usr/lib/library"), (0..200_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>(), 0o644)?;
+    std::os::unix::fs::symlink("/usr/lib/library", tree.join("usr/lib/link"))?;
+    change(&tree)
+}
+
+/// Makes a raw ext4 image of the tree, with further options of mke2fs.
+pub(crate) fn mkfs(bench: &Bench, image: &Path, options: &str, change: Tree) -> anyhow::Result<()> {
+    tree(bench, change)?;
+    make(image, &format!("{options} -d {}", text(&bench.path("tree"))))?;
+    // What a tree that belongs to somebody else, or is on a file system without them, would not have.
+    debugfs(image, "ea_set /etc/passwd user.note kept\nea_set /usr/bin/sudo security.note kept, too\n")
+}
+
+fn make(image: &Path, options: &str) -> anyhow::Result<()> {
+    let fixed = ["-q", "-F", "-b", "4096", "-E", "root_owner=0:0"];
+    let kind = if options.contains("-t ") { &[][..] } else { &["-t", "ext4"] };
+    let options: Vec<&str> = options.split_whitespace().collect();
+    run("mke2fs", &[&fixed[..], kind, &options, &[text(image), SIZE]].concat()).map(drop)
+}
+
+/// Makes a raw ext4 image that the kernel fills with the tree, and an `/etc` that is too large for one block.
+pub(crate) fn by_the_kernel(bench: &Bench, image: &Path, options: &str) -> anyhow::Result<()> {
+    tree(bench, PLAIN)?;
+    make(image, options)?;
+    let mounted = Mounted::new(image, "rw")?;
+    run("cp", &["-a", &format!("{}/.", text(&bench.path("tree"))), text(mounted.path())])?;
+    many(&mounted.inside("etc"), 400)
+}
+
+/// So many files in a folder, with names so long that they need an index.
+pub(crate) fn many(folder: &Path, count: usize) -> anyhow::Result<()> {
+    (0..count).try_for_each(|n| put(&folder.join(format!("a-file-with-a-rather-long-name-{n:05}.conf")), "", 0o644))
+}
+
+/// Has debugfs change an image.
+pub(crate) fn debugfs(image: &Path, requests: &str) -> anyhow::Result<()> {
+    let file = tempfile::NamedTempFile::new()?;
+    put(file.path(), requests, 0o600)?;
+    run("debugfs", &["-w", "-f", text(file.path()), text(image)]).map(drop)
+}
+
+/// Writes bytes into a file.
+pub(crate) fn patch(image: &Path, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
+    Ok(OpenOptions::new().write(true).open(image)?.write_all_at(bytes, offset)?)
+}
+
+/// Cuts a file, or makes it longer.
+pub(crate) fn resize(image: &Path, size: u64) -> anyhow::Result<()> {
+    Ok(OpenOptions::new().write(true).open(image)?.set_len(size)?)
+}
+
+/// The kind of an image, as the program's JSON calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Ext4,
+    Sparse,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 2] = [Self::Ext4, Self::Sparse];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Sparse => "sparse",
+        }
+    }
+
+    /// Makes an image of this kind of a raw one.
+    pub(crate) fn finish(self, image: &Path) -> anyhow::Result<()> {
+        match self {
+            Self::Ext4 => Ok(()),
+            Self::Sparse => to_sparse(image),
+        }
+    }
+}
+
+/// Turns a raw image into an Android sparse one.
+pub(crate) fn to_sparse(image: &Path) -> anyhow::Result<()> {
+    let raw = image.with_extension("raw");
+    fs::rename(image, &raw)?;
+    run("img2simg", &[text(&raw), text(image)])?;
+    Ok(fs::remove_file(raw)?)
+}

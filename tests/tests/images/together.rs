@@ -1,0 +1,73 @@
+//! Several runs at the same time on one image: one after the other, and readers see either device.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use azaion_tests::programs::start;
+
+use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, for_each};
+use crate::recipe::{Kind, PLAIN, mkfs};
+
+const BOTH: [(&str, &str); 2] = [(SERIAL, EMAIL), (OTHER, OTHER_EMAIL)];
+
+fn image(kind: Kind) -> anyhow::Result<Bench> {
+    let bench = Bench::new()?;
+    mkfs(&bench, &bench.image(), "", PLAIN)?;
+    kind.finish(&bench.image())?;
+    Ok(bench)
+}
+
+/// Tries it with a raw image and with a sparse one.
+fn with_each_kind(one: impl Fn(&Bench) -> anyhow::Result<()>) {
+    for_each(&Kind::ALL, |kind| kind.name().to_owned(), |kind| one(&image(*kind)?));
+}
+
+/// Runs for both units at once; the image holds one of them afterwards, in full.
+fn race(bench: &Bench) -> anyhow::Result<()> {
+    let mut running = Vec::new();
+    for (serial, _) in BOTH {
+        running.push(start(&mut bench.device_command(serial, &["--replace"])?)?);
+    }
+    for running in running {
+        bench.wait(running)?.ended_with(0)?;
+    }
+    let told = bench.inspect()?;
+    let last = BOTH.iter().find(|(serial, _)| told["serial"] == *serial);
+    let (serial, email) = last.expect("one of the two");
+    bench.holds(serial, email)
+}
+
+// Promise: two runs on one image go one after the other, also while the slot is made; the image holds one of the two.
+#[test]
+fn two_writers() {
+    with_each_kind(|bench| {
+        // The first race is about the slot, too.
+        (0..4).try_for_each(|_| race(bench))
+    });
+}
+
+// Promise: who reads meanwhile sees one device or the other, or none before the first; never an error.
+#[test]
+fn a_reader() {
+    with_each_kind(|bench| {
+        let is_over = AtomicBool::new(false);
+        let seen = thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut seen = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let told = bench.inspect()?;
+                    let is_device =
+                        BOTH.iter().any(|(serial, email)| told["serial"] == *serial && told["email"] == *email);
+                    anyhow::ensure!(is_device || told["empty"] == true, "{told}");
+                    seen += usize::from(is_device);
+                }
+                Ok(seen)
+            });
+            let written = (0..4).try_for_each(|_| race(bench));
+            is_over.store(true, Ordering::Relaxed);
+            written.and(reader.join().expect("the reader goes on"))
+        })?;
+        anyhow::ensure!(seen > 0, "nothing was seen");
+        Ok(())
+    });
+}
