@@ -61,7 +61,9 @@ impl Image {
     /// Refuses an image that a loop device shows to the kernel: what is written to the file may be lost then, or mixed.
     fn refuse_if_attached(&self) -> anyhow::Result<()> {
         // Of all loop devices, those that show a file: the others have no size.
-        let partitions = fs::read_to_string("/proc/partitions").unwrap_or_default();
+        let mut partitions = String::with_capacity(HEAD);
+        // Without that file, there are no such devices to be seen.
+        let _ = File::open("/proc/partitions").and_then(|mut file| file.read_to_string(&mut partitions));
         let devices = partitions.lines().filter_map(|line| line.split_whitespace().nth(3));
         for device in devices.filter(|name| name.starts_with("loop")) {
             let Ok(backing) = fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")) else { continue };

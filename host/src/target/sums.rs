@@ -66,17 +66,21 @@ impl Base {
 
     /// After a change within the `length` bytes that follow the base: puts the sum beside the image right.
     pub(super) fn finish(&self, image: &Image, length: u64) -> anyhow::Result<()> {
-        let mut whole = self.sha1.clone();
+        let (mut whole, mut changing) = (self.sha1.clone(), Sha1::new());
         let file = image.file();
-        let read = hashing::size(&file)
-            .and_then(|size| hashing::feed(&file, self.end..size, |bytes| whole.update(bytes)))
-            .map_err(|error| image.failed("reading", error));
-        read?;
+        let end = self.end.saturating_add(length);
+        hashing::feed(&file, self.end..end, |bytes| {
+            whole.update(bytes);
+            changing.update(bytes);
+        })
+        .and_then(|()| hashing::size(&file))
+        .and_then(|size| hashing::feed(&file, end..size, |bytes| whole.update(bytes)))
+        .map_err(|error| image.failed("reading", error))?;
         let whole = hex(whole);
         if let Some(sum) = Sum::read(image)? {
             sum.set(image, &whole)?;
         }
-        Kept::done(self, image, length, whole)?.save(image)
+        Kept::done(self, image, whole, length, hex(changing))?.save(image)
     }
 }
 

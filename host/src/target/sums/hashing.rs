@@ -40,10 +40,11 @@ pub(super) fn size(file: &File) -> io::Result<u64> {
 /// Shows all bytes of a part to `take`.
 pub(super) fn feed(file: &File, part: Part, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     // What follows a base holds a password.
-    let mut buffer = Zeroizing::new(vec![0; CHUNK]);
+    let at_a_time = |left: u64| usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+    let mut buffer = Zeroizing::new(vec![0; at_a_time(part.end.saturating_sub(part.start))]);
     let mut at = part.start;
     while at < part.end {
-        let length = usize::try_from(part.end - at).map_or(CHUNK, |left| left.min(CHUNK));
+        let length = at_a_time(part.end - at);
         let chunk = buffer.get_mut(..length).unwrap_or_default();
         file.read_exact_at(chunk, at)?;
         take(chunk);

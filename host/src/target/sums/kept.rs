@@ -17,7 +17,7 @@ use crate::target::image::Image;
 
 const VERSION: u32 = 1;
 /// Bytes of such a file: a few numbers.
-const MOST: u64 = 4096;
+const MOST: usize = 4096;
 /// Bytes that may follow a base and be read each time.
 const MOST_CHANGING: u64 = 2 << 20;
 
@@ -82,19 +82,16 @@ impl Kept {
     }
 
     /// What is known of an image that is as it should be.
-    pub(super) fn done(base: &Base, image: &Image, length: u64, sum: String) -> anyhow::Result<Self> {
-        let file = image.file();
-        let left = Identity::of(&file)
-            .and_then(|identity| Ok(Left { changing: changing(&file, base.end, length)?, identity, sum, length }));
-        let left = left.map_err(|error| image.failed("reading", error))?;
-        Ok(Self { image: Some(left), ..Self::pending(base) })
+    pub(super) fn done(base: &Base, image: &Image, sum: String, length: u64, changing: String) -> anyhow::Result<Self> {
+        let identity = Identity::of(&image.file()).map_err(|error| image.failed("reading", error))?;
+        Ok(Self { image: Some(Left { identity, sum, length, changing }), ..Self::pending(base) })
     }
 
     /// Reads it. One that is damaged is as good as none: the image is read again then.
     pub(in crate::target) fn load(image: &Image) -> Option<Self> {
         let file = open(image, OFlag::O_RDONLY).ok()?;
-        let mut bytes = Vec::new();
-        file.take(MOST).read_to_end(&mut bytes).ok()?;
+        let mut bytes = Vec::with_capacity(MOST);
+        file.take(MOST as u64).read_to_end(&mut bytes).ok()?;
         let Checked { kept, check } = serde_json::from_slice(&bytes).ok()?;
         (kept.version == VERSION && kept.check().as_ref() == Some(&check)).then_some(kept)
     }

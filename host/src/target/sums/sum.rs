@@ -42,7 +42,7 @@ impl Sum {
         if !metadata.is_file() || metadata.len() > MOST {
             return Err(odd("is no small file"));
         }
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(512);
         file.take(MOST).read_to_end(&mut bytes).map_err(failed)?;
         let digits = only_sum(&bytes).ok_or_else(|| odd("holds no sum, or several"))?;
         Ok(Some(Self { bytes, digits }))

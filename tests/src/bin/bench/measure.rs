@@ -16,6 +16,8 @@ pub(crate) enum Bound {
     Ratio(f64),
     /// How much more ours may be, in the unit of both.
     More(f64),
+    /// The ratio that is aimed at, and how much more ours may be until it is reached.
+    Goal(f64, f64),
     /// It is for information.
     None,
 }
@@ -36,7 +38,7 @@ impl Row {
     pub(crate) fn held(&self) -> bool {
         match self.bound {
             Bound::Ratio(most) => self.ours / self.theirs <= most,
-            Bound::More(most) => self.ours - self.theirs <= most,
+            Bound::More(most) | Bound::Goal(_, most) => self.ours - self.theirs <= most,
             Bound::None => true,
         }
     }
@@ -49,6 +51,9 @@ impl fmt::Display for Row {
         match self.bound {
             Bound::Ratio(most) => write!(f, "  {most:>5.2}")?,
             Bound::More(most) => write!(f, "  {:+.2} of {most:+.2} {unit}", ours - theirs)?,
+            Bound::Goal(goal, most) => {
+                write!(f, "  goal {goal:.2}; {:+.2} of {most:+.2} {unit}", ours - theirs)?;
+            }
             Bound::None => return Ok(()),
         }
         write!(f, "  {}", if self.held() { "held" } else { "MISSED" })
