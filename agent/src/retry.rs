@@ -24,6 +24,36 @@ pub struct Policy {
 pub const POLICY: Policy =
     Policy { first: Duration::from_millis(500), cap: Duration::from_secs(10), call: Duration::from_secs(10) };
 
+/// The waits of one call that is made again and again.
+#[derive(Clone, Debug)]
+pub struct Waits {
+    longest: Duration,
+    cap: Duration,
+    /// The deadline on the boot clock.
+    until: Duration,
+}
+
+impl Waits {
+    /// From the first try on, until the boot clock says `until`.
+    pub fn new(policy: Policy, until: Duration) -> Self {
+        Self { longest: policy.first, cap: policy.cap, until }
+    }
+
+    /// How long to wait after this fault; none if it is for good, or the wait would pass the deadline.
+    ///
+    /// What the server asks for is the least; of a tenth of it a random part comes on top, so that those who were told
+    /// the same do not come back in step.
+    pub fn after(&mut self, fault: &Fault, now: Duration) -> Option<Duration> {
+        if !fault.class().is_transient() {
+            return None;
+        }
+        let asked = fault.retry_after.unwrap_or_default();
+        let wait = asked + part_of(self.longest.max(asked / 10));
+        self.longest = (self.longest * 2).min(self.cap);
+        Some(wait).filter(|wait| now + *wait < self.until)
+    }
+}
+
 /// The time left, and how it is spent.
 #[derive(Debug)]
 pub struct Retry<'a> {
@@ -45,21 +75,17 @@ impl<'a> Retry<'a> {
     /// # Errors
     /// The last fault.
     pub fn run<T>(&self, mut call: impl FnMut(Duration) -> Result<T, Fault>) -> Result<T, Fault> {
-        let mut longest = self.policy.first;
+        let mut waits = Waits::new(self.policy, self.until);
         let mut level = log::Level::Warn;
         loop {
             let fault = match call(self.limit()) {
-                Err(fault) if fault.class().is_transient() => fault,
+                Err(fault) => fault,
                 done => return done,
             };
-            let wait = fault.retry_after.unwrap_or_default() + part_of(longest);
-            if self.clock.boot() + wait >= self.until {
-                return Err(fault);
-            }
+            let Some(wait) = waits.after(&fault, self.clock.boot()) else { return Err(fault) };
             log::log!(level, "{}; trying again in {:.1} s", crate::fault::chain(&fault), wait.as_secs_f32());
             level = log::Level::Info;
             self.clock.sleep(wait);
-            longest = (longest * 2).min(self.policy.cap);
         }
     }
 
@@ -70,7 +96,7 @@ impl<'a> Retry<'a> {
 }
 
 /// A random part of `longest` (full jitter).
-fn part_of(longest: Duration) -> Duration {
+pub fn part_of(longest: Duration) -> Duration {
     // Without a random source the whole wait is right, too.
     let random = SysRng.try_next_u32().unwrap_or(u32::MAX);
     longest.mul_f64(f64::from(random) / f64::from(u32::MAX))
@@ -121,7 +147,7 @@ mod tests {
     fn obeys_retry_after() {
         let (result, sleeps, _) = run(60, &[(Class::Later, Some(7))]);
         assert_eq!(result.unwrap(), 2);
-        assert!(sleeps[0] >= Duration::from_secs(7) && sleeps[0] <= Duration::from_millis(7500));
+        assert!(sleeps[0] >= Duration::from_secs(7) && sleeps[0] <= Duration::from_millis(7700));
         let (result, sleeps, calls) = run(60, &[(Class::Later, Some(61))]);
         assert_eq!((sleeps.len(), calls), (0, 1));
         assert_eq!(result.unwrap_err().retry_after, Some(Duration::from_secs(61)));

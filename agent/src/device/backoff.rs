@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
+use crate::retry::part_of;
 
 use super::cache::BootMoment;
 use super::files::{self, FileError, Folder, Readers};
@@ -19,6 +20,36 @@ pub const AFTER_REFUSAL: Duration = Duration::from_hours(1);
 /// How long the timer's runs leave a server alone whose answer could not be accepted: a person has to mend it, and
 /// fifty units that log in each minute would use up their address's logins (ten a minute).
 pub const AFTER_UNACCEPTABLE: Duration = Duration::from_mins(5);
+
+/// The waits that a run sits out instead of ending. The timer's next run would come up to a minute too late, and somebody
+/// else behind the same address would have the place.
+#[derive(Debug)]
+pub struct Patience {
+    left: Duration,
+}
+
+impl Patience {
+    /// The longest wait that is sat out.
+    const MOST: Duration = Duration::from_secs(90);
+    /// How much is sat out in one run; `TimeoutStartSec=` of the unit allows for it.
+    const IN_ALL: Duration = Duration::from_mins(10);
+    /// Over how long those come back who were told the same.
+    const SPREAD: Duration = Duration::from_secs(5);
+
+    /// That of a run of the timer; a person is told at once how long to wait.
+    pub fn new(by_timer: bool) -> Self {
+        Self { left: if by_timer { Self::IN_ALL } else { Duration::ZERO } }
+    }
+
+    /// How long to sleep before asking again, where the server wants a wait of so much; none if the run is to end.
+    pub fn pause(&mut self, wait: Duration) -> Option<Duration> {
+        if wait > Self::MOST {
+            return None;
+        }
+        self.left = self.left.checked_sub(wait).filter(|left| !left.is_zero())?;
+        Some(wait + part_of(Self::SPREAD))
+    }
+}
 
 /// Until when (on the boot clock of one boot) no login may be tried, and why.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -17,7 +17,7 @@ use crate::retry::{POLICY, Retry};
 use crate::session::{self, Tokens};
 use crate::token::{self, Accepted};
 
-use super::backoff::{self, AFTER_REFUSAL, AFTER_UNACCEPTABLE, Backoff};
+use super::backoff::{self, AFTER_REFUSAL, AFTER_UNACCEPTABLE, Backoff, Patience};
 use super::cache::{self, BootMoment, TokenCache};
 use super::files::{FileError, Folder, token_group};
 use super::paths::Paths;
@@ -239,20 +239,44 @@ impl Attempt<'_> {
 
     /// A token from the server, judged and in the cache; or a note for later runs that they must wait.
     fn new_token(&self) -> Result<(TokenCache, Timestamp), NotReady> {
-        let moment = self.device.moment();
-        let waiting = Backoff::in_force(&self.device.paths.run_dir(), &moment, &self.conf_fingerprint);
-        let is_for_us = |waiting: &Backoff| self.how.by_timer || waiting.exit() != Exit::Protocol;
-        if let Some(waiting) = waiting.filter(|waiting| !self.how.now && is_for_us(waiting)) {
-            let left = waiting.left(&moment);
-            return Err(NotReady::Waiting { exit: waiting.exit(), left, reason: waiting.reason });
+        let mut patience = Patience::new(self.how.by_timer);
+        if let Some(waiting) = self.waiting() {
+            let left = waiting.left(&self.device.moment());
+            match patience.pause(left) {
+                Some(pause) => self.sit_out(pause, waiting.reason),
+                None => return Err(NotReady::Waiting { exit: waiting.exit(), left, reason: waiting.reason }),
+            }
         }
-        let result = self.ask();
-        match &result {
-            Ok(_) => Backoff::clear(self.folder)?,
-            Err(NotReady::Fault(fault)) => self.note_wait(fault)?,
-            Err(_) => {}
+        loop {
+            let fault = match self.ask() {
+                Err(NotReady::Fault(fault)) => fault,
+                Err(other) => return Err(other),
+                Ok(token) => {
+                    Backoff::clear(self.folder)?;
+                    return Ok(token);
+                }
+            };
+            self.note_wait(&fault)?;
+            let asked = fault.retry_after.filter(|_| fault.class().is_transient());
+            let Some(pause) = asked.and_then(|wait| patience.pause(wait)) else { return Err(fault.into()) };
+            self.sit_out(pause, chain(&fault));
         }
-        result
+    }
+
+    /// What an earlier run was told to wait for, if that is for this one, too.
+    fn waiting(&self) -> Option<Backoff> {
+        let waiting = Backoff::in_force(&self.device.paths.run_dir(), &self.device.moment(), &self.conf_fingerprint)?;
+        let is_for_us = !self.how.now && (self.how.by_timer || waiting.exit() != Exit::Protocol);
+        is_for_us.then_some(waiting)
+    }
+
+    /// Sleeps; what others see of the unit meanwhile is that it is not ready, unless its token is still valid.
+    fn sit_out(&self, pause: Duration, reason: String) {
+        log::info!("trying again in {:.0} s, as the server asks: {reason}", pause.as_secs_f32());
+        if self.cached().is_none_or(|cache| cache.left(&self.device.moment()).is_zero()) {
+            give_up(self.folder, Some(self.conf), NotReady::Waiting { exit: Exit::Later, left: pause, reason });
+        }
+        self.device.clock.sleep(pause);
     }
 
     fn note_wait(&self, fault: &Fault) -> Result<(), FileError> {

@@ -17,7 +17,7 @@ const LOCK_MILLISECONDS: i64 = 900_000;
 
 /// Why a login is not even looked at, and for how many seconds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// Too many logins from this address or failures on this account.
     Limited(i64),
     /// The account is locked.
@@ -55,7 +55,7 @@ struct Account {
 
 /// What has been counted so far.
 #[derive(Default)]
-pub(super) struct Limits {
+pub struct Limits {
     addresses: HashMap<IpAddr, VecDeque<i64>>,
     /// By lower-case e-mail, whether there is such a user or not.
     accounts: HashMap<String, Account>,
@@ -64,7 +64,7 @@ pub(super) struct Limits {
 impl Limits {
     /// Counts a login attempt, or says why it is refused. One that its address has no room for is
     /// not counted.
-    pub(super) fn attempt(&mut self, peer: IpAddr, email: &str, now: i64) -> Result<(), Refusal> {
+    pub fn attempt(&mut self, peer: IpAddr, email: &str, now: i64) -> Result<(), Refusal> {
         let attempts = self.addresses.entry(peer).or_default();
         if let Some(wait) = PER_ADDRESS.wait(attempts, now) {
             return Err(Refusal::Limited(wait));
@@ -81,7 +81,7 @@ impl Limits {
     }
 
     /// Counts a failed login; the last of too many in a row locks the account.
-    pub(super) fn failed(&mut self, email: &str, now: i64) {
+    pub fn failed(&mut self, email: &str, now: i64) {
         let account = self.account(email);
         account.failed.push_back(now);
         account.in_a_row += 1;
@@ -92,12 +92,12 @@ impl Limits {
     }
 
     /// A success ends the row of failures.
-    pub(super) fn succeeded(&mut self, email: &str) {
+    pub fn succeeded(&mut self, email: &str) {
         self.account(email).in_a_row = 0;
     }
 
     /// Whether the account is locked.
-    pub(super) fn is_locked(&self, email: &str, now: i64) -> bool {
+    pub fn is_locked(&self, email: &str, now: i64) -> bool {
         self.accounts.get(&email.to_lowercase()).is_some_and(|account| account.locked_until > now)
     }
 

@@ -17,7 +17,7 @@ mod certificates;
 mod faults;
 mod hashing;
 mod keys;
-mod limits;
+pub mod limits;
 mod login;
 mod options;
 mod routes;

@@ -1,6 +1,6 @@
 //! The agent as systemd runs it: what the journal, `STATUS=` and the console get.
 
-use azaion_tests::dev_api::{Generation, Options};
+use azaion_tests::dev_api::{Fault, Generation, Options};
 use azaion_tests::record;
 use azaion_tests::station::{EMAIL, SERIAL, Station};
 use nix::unistd::geteuid;
@@ -113,5 +113,27 @@ fn an_unacceptable_answer_is_not_asked_for_each_minute() -> anyhow::Result<()> {
     assert!(!station.inside("run/azaion/backoff.json").exists());
     let (journal, _) = boot_as_unit(&station)?;
     assert!(entry(&journal, "unacceptable").is_err());
+    Ok(())
+}
+
+// Promise: a run of the timer sits out the wait that a limited server asks for, also beyond its deadline, with one login
+// after it; the run of a person ends with 75 instead.
+#[test]
+fn a_wait_that_the_server_asks_for_is_sat_out() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let limited = Fault::Status { code: 429, error: Some(51), headers: vec![("Retry-After".into(), "3".into())] };
+    let station = Station::new(Options::default())?;
+    station.device(&[])?.ended_with(0)?;
+    station.put_policy("")?;
+    station.api.forget_requests();
+    station.api.inject("POST", "/login", limited.clone(), 1);
+    station.agent(&["boot", "--deadline", "2"])?.ended_with(75)?;
+    // The rest of that wait, and then another.
+    station.api.inject("POST", "/login", limited, 1);
+    let (journal, _) = boot_as_unit(&station)?;
+    entry(&journal, "ready")?;
+    assert_eq!(station.api.calls("POST", "/login"), 3);
     Ok(())
 }

@@ -17,6 +17,7 @@ mod bad_conf;
 mod bad_serials;
 mod check;
 mod crash;
+mod fleet;
 mod host_paths;
 mod host_verbs;
 mod journal;
