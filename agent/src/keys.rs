@@ -42,8 +42,11 @@ fn out_of_reach(fault: Fault) -> Fault {
     }
 }
 
-/// The keys of a set that can verify ES256. Others may stand beside them; a set with none is an error.
-pub(crate) fn usable(body: &[u8]) -> Result<Vec<Jwk>, Problem> {
+/// The keys of a set that can verify ES256. Others may stand beside them.
+///
+/// # Errors
+/// It is no key set, or one without such a key.
+pub fn usable(body: &[u8]) -> Result<Vec<Jwk>, Problem> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<serde_json::Value>,

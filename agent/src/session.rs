@@ -78,7 +78,11 @@ struct LoginAnswer {
     mfa_required: bool,
 }
 
-fn tokens_of(body: &[u8]) -> Result<Tokens, Problem> {
+/// Reads the answer to a login or a refresh.
+///
+/// # Errors
+/// It is no JSON, has no token, or asks for a second factor.
+pub fn tokens_of(body: &[u8]) -> Result<Tokens, Problem> {
     let answer: LoginAnswer = json::read(body, "an object with the token as a string")?;
     if answer.mfa_required {
         return Err(Problem::Mfa);

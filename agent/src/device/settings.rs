@@ -91,7 +91,11 @@ impl Settings {
         Expected { email, issuer: &self.issuer, audience: self.audience.as_deref(), signature: self.signature }
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
+    /// Reads the text of the file `path`.
+    ///
+    /// # Errors
+    /// It is not TOML, or has an unknown key or a value out of range.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
         if text.len() as u64 > LARGEST {
             return Err(SettingsError::Value { path: path.to_owned(), message: "is larger than 64 KiB" });
         }

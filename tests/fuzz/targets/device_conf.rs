@@ -1,0 +1,17 @@
+//! `device.conf` from anybody: never a panic, and what is accepted is the same after it was written and read again.
+#![no_main]
+
+use std::path::Path;
+
+use azaion_agent::device_conf::DeviceConf;
+use libfuzzer_sys::fuzz_target;
+use secrecy::ExposeSecret;
+
+fuzz_target!(|input: &[u8]| {
+    let path = Path::new("device.conf");
+    let Ok(conf) = DeviceConf::parse(input, path) else { return };
+    let again = DeviceConf::parse(conf.render().expose_secret().as_bytes(), path).expect("what was written can be read");
+    assert_eq!((&conf.serial, &conf.email, &conf.provisioned_at), (&again.serial, &again.email, &again.provisioned_at));
+    assert_eq!(conf.password.expose_secret(), again.password.expose_secret());
+    assert_eq!(conf.api_url, again.api_url);
+});

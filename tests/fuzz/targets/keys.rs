@@ -1,0 +1,11 @@
+//! A key set: never a panic, and nothing but keys for ES256 out of it.
+#![no_main]
+
+use azaion_agent::keys::usable;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    if let Ok(keys) = usable(input) {
+        assert!(!keys.is_empty());
+    }
+});
