@@ -8,6 +8,7 @@ mod image;
 mod lock;
 pub mod medium;
 mod prepare;
+pub mod problem;
 mod slot;
 pub mod sparse;
 mod sums;

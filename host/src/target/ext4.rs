@@ -6,12 +6,12 @@
 mod layout;
 mod superblock;
 
-use std::io;
-
 use layout::{Entries, Extent, ExtentNode, Fields};
 use superblock::Superblock;
 
 use super::medium::{BLOCK, Medium};
+pub use super::problem::Problem;
+use Problem::Refused;
 
 /// A block that extents or folders are read from.
 const BLOCK_BYTES: usize = 4096;
@@ -24,21 +24,9 @@ const SYMLINK: u16 = 0o120_000;
 /// Blocks that a folder or a tree of extents may have: 40 MiB of names.
 const MOST_BLOCKS: usize = 10_000;
 
-/// Why a file system can't be used; the message says what to do instead.
-#[derive(Debug, thiserror::Error)]
-pub enum Problem {
-    /// It can't be read.
-    #[error("it can't be read")]
-    Io(#[from] io::Error),
-    /// It is whole, but of a kind that can't be handled.
-    #[error("{0}")]
-    Refused(&'static str),
-    /// It contradicts itself.
-    #[error("has a damaged file system ({0}); run `e2fsck -f` on it, or generate it again")]
-    Damaged(&'static str),
+fn damaged(how: &'static str) -> Problem {
+    Problem::Damaged { what: "file system", how, advice: "run `e2fsck -f` on it, or generate it again" }
 }
-
-use Problem::{Damaged, Refused};
 
 /// An inode, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +139,7 @@ impl<'m> FileSystem<'m> {
 
     fn data_block(&self, block: u64) -> Result<u64, Problem> {
         if block == 0 || block >= self.superblock.blocks {
-            return Err(Damaged("a block lies outside"));
+            return Err(damaged("a block lies outside"));
         }
         Ok(block)
     }
@@ -159,7 +147,7 @@ impl<'m> FileSystem<'m> {
     /// The inode of a name in a folder.
     fn child(&self, folder: &Inode, name: &str) -> Result<Option<Inode>, Problem> {
         if !folder.is(FOLDER) {
-            return Err(Damaged("a folder is none"));
+            return Err(damaged("a folder is none"));
         }
         let blocks = folder.size.div_ceil(BLOCK);
         let mut buffer = [0; BLOCK_BYTES];
@@ -181,7 +169,7 @@ impl<'m> FileSystem<'m> {
     fn inode(&self, number: u32) -> Result<Inode, Problem> {
         let sb = &self.superblock;
         let index =
-            number.checked_sub(1).filter(|_| number <= sb.inodes).ok_or(Damaged("an inode has no such number"))?;
+            number.checked_sub(1).filter(|_| number <= sb.inodes).ok_or(damaged("an inode has no such number"))?;
         let (group, index) = (index / sb.inodes_per_group, index % sb.inodes_per_group);
         let mut descriptor = [0; 64];
         let descriptor = descriptor.get_mut(..usize::from(sb.descriptor_size)).unwrap_or_default();
@@ -192,7 +180,7 @@ impl<'m> FileSystem<'m> {
         let place = table
             .checked_mul(BLOCK)
             .and_then(|start| start.checked_add(u64::from(index) * u64::from(sb.inode_size)))
-            .ok_or(Damaged("an inode lies outside"))?;
+            .ok_or(damaged("an inode lies outside"))?;
         let mut bytes = [0; 128];
         self.medium.read_at(&mut bytes, place)?;
         layout::inode(number, &bytes)
@@ -212,7 +200,7 @@ impl<'m> FileSystem<'m> {
                     for child in children.into_iter().rev() {
                         read += 1;
                         if read > MOST_BLOCKS {
-                            return Err(Damaged("a file has too many extents"));
+                            return Err(damaged("a file has too many extents"));
                         }
                         let mut buffer = [0; BLOCK_BYTES];
                         self.read_block(&mut buffer, child)?;
@@ -223,13 +211,13 @@ impl<'m> FileSystem<'m> {
         }
         let blocks = leaves.iter().try_fold(0_u64, |sum, extent: &Extent| sum.checked_add(extent.length));
         if blocks.is_none_or(|blocks| inode.is(FOLDER) && blocks > MOST_BLOCKS as u64) {
-            return Err(Damaged("a folder is too large"));
+            return Err(damaged("a folder is too large"));
         }
         Ok(leaves)
     }
 
     fn read_block(&self, buffer: &mut [u8; BLOCK_BYTES], block: u64) -> Result<(), Problem> {
-        let offset = self.data_block(block)?.checked_mul(BLOCK).ok_or(Damaged("a block lies outside"))?;
+        let offset = self.data_block(block)?.checked_mul(BLOCK).ok_or(damaged("a block lies outside"))?;
         Ok(self.medium.read_at(buffer, offset)?)
     }
 }

@@ -15,7 +15,7 @@ use super::ext4::{self, FileSystem, OneBlockFile};
 use super::image::Image;
 use super::medium::{BLOCK, Medium, Raw};
 use super::slot::{self, Content};
-use super::sparse::{self, Sparse};
+use super::sparse::Sparse;
 use super::sums::Sum;
 use super::{Found, Kind, Owner, Target, prepare, sums};
 use crate::failure::failure;
@@ -49,28 +49,14 @@ impl FileSystemImage {
     /// Shows the file system to `look`, wherever its blocks lie.
     fn with_medium<T>(&self, file: &File, look: impl FnOnce(&dyn Medium) -> anyhow::Result<T>) -> anyhow::Result<T> {
         match self.kind {
-            Kind::Sparse => look(&Sparse::open(file).map_err(|problem| self.of_sparse(problem))?),
+            Kind::Sparse => look(&Sparse::open(file).map_err(|problem| self.image.problem(problem))?),
             _ => look(&Raw::new(file).map_err(|error| self.image.failed("reading", error))?),
-        }
-    }
-
-    fn of_sparse(&self, problem: sparse::Problem) -> anyhow::Error {
-        match problem {
-            sparse::Problem::Io(error) => self.image.failed("reading", error),
-            other => self.image.refused(other),
-        }
-    }
-
-    fn of_ext4(&self, problem: ext4::Problem) -> anyhow::Error {
-        match problem {
-            ext4::Problem::Io(error) => self.image.failed("reading", error),
-            other => self.image.refused(other),
         }
     }
 
     fn find_in(&self, medium: &dyn Medium) -> anyhow::Result<ext4::Found> {
         let found = FileSystem::open(medium).and_then(|system| system.find(FOLDERS, NAME));
-        found.map_err(|problem| self.of_ext4(problem))
+        found.map_err(|problem| self.image.problem(problem))
     }
 
     /// The file, if there is one with content.
@@ -117,11 +103,11 @@ impl FileSystemImage {
         let staged = self.image.stage()?;
         if self.kind == Kind::Sparse {
             let file = self.image.file();
-            let sparse = Sparse::open(&file).map_err(|problem| self.of_sparse(problem))?;
+            let sparse = Sparse::open(&file).map_err(|problem| self.image.problem(problem))?;
             let raw = tempfile::tempfile_in(self.image.real_folder()).map_err(fail)?;
             sparse.unpack(&raw).map_err(fail)?;
             self.make_slot(&raw)?;
-            sparse.repack(&raw, staged.file()).map_err(|problem| self.of_sparse(problem))?;
+            sparse.repack(&raw, staged.file()).map_err(|problem| self.image.problem(problem))?;
         } else {
             copy_with_holes(&self.image.file(), staged.file()).map_err(fail)?;
             self.make_slot(staged.file())?;

@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, faccessat};
 use zeroize::Zeroizing;
 
+use super::problem::Problem;
 use super::{Kind, lock};
 use crate::failure::{failure, image_failure};
 
@@ -89,6 +90,14 @@ impl Image {
     /// A refusal of this target; `why` says what to do instead.
     pub(super) fn refused(&self, why: impl std::fmt::Display) -> anyhow::Error {
         failure(Exit::Target, format!("the target {} {why}", self.path.display()))
+    }
+
+    /// What is wrong with the bytes of this target.
+    pub(super) fn problem(&self, problem: Problem) -> anyhow::Error {
+        match problem {
+            Problem::Io(error) => self.failed("reading or writing", error),
+            other => self.refused(other),
+        }
     }
 
     /// An I/O error of this target.

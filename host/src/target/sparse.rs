@@ -12,6 +12,8 @@ use writer::Writer;
 
 use super::copy::copy;
 use super::medium::{BLOCK, Medium};
+pub use super::problem::Problem;
+use Problem::Refused;
 
 const MAGIC: u32 = 0xED26_FF3A;
 /// Of the headers of version 1.0, in bytes.
@@ -28,21 +30,9 @@ const MOST_CHUNKS: u32 = 4_000_000;
 const CHECKSUM: &str =
     "carries checksums, which a changed block would break; generate it without (simg2img, then mksparse or img2simg)";
 
-/// Why a sparse image can't be used; the message says what to do instead.
-#[derive(Debug, thiserror::Error)]
-pub enum Problem {
-    /// It can't be read or written.
-    #[error("it can't be read or written")]
-    Io(#[from] io::Error),
-    /// It is whole, but of a kind that can't be handled.
-    #[error("{0}")]
-    Refused(&'static str),
-    /// It contradicts itself.
-    #[error("has damaged chunks ({0}); generate it again")]
-    Damaged(&'static str),
+fn damaged(how: &'static str) -> Problem {
+    Problem::Damaged { what: "table of chunks", how, advice: "generate it again" }
 }
-
-use Problem::{Damaged, Refused};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
@@ -89,14 +79,14 @@ impl<'a> Sparse<'a> {
     pub fn open(file: &'a File) -> Result<Self, Problem> {
         let size = file.metadata()?.len();
         let mut header = [0; HEADER];
-        file.read_exact_at(&mut header, 0).map_err(|_| Damaged("the header is cut"))?;
+        file.read_exact_at(&mut header, 0).map_err(|_| damaged("the header is cut"))?;
         let (file_header, chunk_header) = (u16_at(&header, 8), u16_at(&header, 10));
         if u32_at(&header, 0) != MAGIC || u16_at(&header, 4) != 1 {
             return Err(Refused("is a sparse image of another version than 1; generate it with mksparse or img2simg"));
         }
         let has_room = usize::from(file_header) >= HEADER && usize::from(chunk_header) >= CHUNK_HEADER;
         if !has_room || u64::from(file_header) > size {
-            return Err(Damaged("the headers have no room"));
+            return Err(damaged("the headers have no room"));
         }
         if u64::from(u32_at(&header, 12)) != BLOCK {
             return Err(Refused("has blocks of another size than 4096 bytes; generate it with those"));
@@ -106,7 +96,7 @@ impl<'a> Sparse<'a> {
         }
         let chunks = u32_at(&header, 20);
         if chunks > MOST_CHUNKS {
-            return Err(Damaged("there are too many"));
+            return Err(damaged("there are too many"));
         }
         let mut sparse = Self {
             file,
@@ -120,18 +110,18 @@ impl<'a> Sparse<'a> {
             sparse.read_chunk(size)?;
         }
         if sparse.blocks != u64::from(u32_at(&header, 16)) {
-            return Err(Damaged("the chunks are not as many blocks as the header says"));
+            return Err(damaged("the chunks are not as many blocks as the header says"));
         }
         Ok(sparse)
     }
 
     fn read_chunk(&mut self, size: u64) -> Result<(), Problem> {
         let mut header = [0; CHUNK_HEADER];
-        self.file.read_exact_at(&mut header, self.end).map_err(|_| Damaged("the file ends before its chunks do"))?;
+        self.file.read_exact_at(&mut header, self.end).map_err(|_| damaged("the file ends before its chunks do"))?;
         let (blocks, total) = (u64::from(u32_at(&header, 4)), u64::from(u32_at(&header, 8)));
         let start = self.end + u64::from(self.chunk_header);
-        let bytes = total.checked_sub(self.chunk_header.into()).ok_or(Damaged("a chunk is smaller than its header"))?;
-        let end = start.checked_add(bytes).filter(|&end| end <= size).ok_or(Damaged("a chunk is cut"))?;
+        let bytes = total.checked_sub(self.chunk_header.into()).ok_or(damaged("a chunk is smaller than its header"))?;
+        let end = start.checked_add(bytes).filter(|&end| end <= size).ok_or(damaged("a chunk is cut"))?;
         let body = match u16_at(&header, 0) {
             RAW if Some(bytes) == blocks.checked_mul(BLOCK) => Body::Raw(start),
             FILL if bytes == 4 => {
@@ -141,8 +131,8 @@ impl<'a> Sparse<'a> {
             }
             DONT_CARE if bytes == 0 => Body::DontCare,
             CRC32 => return Err(Refused(CHECKSUM)),
-            RAW | FILL | DONT_CARE => return Err(Damaged("a chunk has another length than its kind")),
-            _ => return Err(Damaged("a chunk is of no known kind")),
+            RAW | FILL | DONT_CARE => return Err(damaged("a chunk has another length than its kind")),
+            _ => return Err(damaged("a chunk is of no known kind")),
         };
         self.chunks.push(Chunk { first: self.blocks, blocks, body });
         // Each is below 2^32, and there are fewer than 2^32 of them.

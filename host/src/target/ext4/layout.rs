@@ -1,6 +1,7 @@
 //! The structures of ext4 as they lie on the disk.
 
-use super::Problem::{self, Damaged, Refused};
+use super::Problem::{self, Refused};
+use super::damaged;
 use super::{BLOCK_BYTES, Inode};
 
 /// Little-endian numbers at their offsets.
@@ -9,7 +10,7 @@ pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 impl Fields<'_> {
     fn bytes<const N: usize>(&self, offset: usize) -> Result<[u8; N], Problem> {
         let tail = self.0.get(offset..).unwrap_or_default();
-        tail.first_chunk().copied().ok_or(Damaged("a structure is cut"))
+        tail.first_chunk().copied().ok_or(damaged("a structure is cut"))
     }
 
     pub(super) fn u16(&self, offset: usize) -> Result<u16, Problem> {
@@ -55,7 +56,7 @@ pub(super) fn inode(number: u32, bytes: &[u8]) -> Result<Inode, Problem> {
         root: f.bytes(0x28)?,
     };
     if inode.links == 0 {
-        return Err(Damaged("a name leads to an inode that is not in use"));
+        return Err(damaged("a name leads to an inode that is not in use"));
     }
     Ok(inode)
 }
@@ -102,10 +103,10 @@ impl ExtentNode {
         let (magic, entries, depth) = (header.u16(0)?, header.u16(2)?, header.u16(6)?);
         let is_in_place = above.map_or(depth <= DEEPEST, |above| depth.checked_add(1) == Some(above));
         if magic != EXTENT_MAGIC || !is_in_place {
-            return Err(Damaged("extents are none"));
+            return Err(damaged("extents are none"));
         }
         let (room, _) = bytes.get(EXTENT_SIZE..).unwrap_or_default().as_chunks::<EXTENT_SIZE>();
-        let entries = room.get(..usize::from(entries)).ok_or(Damaged("a node has more extents than room"))?;
+        let entries = room.get(..usize::from(entries)).ok_or(damaged("a node has more extents than room"))?;
         if depth == 0 {
             entries.iter().map(|entry| leaf(&Fields(entry))).collect::<Result<_, _>>().map(Self::Leaf)
         } else {
@@ -146,10 +147,10 @@ impl<'a> Entries<'a> {
         let (inode, length) = (f.u32(0)?, usize::from(f.u16(4)?));
         let name_length = usize::from(f.bytes::<1>(6)?[0]);
         if length < 8 || length % 4 != 0 {
-            return Err(Damaged("an entry of a folder has no length"));
+            return Err(damaged("an entry of a folder has no length"));
         }
-        let (entry, rest) = self.rest.split_at_checked(length).ok_or(Damaged("an entry of a folder is too long"))?;
-        let name = entry.get(8..).and_then(|names| names.get(..name_length)).ok_or(Damaged("a name is too long"))?;
+        let (entry, rest) = self.rest.split_at_checked(length).ok_or(damaged("an entry of a folder is too long"))?;
+        let name = entry.get(8..).and_then(|names| names.get(..name_length)).ok_or(damaged("a name is too long"))?;
         self.rest = rest;
         Ok((inode, name))
     }

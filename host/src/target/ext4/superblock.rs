@@ -1,6 +1,7 @@
 //! The superblock: sizes, and what this file system has that others may not have.
 
-use super::Problem::{self, Damaged, Refused};
+use super::Problem::{self, Refused};
+use super::damaged;
 use super::layout::Fields;
 use super::{BLOCK, Medium};
 
@@ -51,10 +52,10 @@ const RO_COMPAT: [(u32, &str); 6] = [
 impl Superblock {
     pub(super) fn read(medium: &dyn Medium) -> Result<Self, Problem> {
         let mut bytes = [0; 1024];
-        medium.read_at(&mut bytes, PLACE).map_err(|_| Damaged("it ends before its superblock does"))?;
+        medium.read_at(&mut bytes, PLACE).map_err(|_| damaged("it ends before its superblock does"))?;
         let f = Fields(&bytes);
         if f.u16(0x38)? != MAGIC {
-            return Err(Damaged("it has no superblock"));
+            return Err(damaged("it has no superblock"));
         }
         if f.u32(0x18)? != 2 {
             return Err(Refused("has blocks of another size than 4096 bytes; generate it with `mkfs.ext4 -b 4096`"));
@@ -91,7 +92,7 @@ impl Superblock {
             && matches!(self.descriptor_size, 32 | 64)
             && u64::from(self.inodes) <= self.groups.saturating_mul(self.inodes_per_group.into());
         if !is_plausible {
-            return Err(Damaged("its superblock contradicts itself"));
+            return Err(damaged("its superblock contradicts itself"));
         }
         if self.blocks.checked_mul(BLOCK).is_none_or(|bytes| bytes > size) {
             return Err(Refused("is cut: the file system is larger than the file; copy or generate it again"));
@@ -102,7 +103,7 @@ impl Superblock {
     /// Where the descriptor of a group lies.
     pub(super) fn descriptor_place(&self, group: u32) -> Result<u64, Problem> {
         if u64::from(group) >= self.groups {
-            return Err(Damaged("an inode lies in no group"));
+            return Err(damaged("an inode lies in no group"));
         }
         Ok(BLOCK + u64::from(group) * u64::from(self.descriptor_size))
     }

@@ -2,7 +2,8 @@
 
 use ::tar::{EntryType, Header};
 
-use super::walk::Problem::{self, Damaged, Refused};
+use super::walk::Problem::{self, Refused};
+use super::walk::damaged;
 
 /// The unit that an archive consists of.
 pub(super) const BLOCK: u64 = 512;
@@ -30,11 +31,11 @@ pub(super) struct Extension {
 pub(super) fn parse(block: &Block) -> Result<&Header, Problem> {
     let header = Header::from_byte_slice(block);
     if header.as_ustar().is_none() && header.as_gnu().is_none() {
-        return Err(Damaged("a header is neither of POSIX nor of GNU tar"));
+        return Err(damaged("a header is neither of POSIX nor of GNU tar"));
     }
     let sum = block.iter().enumerate().map(|(at, byte)| if CHECKSUM.contains(&at) { 32 } else { u32::from(*byte) });
     if header.cksum().ok() != Some(sum.sum()) {
-        return Err(Damaged("a header has another checksum"));
+        return Err(damaged("a header has another checksum"));
     }
     Ok(header)
 }
@@ -44,9 +45,9 @@ pub(super) fn size(header: &Header) -> Result<u64, Problem> {
     let field = &header.as_old().size;
     // Of a binary number, entry_size looks at the last eight bytes alone.
     if field.first() >= Some(&0x80) && !field.starts_with(&[0x80, 0, 0, 0]) {
-        return Err(Damaged("a member has an impossible size"));
+        return Err(damaged("a member has an impossible size"));
     }
-    header.entry_size().map_err(|_| Damaged("a member has no size"))
+    header.entry_size().map_err(|_| damaged("a member has no size"))
 }
 
 /// Whether a member of this kind has content of its own.
@@ -66,7 +67,7 @@ pub(super) fn has_content(kind: EntryType) -> Result<bool, Problem> {
 /// Adds the records of a pax header: `LENGTH KEY=VALUE\n` each, where a value may hold any byte.
 pub(super) fn read_pax(mut records: &[u8], into: &mut Extension) -> Result<(), Problem> {
     while !records.is_empty() {
-        let (key, value, rest) = record(records).ok_or(Damaged("a pax header has no such form"))?;
+        let (key, value, rest) = record(records).ok_or(damaged("a pax header has no such form"))?;
         into.set(key, value)?;
         records = rest;
     }
@@ -76,7 +77,7 @@ pub(super) fn read_pax(mut records: &[u8], into: &mut Extension) -> Result<(), P
 /// Judges a pax header for all members that follow: what would change how ours is unpacked is refused.
 pub(super) fn judge_global_pax(mut records: &[u8]) -> Result<(), Problem> {
     while !records.is_empty() {
-        let (key, _, rest) = record(records).ok_or(Damaged("a pax header has no such form"))?;
+        let (key, _, rest) = record(records).ok_or(damaged("a pax header has no such form"))?;
         if !matches!(key, b"comment" | b"mtime" | b"atime" | b"ctime") {
             return Err(Refused(
                 "is a tar archive with a global header for all members; pack it with plain `tar -cpf`",
@@ -100,7 +101,7 @@ impl Extension {
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
         let number = || {
             let digits = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-            digits.map(Some).ok_or(Damaged("a pax header has a number that is none"))
+            digits.map(Some).ok_or(damaged("a pax header has a number that is none"))
         };
         match key {
             b"path" if !self.has_sparse_name => self.path = Some(value.to_vec()),

@@ -65,7 +65,7 @@ impl Layout {
     fn walk(image: &Image) -> anyhow::Result<Self> {
         let file = image.file();
         let archive = Raw::new(&file).map_err(Problem::Io).and_then(|medium| walk(&medium));
-        let mut archive = archive.map_err(|problem| of_tar(image, problem))?;
+        let mut archive = archive.map_err(|problem| image.problem(problem))?;
         if let Some(place) = tail::place(&archive) {
             let rest = rest(image, place)?;
             if let Some((block, _)) = tail::parse(&rest) {
@@ -158,11 +158,4 @@ fn rest(image: &Image, end: u64) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let mut rest = Zeroizing::new(vec![0; usize::try_from(length).unwrap_or_default()]);
     image.file().read_exact_at(&mut rest, end).map_err(|error| image.failed("reading", error))?;
     Ok(rest)
-}
-
-fn of_tar(image: &Image, problem: Problem) -> anyhow::Error {
-    match problem {
-        Problem::Io(error) => image.failed("reading", error),
-        other => image.refused(other),
-    }
 }

@@ -10,6 +10,8 @@ use ::tar::{EntryType, GnuExtSparseHeader, Header};
 
 use super::header::{self, BLOCK, BLOCK_BYTES, Block, Extension};
 use crate::target::medium::Medium;
+pub use crate::target::problem::Problem;
+use Problem::Refused;
 
 /// Bytes that one header before a member may have: extended attributes are 64 KiB at most, names 4 KiB.
 const MOST_EXTENSION: u64 = 1 << 20;
@@ -22,21 +24,9 @@ const MOST_CONFS: usize = 16;
 /// Bytes that a `device.conf` may have.
 const MOST_CONF: u64 = 4096;
 
-/// Why an archive can't be used; the message says what to do instead.
-#[derive(Debug, thiserror::Error)]
-pub enum Problem {
-    /// It can't be read.
-    #[error("it can't be read")]
-    Io(#[from] io::Error),
-    /// It is whole, but of a kind that can't be handled.
-    #[error("{0}")]
-    Refused(&'static str),
-    /// It contradicts itself.
-    #[error("is a damaged tar archive ({0}); generate the images again")]
-    Damaged(&'static str),
+pub(super) fn damaged(how: &'static str) -> Problem {
+    Problem::Damaged { what: "tar archive", how, advice: "generate the images again" }
 }
-
-use Problem::{Damaged, Refused};
 
 /// A member that matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +84,7 @@ pub(super) fn walk_base(medium: &dyn Medium, end: u64) -> Result<Archive, Proble
         let block = walk.read_header()?;
         walk.step(&block)?;
     }
-    if walk.at == end { walk.finish() } else { Err(Damaged("no member ends where one did")) }
+    if walk.at == end { walk.finish() } else { Err(damaged("no member ends where one did")) }
 }
 
 struct Walk<'m> {
@@ -132,7 +122,7 @@ impl<'m> Walk<'m> {
     fn end_of(&self, start: u64, size: u64) -> Result<u64, Problem> {
         let blocks = size.div_ceil(BLOCK).checked_mul(BLOCK);
         let end = blocks.and_then(|length| start.checked_add(length)).filter(|&end| end <= self.size);
-        end.ok_or(Damaged("it is cut"))
+        end.ok_or(damaged("it is cut"))
     }
 
     /// Goes beyond one header and what belongs to it.
@@ -155,7 +145,7 @@ impl<'m> Walk<'m> {
         let size = header::size(header)?;
         self.end_of(content, size)?;
         if size > MOST_EXTENSION {
-            return Err(Damaged("a header is too large"));
+            return Err(damaged("a header is too large"));
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
         self.medium.read_at(&mut bytes, content)?;
@@ -172,7 +162,7 @@ impl<'m> Walk<'m> {
         let (next, start) = (take(&mut self.next), self.start.take().unwrap_or(self.at));
         let size = next.size.map_or_else(|| header::size(header), Ok)?;
         if !header::has_content(kind)? && size != 0 {
-            return Err(Damaged("a member that is no file has content"));
+            return Err(damaged("a member that is no file has content"));
         }
         if kind == EntryType::GNUSparse {
             content = self.skip_sparse_map(header, content)?;
@@ -198,7 +188,7 @@ impl<'m> Walk<'m> {
 
     /// Where the content of a sparse file starts: beyond the blocks that its map goes on in.
     fn skip_sparse_map(&self, header: &Header, mut content: u64) -> Result<u64, Problem> {
-        let mut goes_on = header.as_gnu().ok_or(Damaged("a sparse file is not GNU tar's"))?.is_extended();
+        let mut goes_on = header.as_gnu().ok_or(damaged("a sparse file is not GNU tar's"))?.is_extended();
         while goes_on {
             let mut map = GnuExtSparseHeader::new();
             map.as_mut_bytes().copy_from_slice(&self.read_block(content)?);
@@ -260,19 +250,19 @@ impl<'m> Walk<'m> {
     fn check_end(&self) -> Result<(), Problem> {
         let left = self.size - self.at;
         if left < END_MARKS {
-            return Err(Damaged("it is cut"));
+            return Err(damaged("it is cut"));
         }
         if left > MOST_PADDING {
-            return Err(Damaged("too much follows its end"));
+            return Err(damaged("too much follows its end"));
         }
         let mut rest = vec![0; usize::try_from(left).unwrap_or_default()];
         self.medium.read_at(&mut rest, self.at)?;
-        if is_zero(&rest) { Ok(()) } else { Err(Damaged("something follows its end")) }
+        if is_zero(&rest) { Ok(()) } else { Err(damaged("something follows its end")) }
     }
 
     fn finish(mut self) -> Result<Archive, Problem> {
         if self.start.is_some() {
-            return Err(Damaged("its last header belongs to no member"));
+            return Err(damaged("its last header belongs to no member"));
         }
         if !self.archive.has_etc {
             return Err(Refused(if self.archive.has_boot {
