@@ -162,6 +162,7 @@ impl Target for FileSystemImage {
 
     fn may_write(&self, _owner: Owner) -> anyhow::Result<()> {
         self.image.may_write()?;
+        self.image.warn_if_open();
         if self.slot()?.is_none_or(|slot| slot.writable_place().is_none()) {
             self.image.may_write_beside()?;
             prepare::is_possible()?;

@@ -148,6 +148,14 @@ impl Image {
         if self.is_writable { Ok(()) } else { Err(self.failed("opening for writing", Errno::EACCES)) }
     }
 
+    /// What is in the image is as open as its file, whatever the mode inside.
+    pub(super) fn warn_if_open(&self) {
+        if self.file().metadata().is_ok_and(|metadata| metadata.mode() & 0o044 != 0) {
+            let path = self.path.display();
+            log::warn!("{path} can be read by others on this station, and so can the password in it; chmod 600 {path}");
+        }
+    }
+
     /// Whether files can be made beside it.
     pub(super) fn may_write_beside(&self) -> anyhow::Result<()> {
         faccessat(&self.folder, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)

@@ -85,6 +85,8 @@ fn run(folder: &TempDir, raw: &File, program: &str, arguments: &[&str]) -> anyho
     Command::new(program)
         .args(arguments)
         .current_dir(folder)
+        // The admin's password may be in it.
+        .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
         .stdin(image)

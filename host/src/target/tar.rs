@@ -164,6 +164,7 @@ impl Target for TarImage {
 
     fn may_write(&self, _owner: Owner) -> anyhow::Result<()> {
         self.image.may_write()?;
+        self.image.warn_if_open();
         self.image.may_write_beside()?;
         if Sum::read(&self.image)?.is_none() {
             log::warn!(
