@@ -170,7 +170,7 @@ impl Target for FileSystemImage {
         if Sum::read(&self.image)?.is_some() {
             self.image.may_write_beside()?;
         }
-        Ok(())
+        sums::may_write(&self.image)
     }
 
     fn tidy(&self) -> anyhow::Result<()> {
@@ -217,6 +217,7 @@ impl Target for FileSystemImage {
             return Ok(false);
         }
         self.image.may_write()?;
+        sums::may_write(&self.image)?;
         let place =
             slot.place.ok_or_else(|| self.image.refused("has a device.conf that can't be overwritten in place"))?;
         let mut block = slot::blank();

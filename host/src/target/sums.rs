@@ -106,6 +106,11 @@ pub(super) fn begin_copy(image: &Image, copy: &File, place: u64) -> anyhow::Resu
     Base { end: place, sha1, is_summed: true }.keep(image)
 }
 
+/// Whether the sum can be put right, if there is one beside the image.
+pub(super) fn may_write(image: &Image) -> anyhow::Result<()> {
+    if Sum::read(image)?.is_some() { sum::may_write(image) } else { Ok(()) }
+}
+
 /// Refuses an image whose sum is wrong, if there is one beside it.
 pub(super) fn check(image: &Image) -> anyhow::Result<()> {
     match (Sum::read(image)?, Kept::load(image)) {

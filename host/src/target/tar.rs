@@ -166,6 +166,7 @@ impl Target for TarImage {
         self.image.may_write()?;
         self.image.warn_if_open();
         self.image.may_write_beside()?;
+        sums::may_write(&self.image)?;
         if Sum::read(&self.image)?.is_none() {
             log::warn!(
                 "{} has no .sha1sum beside it, which l4t_initrd_flash.sh wants; is it complete?",
@@ -216,6 +217,7 @@ impl Target for TarImage {
         let had = self.layout.borrow().has_credentials();
         if had {
             self.image.may_write()?;
+            sums::may_write(&self.image)?;
         }
         self.tidy()?;
         if self.layout.borrow().has_credentials() {

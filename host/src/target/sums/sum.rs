@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, faccessat};
 
 use crate::target::image::Image;
 
@@ -69,6 +70,12 @@ impl Sum {
             })
             .map_err(|error| image.failed("writing the .sha1sum of", error))
     }
+}
+
+/// Whether the file can be written to: if not, the image must stay as it is.
+pub(super) fn may_write(image: &Image) -> anyhow::Result<()> {
+    faccessat(image.folder(), image.beside(SUFFIX).as_str(), AccessFlags::W_OK, AtFlags::AT_EACCESS)
+        .map_err(|errno| image.failed("may not write the .sha1sum of", errno))
 }
 
 /// Where the one run of as many hexadecimal digits as a sum has lies.
