@@ -15,6 +15,7 @@ use azaion_tests::station::{Station, command};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
+use crate::archive;
 use crate::oracle;
 
 /// The serial of most tests, and its e-mail.
@@ -23,6 +24,8 @@ pub(crate) const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 /// Another unit.
 pub(crate) const OTHER: &str = "AZJN-0043";
 pub(crate) const OTHER_EMAIL: &str = "azaion-jetson-0043@azaion.com";
+/// What is known of an image's sum, beside it.
+pub(crate) const STATE: &str = ".system.img.azaion-sha1";
 /// Longer than any run may take: none may hang.
 const PATIENCE: &str = "10";
 
@@ -136,7 +139,7 @@ impl Bench {
         Ok(self.verb("inspect")?.ended_with(0)?.json_lines()?.remove(0))
     }
 
-    /// The password in the image, if there is one, as debugfs reads it; noted as a secret.
+    /// The password in the image, if there is one, as others read it; noted as a secret.
     pub(crate) fn password(&self) -> anyhow::Result<Option<String>> {
         password_in(&self.image())
     }
@@ -153,29 +156,39 @@ impl Bench {
 
     /// The image holds this unit's file in full, its password lets it in, and nothing is beside it.
     pub(crate) fn holds(&self, serial: &str, email: &str) -> anyhow::Result<()> {
-        let raw = oracle::raw_copy(&self.image())?;
-        oracle::is_clean(raw.path())?;
-        oracle::is_private(raw.path())?;
-        let conf = conf_in(raw.path())?;
+        oracle::is_private_in(&self.image())?;
+        let conf = conf_in(&self.image())?;
         let value = |key: &str| conf.get(key).map_or("", String::as_str);
         assert_eq!((value("SERIAL"), value("EMAIL")), (serial, email));
         record::secret(value("PASSWORD"))?;
         assert!(self.station.api.password_is(email, value("PASSWORD")), "the password does not let it in");
-        assert_eq!(self.beside()?, ["system.img"]);
+        self.is_tidy()
+    }
+
+    /// The sum beside the image, if there is one, is right, and nothing is there but that and the state of it.
+    pub(crate) fn is_tidy(&self) -> anyhow::Result<()> {
+        archive::sum_is_right(&self.image())?;
+        let has_sum = archive::sum_file(&self.image()).exists();
+        let expected = if has_sum { &["system.img", "system.img.sha1sum"][..] } else { &["system.img"] };
+        let mut names = self.beside()?;
+        if has_sum || archive::is_tar(&self.image())? {
+            names.retain(|name| name != STATE);
+        }
+        assert_eq!(names, expected);
         Ok(())
     }
 }
 
-/// The password in an image, if there is one, as debugfs reads it; noted as a secret.
+/// The password in an image, if there is one, as others read it; noted as a secret.
 pub(crate) fn password_in(image: &Path) -> anyhow::Result<Option<String>> {
-    let password = conf_in(oracle::raw_copy(image)?.path())?.remove("PASSWORD");
+    let password = conf_in(image)?.remove("PASSWORD");
     password.iter().try_for_each(|password| record::secret(password))?;
     Ok(password)
 }
 
-/// The values of a device's file, by the ends of their names.
-fn conf_in(raw: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    let text = oracle::content(raw)?;
+/// The values of the device's file in an image, by the ends of their names.
+pub(crate) fn conf_in(image: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let text = oracle::content_in(image)?;
     let pairs = text.lines().filter_map(|line| line.strip_prefix("AZAION_DEVICE_")?.split_once('='));
     Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }

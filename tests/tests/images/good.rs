@@ -75,7 +75,9 @@ impl Row {
             Mkfs(options, change) => mkfs(bench, &bench.image(), options, change)?,
             Kernel(options) => by_the_kernel(bench, &bench.image(), options)?,
         }
-        self.kind.finish(&bench.image())?;
+        if self.kind == Kind::Sparse {
+            recipe::to_sparse(&bench.image())?;
+        }
         bench.give("images/system.img")
     }
 

@@ -2,19 +2,21 @@
 //!
 //! strace ends the program, or what it has started, at the n-th call of each system call by which it changes files.
 
+mod torn;
+
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
 use azaion_tests::programs::{Run, start};
 use azaion_tests::station::command;
 
-use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, User, for_each};
-use crate::oracle::{self, raw_copy};
-use crate::recipe::{self, Kind, PLAIN, mkfs, put};
+use crate::archive;
+use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, User, conf_in, for_each};
+use crate::oracle;
+use crate::recipe::{Kind, PLAIN, mkfs, small_file};
 
 /// The system calls by which files and folders change, or are made durable.
 const EFFECTS: &str = "write,pwrite64,copy_file_range,sendfile,ftruncate,fallocate,fsync,fdatasync,linkat,renameat,\
@@ -39,30 +41,50 @@ enum Before {
     Other,
 }
 
+/// What lies beside the image at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    /// Nothing.
+    Nothing,
+    /// Its sum.
+    Sum,
+    /// Its sum, and what is known of the image as it is.
+    Known,
+}
+
 /// What is ended in the middle.
 struct Way {
     name: &'static str,
     kind: Kind,
     before: Before,
+    beside: Beside,
     verb: &'static str,
 }
 
-const WAYS: [Way; 7] = [
-    Way { name: "making the slot", kind: Kind::Ext4, before: Before::Nothing, verb: "device" },
-    Way { name: "making the slot (sparse)", kind: Kind::Sparse, before: Before::Nothing, verb: "device" },
-    Way { name: "making a slot of a file", kind: Kind::Ext4, before: Before::SmallFile, verb: "device" },
-    Way { name: "writing the slot", kind: Kind::Ext4, before: Before::Blank, verb: "device" },
-    Way { name: "replacing a device", kind: Kind::Sparse, before: Before::Other, verb: "device" },
-    Way { name: "clearing", kind: Kind::Ext4, before: Before::Other, verb: "clear" },
-    Way { name: "clearing (sparse)", kind: Kind::Sparse, before: Before::Other, verb: "clear" },
-];
-
-/// A file as others made it, for the device of the tests.
-fn small_file(tree: &Path) -> anyhow::Result<()> {
-    let text = "AZAION_DEVICE_EMAIL=azaion-jetson-0042@azaion.com\nAZAION_DEVICE_PASSWORD=of-an-earlier-time\n\
-                AZAION_API_URL=https://old.example\n";
-    put(&tree.join("etc/azaion/device.conf"), text, 0o600)
+const fn way(name: &'static str, kind: Kind, before: Before, beside: Beside, verb: &'static str) -> Way {
+    Way { name, kind, before, beside, verb }
 }
+
+const WAYS: [Way; 18] = [
+    way("making the slot", Kind::Ext4, Before::Nothing, Beside::Nothing, "device"),
+    way("making the slot, with a sum (sparse)", Kind::Sparse, Before::Nothing, Beside::Sum, "device"),
+    way("making a slot of a file", Kind::Ext4, Before::SmallFile, Beside::Nothing, "device"),
+    way("making the slot, with a sum", Kind::Ext4, Before::Nothing, Beside::Sum, "device"),
+    way("writing the slot", Kind::Ext4, Before::Blank, Beside::Nothing, "device"),
+    way("replacing a device", Kind::Sparse, Before::Other, Beside::Nothing, "device"),
+    way("replacing a device, with a sum", Kind::Ext4, Before::Other, Beside::Known, "device"),
+    way("clearing", Kind::Ext4, Before::Other, Beside::Nothing, "clear"),
+    way("clearing (sparse)", Kind::Sparse, Before::Other, Beside::Nothing, "clear"),
+    way("clearing, with a sum (sparse)", Kind::Sparse, Before::Other, Beside::Sum, "clear"),
+    way("the first tail", Kind::Tar, Before::Nothing, Beside::Sum, "device"),
+    way("the first tail, without a sum", Kind::Tar, Before::Nothing, Beside::Nothing, "device"),
+    way("the first tail over a packed file", Kind::Tar, Before::SmallFile, Beside::Sum, "device"),
+    way("a blank tail", Kind::Tar, Before::Blank, Beside::Known, "device"),
+    way("a later tail", Kind::Tar, Before::Other, Beside::Known, "device"),
+    way("a later tail of an archive that was copied", Kind::Tar, Before::Other, Beside::Sum, "device"),
+    way("clearing a tail", Kind::Tar, Before::Other, Beside::Known, "clear"),
+    way("clearing a packed file", Kind::Tar, Before::SmallFile, Beside::Sum, "clear"),
+];
 
 /// A way with a station, and the image that each run starts from.
 struct Trial<'w> {
@@ -74,8 +96,11 @@ impl<'w> Trial<'w> {
     fn new(way: &'w Way) -> anyhow::Result<Self> {
         let bench = Bench::with(User::Caller)?;
         let tree = if matches!(way.before, Before::SmallFile) { small_file } else { PLAIN };
-        mkfs(&bench, &bench.image(), "", tree)?;
-        way.kind.finish(&bench.image())?;
+        way.kind.make(&bench, &bench.image(), tree)?;
+        match way.beside {
+            Beside::Nothing => drop(fs::remove_file(archive::sum_file(&bench.image()))),
+            Beside::Sum | Beside::Known => archive::put_sum(&bench.image())?,
+        }
         match way.before {
             Before::Nothing | Before::SmallFile => {}
             Before::Blank => {
@@ -84,17 +109,27 @@ impl<'w> Trial<'w> {
             }
             Before::Other => drop(bench.device(OTHER, &[])?.ended_with(0)?),
         }
-        fs::rename(bench.image(), bench.path("start.img"))?;
+        fs::rename(bench.path("images"), bench.path("start"))?;
         Ok(Self { way, bench })
+    }
+
+    /// The folder of images as it was, but for the identity of what is in it.
+    fn put_back(&self, from: &str) -> anyhow::Result<()> {
+        let (from, to) = (self.bench.path(from), self.bench.path("images"));
+        let _ = fs::remove_dir_all(&to);
+        oracle::run("cp", &["-a", "--sparse=always", oracle::text(&from), oracle::text(&to)]).map(drop)
     }
 
     /// The image and the API as they were, but for another device's user.
     fn reset(&self) -> anyhow::Result<()> {
-        for name in self.bench.beside()? {
-            fs::remove_file(self.bench.path(&format!("images/{name}")))?;
+        self.put_back("start")?;
+        if self.way.beside == Beside::Known {
+            // Nothing to be done, but for what is known.
+            match self.way.before {
+                Before::Other => drop(self.bench.device(OTHER, &[])?.ended_with(0)?),
+                _ => drop(self.bench.verb("clear")?.ended_with(0)?),
+            }
         }
-        let (from, to) = (self.bench.path("start.img"), self.bench.image());
-        oracle::run("cp", &["--sparse=always", oracle::text(&from), oracle::text(&to)])?;
         if self.bench.station.api.user(EMAIL).is_some() {
             self.bench.station.api.delete_user(EMAIL);
         }
@@ -141,11 +176,16 @@ impl<'w> Trial<'w> {
 
     /// The image is as before, or whole, whatever has ended; and the next runs end well.
     fn is_whole(&self) -> anyhow::Result<()> {
-        let raw = raw_copy(&self.bench.image())?;
-        oracle::is_clean(raw.path())?;
-        if fs::read(self.bench.image())? != fs::read(self.bench.path("start.img"))? {
-            oracle::is_private(raw.path())?;
+        let image = self.bench.image();
+        oracle::is_whole(&image)?;
+        if fs::read(&image)? != fs::read(self.bench.path("start/system.img"))? {
             let told = self.bench.inspect()?;
+            let conf = conf_in(&image)?;
+            anyhow::ensure!(conf.get("EMAIL").map(String::as_str) == told["email"].as_str(), "{told}");
+            // Room that was made for a tail is no tail.
+            if !conf.is_empty() || self.way.kind != Kind::Tar {
+                oracle::is_private_in(&image)?;
+            }
             let is_device = [(SERIAL, EMAIL), (OTHER, OTHER_EMAIL)].iter().any(|(serial, _)| told["serial"] == *serial);
             let is_file = matches!(self.way.before, Before::SmallFile) && told["email"] == EMAIL;
             anyhow::ensure!(is_device || is_file || told["empty"] == true, "{told}");
@@ -153,10 +193,14 @@ impl<'w> Trial<'w> {
         if self.way.verb == "clear" {
             self.bench.verb("clear")?.ended_with(0)?;
             anyhow::ensure!(!oracle::has_bytes(&self.bench.image(), "AZAION_DEVICE_PASSWORD")?, "it is still there");
-            assert_eq!(self.bench.beside()?, ["system.img"]);
+            self.bench.is_tidy()?;
         }
         self.bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
         self.bench.holds(SERIAL, EMAIL)?;
+        if self.way.kind == Kind::Tar {
+            let lines = oracle::run("grep", &["-ac", "AZAION_DEVICE_PASSWORD", oracle::text(&image)])?;
+            anyhow::ensure!(lines.trim() == "1", "{lines} passwords");
+        }
         let users = self.bench.station.api.users();
         anyhow::ensure!(users.iter().filter(|user| user.email != OTHER_EMAIL).count() == 1, "{users:?}");
         Ok(())
@@ -207,7 +251,7 @@ fn everywhere(is_of_group: fn(&Way) -> bool) {
 }
 
 fn makes_a_slot(way: &Way) -> bool {
-    matches!(way.before, Before::Nothing | Before::SmallFile)
+    way.kind != Kind::Tar && matches!(way.before, Before::Nothing | Before::SmallFile)
 }
 
 // Promise: a run that dies while it makes the slot leaves the image as it was, or with the slot.
@@ -219,7 +263,14 @@ fn while_preparing() {
 // Promise: a run that dies while it writes or clears the slot leaves the old content or the new.
 #[test]
 fn while_overwriting() {
-    everywhere(|way| !makes_a_slot(way));
+    everywhere(|way| way.kind != Kind::Tar && !makes_a_slot(way));
+}
+
+// Promise: a run that dies while it writes into an archive leaves one that GNU tar unpacks, with the old device or the
+// new one; the next run goes on, and the sum is right then.
+#[test]
+fn while_writing_into_an_archive() {
+    everywhere(|way| way.kind == Kind::Tar);
 }
 
 // Promise: the same at any time.
@@ -228,33 +279,6 @@ fn at_any_time() {
     let kills = std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(12);
     let each = usize::div_ceil(kills, WAYS.len());
     for_each(&WAYS, |way| way.name.to_owned(), |way| Trial::new(way)?.anywhen(each));
-}
-
-// Promise: a block of which a power cut left one half is no device's, and the next run writes it anew.
-#[test]
-fn a_torn_block() -> anyhow::Result<()> {
-    for edge in [512, 1024, 2048, 64, 200] {
-        let bench = Bench::new()?;
-        mkfs(&bench, &bench.image(), "", PLAIN)?;
-        bench.device(OTHER, &[])?.ended_with(0)?;
-        let place = oracle::block(&bench.image())? * 4096;
-        let half = bench.path("half");
-        fs::copy(bench.image(), &half)?;
-        bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
-        if edge < 512 {
-            // The text of both ends within the first sector: a disk with smaller ones.
-            anyhow::ensure!(edge < oracle::content(&bench.image())?.trim_end().len(), "not within the text");
-        }
-        let mut block = [0; 4096];
-        OpenOptions::new().read(true).open(&half)?.read_exact_at(&mut block[edge..], place + edge as u64)?;
-        OpenOptions::new().read(true).open(bench.image())?.read_exact_at(&mut block[..edge], place)?;
-        let is_whole = oracle::content(&bench.image())?.as_bytes() == block;
-        recipe::patch(&bench.image(), place, &block)?;
-        assert_eq!(bench.inspect()?["empty"] == true, !is_whole, "{edge}");
-        bench.device(SERIAL, &[])?.ended_with(0)?;
-        bench.holds(SERIAL, EMAIL)?;
-    }
-    Ok(())
 }
 
 // Promise: a copy that a run left when it died, with a password in it, is gone after any next run that may write.

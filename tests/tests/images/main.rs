@@ -1,5 +1,5 @@
 //! Images as targets: the real program against images made by mke2fs, debugfs, the kernel and img2simg, with debugfs,
-//! e2fsck, a loop mount and simg2img as witnesses.
+//! e2fsck, a loop mount and simg2img as witnesses; and archives made by GNU tar, which unpacks them, too.
 //!
 //! What needs a loop device passes with nothing tried for those who are not root.
 #![allow(
@@ -11,6 +11,7 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod archive;
 mod bench;
 mod good;
 mod killed;
@@ -19,4 +20,6 @@ mod oracle;
 mod pairs;
 mod recipe;
 mod sparse;
+mod sums;
+mod tar;
 mod together;

@@ -1,5 +1,6 @@
 //! Odd and hostile images: refused, untouched, with what to do instead; or as good as others.
 
+mod archives;
 mod content;
 mod features;
 mod places;
@@ -9,6 +10,7 @@ use std::fs;
 
 use azaion_tests::programs::Run;
 
+use crate::archive::sum_file;
 use crate::bench::{Bench, EMAIL, SERIAL, Snapshot, User, for_each, is_root};
 use crate::recipe::{self, PLAIN, Tree, mkfs, patch, to_sparse};
 
@@ -82,20 +84,22 @@ impl Row {
     /// What `device` says and does.
     fn try_device(&self, bench: &Bench) -> anyhow::Result<()> {
         let before = Snapshot::of(&bench.image())?;
+        let sum = sum_beside(bench)?;
         let beside = bench.beside()?;
         let run = bench.device(SERIAL, &[])?.ended_with(self.code)?;
         anyhow::ensure!(run.stderr.contains(self.says), "did not say {:?}: {}", self.says, run.stderr);
-        assert_eq!(bench.beside()?, beside);
         if self.code == 0 {
             return bench.holds(SERIAL, EMAIL);
         }
+        assert_eq!(bench.beside()?, beside);
         anyhow::ensure!(bench.station.api.users().is_empty(), "there is a user");
         before.is_still(&bench.image())?;
-        self.try_verbs(bench, &before)
+        assert_eq!(sum_beside(bench)?, sum);
+        self.try_verbs(bench, &before, sum.as_ref())
     }
 
     /// The other verbs may have an answer, or none; they change nothing that `device` would refuse.
-    fn try_verbs(&self, bench: &Bench, before: &Snapshot) -> anyhow::Result<()> {
+    fn try_verbs(&self, bench: &Bench, before: &Snapshot, sum: Option<&Snapshot>) -> anyhow::Result<()> {
         for verb in ["inspect", "clear"] {
             let run: Run = bench.verb(verb)?;
             let code = run.code.unwrap_or(-1);
@@ -103,10 +107,18 @@ impl Row {
             // A file that is no device's, of one block, may be taken out.
             if verb == "inspect" || code != 0 || run.json_lines()?[0]["cleared"] == false {
                 before.is_still(&bench.image())?;
+                assert_eq!(sum_beside(bench)?.as_ref(), sum);
             }
         }
         Ok(())
     }
+}
+
+/// The file with the sum, if it is a file.
+fn sum_beside(bench: &Bench) -> anyhow::Result<Option<Snapshot>> {
+    let file = sum_file(&bench.image());
+    let is_file = file.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+    is_file.then(|| Snapshot::of(&file)).transpose()
 }
 
 fn try_all(rows: &[Row]) {

@@ -8,6 +8,8 @@ use anyhow::{Context, ensure};
 use azaion_tests::station::command;
 use tempfile::{NamedTempFile, TempDir};
 
+use crate::archive::{Unpacked, is_tar};
+
 const CONF: &str = "/etc/azaion/device.conf";
 const SPARSE_MAGIC: [u8; 4] = [0x3A, 0xFF, 0x26, 0xED];
 
@@ -69,6 +71,26 @@ pub(crate) fn is_private(raw: &Path) -> anyhow::Result<()> {
         ensure!(path != CONF || after("Size:") == "4096", "{path}: {stat}");
     }
     Ok(())
+}
+
+/// The content of the device's file in an image of any kind; of no file, nothing.
+pub(crate) fn content_in(image: &Path) -> anyhow::Result<String> {
+    if is_tar(image)? { Ok(Unpacked::new(image)?.content()) } else { content(raw_copy(image)?.path()) }
+}
+
+/// An image of any kind has nothing to be mended.
+pub(crate) fn is_whole(image: &Path) -> anyhow::Result<()> {
+    if is_tar(image)? { Unpacked::new(image).map(drop) } else { is_clean(raw_copy(image)?.path()) }
+}
+
+/// So it is, and file and folder have the modes and owners of the contract.
+pub(crate) fn is_private_in(image: &Path) -> anyhow::Result<()> {
+    if is_tar(image)? {
+        return Unpacked::new(image)?.is_private();
+    }
+    let raw = raw_copy(image)?;
+    is_clean(raw.path())?;
+    is_private(raw.path())
 }
 
 /// The number of the block that holds the device's file.

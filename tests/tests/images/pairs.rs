@@ -6,6 +6,7 @@ use azaion_tests::dev_api::Fault;
 use azaion_tests::programs::{Run, start};
 use azaion_tests::station::conf_value;
 
+use crate::archive;
 use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, Snapshot, for_each, password_in};
 use crate::oracle::{self, has_bytes, text};
 use crate::recipe::{PLAIN, mkfs, put, to_sparse};
@@ -17,9 +18,10 @@ const KEY: &str = "AZAION_DEVICE_PASSWORD";
 enum Second {
     Raw,
     Sparse,
+    Tar,
     Directory,
 }
-const SECONDS: [Second; 3] = [Second::Raw, Second::Sparse, Second::Directory];
+const SECONDS: [Second; 4] = [Second::Raw, Second::Sparse, Second::Tar, Second::Directory];
 
 /// A station with two targets.
 struct Pair {
@@ -34,11 +36,12 @@ impl Pair {
         mkfs(&bench, &bench.image(), "", PLAIN)?;
         let other = match second {
             Second::Directory => bench.station.rootfs(),
-            Second::Raw | Second::Sparse => bench.path("app_b.img"),
+            Second::Raw | Second::Sparse | Second::Tar => bench.path("app_b.img"),
         };
         match second {
             Second::Directory => {}
             Second::Raw => mkfs(&bench, &other, "-O ^metadata_csum", PLAIN)?,
+            Second::Tar => archive::make(&bench, &other, PLAIN)?,
             Second::Sparse => {
                 mkfs(&bench, &other, "", PLAIN)?;
                 to_sparse(&other)?;
@@ -70,7 +73,7 @@ impl Pair {
     fn other_password(&self) -> anyhow::Result<Option<String>> {
         match self.second {
             Second::Directory => Ok(conf_value(&self.other.join("etc/azaion/device.conf"), KEY)),
-            Second::Raw | Second::Sparse => password_in(&self.other),
+            Second::Raw | Second::Sparse | Second::Tar => password_in(&self.other),
         }
     }
 
@@ -78,7 +81,7 @@ impl Pair {
         self.bench.holds(serial, email)?;
         let password = self.bench.password()?;
         assert!(password.is_some() && password == self.other_password()?, "two passwords");
-        Ok(())
+        archive::sum_is_right(&self.other)
     }
 
     /// Neither holds a password, also not where nobody looks.
@@ -89,11 +92,16 @@ impl Pair {
         assert_eq!(self.other_password()?, None);
         assert!(!has_bytes(&self.bench.image(), KEY)?, "the first holds a password");
         assert!(self.other.is_dir() || !has_bytes(&self.other, KEY)?, "the second holds a password");
-        Ok(())
+        archive::sum_is_right(&self.other)
     }
 
     fn snapshots(&self) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
-        let files = [self.bench.image(), self.other.clone(), self.other.join("etc/azaion/device.conf")];
+        let files = [
+            self.bench.image(),
+            self.other.clone(),
+            archive::sum_file(&self.other),
+            self.other.join("etc/azaion/device.conf"),
+        ];
         let files = files.into_iter().filter(|file| file.is_file());
         files.map(|file| Ok((file.clone(), std::fs::read(file)?))).collect()
     }

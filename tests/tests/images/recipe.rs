@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::Path;
 
+use crate::archive;
 use crate::bench::{Bench, is_root};
 use crate::oracle::{Mounted, run, text};
 
@@ -30,6 +31,13 @@ pub(crate) fn own(path: &Path, owner: u32, mode: u32) -> anyhow::Result<()> {
         chown(path, Some(owner), Some(owner))?;
     }
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}
+
+/// A file as others made it, for the device of the tests.
+pub(crate) fn small_file(tree: &Path) -> anyhow::Result<()> {
+    let text = "AZAION_DEVICE_EMAIL=azaion-jetson-0042@azaion.com\nAZAION_DEVICE_PASSWORD=of-an-earlier-time\n\
+                AZAION_API_URL=https://old.example\n";
+    put(&tree.join("etc/azaion/device.conf"), text, 0o600)
 }
 
 /// A root file system in small, in a folder of the station.
@@ -102,23 +110,26 @@ pub(crate) fn resize(image: &Path, size: u64) -> anyhow::Result<()> {
 pub(crate) enum Kind {
     Ext4,
     Sparse,
+    Tar,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Ext4, Self::Sparse];
+    pub(crate) const ALL: [Self; 3] = [Self::Ext4, Self::Sparse, Self::Tar];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
             Self::Sparse => "sparse",
+            Self::Tar => "tar",
         }
     }
 
-    /// Makes an image of this kind of a raw one.
-    pub(crate) fn finish(self, image: &Path) -> anyhow::Result<()> {
+    /// Makes a usual image of this kind of a tree; beside an archive there is its sum.
+    pub(crate) fn make(self, bench: &Bench, image: &Path, change: Tree) -> anyhow::Result<()> {
         match self {
-            Self::Ext4 => Ok(()),
-            Self::Sparse => to_sparse(image),
+            Self::Ext4 => mkfs(bench, image, "", change),
+            Self::Sparse => mkfs(bench, image, "", change).and_then(|()| to_sparse(image)),
+            Self::Tar => archive::make(bench, image, change),
         }
     }
 }

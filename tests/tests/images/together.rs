@@ -6,18 +6,17 @@ use std::thread;
 use azaion_tests::programs::start;
 
 use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, for_each};
-use crate::recipe::{Kind, PLAIN, mkfs};
+use crate::recipe::{Kind, PLAIN};
 
 const BOTH: [(&str, &str); 2] = [(SERIAL, EMAIL), (OTHER, OTHER_EMAIL)];
 
 fn image(kind: Kind) -> anyhow::Result<Bench> {
     let bench = Bench::new()?;
-    mkfs(&bench, &bench.image(), "", PLAIN)?;
-    kind.finish(&bench.image())?;
+    kind.make(&bench, &bench.image(), PLAIN)?;
     Ok(bench)
 }
 
-/// Tries it with a raw image and with a sparse one.
+/// Tries it with an image of each kind.
 fn with_each_kind(one: impl Fn(&Bench) -> anyhow::Result<()>) {
     for_each(&Kind::ALL, |kind| kind.name().to_owned(), |kind| one(&image(*kind)?));
 }

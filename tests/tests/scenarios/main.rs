@@ -20,6 +20,8 @@ mod crash;
 mod fleet;
 mod host_paths;
 mod host_verbs;
+mod hostile_tree;
 mod journal;
+mod kills;
 mod loader;
 mod readers;

@@ -1,0 +1,141 @@
+//! Tar archives as they lie in `images/` of the initrd flow: GNU tar packs and unpacks them, sha1sum has the sum.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use tempfile::TempDir;
+
+use crate::bench::{Bench, is_root};
+use crate::oracle::{output, run, text};
+use crate::recipe::{self, Tree, own, put};
+
+const CONF: &str = "etc/azaion/device.conf";
+const FOLDER: &str = "etc/azaion";
+
+/// All in a tree but the device's file and its folder, in an order that is always the same.
+const ALL_ELSE: &str = "cd \"$1\" && shift && find . ! -path ./etc/azaion ! -path ./etc/azaion/device.conf -print0 | \
+                        LC_ALL=C sort -z | tar --no-recursion --numeric-owner --mtime=@0 \"$@\" -c --null -T -";
+/// What would differ from run to run, and attributes.
+const WITH_ATTRIBUTES: [&str; 3] =
+    ["--xattrs", "--xattrs-include=*", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"];
+
+/// Attributes of a file; those of users alone, where no others may be given, and none, where there are none.
+const ATTRIBUTES: &str = "import errno, os, sys
+for name, value in ((\"user.note\", b\"kept\\n12 path=etc\\n\\xff\"), (\"security.note\", b\"kept, too\")):
+    try:
+        os.setxattr(sys.argv[1], name, value)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+";
+
+/// Whether a file is an archive of GNU tar or of POSIX.
+pub(crate) fn is_tar(file: &Path) -> anyhow::Result<bool> {
+    Ok(fs::read(file)?.get(257..).is_some_and(|bytes| bytes.starts_with(b"ustar")))
+}
+
+/// What a root file system in small has besides files.
+pub(crate) fn rich(tree: &Path) -> anyhow::Result<()> {
+    let long = "a-rather-long-name-".repeat(5);
+    put(&tree.join(format!("usr/{long}/{long}/file")), "x", 0o640)?;
+    own(&tree.join("usr/bin/sudo"), 0, 0o4755)?;
+    run("python3", &["-c", ATTRIBUTES, text(&tree.join("usr/bin/sudo"))])?;
+    fs::hard_link(tree.join("usr/bin/sudo"), tree.join("usr/bin/sudoedit"))?;
+    put(&tree.join("usr/home/of-somebody"), "hers\n", 0o600)?;
+    own(&tree.join("usr/home"), 1000, 0o2770)?;
+    own(&tree.join("usr/home/of-somebody"), 1001, 0o600)?;
+    run("mkfifo", &["-m", "0620", text(&tree.join("etc/fifo"))])?;
+    if is_root() {
+        run("mknod", &["-m", "0660", text(&tree.join("usr/null")), "c", "1", "3"])?;
+    }
+    Ok(())
+}
+
+/// Packs the tree; what `options` says comes first, and the names last.
+pub(crate) fn pack(bench: &Bench, archive: &Path, options: &[&str]) -> anyhow::Result<()> {
+    let tree = bench.path("tree");
+    let fixed = ["--numeric-owner", "-cpf", text(archive), "-C", text(&tree)];
+    run("tar", &[&fixed[..], options].concat()).map(drop)
+}
+
+/// An archive of a tree with the sum of it, as NVIDIA's scripts leave them.
+pub(crate) fn make(bench: &Bench, archive: &Path, change: Tree) -> anyhow::Result<()> {
+    recipe::tree(bench, change)?;
+    pack(bench, archive, &["--xattrs", "."])?;
+    put_sum(archive)
+}
+
+/// The file with the sum of an image.
+pub(crate) fn sum_file(image: &Path) -> PathBuf {
+    format!("{}.sha1sum", text(image)).into()
+}
+
+/// The sum of an image.
+pub(crate) fn sum_of(image: &Path) -> anyhow::Result<String> {
+    Ok(run("sha1sum", &["--", text(image)])?.chars().take(40).collect())
+}
+
+/// Puts the sum beside an image.
+pub(crate) fn put_sum(image: &Path) -> anyhow::Result<()> {
+    let name = image.file_name().unwrap().to_string_lossy();
+    put(&sum_file(image), format!("{}  {name}\n", sum_of(image)?), 0o644)
+}
+
+/// The sum beside an image is right, if there is one.
+pub(crate) fn sum_is_right(image: &Path) -> anyhow::Result<()> {
+    let Ok(sum) = fs::read_to_string(sum_file(image)) else { return Ok(()) };
+    ensure!(sum.contains(&sum_of(image)?), "{} is wrong: {sum}", sum_file(image).display());
+    Ok(())
+}
+
+/// What comes of an archive on the device.
+#[derive(Debug)]
+pub(crate) struct Unpacked(TempDir);
+
+impl Unpacked {
+    /// As the flasher does it; it must have nothing to complain of.
+    pub(crate) fn new(archive: &Path) -> anyhow::Result<Self> {
+        Self::with(archive, &[])
+    }
+
+    /// With further options.
+    pub(crate) fn with(archive: &Path, options: &[&str]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let fixed = ["--numeric-owner", "--xattrs", "-xpf", text(archive), "-C", text(folder.path())];
+        let said = output("tar", &[&fixed[..], options].concat())?;
+        let words = String::from_utf8_lossy(&said.stderr);
+        ensure!(said.status.success() && words.is_empty(), "tar: {} {words}", said.status);
+        Ok(Self(folder))
+    }
+
+    /// The content of the device's file, if it is there.
+    pub(crate) fn content(&self) -> String {
+        fs::read_to_string(self.0.path().join(CONF)).unwrap_or_default()
+    }
+
+    /// File and folder have the modes and owners of the contract.
+    pub(crate) fn is_private(&self) -> anyhow::Result<()> {
+        for (name, mode) in [(CONF, 0o100_600), (FOLDER, 0o040_755)] {
+            let is = self.0.path().join(name).symlink_metadata()?;
+            ensure!(is.mode() == mode, "{name}: {:o}", is.mode());
+            ensure!(!is_root() || (is.uid(), is.gid()) == (0, 0), "{name}: {}:{}", is.uid(), is.gid());
+        }
+        Ok(())
+    }
+}
+
+/// All in an archive but the device's file and its folder: contents, modes, owners, links, and attributes if asked for.
+pub(crate) fn all_else(archive: &Path, attributes: bool) -> anyhow::Result<Vec<u8>> {
+    let unpacked = Unpacked::with(archive, &["--xattrs-include=*"])?;
+    all_else_in(unpacked.0.path(), attributes)
+}
+
+/// The same of a tree.
+pub(crate) fn all_else_in(tree: &Path, attributes: bool) -> anyhow::Result<Vec<u8>> {
+    let options = if attributes { &WITH_ATTRIBUTES[..] } else { &[] };
+    let packed = output("sh", &[&["-c", ALL_ELSE, "sh", text(tree)], options].concat())?;
+    ensure!(packed.status.success() && packed.stdout.len() > 800_000, "{}", String::from_utf8_lossy(&packed.stderr));
+    Ok(packed.stdout)
+}

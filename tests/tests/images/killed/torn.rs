@@ -1,0 +1,106 @@
+//! What a power cut leaves of a write: a part of the new bytes, and a part of the old ones.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+
+use super::{Trial, WAYS};
+use crate::archive;
+use crate::bench::{Bench, EMAIL, OTHER, SERIAL, STATE};
+use crate::oracle;
+use crate::recipe::{self, Kind, PLAIN, mkfs, put};
+
+// Promise: a block of which a power cut left one half is no device's, and the next run writes it anew.
+#[test]
+fn a_torn_block() -> anyhow::Result<()> {
+    for edge in [512, 1024, 2048, 64, 200] {
+        let bench = Bench::new()?;
+        mkfs(&bench, &bench.image(), "", PLAIN)?;
+        bench.device(OTHER, &[])?.ended_with(0)?;
+        let place = oracle::block(&bench.image())? * 4096;
+        let half = bench.path("half");
+        fs::copy(bench.image(), &half)?;
+        bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
+        if edge < 512 {
+            // The text of both ends within the first sector: a disk with smaller ones.
+            anyhow::ensure!(edge < oracle::content(&bench.image())?.trim_end().len(), "not within the text");
+        }
+        let mut block = [0; 4096];
+        OpenOptions::new().read(true).open(&half)?.read_exact_at(&mut block[edge..], place + edge as u64)?;
+        OpenOptions::new().read(true).open(bench.image())?.read_exact_at(&mut block[..edge], place)?;
+        let is_whole = oracle::content(&bench.image())?.as_bytes() == block;
+        recipe::patch(&bench.image(), place, &block)?;
+        assert_eq!(bench.inspect()?["empty"] == true, !is_whole, "{edge}");
+        bench.device(SERIAL, &[])?.ended_with(0)?;
+        bench.holds(SERIAL, EMAIL)?;
+    }
+    Ok(())
+}
+
+/// All of an image but the bytes from `edge` on, which are another one's, and the other way round.
+fn torn(one: &[u8], other: &[u8], edge: usize) -> [Vec<u8>; 2] {
+    [[&one[..edge], &other[edge..]].concat(), [&other[..edge], &one[edge..]].concat()]
+}
+
+// Promise: a first tail of which a power cut left one half, with the sum of before, is made whole by the next run.
+#[test]
+fn a_torn_first_tail() -> anyhow::Result<()> {
+    for name in ["the first tail", "the first tail over a packed file"] {
+        let trial = Trial::new(WAYS.iter().find(|way| way.name == name).expect("the way"))?;
+        trial.reset()?;
+        let base = fs::metadata(trial.bench.image())?.len();
+        // All is kept that is known before the tail is written; that is the first of these calls.
+        let inject = "inject=pwrite64:signal=SIGKILL:when=1";
+        let run = trial.under("strace", &["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", inject])?;
+        assert_ne!(run.code, Some(0));
+        anyhow::ensure!(trial.bench.beside()?.iter().any(|name| name == STATE), "nothing is known");
+        fs::rename(trial.bench.path("images"), trial.bench.path("pending"))?;
+        let before = fs::read(trial.bench.path("pending/system.img"))?;
+        trial.put_back("pending")?;
+        trial.bench.device(SERIAL, &[])?.ended_with(0)?;
+        let after = fs::read(trial.bench.image())?;
+        anyhow::ensure!(before.len() == after.len() && after.len() as u64 >= base, "there was no room made");
+        let header = b"./etc/azaion/\0";
+        let tail = after.windows(header.len()).rposition(|bytes| bytes == header).expect("the tail");
+        for edge in [100, 512, 1024, 1100, 1536, 4096, 5120] {
+            // What was packed is made blank after the tail alone.
+            let after = [&before[..tail], &after[tail..]].concat();
+            for torn in torn(&before, &after, tail + edge) {
+                trial.put_back("pending")?;
+                recipe::patch(&trial.bench.image(), 0, &torn)?;
+                let code = trial.bench.verb("inspect")?.code;
+                anyhow::ensure!(code == Some(0), "inspect: {code:?}, {edge}");
+                trial.bench.device(SERIAL, &[])?.ended_with(0).map_err(|e| e.context(format!("{name}, {edge}")))?;
+                trial.bench.holds(SERIAL, EMAIL)?;
+                let lines =
+                    oracle::run("grep", &["-ac", "AZAION_DEVICE_PASSWORD", oracle::text(&trial.bench.image())])?;
+                assert_eq!(lines.trim(), "1", "{name}, {edge}");
+                assert_eq!(trial.bench.station.api.users().len(), 1);
+            }
+        }
+    }
+    Ok(())
+}
+
+// Promise: the half of a later tail is no device's, the archive unpacks, and the next run writes it anew.
+#[test]
+fn a_torn_later_tail() -> anyhow::Result<()> {
+    let bench = Bench::new()?;
+    Kind::Tar.make(&bench, &bench.image(), PLAIN)?;
+    bench.device(OTHER, &[])?.ended_with(0)?;
+    let (old, old_sum) = (fs::read(bench.image())?, fs::read(archive::sum_file(&bench.image()))?);
+    bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
+    let new = fs::read(bench.image())?;
+    let text = new.windows(16).position(|bytes| bytes == b"AZAION_DEVICE_SE").expect("the text") / 512 * 512;
+    for edge in [64, 200, 512] {
+        for torn in torn(&old, &new, text + edge) {
+            let is_whole = torn == old || torn == new;
+            recipe::patch(&bench.image(), 0, &torn)?;
+            put(&archive::sum_file(&bench.image()), &old_sum, 0o644)?;
+            oracle::is_private_in(&bench.image())?;
+            assert_eq!(bench.inspect()?["empty"] == true, !is_whole, "{edge}");
+            bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
+            bench.holds(SERIAL, EMAIL)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The sum beside images of the other kinds, which `--sparse` of the initrd flow puts into `images/`.
+
+use std::fs;
+
+use crate::archive::{self, sum_file};
+use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, STATE, Snapshot, User, for_each, is_root};
+use crate::oracle::{has_bytes, run, text};
+use crate::recipe::{self, Kind, PLAIN, Tree, small_file};
+
+const ROWS: [(Kind, Tree, User); 6] = [
+    (Kind::Ext4, PLAIN, User::Caller),
+    (Kind::Ext4, small_file, User::Caller),
+    (Kind::Ext4, PLAIN, User::Nobody),
+    (Kind::Sparse, PLAIN, User::Caller),
+    (Kind::Sparse, small_file, User::Caller),
+    (Kind::Sparse, PLAIN, User::Nobody),
+];
+
+fn image(kind: Kind, change: Tree, user: User) -> anyhow::Result<Bench> {
+    let bench = Bench::with(user)?;
+    kind.make(&bench, &bench.image(), change)?;
+    archive::put_sum(&bench.image())?;
+    bench.give("images/system.img")?;
+    bench.give("images/system.img.sha1sum")?;
+    Ok(bench)
+}
+
+/// The sum is right by sha1sum's own judgement, and has the form that it had.
+fn is_summed(bench: &Bench) -> anyhow::Result<()> {
+    let sum = fs::read_to_string(sum_file(&bench.image()))?;
+    anyhow::ensure!(sum.len() == 53 && sum.ends_with("  system.img\n"), "{sum}");
+    run("env", &["-C", text(&bench.path("images")), "sha1sum", "-c", "--strict", "--quiet", "system.img.sha1sum"])?;
+    bench.is_tidy()
+}
+
+fn life(bench: &Bench) -> anyhow::Result<()> {
+    let files = ["system.img", "system.img.sha1sum", STATE].map(|name| bench.path("images").join(name));
+    bench.device(SERIAL, &[])?.ended_with(0)?;
+    is_summed(bench)?;
+    bench.holds(SERIAL, EMAIL)?;
+    let before = files.iter().map(|file| Snapshot::of(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    bench.device(SERIAL, &[])?.ended_with(0)?;
+    bench.device(OTHER, &[])?.ended_with(73)?;
+    bench.verb("inspect")?.ended_with(0)?;
+    before.iter().zip(&files).try_for_each(|(before, file)| before.is_still(file))?;
+    bench.device(OTHER, &["--replace"])?.ended_with(0)?;
+    is_summed(bench)?;
+    bench.holds(OTHER, OTHER_EMAIL)?;
+    bench.verb("clear")?.ended_with(0)?;
+    is_summed(bench)?;
+    anyhow::ensure!(!has_bytes(&bench.image(), "AZAION_DEVICE_PASSWORD")?, "a password is still there");
+    bench.device("AZJN-0044", &["--verify"])?.ended_with(0)?;
+    is_summed(bench)?;
+    bench.holds("AZJN-0044", "azaion-jetson-0044@azaion.com")
+}
+
+// Promise: a sum beside a raw or a sparse image is right after every run, in the form that it had.
+#[test]
+fn beside_other_kinds() {
+    for_each(
+        ROWS.iter().filter(|(_, _, user)| is_root() || *user == User::Caller),
+        |(kind, change, user)| {
+            format!("{kind:?}, {user:?}, a file: {}", std::ptr::fn_addr_eq(*change, small_file as Tree))
+        },
+        |(kind, change, user)| life(&image(*kind, *change, *user)?),
+    );
+}
+
+// Promise: an image that was changed by others since its sum was made is refused, whether it had a device or none.
+#[test]
+fn an_image_that_others_have_changed() {
+    for_each(
+        &Kind::ALL,
+        |kind| format!("{kind:?}"),
+        |kind| {
+            let bench = image(*kind, PLAIN, User::Caller)?;
+            for is_later in [false, true] {
+                if is_later {
+                    archive::put_sum(&bench.image())?;
+                    bench.device(SERIAL, &[])?.ended_with(0)?;
+                }
+                // Among the bytes of a large file, wherever that lies.
+                let place = (0..100_000_u32)
+                    .flat_map(u32::to_le_bytes)
+                    .skip(if is_later { 300_000 } else { 200_000 })
+                    .take(64)
+                    .collect::<Vec<_>>();
+                let bytes = fs::read(bench.image())?;
+                let at = bytes.windows(64).position(|window| window == place).expect("the file is there");
+                recipe::patch(&bench.image(), at as u64, b"another")?;
+                let before = Snapshot::of(&bench.image())?;
+                for options in [&[][..], &["--replace"]] {
+                    let run = bench.device(OTHER, options)?.ended_with(66)?;
+                    anyhow::ensure!(run.stderr.contains("generate the images again"), "{}", run.stderr);
+                }
+                before.is_still(&bench.image())?;
+            }
+            Ok(())
+        },
+    );
+}
+
+// Promise: a sum that this run may not write is told before anything has changed.
+#[test]
+fn a_sum_of_somebody_else() {
+    if !is_root() {
+        return;
+    }
+    for_each(
+        &Kind::ALL,
+        |kind| format!("{kind:?}"),
+        |kind| {
+            let bench = image(*kind, PLAIN, User::Nobody)?;
+            std::os::unix::fs::chown(sum_file(&bench.image()), Some(0), Some(0))?;
+            let before = Snapshot::of(&bench.image())?;
+            let run = bench.device(SERIAL, &[])?;
+            anyhow::ensure!([74, 77].contains(&run.code.unwrap_or(-1)), "{}", run.words());
+            before.is_still(&bench.image())?;
+            anyhow::ensure!(bench.station.api.users().is_empty(), "there is a user");
+            bench.is_tidy()?;
+            // Neither may what is there be taken out.
+            bench.give("images/system.img.sha1sum")?;
+            bench.device(SERIAL, &[])?.ended_with(0)?;
+            std::os::unix::fs::chown(sum_file(&bench.image()), Some(0), Some(0))?;
+            let before = Snapshot::of(&bench.image())?;
+            let code = bench.verb("clear")?.code;
+            anyhow::ensure!([74, 77].contains(&code.unwrap_or(-1)), "clear: {code:?}");
+            before.is_still(&bench.image())?;
+            bench.is_tidy()
+        },
+    );
+}
