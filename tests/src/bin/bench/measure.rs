@@ -52,7 +52,8 @@ impl fmt::Display for Row {
             Bound::Ratio(most) => write!(f, "  {most:>5.2}")?,
             Bound::More(most) => write!(f, "  {:+.2} of {most:+.2} {unit}", ours - theirs)?,
             Bound::Goal(goal, most) => {
-                write!(f, "  goal {goal:.2}; {:+.2} of {most:+.2} {unit}", ours - theirs)?;
+                let met = if ours / theirs <= goal { "met" } else { "missed" };
+                write!(f, "  goal {goal:.2} {met}; {:+.2} of {most:+.2} {unit}", ours - theirs)?;
             }
             Bound::None => return Ok(()),
         }
