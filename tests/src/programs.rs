@@ -155,3 +155,14 @@ impl Running {
         Ok(Run { command_line: self.command_line, code, stdout: text(stdout), stderr: text(stderr) })
     }
 }
+
+/// Copies one of our programs to where anybody may run it. By another program: a file that this one has open for writing
+/// can't be run while any thread forks.
+///
+/// # Errors
+/// It can't be copied.
+pub fn copy_to(name: &str, place: &Path) -> anyhow::Result<()> {
+    let status = Command::new("cp").arg(native()?.join(name)).arg(place).status()?;
+    anyhow::ensure!(status.success(), "cp {name} {}: {status}", place.display());
+    Ok(())
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Options};
-use azaion_tests::programs::{Run, Running, native, start};
+use azaion_tests::programs::{Run, Running, copy_to, native, start};
 use azaion_tests::record;
 use azaion_tests::station::{Station, command};
 use nix::unistd::geteuid;
@@ -62,7 +62,7 @@ impl Bench {
         station.put("secret", ADMIN_PASSWORD, 0o600)?;
         fs::create_dir(station.path("images"))?;
         if user == User::Nobody {
-            fs::copy(native()?.join("azaion-provision"), station.path("azaion-provision"))?;
+            copy_to("azaion-provision", &station.path("azaion-provision"))?;
             bench.give("secret")?;
             bench.give("images")?;
         }

@@ -247,7 +247,7 @@ fn not_root() -> anyhow::Result<()> {
     let rootfs = station.rootfs().display().to_string();
     // A copy that anybody may run, wherever the workspace lies.
     let program = station.path("azaion-provision");
-    fs::copy(azaion_tests::programs::native()?.join("azaion-provision"), &program)?;
+    azaion_tests::programs::copy_to("azaion-provision", &program)?;
     let mut command = azaion_tests::station::command(&program, &["device", SERIAL, "--rootfs", &rootfs]);
     let command = command.args(["--api-url", &station.api.url(), "--admin-email", "a@azaion.com"]);
     let run = station.wait(start(command.env("AZAION_ADMIN_PASSWORD", ADMIN_PASSWORD).uid(65534).gid(65534))?)?;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use azaion_tests::dev_api::{ADMIN_EMAIL, Options};
-use azaion_tests::programs::{Run, native, start};
+use azaion_tests::programs::{Run, copy_to, native, start};
 use azaion_tests::record;
 use azaion_tests::station::{SERIAL, Station, command};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -101,9 +101,7 @@ impl Trap {
         station.put("ca.pem", fs::read(station.api.ca_file())?, 0o644)?;
         fs::create_dir(station.inside("proc"))?;
         if is_nobody {
-            // By another program: a file that this one has open for writing can't be run while any thread forks.
-            let mut copy = command(Path::new("cp"), &[]);
-            start(copy.arg(native()?.join("azaion-provision")).arg(station.path("")))?.wait()?.ended_with(0)?;
+            copy_to("azaion-provision", &station.path("azaion-provision"))?;
             for name in ["admin-password", "rootfs", "rootfs/etc"] {
                 chown(station.path(name), Some(NOBODY), Some(NOBODY))?;
             }
