@@ -25,29 +25,26 @@ pub const AFTER_UNACCEPTABLE: Duration = Duration::from_mins(5);
 /// else behind the same address would have the place.
 #[derive(Debug)]
 pub struct Patience {
-    left: Duration,
+    /// On the boot clock; none if nothing is sat out.
+    until: Option<Duration>,
 }
 
 impl Patience {
     /// The longest wait that is sat out.
     const MOST: Duration = Duration::from_secs(90);
-    /// How much is sat out in one run; `TimeoutStartSec=` of the unit allows for it.
+    /// From the start of a run on; `TimeoutStartSec=` of the unit allows for it. Then the run ends, and says why.
     const IN_ALL: Duration = Duration::from_mins(10);
     /// Over how long those come back who were told the same.
     const SPREAD: Duration = Duration::from_secs(5);
 
     /// That of a run of the timer; a person is told at once how long to wait.
-    pub fn new(by_timer: bool) -> Self {
-        Self { left: if by_timer { Self::IN_ALL } else { Duration::ZERO } }
+    pub fn new(by_timer: bool, now: Duration) -> Self {
+        Self { until: by_timer.then(|| now + Self::IN_ALL) }
     }
 
     /// How long to sleep before asking again, where the server wants a wait of so much; none if the run is to end.
-    pub fn pause(&mut self, wait: Duration) -> Option<Duration> {
-        if wait > Self::MOST {
-            return None;
-        }
-        self.left = self.left.checked_sub(wait).filter(|left| !left.is_zero())?;
-        Some(wait + part_of(Self::SPREAD))
+    pub fn pause(&self, wait: Duration, now: Duration) -> Option<Duration> {
+        (wait <= Self::MOST && now + wait <= self.until?).then(|| wait + part_of(Self::SPREAD))
     }
 }
 
@@ -130,6 +127,19 @@ mod tests {
     use crate::private_file::Lifetime;
 
     use super::*;
+
+    // Promise: a run of the timer ends in time, however short the waits are that it is asked for; a person's at once.
+    #[test]
+    fn patience_ends() {
+        let (patience, second) = (Patience::new(true, Duration::ZERO), Duration::from_secs(1));
+        // Each try may take as long as its own deadline.
+        let tries = (0..)
+            .map(|number| number * Duration::from_mins(1))
+            .take_while(|&now| patience.pause(second, now).is_some());
+        assert_eq!(tries.count(), 10);
+        assert_eq!(patience.pause(Duration::from_secs(91), Duration::ZERO), None);
+        assert_eq!(Patience::new(false, Duration::ZERO).pause(second, Duration::ZERO), None);
+    }
 
     // Promise: a wait holds for its boot, its time and its device.conf, and for nothing else.
     #[test]

@@ -239,10 +239,11 @@ impl Attempt<'_> {
 
     /// A token from the server, judged and in the cache; or a note for later runs that they must wait.
     fn new_token(&self) -> Result<(TokenCache, Timestamp), NotReady> {
-        let mut patience = Patience::new(self.how.by_timer);
+        let clock = self.device.clock.as_ref();
+        let patience = Patience::new(self.how.by_timer, clock.boot());
         if let Some(waiting) = self.waiting() {
             let left = waiting.left(&self.device.moment());
-            match patience.pause(left) {
+            match patience.pause(left, clock.boot()) {
                 Some(pause) => self.sit_out(pause, waiting.reason),
                 None => return Err(NotReady::Waiting { exit: waiting.exit(), left, reason: waiting.reason }),
             }
@@ -258,7 +259,9 @@ impl Attempt<'_> {
             };
             self.note_wait(&fault)?;
             let asked = fault.retry_after.filter(|_| fault.class().is_transient());
-            let Some(pause) = asked.and_then(|wait| patience.pause(wait)) else { return Err(fault.into()) };
+            let Some(pause) = asked.and_then(|wait| patience.pause(wait, clock.boot())) else {
+                return Err(fault.into());
+            };
             self.sit_out(pause, chain(&fault));
         }
     }

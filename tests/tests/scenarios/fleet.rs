@@ -43,9 +43,9 @@ struct Unit {
 
 impl Unit {
     /// How long until its next turn: it sits a wait out, or its run ends and the timer starts another.
-    fn pause_or_end(&mut self, wait: Duration) -> Duration {
-        self.patience.pause(wait).unwrap_or_else(|| {
-            self.patience = Patience::new(true);
+    fn pause_or_end(&mut self, wait: Duration, now: Duration) -> Duration {
+        self.patience.pause(wait, now).unwrap_or_else(|| {
+            self.patience = Patience::new(true, now + self.timer);
             self.timer
         })
     }
@@ -67,7 +67,7 @@ impl Fleet {
             address: Ipv4Addr::from_bits(0x0A00_0000 + address % addresses).into(),
             email: format!("azaion-jetson-{number:06}@azaion.com"),
             waits: None,
-            patience: Patience::new(true),
+            patience: Patience::new(true, Duration::ZERO),
             backoff: Duration::ZERO,
             timer: TIMER + part_of(ACCURACY),
             ready: None,
@@ -96,7 +96,7 @@ impl Fleet {
         let unit = &mut self.units[number];
         let left = unit.backoff.saturating_sub(now);
         if !left.is_zero() {
-            return Some(unit.pause_or_end(left));
+            return Some(unit.pause_or_end(left, now));
         }
         let waits = unit.waits.get_or_insert_with(|| Waits::new(POLICY, now + DEFAULT_DEADLINE));
         self.calls.push(now);
@@ -110,7 +110,7 @@ impl Fleet {
         unit.waits = None;
         let asked = fault.retry_after;
         unit.backoff = now + asked.unwrap_or_default();
-        Some(asked.map_or(unit.timer, |wait| unit.pause_or_end(wait)))
+        Some(asked.map_or(unit.timer, |wait| unit.pause_or_end(wait, now)))
     }
 
     /// When so many in a hundred were ready.
