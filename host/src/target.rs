@@ -15,6 +15,7 @@ mod sums;
 pub mod tar;
 
 use std::fmt;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,9 @@ pub enum Owner {
     /// The caller
     Current,
 }
+
+/// The permission bits of `etc/azaion` in any target.
+const FOLDER_MODE: u32 = 0o755;
 
 /// A `device.conf` found in a target, whatever is in it.
 #[derive(Clone, Debug)]
@@ -149,6 +153,14 @@ pub fn open_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Box<dyn Target>>> {
         order.iter().map(|(_, index, path)| Ok((*index, open(path)?))).collect::<anyhow::Result<Vec<_>>>()?;
     opened.sort_by_key(|(index, _)| *index);
     Ok(opened.into_iter().map(|(_, target)| target).collect())
+}
+
+/// Whether a path leads to this very file or folder.
+fn is_still(file: &File, path: &Path) -> bool {
+    match (file.metadata(), path.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
 }
 
 /// What a file is, by the bytes at an offset of it; or why it can't be a target, and what to do instead.

@@ -26,14 +26,32 @@ pub fn target_dir() -> PathBuf {
 pub fn build(arguments: &[&str]) -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
-    // What cargo tells a program that it runs would make build scripts of the inner build run again.
+    let status =
+        outside_cargo(&mut command).current_dir(workspace()).args(["build", "--quiet"]).args(arguments).status();
+    ensure!(status.context("starting cargo")?.success(), "cargo build {} failed", arguments.join(" "));
+    Ok(())
+}
+
+/// Takes away what cargo tells a program that it runs: it would make build scripts of a build inside run again.
+pub fn outside_cargo(command: &mut Command) -> &mut Command {
     let told = |name: &str| name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name);
     for (name, _) in std::env::vars_os().filter(|(name, _)| told(&name.to_string_lossy())) {
         command.env_remove(name);
     }
-    let status = command.current_dir(workspace()).args(["build", "--quiet"]).args(arguments).status();
-    ensure!(status.context("starting cargo")?.success(), "cargo build {} failed", arguments.join(" "));
-    Ok(())
+    command
+}
+
+/// Runs somebody else's program to its successful end; its standard output.
+///
+/// # Errors
+/// It can't be started, or failed; the message has all that it said.
+pub fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("starting {command:?}; ./tests/run installs what is missing"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = text(&output.stdout);
+    ensure!(output.status.success(), "{command:?} ended with {}:\n{said}{}", output.status, text(&output.stderr));
+    Ok(said)
 }
 
 /// The folder with `azaion-provision` and `azaion-agent`, built once a process.
@@ -162,7 +180,5 @@ impl Running {
 /// # Errors
 /// It can't be copied.
 pub fn copy_to(name: &str, place: &Path) -> anyhow::Result<()> {
-    let status = Command::new("cp").arg(native()?.join(name)).arg(place).status()?;
-    anyhow::ensure!(status.success(), "cp {name} {}: {status}", place.display());
-    Ok(())
+    output(Command::new("cp").arg(native()?.join(name)).arg(place)).map(drop)
 }

@@ -231,7 +231,12 @@ impl Station {
 pub fn conf_value(file: &Path, key: &str) -> Option<String> {
     // A FIFO that a scenario put there would never end.
     let text = fs::metadata(file).ok().filter(fs::Metadata::is_file).and_then(|_| fs::read_to_string(file).ok())?;
-    text.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+    value_in(&text, key).map(str::to_owned)
+}
+
+/// The value of a key in the text of a `device.conf`.
+pub fn value_in<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// A command with nothing in its environment but a path to find programs by.

@@ -14,13 +14,12 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{AccessFlags, faccessat, fsync, geteuid};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Found, Kind, Owner, Target, lock};
+use super::{FOLDER_MODE, Found, Kind, Owner, Target, is_still, lock};
 use crate::failure::{failure, io_failure};
 
 const NAME: &str = "device.conf";
 /// The folders on the way to the file.
 const FOLDERS: [&str; 2] = ["etc", "etc/azaion"];
-const FOLDER_MODE: u32 = 0o755;
 
 /// A root file system as a folder.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl Directory {
 
     fn check_is_root_file_system(&self) -> anyhow::Result<()> {
         let refuse = |why| Err(failure(Exit::Target, format!("the target {} {why}", self.path.display())));
-        if same_place(&self.root, Path::new("/")) {
+        if is_still(&self.root, Path::new("/")) {
             return refuse("is this station's own root; name the root file system to be flashed");
         }
         let has = |name| self.open_folder(name).map(|folder| folder.is_some());
@@ -224,12 +223,4 @@ fn has_attributes(stat: &FileStat, wanted: Attributes) -> bool {
     stat.st_mode & 0o7777 == wanted.mode
         && wanted.uid.is_none_or(|uid| uid == stat.st_uid)
         && wanted.gid.is_none_or(|gid| gid == stat.st_gid)
-}
-
-fn same_place(folder: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (folder.metadata(), path.metadata()) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
-    }
 }

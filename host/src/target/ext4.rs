@@ -9,12 +9,10 @@ mod superblock;
 use layout::{Entries, Extent, ExtentNode, Fields};
 use superblock::Superblock;
 
-use super::medium::{BLOCK, Medium};
+use super::medium::{BLOCK, BLOCK_BYTES, Medium};
 pub use super::problem::Problem;
 use Problem::Refused;
 
-/// A block that extents or folders are read from.
-const BLOCK_BYTES: usize = 4096;
 const ROOT_INODE: u32 = 2;
 /// The file type of an inode's mode (inode(7)).
 const TYPE: u16 = 0o170_000;

@@ -16,13 +16,11 @@ use super::image::Image;
 use super::medium::{BLOCK, Medium, Raw};
 use super::slot::{self, Content};
 use super::sparse::Sparse;
-use super::sums::Sum;
-use super::{Found, Kind, Owner, Target, prepare, sums};
+use super::{FOLDER_MODE, Found, Kind, Owner, Target, prepare, sums};
 use crate::failure::failure;
 
 const FOLDERS: [&str; 2] = ["etc", "azaion"];
 const NAME: &str = "device.conf";
-const FOLDER_MODE: u32 = 0o755;
 
 /// An image with a file system.
 #[derive(Debug)]
@@ -127,7 +125,7 @@ impl FileSystemImage {
         let before = self.slot_in(&medium)?;
         prepare::make_slot(raw, &self.find_in(&medium)?)?;
         let Some(Slot { content, place: Some(place), .. }) = before else { return Ok(()) };
-        let block = if let Content::Conf(conf) = content { full_block(&conf)? } else { slot::blank().into() };
+        let block = if let Content::Conf(conf) = content { slot::block_of(&conf)? } else { slot::blank().into() };
         let fail = |error| self.image.failed("writing the copy of", error);
         raw.write_all_at(&block, place).and_then(|()| raw.sync_all()).map_err(fail)
     }
@@ -147,10 +145,6 @@ impl Slot {
     }
 }
 
-fn full_block(conf: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    slot::block_of(conf).ok_or_else(|| failure(Exit::Data, "device.conf is too large for its slot of 4096 bytes"))
-}
-
 impl Target for FileSystemImage {
     fn path(&self) -> &Path {
         &self.image.path
@@ -167,10 +161,10 @@ impl Target for FileSystemImage {
             self.image.may_write_beside()?;
             prepare::is_possible()?;
         }
-        if Sum::read(&self.image)?.is_some() {
+        if sums::may_write(&self.image)? {
             self.image.may_write_beside()?;
         }
-        sums::may_write(&self.image)
+        Ok(())
     }
 
     fn tidy(&self) -> anyhow::Result<()> {
@@ -187,7 +181,7 @@ impl Target for FileSystemImage {
                 Ok(Some(Found { bytes, mode: inode.permissions(), uid: inode.uid, gid: inode.gid }))
             }
             Content::Torn => {
-                log::warn!("{}: a run died while it wrote; what it left is no device's", self.image.path.display());
+                self.image.warn_of_torn();
                 Ok(None)
             }
             Content::Blank | Content::Foreign => Ok(None),
@@ -199,7 +193,7 @@ impl Target for FileSystemImage {
     }
 
     fn write(&self, conf: &SecretString, _owner: Owner) -> anyhow::Result<()> {
-        let block = full_block(conf.expose_secret().as_bytes())?;
+        let block = slot::block_of(conf.expose_secret().as_bytes())?;
         let place = self.place()?;
         self.overwrite(&block, place)
     }
@@ -207,7 +201,7 @@ impl Target for FileSystemImage {
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
         let Some(before) = before else { return self.clear().map(drop) };
         let place = self.place()?;
-        self.overwrite(&full_block(&before.bytes)?, place)
+        self.overwrite(&slot::block_of(&before.bytes)?, place)
     }
 
     fn clear(&self) -> anyhow::Result<bool> {

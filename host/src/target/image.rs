@@ -17,7 +17,7 @@ use nix::unistd::{AccessFlags, faccessat};
 use zeroize::Zeroizing;
 
 use super::problem::Problem;
-use super::{Kind, lock};
+use super::{Kind, is_still, lock};
 use crate::failure::{failure, image_failure};
 
 /// Bytes that tell the kind of an image.
@@ -156,6 +156,11 @@ impl Image {
         }
     }
 
+    /// Says that the half of a `device.conf` was found.
+    pub(super) fn warn_of_torn(&self) {
+        log::warn!("{}: a run died while it wrote; what it left is no device's", self.path.display());
+    }
+
     /// Whether files can be made beside it.
     pub(super) fn may_write_beside(&self) -> anyhow::Result<()> {
         faccessat(&self.folder, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
@@ -226,11 +231,4 @@ fn open_for_writing(path: &Path) -> io::Result<(File, bool)> {
 fn folder_of(path: &Path) -> &Path {
     let parent = path.parent().unwrap_or(Path::new("/"));
     if parent.as_os_str().is_empty() { Path::new(".") } else { parent }
-}
-
-fn is_still(file: &File, path: &Path) -> bool {
-    match (file.metadata(), path.metadata()) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
-    }
 }

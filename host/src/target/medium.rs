@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 
 /// The block size of all file systems here, in bytes.
 pub const BLOCK: u64 = 4096;
+/// The same, of memory.
+pub const BLOCK_BYTES: usize = 4096;
 
 /// The bytes of a file system, numbered from its start.
 pub trait Medium {

@@ -4,11 +4,15 @@
 //! nobody has used its password yet, for the API is asked after the block is written. The rest is newlines, never one
 //! 32-bit word all over: a sparse image would fold that into a chunk without a place of its own.
 
+use azaion_agent::exit::Exit;
 use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
 
-/// Bytes of the slot.
-pub(super) const SIZE: usize = 4096;
+use super::medium::BLOCK_BYTES;
+use crate::failure::failure;
+
+/// Bytes of the slot: one block.
+pub(super) const SIZE: usize = BLOCK_BYTES;
 /// A slot without a device.
 const BLANK: &str = "# azaion-provision: no device yet\n";
 /// Starts the first line of a slot with a device; the hash of its text follows.
@@ -27,9 +31,11 @@ pub(super) enum Content {
     Foreign,
 }
 
-/// The block for a text; none if there is no room for it. The text of others may be too long for the seal, but ours is
-/// not.
-pub(super) fn block_of(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+/// The block for a text. The text of others may be too long for the seal, but ours is not.
+///
+/// # Errors
+/// There is no room for it at all.
+pub(super) fn block_of(text: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let text = text.trim_ascii_end();
     let seal = format!("{SEAL}{}\n", hash(text));
     let mut block = Zeroizing::new(Vec::with_capacity(SIZE));
@@ -37,9 +43,11 @@ pub(super) fn block_of(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         block.extend_from_slice(seal.as_bytes());
     }
     block.extend_from_slice(text);
-    let fits = block.len() <= SIZE;
+    if block.len() > SIZE {
+        return Err(failure(Exit::Data, "device.conf is too large for its slot of 4096 bytes"));
+    }
     block.resize(SIZE, b'\n');
-    fits.then_some(block)
+    Ok(block)
 }
 
 /// The block of a slot without a device.
@@ -105,7 +113,7 @@ mod tests {
         for block in [block.as_slice(), &blank()] {
             assert_ne!(block[..4], block[4..8]);
         }
-        assert!(block_of(&[b'x'; SIZE + 1]).is_none());
+        assert!(block_of(&[b'x'; SIZE + 1]).is_err());
         for size in SIZE - 200..=SIZE {
             let text = vec![b'#'; size];
             let Content::Conf(conf) = judge(&block_of(&text).unwrap()) else { panic!("{size}") };

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use writer::Writer;
 
 use super::copy::copy;
-use super::medium::{BLOCK, Medium};
+use super::medium::{BLOCK, BLOCK_BYTES, Medium};
 pub use super::problem::Problem;
 use Problem::Refused;
 
@@ -24,7 +24,6 @@ const FILL: u16 = 0xCAC2;
 const DONT_CARE: u16 = 0xCAC3;
 const CRC32: u16 = 0xCAC4;
 
-const BLOCK_BYTES: usize = 4096;
 /// More than any image has: of 14 GiB, one has some thousands.
 const MOST_CHUNKS: u32 = 4_000_000;
 const CHECKSUM: &str =

@@ -21,7 +21,7 @@ use super::image::Image;
 use crate::failure::failure;
 
 pub(super) use hashing::Blank;
-pub(super) use kept::Kept;
+pub(super) use kept::{Kept, tidy};
 pub(super) use sum::Sum;
 
 /// SHA-1 as the files have it.
@@ -106,9 +106,13 @@ pub(super) fn begin_copy(image: &Image, copy: &File, place: u64) -> anyhow::Resu
     Base { end: place, sha1, is_summed: true }.keep(image)
 }
 
-/// Whether the sum can be put right, if there is one beside the image.
-pub(super) fn may_write(image: &Image) -> anyhow::Result<()> {
-    if Sum::read(image)?.is_some() { sum::may_write(image) } else { Ok(()) }
+/// Whether there is a sum beside the image; refused, if that can't be put right.
+pub(super) fn may_write(image: &Image) -> anyhow::Result<bool> {
+    let is_there = Sum::read(image)?.is_some();
+    if is_there {
+        sum::may_write(image)?;
+    }
+    Ok(is_there)
 }
 
 /// Refuses an image whose sum is wrong, if there is one beside it.
@@ -130,11 +134,6 @@ pub(super) fn settle(image: &Image) -> anyhow::Result<()> {
     let base = Base::read(image, kept.end().min(size), &[])?;
     // Else it is another image, with a sum that is right.
     if kept.is_of(&base) { base.finish(image, kept.length()) } else { Ok(()) }
-}
-
-/// Takes away what a run that was killed may have left beside the image.
-pub(super) fn tidy(image: &Image) -> anyhow::Result<()> {
-    kept::tidy(image)
 }
 
 fn lost(what: &str) -> anyhow::Error {

@@ -12,7 +12,6 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use azaion_agent::device_conf::MODE;
-use azaion_agent::exit::Exit;
 use nix::errno::Errno;
 use nix::fcntl::posix_fallocate;
 use secrecy::{ExposeSecret, SecretString};
@@ -21,13 +20,10 @@ use zeroize::Zeroizing;
 use super::image::Image;
 use super::slot::{self, Content};
 use super::sums::{self, Base, Kept, Sum};
-use super::{Found, Kind, Owner, Target};
-use crate::failure::failure;
+use super::{FOLDER_MODE, Found, Kind, Owner, Target};
 use layout::Layout;
 
 pub use walk::{Archive, Member, Problem, walk};
-
-const FOLDER_MODE: u32 = 0o755;
 
 /// An archive of a root file system.
 #[derive(Debug)]
@@ -143,14 +139,10 @@ impl TarImage {
     /// The block that says what would be unpacked.
     fn block_in_force(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         match self.layout.borrow().conf() {
-            Some((bytes, _)) => full_block(bytes),
+            Some((bytes, _)) => slot::block_of(bytes),
             None => Ok(Zeroizing::new(slot::blank())),
         }
     }
-}
-
-fn full_block(conf: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    slot::block_of(conf).ok_or_else(|| failure(Exit::Data, "device.conf is too large for its slot of 4096 bytes"))
 }
 
 impl Target for TarImage {
@@ -166,8 +158,7 @@ impl Target for TarImage {
         self.image.may_write()?;
         self.image.warn_if_open();
         self.image.may_write_beside()?;
-        sums::may_write(&self.image)?;
-        if Sum::read(&self.image)?.is_none() {
+        if !sums::may_write(&self.image)? {
             log::warn!(
                 "{} has no .sha1sum beside it, which l4t_initrd_flash.sh wants; is it complete?",
                 self.image.path.display()
@@ -185,7 +176,7 @@ impl Target for TarImage {
     fn look(&self) -> anyhow::Result<Option<Found>> {
         let layout = self.layout.borrow();
         if layout.tail == Some(Content::Torn) {
-            log::warn!("{}: a run died while it wrote; what it left is no device's", self.image.path.display());
+            self.image.warn_of_torn();
         }
         Ok(layout.conf().map(|(bytes, member)| {
             let (mode, uid, gid) = member.map_or((MODE, 0, 0), |member| (member.mode, member.uid, member.gid));
@@ -202,7 +193,7 @@ impl Target for TarImage {
     }
 
     fn write(&self, conf: &SecretString, _owner: Owner) -> anyhow::Result<()> {
-        self.set(&full_block(conf.expose_secret().as_bytes())?)
+        self.set(&slot::block_of(conf.expose_secret().as_bytes())?)
     }
 
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
@@ -210,7 +201,7 @@ impl Target for TarImage {
         if self.layout.borrow().is_unchanged_from(&before.bytes) {
             return Ok(());
         }
-        self.set(&full_block(&before.bytes)?)
+        self.set(&slot::block_of(&before.bytes)?)
     }
 
     fn clear(&self) -> anyhow::Result<bool> {

@@ -7,8 +7,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::run;
-use crate::programs::target_dir;
+use crate::programs::{output, target_dir};
 
 const RECIPE: &str = include_str!("../../scripts/arm64-root.sh");
 
@@ -54,7 +53,7 @@ pub(super) fn base(release: Release) -> anyhow::Result<Base> {
         // As a file, so that what runs is what was hashed.
         let script = tempfile::NamedTempFile::new()?;
         fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/arm64-root.sh"), script.path())?;
-        run(Command::new("sh").arg(script.path()).arg(release.name()).arg(&folder))?;
+        output(Command::new("sh").arg(script.path()).arg(release.name()).arg(&folder))?;
     }
     Ok(Base { rootfs: folder.join("rootfs"), kernel: folder.join("vmlinuz") })
 }

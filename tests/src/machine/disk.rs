@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
 use super::emulator::{Boot, Machine};
-use super::run;
+use crate::programs::output;
 
 /// Room for the root file system and a journal.
 const SIZE: u64 = 400 << 20;
@@ -28,7 +28,9 @@ impl Disk {
     pub(super) fn of(rootfs: &Path, kernel: &Path, port: u16) -> anyhow::Result<Self> {
         let disk = Self { folder: Arc::new(tempfile::tempdir()?), kernel: kernel.to_owned(), port };
         File::create(disk.image())?.set_len(SIZE)?;
-        run(Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-b", "4096", "-d"]).arg(rootfs).arg(disk.image()))?;
+        output(
+            Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-b", "4096", "-d"]).arg(rootfs).arg(disk.image()),
+        )?;
         Ok(disk)
     }
 
@@ -99,12 +101,12 @@ impl Disk {
     /// The file system has faults.
     pub fn check(&self) -> anyhow::Result<()> {
         // Replays the journal; what it finds wrong after that is an error.
-        run(Command::new("/usr/sbin/e2fsck").args(["-p", "-E", "journal_only"]).arg(self.image()))?;
-        run(Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(self.image()))?;
+        output(Command::new("/usr/sbin/e2fsck").args(["-p", "-E", "journal_only"]).arg(self.image()))?;
+        output(Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(self.image()))?;
         Ok(())
     }
 
     fn debugfs(&self, request: &str) -> anyhow::Result<String> {
-        run(Command::new("/usr/sbin/debugfs").args(["-R", request]).arg(self.image()))
+        output(Command::new("/usr/sbin/debugfs").args(["-R", request]).arg(self.image()))
     }
 }

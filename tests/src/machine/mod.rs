@@ -15,11 +15,10 @@ pub use emulator::{Boot, Machine};
 pub use unit::{Image, Unit};
 
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 /// The programs that are needed, and Debian's packages that have them.
 const PROGRAMS: [(&str, &str); 10] = [
@@ -48,14 +47,6 @@ pub fn possible() -> anyhow::Result<bool> {
     missing.dedup();
     ensure!(missing.is_empty(), "packages are missing; install them:  apt-get install {}", missing.join(" "));
     Ok(true)
-}
-
-/// Runs a helper program to its end.
-fn run(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    ensure!(output.status.success(), "{command:?}: {}\n{}", output.status, said(&output.stderr));
-    Ok(said(&output.stdout))
 }
 
 /// Gives the machine a moment; it runs in real time.

@@ -9,11 +9,10 @@ use anyhow::Context;
 
 use super::base::{Base, Release, base};
 use super::disk::Disk;
-use super::run;
 use crate::dev_api::Options;
-use crate::programs::{arm64_agent, workspace};
+use crate::programs::{arm64_agent, output, workspace};
 use crate::record;
-use crate::station::{SERIAL, Station};
+use crate::station::{SERIAL, Station, value_in};
 
 /// How the machine sees the loopback address of the station.
 const STATION: &str = "10.0.2.2";
@@ -34,7 +33,7 @@ impl Unit {
     pub fn new(release: Release, options: Options) -> anyhow::Result<Self> {
         let unit = Self { station: Station::new(options)?, base: base(release)? };
         let rootfs = unit.station.rootfs();
-        run(Command::new("cp").args(["--reflink=auto", "-aT"]).arg(&unit.base.rootfs).arg(&rootfs))?;
+        output(Command::new("cp").args(["--reflink=auto", "-aT"]).arg(&unit.base.rootfs).arg(&rootfs))?;
         install(&rootfs)?;
         unit.station.put_policy("")?;
         unit.provision()?;
@@ -98,16 +97,15 @@ impl Unit {
             Image::Raw => provision(&raw)?,
             Image::Sparse => {
                 let sparse = self.station.path("system.img");
-                run(Command::new("/usr/bin/img2simg").arg(&raw).arg(&sparse))?;
+                output(Command::new("/usr/bin/img2simg").arg(&raw).arg(&sparse))?;
                 provision(&sparse)?;
                 fs::remove_file(&raw)?;
-                run(Command::new("/usr/bin/simg2img").arg(&sparse).arg(&raw))?;
+                output(Command::new("/usr/bin/simg2img").arg(&sparse).arg(&raw))?;
             }
         }
         disk.edit("/etc/azaion/device.conf", |text| text.replace("://127.0.0.1:", &format!("://{STATION}:")))?;
         let conf = disk.read("/etc/azaion/device.conf")?;
-        let password = conf.lines().find_map(|line| line.strip_prefix("AZAION_DEVICE_PASSWORD="));
-        record::secret(password.context("no password in the image")?)?;
+        record::secret(value_in(&conf, "AZAION_DEVICE_PASSWORD").context("no password in the image")?)?;
         Ok(disk)
     }
 }
@@ -125,7 +123,7 @@ pub enum Image {
 fn install(rootfs: &Path) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let build = workspace().join("agent/debian/build");
-    let package = run(Command::new(build).arg(arm64_agent()?).arg("arm64").arg(folder.path()))?;
-    run(Command::new("dpkg-deb").arg("-x").arg(package.trim()).arg(rootfs))?;
+    let package = output(Command::new(build).arg(arm64_agent()?).arg("arm64").arg(folder.path()))?;
+    output(Command::new("dpkg-deb").arg("-x").arg(package.trim()).arg(rootfs))?;
     Ok(())
 }

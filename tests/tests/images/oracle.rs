@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use anyhow::{Context, ensure};
+use azaion_tests::programs;
 use azaion_tests::station::command;
 use tempfile::{NamedTempFile, TempDir};
 
@@ -21,11 +22,7 @@ pub(crate) fn output(program: &str, arguments: &[&str]) -> anyhow::Result<Output
 
 /// What a program says on standard output; it has to succeed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = output(program, arguments)?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let said = text(&output.stdout);
-    ensure!(output.status.success(), "{program} {arguments:?}: {said}{}", text(&output.stderr));
-    Ok(said)
+    programs::output(command(Path::new(program), arguments).env("LC_ALL", "C"))
 }
 
 /// A path as an argument.

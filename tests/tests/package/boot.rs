@@ -5,12 +5,13 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use azaion_tests::dev_api::Options;
+use azaion_tests::programs::output;
 use azaion_tests::record;
 use azaion_tests::station::{EMAIL, SERIAL, Station, conf_value};
 use nix::unistd::geteuid;
 
 use crate::container::Booted;
-use crate::tree::{BOOKWORM, RELEASES, Tree, native_package, output};
+use crate::tree::{BOOKWORM, RELEASES, Tree, native_package};
 
 /// A tree into which the package was unpacked and a unit provisioned, and nothing else.
 fn provisioned(release: &str, station: &Station) -> anyhow::Result<Tree> {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use azaion_agent::clock::{Clock, SystemClock};
+use azaion_tests::programs::output;
 use azaion_tests::programs::target_dir;
 use azaion_tests::record;
 
-use crate::tree::{Tree, finish, output};
+use crate::tree::{Tree, finish};
 
 /// Longer than a boot takes, also on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(1);

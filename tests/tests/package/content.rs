@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use azaion_tests::programs::{native, target_dir, workspace};
+use azaion_tests::programs::{native, output, outside_cargo, target_dir, workspace};
 use azaion_tests::station::Station;
 
-use crate::tree::{EPOCH, build, output};
+use crate::tree::{EPOCH, build};
 
 /// Every file of the package: mode, and the name or the link.
 const CONTENT: [&str; 34] = [
@@ -50,12 +50,7 @@ const CONTENT: [&str; 34] = [
 /// What `.ci/package` builds.
 fn artefact() -> anyhow::Result<PathBuf> {
     let mut command = Command::new(workspace().join(".ci/package"));
-    // What cargo tells a program that it runs would make build scripts of the inner build run again.
-    let told = |name: &str| name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| told(&name.to_string_lossy())) {
-        command.env_remove(name);
-    }
-    let said = output(&mut command)?;
+    let said = output(outside_cargo(&mut command))?;
     let package = workspace().join(said.trim());
     assert!(package.starts_with(target_dir().join("dist")), "{said}");
     Ok(package)

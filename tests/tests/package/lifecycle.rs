@@ -4,11 +4,12 @@ use std::fs;
 use std::process::Command;
 
 use azaion_tests::dev_api::Options;
+use azaion_tests::programs::output;
 use azaion_tests::station::Station;
 use nix::unistd::geteuid;
 
 use crate::container::Booted;
-use crate::tree::{BOOKWORM, Tree, native_package, output};
+use crate::tree::{BOOKWORM, Tree, native_package};
 
 const CONF: &str = "/etc/azaion/device.conf";
 

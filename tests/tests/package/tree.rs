@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context, ensure};
-use azaion_tests::programs::{native, target_dir, workspace};
+use anyhow::Context;
+use azaion_tests::programs::{native, output, target_dir, workspace};
 use azaion_tests::station::{SERIAL, Station};
 use tempfile::TempDir;
 
@@ -18,15 +18,6 @@ pub(crate) const BOOKWORM: &str = "bookworm";
 pub(crate) const EPOCH: &str = "1750000000";
 /// Where the agent and the libraries that it was built with lie in a tree.
 const AGENT: &str = "/opt/agent";
-
-/// Runs a command to its successful end; its standard output.
-pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
-    let output = finish(command)?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} ended with {}:\n{text}{errors}", output.status);
-    Ok(text)
-}
 
 /// Runs a command to its end.
 pub(crate) fn finish(command: &mut Command) -> anyhow::Result<Output> {

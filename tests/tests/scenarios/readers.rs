@@ -7,7 +7,7 @@ use std::process::Command;
 
 use azaion_agent::device_conf::DeviceConf;
 use azaion_tests::dev_api::Options;
-use azaion_tests::programs::workspace;
+use azaion_tests::programs::{output, workspace};
 use azaion_tests::station::Station;
 use nix::unistd::geteuid;
 use secrecy::{ExposeSecret, SecretString};
@@ -65,12 +65,6 @@ fn files(station: &Station) -> anyhow::Result<Vec<(PathBuf, Values)>> {
 fn environment(text: &str) -> Values {
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     pairs.filter(|(key, _)| key.starts_with("AZAION_")).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
-}
-
-fn output(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output()?;
-    anyhow::ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 // Promise: `. file` in a POSIX shell (dash, and bash as sh) gives the same values.

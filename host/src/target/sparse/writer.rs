@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::super::copy::{copy, data_after};
-use super::super::medium::BLOCK;
-use super::{BLOCK_BYTES, Body, Chunk, DONT_CARE, FILL, RAW};
+use super::super::medium::{BLOCK, BLOCK_BYTES};
+use super::{Body, Chunk, DONT_CARE, FILL, RAW};
 
 /// What has been written so far.
 pub(super) struct Writer<'a> {

@@ -180,6 +180,7 @@ fn changing(file: &File, end: u64, length: u64) -> io::Result<String> {
     Ok(hex(sha1))
 }
 
-pub(super) fn tidy(image: &Image) -> anyhow::Result<()> {
+/// Takes away what a run that was killed may have left beside the image.
+pub(in crate::target) fn tidy(image: &Image) -> anyhow::Result<()> {
     image.tidy_beside(&name(image))
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::header::BLOCK;
 use super::walk::{Archive, END_MARKS};
-use crate::target::slot;
+use crate::target::{FOLDER_MODE, slot};
 
 /// Where the block of text starts.
 const CONTENT: usize = 1024;
@@ -59,7 +59,7 @@ pub(super) fn place(archive: &Archive) -> Option<u64> {
 }
 
 fn headers(is_dotted: bool) -> Vec<u8> {
-    let folder = header("etc/azaion/", is_dotted, EntryType::Directory, 0o755, 0);
+    let folder = header("etc/azaion/", is_dotted, EntryType::Directory, FOLDER_MODE, 0);
     let file = header("etc/azaion/device.conf", is_dotted, EntryType::Regular, MODE, slot::SIZE as u64);
     [folder.as_bytes().as_slice(), file.as_bytes()].concat()
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use azaion_agent::exit::Exit;
 use tempfile::TempDir;
 
 use super::super::open;

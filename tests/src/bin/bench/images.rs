@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
 use azaion_provision::target::{self, Owner};
 use azaion_tests::dev_api::{Hashing, Options};
-use azaion_tests::programs;
+use azaion_tests::programs::{self, output};
 use azaion_tests::station::{Station, command};
 use nix::unistd::geteuid;
 use secrecy::SecretString;
@@ -43,15 +42,17 @@ impl Images {
         images.make_tree()?;
         let (tree, raw) = (images.path("tree"), images.path("system.img.raw"));
         images.make_file_system(&raw, 4 * GIB, Some(&tree))?;
-        run(Command::new("img2simg").arg(&raw).arg(images.path("system.img")))?;
-        run(Command::new("tar")
-            .args(["-C"])
-            .arg(&tree)
-            .args(["--numeric-owner", "-cf"])
-            .arg(images.path("tar.img"))
-            .arg("."))?;
+        output(Command::new("img2simg").arg(&raw).arg(images.path("system.img")))?;
+        output(
+            Command::new("tar")
+                .args(["-C"])
+                .arg(&tree)
+                .args(["--numeric-owner", "-cf"])
+                .arg(images.path("tar.img"))
+                .arg("."),
+        )?;
         fs::remove_dir_all(&tree)?;
-        run(Command::new("sh").current_dir(images.path("")).args(["-c", "sha1sum tar.img >tar.img.sha1sum"]))?;
+        output(Command::new("sh").current_dir(images.path("")).args(["-c", "sha1sum tar.img >tar.img.sha1sum"]))?;
         images.make_file_system(&images.path("1-GiB.img"), GIB, None)?;
         images.make_file_system(&images.path("14-GiB.img"), 14 * GIB, None)?;
         Ok(images)
@@ -85,7 +86,10 @@ impl Images {
         File::create(image)?.set_len(size)?;
         let empty = self.path("empty");
         fs::create_dir_all(empty.join("etc"))?;
-        run(command(Path::new("mkfs.ext4"), &["-q", "-F", "-b", "4096", "-d"]).arg(tree.unwrap_or(&empty)).arg(image))
+        output(
+            command(Path::new("mkfs.ext4"), &["-q", "-F", "-b", "4096", "-d"]).arg(tree.unwrap_or(&empty)).arg(image),
+        )
+        .map(drop)
     }
 
     /// Measures everything.
@@ -204,11 +208,4 @@ fn timed(what: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let start = Instant::now();
     what()?;
     Ok(start.elapsed().as_secs_f64() * 1000.0)
-}
-
-/// Runs a command to its successful end.
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("starting {command:?}; is its package installed?"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }
