@@ -204,7 +204,7 @@ impl Attempt<'_> {
             let now = self.device.true_time(Some(self.conf)).now();
             return self.ready(cache.clone(), now, Token::Fresh);
         }
-        match self.new_token() {
+        match self.new_token(cached.is_some()) {
             Ok((cache, now)) => self.ready(cache, now, Token::Renewed),
             Err(error) => {
                 // A renewal that failed may have taken the rest of the old token's life.
@@ -237,10 +237,11 @@ impl Attempt<'_> {
         Ok(Ready { cache, readiness, is_news: before.is_none(), is_renewed, trouble })
     }
 
-    /// A token from the server, judged and in the cache; or a note for later runs that they must wait.
-    fn new_token(&self) -> Result<(TokenCache, Timestamp), NotReady> {
+    /// A token from the server, judged and in the cache; or a note for later runs that they must wait. While there is a
+    /// token that is still valid, nothing is sat out: others want it, and a sleeping run would keep it locked.
+    fn new_token(&self, has_valid: bool) -> Result<(TokenCache, Timestamp), NotReady> {
         let clock = self.device.clock.as_ref();
-        let patience = Patience::new(self.how.by_timer, clock.boot());
+        let patience = Patience::new(self.how.by_timer && !has_valid, clock.boot());
         if let Some(waiting) = self.waiting() {
             let left = waiting.left(&self.device.moment());
             match patience.pause(left, clock.boot()) {
@@ -273,12 +274,10 @@ impl Attempt<'_> {
         is_for_us.then_some(waiting)
     }
 
-    /// Sleeps; what others see of the unit meanwhile is that it is not ready, unless its token is still valid.
+    /// Sleeps; what others see of the unit meanwhile is that it is not ready.
     fn sit_out(&self, pause: Duration, reason: String) {
         log::info!("trying again in {:.0} s, as the server asks: {reason}", pause.as_secs_f32());
-        if self.cached().is_none_or(|cache| cache.left(&self.device.moment()).is_zero()) {
-            give_up(self.folder, Some(self.conf), NotReady::Waiting { exit: Exit::Later, left: pause, reason });
-        }
+        give_up(self.folder, Some(self.conf), NotReady::Waiting { exit: Exit::Later, left: pause, reason });
         self.device.clock.sleep(pause);
     }
 

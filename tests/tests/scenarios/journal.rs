@@ -1,11 +1,14 @@
 //! The agent as systemd runs it: what the journal, `STATUS=` and the console get.
 
+use std::time::Duration;
+
 use azaion_tests::dev_api::{Fault, Generation, Options};
 use azaion_tests::record;
 use azaion_tests::station::{EMAIL, SERIAL, Station};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
+use crate::loader::age_token;
 use crate::readers::run_unit;
 
 /// Runs `azaion-agent boot` as a oneshot of a real systemd; the journal, and what went to the console.
@@ -123,7 +126,7 @@ fn a_wait_that_the_server_asks_for_is_sat_out() -> anyhow::Result<()> {
     if !geteuid().is_root() {
         return Ok(());
     }
-    let limited = Fault::Status { code: 429, error: Some(51), headers: vec![("Retry-After".into(), "3".into())] };
+    let limited = limited();
     let station = Station::new(Options::default())?;
     station.device(&[])?.ended_with(0)?;
     station.put_policy("")?;
@@ -135,5 +138,32 @@ fn a_wait_that_the_server_asks_for_is_sat_out() -> anyhow::Result<()> {
     let (journal, _) = boot_as_unit(&station)?;
     entry(&journal, "ready")?;
     assert_eq!(station.api.calls("POST", "/login"), 3);
+    Ok(())
+}
+
+fn limited() -> Fault {
+    Fault::Status { code: 429, error: Some(51), headers: vec![("Retry-After".into(), "3".into())] }
+}
+
+// Promise: while the token is still valid, no run sits a wait out, for it would keep the token from those who ask for it.
+#[test]
+fn a_valid_token_is_not_waited_with() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let token_lifetime = Some(Duration::from_secs(90));
+    let station = Station::new(Options { generation: Generation::G2, token_lifetime, ..Options::default() })?;
+    station.device(&[])?.ended_with(0)?;
+    station.put_policy("")?;
+    station.agent(&["boot"])?.ended_with(0)?;
+    age_token(&station)?;
+    let before = std::fs::read(station.inside("run/azaion/token.json"))?;
+    station.api.forget_requests();
+    station.api.inject("POST", "/token/refresh", limited(), 1);
+    boot_as_unit(&station)?;
+    // The run has ended with the old token; a second try would have brought a new one.
+    assert_eq!(station.api.requests().len(), 1);
+    assert!(std::fs::read(station.inside("run/azaion/token.json"))? == before);
+    station.agent(&["token"])?.ended_with(0)?;
     Ok(())
 }

@@ -20,7 +20,7 @@ const STALE: u64 = 65;
 const GROUP: &str = "48213";
 
 /// Makes the cached token older, in one step, as the agent writes it: the loader reads all the time.
-fn age_token(station: &Station) -> anyhow::Result<()> {
+pub(crate) fn age_token(station: &Station) -> anyhow::Result<()> {
     let mut token = station.json(TOKEN).unwrap();
     let obtained = token["obtained_boottime_s"].as_u64().unwrap();
     token["obtained_boottime_s"] = obtained.checked_sub(STALE).unwrap().into();
