@@ -47,7 +47,9 @@ pub fn is_plain_value(value: &str) -> bool {
 impl FromStr for ApiUrl {
     type Err = ApiUrlError;
 
-    fn from_str(text: &str) -> Result<Self, ApiUrlError> {
+    fn from_str(given: &str) -> Result<Self, ApiUrlError> {
+        // Before all else, so that the two fields can't differ.
+        let text = given.trim_end_matches('/');
         let url = Url::parse(text).map_err(|_| ApiUrlError::Malformed)?;
         let host = url.host_str().ok_or(ApiUrlError::Malformed)?;
         match url.scheme() {
@@ -68,7 +70,7 @@ impl FromStr for ApiUrl {
         if !is_written_out(text, &url) {
             return Err(ApiUrlError::Malformed);
         }
-        Ok(Self { text: text.trim_end_matches('/').to_owned(), url })
+        Ok(Self { text: text.to_owned(), url })
     }
 }
 
@@ -153,6 +155,7 @@ mod tests {
             ("admin.azaion.com", Err(ApiUrlError::Malformed)),
             ("https://", Err(ApiUrlError::Malformed)),
             ("https://Admin.Azaion.com:443/x", Ok("https://Admin.Azaion.com:443/x")),
+            ("https://admin.azaion.com//", Ok("https://admin.azaion.com")),
             ("https:admin.azaion.com", Err(ApiUrlError::Malformed)),
             ("https:///admin.azaion.com", Err(ApiUrlError::Malformed)),
             ("https://@admin.azaion.com", Err(ApiUrlError::Malformed)),
@@ -162,6 +165,15 @@ mod tests {
         ] {
             let got = text.parse::<ApiUrl>();
             assert_eq!(got.as_ref().map(ApiUrl::as_str).map_err(|e| *e), expected, "{text}");
+        }
+    }
+
+    // Promise: what was written to a device.conf is the same address when it is read (found by fuzzing: the path was `//`).
+    #[test]
+    fn is_the_same_when_read_again() {
+        for text in ["https://a.example//", "https://a.example:///", "https://a.example/base//"] {
+            let url: ApiUrl = text.parse().unwrap();
+            assert_eq!(url.as_str().parse(), Ok(url), "{text}");
         }
     }
 
