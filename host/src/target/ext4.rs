@@ -6,6 +6,8 @@
 mod layout;
 mod superblock;
 
+use std::cell::RefCell;
+
 use layout::{Entries, Extent, ExtentNode, Fields};
 use superblock::Superblock;
 
@@ -78,8 +80,15 @@ pub struct Found {
 /// A file system.
 pub struct FileSystem<'m> {
     medium: &'m dyn Medium,
+    head: Head,
     superblock: Superblock,
+    /// The block of inodes that was read last, and its number: those on the way to a file mostly share one.
+    inodes: RefCell<(u64, [u8; BLOCK_BYTES])>,
 }
+
+/// The first blocks: the superblock's, and one of descriptors, which are those of the first groups. One read instead of
+/// five.
+type Head = [u8; 2 * BLOCK_BYTES];
 
 impl<'m> FileSystem<'m> {
     /// Reads the superblock, and refuses what this code or `debugfs` could get wrong.
@@ -87,7 +96,13 @@ impl<'m> FileSystem<'m> {
     /// # Errors
     /// It is damaged, dirty, or has features that are not known to be harmless.
     pub fn open(medium: &'m dyn Medium) -> Result<Self, Problem> {
-        Ok(Self { medium, superblock: Superblock::read(medium)? })
+        let mut head = [0; 2 * BLOCK_BYTES];
+        // A shorter one is refused for what its superblock says, if it has one.
+        let length = usize::try_from(medium.size()).map_or(head.len(), |size| size.min(head.len()));
+        let there = head.get_mut(..length).unwrap_or_default();
+        medium.read_at(there, 0)?;
+        let superblock = Superblock::parse(there, medium.size())?;
+        Ok(Self { medium, head, superblock, inodes: RefCell::new((0, [0; BLOCK_BYTES])) })
     }
 
     /// Goes from the root folder through `folders` to the file `name`. Symlinks are not followed.
@@ -169,19 +184,35 @@ impl<'m> FileSystem<'m> {
         let index =
             number.checked_sub(1).filter(|_| number <= sb.inodes).ok_or(damaged("an inode has no such number"))?;
         let (group, index) = (index / sb.inodes_per_group, index % sb.inodes_per_group);
-        let mut descriptor = [0; 64];
-        let descriptor = descriptor.get_mut(..usize::from(sb.descriptor_size)).unwrap_or_default();
-        self.medium.read_at(descriptor, sb.descriptor_place(group)?)?;
-        let fields = Fields(descriptor);
+        let table = self.inode_table(group)?;
+        // Sizes of inodes divide a block's.
+        let place = u64::from(index) * u64::from(sb.inode_size);
+        let block = table.checked_add(place / BLOCK).ok_or(damaged("an inode lies outside"))?;
+        let mut known = self.inodes.borrow_mut();
+        if known.0 != block {
+            let (number, bytes) = &mut *known;
+            // None, if the read fails.
+            *number = 0;
+            self.read_block(bytes, block)?;
+            *number = block;
+        }
+        let start = usize::try_from(place % BLOCK).unwrap_or_default();
+        layout::inode(number, known.1.get(start..).unwrap_or_default())
+    }
+
+    /// Where the inodes of a group lie.
+    fn inode_table(&self, group: u32) -> Result<u64, Problem> {
+        let sb = &self.superblock;
+        let place = sb.descriptor_place(group)?;
+        let mut bytes = [0; 64];
+        let bytes = bytes.get_mut(..usize::from(sb.descriptor_size)).unwrap_or_default();
+        match usize::try_from(place).ok().and_then(|start| self.head.get(start..start.checked_add(bytes.len())?)) {
+            Some(known) => bytes.copy_from_slice(known),
+            None => self.medium.read_at(bytes, place)?,
+        }
+        let fields = Fields(bytes);
         let high = if sb.descriptor_size >= 64 { fields.u32(0x28)? } else { 0 };
-        let table = self.data_block(u64::from(high) << 32 | u64::from(fields.u32(0x8)?))?;
-        let place = table
-            .checked_mul(BLOCK)
-            .and_then(|start| start.checked_add(u64::from(index) * u64::from(sb.inode_size)))
-            .ok_or(damaged("an inode lies outside"))?;
-        let mut bytes = [0; 128];
-        self.medium.read_at(&mut bytes, place)?;
-        layout::inode(number, &bytes)
+        self.data_block(u64::from(high) << 32 | u64::from(fields.u32(0x8)?))
     }
 
     /// Where the content of an inode lies.

@@ -2,7 +2,7 @@
 
 use std::cell::{OnceCell, Ref, RefCell};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, faccessat};
 use zeroize::Zeroizing;
 
+use super::medium::BLOCK_BYTES;
 use super::problem::Problem;
 use super::{Kind, is_still, lock};
 use crate::failure::{failure, image_failure};
@@ -40,31 +41,39 @@ impl Image {
     /// Opens the file, for writing if that is allowed, and waits until no other run works on it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let fail = |error: io::Error| image_failure(error, &format!("opening {}", path.display()));
-        // A symlink is followed once, here: what replaces the image goes where it is.
-        let real = if path.is_symlink() { path.canonicalize().map_err(fail)? } else { path.to_owned() };
-        let name = real.file_name().and_then(|name| name.to_str()).context("the image's name is not UTF-8")?.to_owned();
-        // To look at what is in it needs no right to list it.
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let folder = open(folder_of(&real), flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
+        let mut real = path.to_owned();
         loop {
-            let (file, is_writable) = open_for_writing(&real).map_err(fail)?;
+            let (file, is_writable) = match open_for_writing(&real) {
+                // A symlink is followed once, here: what replaces the image goes where it is.
+                Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
+                    real = path.canonicalize().map_err(fail)?;
+                    continue;
+                }
+                opened => opened.map_err(fail)?,
+            };
             let file = lock::wait(file, path)?;
             // Whoever held the lock may have put another file in its place.
-            if is_still(&file, &real) {
-                let (path, file) = (path.to_owned(), RefCell::new(file));
-                let image = Self { path, real, folder, listed: OnceCell::new(), name, file, is_writable };
-                image.refuse_if_attached()?;
-                return Ok(image);
+            if !is_still(&file, &real) {
+                continue;
             }
+            let name =
+                real.file_name().and_then(|name| name.to_str()).context("the image's name is not UTF-8")?.to_owned();
+            // To look at what is in it needs no right to list it.
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let folder = open(folder_of(&real), flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
+            let (path, file) = (path.to_owned(), RefCell::new(file));
+            let image = Self { path, real, folder, listed: OnceCell::new(), name, file, is_writable };
+            image.refuse_if_attached()?;
+            return Ok(image);
         }
     }
 
     /// Refuses an image that a loop device shows to the kernel: what is written to the file may be lost then, or mixed.
     fn refuse_if_attached(&self) -> anyhow::Result<()> {
         // Of all loop devices, those that show a file: the others have no size.
-        let mut partitions = String::with_capacity(HEAD);
-        // Without that file, there are no such devices to be seen.
-        let _ = File::open("/proc/partitions").and_then(|mut file| file.read_to_string(&mut partitions));
+        let mut partitions = String::with_capacity(BLOCK_BYTES);
+        // Without that file, there are no such devices to be seen. It says no size that could be asked for first.
+        let _ = File::open("/proc/partitions").and_then(|file| file.take(u64::MAX).read_to_string(&mut partitions));
         let devices = partitions.lines().filter_map(|line| line.split_whitespace().nth(3));
         for device in devices.filter(|name| name.starts_with("loop")) {
             let Ok(backing) = fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")) else { continue };
@@ -79,12 +88,9 @@ impl Image {
 
     /// What it is, by its content; refused if it can't be a target.
     pub(super) fn kind(&self) -> anyhow::Result<Kind> {
-        let mut head = Vec::with_capacity(HEAD);
-        let file = self.file();
-        let mut start: &File = &file;
-        let read = start.rewind().and_then(|()| start.take(HEAD as u64).read_to_end(&mut head));
-        read.map_err(|error| self.failed("reading", error))?;
-        super::kind_of(&head).map_err(|why| self.refused(why))
+        let mut head = [0; HEAD];
+        let length = self.file().read_at(&mut head, 0).map_err(|error| self.failed("reading", error))?;
+        super::kind_of(head.get(..length).unwrap_or_default()).map_err(|why| self.refused(why))
     }
 
     /// A refusal of this target; `why` says what to do instead.
@@ -217,7 +223,8 @@ impl Image {
 fn open_for_writing(path: &Path) -> io::Result<(File, bool)> {
     let open = |write| {
         // O_NONBLOCK: whatever has taken the image's place since it was looked at must not hang the station.
-        OpenOptions::new().read(true).write(write).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        OpenOptions::new().read(true).write(write).custom_flags(flags.bits()).open(path)
     };
     match open(true) {
         Ok(file) => Ok((file, true)),

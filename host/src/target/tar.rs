@@ -41,8 +41,9 @@ impl TarImage {
     /// The base, certain, and kept beside the image.
     fn base(&self) -> anyhow::Result<Base> {
         let base = self.certain_base()?;
-        if !Kept::load(&self.image).is_some_and(|kept| kept.is_of(&base)) {
+        if !self.layout.borrow().is_kept {
             base.keep(&self.image)?;
+            self.layout.borrow_mut().is_kept = true;
         }
         Ok(base)
     }
@@ -51,11 +52,14 @@ impl TarImage {
         if let Some(base) = &self.layout.borrow().base {
             return Ok(base.clone());
         }
-        let base = {
+        let (base, is_kept) = {
             let layout = self.layout.borrow();
-            Base::read(&self.image, layout.end, &layout.blanks())?
+            let base = Base::read(&self.image, layout.end, &layout.blanks())?;
+            let is_kept = Kept::load(&self.image).is_some_and(|kept| kept.is_of(&base));
+            (base, is_kept)
         };
-        self.layout.borrow_mut().base = Some(base.clone());
+        let mut layout = self.layout.borrow_mut();
+        (layout.base, layout.is_kept) = (Some(base.clone()), is_kept);
         Ok(base)
     }
 

@@ -1,11 +1,11 @@
 //! The superblock: sizes, and what this file system has that others may not have.
 
+use super::BLOCK;
 use super::Problem::{self, Refused};
 use super::damaged;
 use super::layout::Fields;
-use super::{BLOCK, Medium};
 
-const PLACE: u64 = 1024;
+const PLACE: usize = 1024;
 const MAGIC: u16 = 0xEF53;
 
 /// What is needed to find an inode.
@@ -50,10 +50,9 @@ const RO_COMPAT: [(u32, &str); 6] = [
 ];
 
 impl Superblock {
-    pub(super) fn read(medium: &dyn Medium) -> Result<Self, Problem> {
-        let mut bytes = [0; 1024];
-        medium.read_at(&mut bytes, PLACE).map_err(|_| damaged("it ends before its superblock does"))?;
-        let f = Fields(&bytes);
+    /// Of a file system that starts with these bytes, in a medium of that size.
+    pub(super) fn parse(head: &[u8], size: u64) -> Result<Self, Problem> {
+        let f = Fields(head.get(PLACE..PLACE + 1024).ok_or(damaged("it ends before its superblock does"))?);
         if f.u16(0x38)? != MAGIC {
             return Err(damaged("it has no superblock"));
         }
@@ -79,7 +78,7 @@ impl Superblock {
             descriptor_size: if is_wide { f.u16(0xFE)? } else { 32 },
             groups: blocks.div_ceil(u64::from(per_group.max(1))),
         };
-        superblock.check(per_group, f.u32(0x14)?, medium.size())?;
+        superblock.check(per_group, f.u32(0x14)?, size)?;
         Ok(superblock)
     }
 

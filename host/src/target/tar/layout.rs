@@ -28,6 +28,8 @@ pub(super) struct Layout {
     pub(super) tail: Option<Content>,
     /// The base, once it is certain.
     pub(super) base: Option<Base>,
+    /// Whether that is what is kept beside the image.
+    pub(super) is_kept: bool,
 }
 
 impl fmt::Debug for Layout {
@@ -57,8 +59,8 @@ impl Layout {
     fn as_left(image: &Image, kept: &Kept) -> anyhow::Result<Option<Self>> {
         let rest = rest(image, kept.end())?;
         let Some((block, is_dotted)) = tail::parse(&rest) else { return Ok(None) };
-        let base = Some(kept.base()?);
-        Ok(Some(Self { end: kept.end(), is_dotted, folder: None, confs: Vec::new(), tail: Some(judge(block)), base }))
+        let (base, tail) = (Some(kept.base()?), Some(judge(block)));
+        Ok(Some(Self { end: kept.end(), is_dotted, folder: None, confs: Vec::new(), tail, base, is_kept: true }))
     }
 
     /// From header to header.
@@ -86,7 +88,7 @@ impl Layout {
         let layout = Self::of(image, &file, archive)?;
         let is_short = rest_length(image, kept.end())? <= tail::longest(MOST_PADDING);
         if is_short && Base::is_proven(image, kept, &layout.blanks())? {
-            return Ok(Some(Self { tail: Some(Content::Torn), base: Some(kept.base()?), ..layout }));
+            return Ok(Some(Self { tail: Some(Content::Torn), base: Some(kept.base()?), is_kept: true, ..layout }));
         }
         Ok(None)
     }
@@ -104,7 +106,7 @@ impl Layout {
             }
         };
         let confs = confs.into_iter().map(read).collect::<anyhow::Result<_>>()?;
-        Ok(Self { end, is_dotted, folder, confs, tail: None, base: None })
+        Ok(Self { end, is_dotted, folder, confs, tail: None, base: None, is_kept: false })
     }
 
     /// What is to take the place of credentials in the base.
