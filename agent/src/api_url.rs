@@ -39,6 +39,9 @@ pub enum ApiUrlError {
     Character,
 }
 
+/// Characters between two dots of a name (RFC 1035, 2.3.4).
+const LONGEST_LABEL: usize = 63;
+
 /// Whether `value` can stand in a `device.conf` line without quoting.
 pub fn is_plain_value(value: &str) -> bool {
     value.bytes().all(|b| b.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&b))
@@ -67,7 +70,7 @@ impl FromStr for ApiUrl {
         if !is_plain_value(text) {
             return Err(ApiUrlError::Character);
         }
-        if !is_written_out(text, &url) {
+        if !is_written_out(text, &url) || !host.split('.').all(|label| label.len() <= LONGEST_LABEL) {
             return Err(ApiUrlError::Malformed);
         }
         Ok(Self { text: text.to_owned(), url })
@@ -133,6 +136,9 @@ impl fmt::Display for ApiUrl {
 mod tests {
     use super::*;
 
+    /// A label of 64 letters.
+    const LONG_LABEL: &str = "https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.example";
+
     // Promise: a password goes out through TLS, or not further than this machine.
     #[test]
     fn accepts_only_safe_addresses() {
@@ -149,6 +155,8 @@ mod tests {
             ("http://192.168.1.1", Err(ApiUrlError::PlainHttp)),
             ("ftp://admin.azaion.com", Err(ApiUrlError::Scheme)),
             ("https://me:word@admin.azaion.com", Err(ApiUrlError::UserInfo)),
+            ("https://me@admin.azaion.com", Err(ApiUrlError::UserInfo)),
+            ("https://:word@admin.azaion.com", Err(ApiUrlError::UserInfo)),
             ("https://admin.azaion.com/?a=b", Err(ApiUrlError::Query)),
             ("https://admin.azaion.com/#x", Err(ApiUrlError::Query)),
             ("https://admin.azaion.com/a b", Err(ApiUrlError::Character)),
@@ -156,6 +164,7 @@ mod tests {
             ("https://", Err(ApiUrlError::Malformed)),
             ("https://Admin.Azaion.com:443/x", Ok("https://Admin.Azaion.com:443/x")),
             ("https://admin.azaion.com//", Ok("https://admin.azaion.com")),
+            (LONG_LABEL, Err(ApiUrlError::Malformed)),
             ("https:admin.azaion.com", Err(ApiUrlError::Malformed)),
             ("https:///admin.azaion.com", Err(ApiUrlError::Malformed)),
             ("https://@admin.azaion.com", Err(ApiUrlError::Malformed)),
@@ -174,6 +183,22 @@ mod tests {
         for text in ["https://a.example//", "https://a.example:///", "https://a.example/base//"] {
             let url: ApiUrl = text.parse().unwrap();
             assert_eq!(url.as_str().parse(), Ok(url), "{text}");
+        }
+    }
+
+    // Promise: messages and the checks of name, port and TLS get what the address says, and the usual port else.
+    #[test]
+    fn is_taken_apart() {
+        for (text, host, authority, port, is_tls) in [
+            ("https://a.example", "a.example", "a.example", 443, true),
+            ("https://a.example:8443/base", "a.example", "a.example:8443", 8443, true),
+            ("http://localhost/", "localhost", "localhost", 80, false),
+            ("http://127.0.0.1:8080", "127.0.0.1", "127.0.0.1:8080", 8080, false),
+        ] {
+            let url: ApiUrl = text.parse().unwrap();
+            let got = (url.host(), url.authority(), url.port(), url.is_tls());
+            assert_eq!(got, (host, authority, port, is_tls), "{text}");
+            assert_eq!(url.to_string(), text.trim_end_matches('/'));
         }
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::geteuid;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
@@ -178,6 +179,10 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
     }
     if stat.st_mode & FORBIDDEN_BITS != 0 {
         return Err(Problem::Mode(stat.st_mode & 0o7777));
+    }
+    if stat.st_uid != 0 && geteuid().is_root() {
+        // Not refused: an image builder that maps owners wrongly must not put a unit out of service.
+        log::warn!("{} belongs to user {}, who can change it; chown it to root", path.display(), stat.st_uid);
     }
     read_bounded(File::from(file)).map_err(Problem::Io)
 }

@@ -1,5 +1,6 @@
 //! The one HTTP client of both programs: rustls with a clock of our own, no redirect, no proxy, bounded answers.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use nix::fcntl::OFlag;
 pub use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -58,8 +60,7 @@ pub enum HttpError {
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A call to be made.
-#[derive(Debug)]
+/// A call to be made. `Debug` does not show its body.
 pub struct Call<'a> {
     /// The method.
     pub method: Method,
@@ -78,8 +79,13 @@ impl Call<'_> {
     }
 }
 
-/// An answer, whatever its status.
-#[derive(Debug)]
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Call").field(&self.step()).finish()
+    }
+}
+
+/// An answer, whatever its status. `Debug` does not show its body.
 pub struct Answer {
     step: String,
     host: String,
@@ -114,6 +120,12 @@ impl Answer {
     /// A fault of this answer.
     pub fn fault(&self, problem: Problem) -> Fault {
         Fault { step: self.step.clone(), host: self.host.clone(), retry_after: self.retry_after, problem }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Answer").field(&self.step).field(&self.host).field(&self.status).finish()
     }
 }
 
@@ -200,7 +212,8 @@ impl Http {
             request = request.header(AUTHORIZATION, bearer_header(bearer));
         }
         if let Some(body) = &call.body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body.to_vec());
+            // The request needs a copy of its own, which is wiped as ours is.
+            request = request.header(CONTENT_TYPE, "application/json").body(Bytes::from_owner(body.clone()));
         }
         request.build()
     }
@@ -230,8 +243,10 @@ fn transport(error: &reqwest::Error) -> Problem {
 
 fn bearer_header(token: &SecretString) -> HeaderValue {
     let text = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
-    // A token that can't stand in a header is no token; the server will say so.
-    let mut value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Bearer invalid"));
+    // Wiped when the last that shares it is dropped. A token that can't stand in a header is no token; the server will
+    // say so.
+    let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
+    let mut value = value.unwrap_or_else(|_| HeaderValue::from_static("Bearer invalid"));
     value.set_sensitive(true);
     value
 }
@@ -334,6 +349,19 @@ mod tests {
             assert_eq!(retry_after(value, date).as_secs(), seconds, "{value}");
         }
         assert_eq!(retry_after("Sun, 03 May 2026 10:00:30 GMT", None).as_secs(), 60);
+    }
+
+    // Promise: neither a call nor an answer shows its body in a `Debug`.
+    #[test]
+    fn bodies_are_not_shown() {
+        let hush = || Zeroizing::new(b"hush".to_vec());
+        let bearer = SecretString::from("hush");
+        let call = Call { method: Method::POST, path: "/login", body: Some(hush()), bearer: Some(&bearer) };
+        assert_eq!(format!("{call:?}"), "Call(\"POST /login\")");
+        let (step, host) = (call.step(), "api.example".into());
+        let (retry_after, date, certificate) = (None, None, None);
+        let answer = Answer { step, host, status: 200, retry_after, date, certificate, body: hush() };
+        assert_eq!(format!("{answer:?}"), "Answer(\"POST /login\", \"api.example\", 200)");
     }
 
     // Promise: a bearer token does not show in a `Debug` of the request.

@@ -13,10 +13,15 @@ pub fn level(least: LevelFilter, verbose: u8) -> LevelFilter {
     LevelFilter::iter().nth(least as usize + usize::from(verbose)).unwrap_or(LevelFilter::Trace)
 }
 
+/// Whether our own code says it. What the HTTP and TLS libraries say is of no use to people, and is not ours to keep
+/// free of secrets.
+pub fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("azaion")
+}
+
 impl Log for StandardError {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // What the HTTP and TLS libraries say is of no use to people, and is not ours to keep free of secrets.
-        metadata.target().starts_with("azaion")
+        is_ours(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {

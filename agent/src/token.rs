@@ -102,6 +102,8 @@ pub enum TokenError {
     UnknownKey,
     #[error("its signature is wrong")]
     Signature,
+    #[error("its header asks for what is not known here (crit)")]
+    Critical,
     #[error("its claims have not the expected form")]
     Claims,
     #[error("it does not say when it expires")]
@@ -173,6 +175,10 @@ fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result
     }
     // A header with an algorithm that the library does not know, `none` among them, is no header to it.
     let header = decode_header(token).map_err(|_| TokenError::Algorithm)?;
+    // RFC 7515, 4.1.11: whoever does not understand all of it must refuse the token; we understand none.
+    if header.crit.is_some() {
+        return Err(TokenError::Critical);
+    }
     match (header.alg, keys) {
         (Algorithm::ES256, Keys::Set(keys)) => {
             Ok((verified_claims(token, header.kid.as_deref(), keys)?, Signature::Verified))

@@ -63,9 +63,11 @@ impl Transport {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             return Self::of_io(io.kind());
         }
-        // hyper-util's connector keeps its error type to itself; this is its only sign of a failed look-up.
-        if error.to_string() == "dns error" {
-            return Some(Self::NameLookup);
+        // hyper and hyper-util keep their error types to themselves; these words are the only sign.
+        match error.to_string().as_str() {
+            "dns error" => return Some(Self::NameLookup),
+            "connection closed before message completed" => return Some(Self::Cut),
+            _ => {}
         }
         error.downcast_ref::<reqwest::Error>().filter(|e| e.is_body() || e.is_decode()).map(|_| Self::Cut)
     }
@@ -84,9 +86,12 @@ impl Transport {
         use io::ErrorKind as Io;
         match kind {
             Io::ConnectionRefused => Some(Self::Refused),
-            Io::NetworkUnreachable | Io::HostUnreachable | Io::AddrNotAvailable | Io::NetworkDown => {
-                Some(Self::NoRoute)
-            }
+            // A route that prohibits, or a firewall, gives EACCES or EPERM.
+            Io::NetworkUnreachable
+            | Io::HostUnreachable
+            | Io::AddrNotAvailable
+            | Io::NetworkDown
+            | Io::PermissionDenied => Some(Self::NoRoute),
             Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::UnexpectedEof => Some(Self::Cut),
             Io::TimedOut => Some(Self::Timeout),
             _ => None,

@@ -150,8 +150,8 @@ impl<'a> Admin<'a> {
 }
 
 fn not_permitted(fault: Fault) -> anyhow::Error {
-    match fault.class() {
-        Class::Refused => {
+    match fault.status() {
+        Some(401 | 403) => {
             let advice = "the admin may not do this; is it an ApiAdmin, is the token still valid?";
             anyhow::Error::from(fault).context(advice)
         }

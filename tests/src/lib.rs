@@ -2,6 +2,7 @@
 
 pub mod dev_api;
 pub mod machine;
+pub mod netns;
 pub mod programs;
 pub mod record;
 pub mod station;

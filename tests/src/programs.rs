@@ -67,20 +67,32 @@ pub fn native() -> anyhow::Result<&'static Path> {
     built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// The agent for aarch64, statically linked, as it is shipped.
+/// The target that the agent is built for.
+const ARM64: &str = "aarch64-unknown-linux-musl";
+
+/// The agent's package for arm64, as `.ci/package` makes it, once a process: it empties `target/dist` first.
 ///
 /// # Errors
-/// The build failed; the message names the package to install.
-pub fn arm64_agent() -> anyhow::Result<PathBuf> {
+/// The build failed; the message names what to install.
+pub fn arm64_package() -> anyhow::Result<&'static Path> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let target = "aarch64-unknown-linux-musl";
     let built = BUILT.get_or_init(|| {
-        let advice =
-            "is the Rust target there (rustup target add aarch64-unknown-linux-musl), and gcc-aarch64-linux-gnu?";
-        build(&["--release", "-p", "azaion-agent", "--target", target]).map_err(|e| format!("{e:#}; {advice}"))?;
-        Ok(target_dir().join(target).join("release/azaion-agent"))
+        let mut command = Command::new(workspace().join(".ci/package"));
+        let package = output(outside_cargo(&mut command)).map_err(|e| {
+            format!("{e:#}; is the Rust target there (rustup target add {ARM64}), and gcc-aarch64-linux-gnu?")
+        })?;
+        Ok(workspace().join(package.trim_end()))
     });
-    built.clone().map_err(|error| anyhow::anyhow!("{error}"))
+    built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// The agent for aarch64, statically linked, as it is shipped: the one in the package.
+///
+/// # Errors
+/// The build failed.
+pub fn arm64_agent() -> anyhow::Result<PathBuf> {
+    arm64_package()?;
+    Ok(target_dir().join("package").join(ARM64).join("release/azaion-agent"))
 }
 
 /// How a program ended, and what it said.

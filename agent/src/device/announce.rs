@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use log::{Level, LevelFilter};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use sd_notify::NotifyState;
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
@@ -42,10 +42,31 @@ pub fn start_log(verbose: u8) {
     let journal = is_unit().then(JournalLog::new).and_then(Result::ok);
     // A second logger can't be there yet: this is called first, and once.
     let _ = match journal {
-        Some(journal) => journal.with_syslog_identifier("azaion-agent".to_owned()).install(),
+        Some(journal) => {
+            log::set_boxed_logger(Box::new(Journal(journal.with_syslog_identifier("azaion-agent".to_owned()))))
+        }
         None => log::set_logger(&StandardError),
     };
     log::set_max_level(stderr_log::level(LevelFilter::Info, verbose));
+}
+
+/// The journal, for what our own code says.
+struct Journal(JournalLog);
+
+impl Log for Journal {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        stderr_log::is_ours(metadata) && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 /// Whether systemd runs this as a unit, so that the journal hears of it and standard output is the console.

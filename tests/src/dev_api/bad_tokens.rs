@@ -7,6 +7,7 @@ use super::{Generation, hashing::random};
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384};
 use serde_json::{Value, json};
@@ -16,6 +17,12 @@ use serde_json::{Value, json};
 pub enum BadToken {
     /// `"alg":"none"` and no signature.
     AlgNone,
+    /// This algorithm in the header, and no signature.
+    Unsigned(&'static str),
+    /// Well signed, with this further member of the header, given as JSON (`"crit":["b64"]`).
+    Header(&'static str),
+    /// Well signed, with this value of one claim.
+    Claim(&'static str, Value),
     /// HS256 with the PEM of the published key as the secret, under that key's id.
     KeyConfusionPem,
     /// HS256 with the point of the published key as the secret, under that key's id.
@@ -74,9 +81,12 @@ impl BadToken {
             Self::NumberInsteadOfString => 12345.into(),
             Self::Empty => "".into(),
             Self::NotAJwt => "not-a-token".into(),
-            Self::AlgNone | Self::TwoParts | Self::TamperedPayload | Self::TamperedSignature => {
-                self.reassemble(mint, claims)?.into()
-            }
+            Self::AlgNone
+            | Self::Unsigned(_)
+            | Self::Header(_)
+            | Self::TwoParts
+            | Self::TamperedPayload
+            | Self::TamperedSignature => self.reassemble(mint, claims)?.into(),
             Self::KeyConfusionPem
             | Self::KeyConfusionPoint
             | Self::UnknownKid
@@ -98,6 +108,7 @@ impl BadToken {
             vec![("iat", at.into()), ("nbf", at.into()), ("exp", end.into())]
         };
         let changes: Vec<(&str, Value)> = match self {
+            Self::Claim(name, value) => vec![(name, value.clone())],
             Self::WrongIssuer => vec![("iss", "SomebodyElse".into())],
             Self::WrongAudience => vec![("aud", "SomethingElse".into())],
             Self::WrongRole(role) => vec![(names.role, role.as_str().into())],
@@ -150,9 +161,14 @@ impl BadToken {
         let (header, payload) = signed.split_once('.').context("a token has two dots")?;
         let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
         Ok(match self {
-            Self::AlgNone => {
-                let header = part(&json!({"alg": "none", "typ": "JWT", "kid": mint.kid()}));
-                format!("{header}.{payload}.")
+            Self::AlgNone => format!("{}.{payload}.", part(&json!({"alg": "none", "typ": "JWT", "kid": mint.kid()}))),
+            Self::Unsigned(alg) => format!("{}.{payload}.", part(&json!({"alg": alg, "kid": mint.kid()}))),
+            Self::Header(member) => {
+                let kid = mint.kid().unwrap_or_default();
+                let header = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"alg\":\"ES256\",\"kid\":\"{kid}\",{member}}}"));
+                let signed = format!("{header}.{payload}");
+                let signature = sign(signed.as_bytes(), &mint.keys.current.private, Algorithm::ES256)?;
+                format!("{signed}.{signature}")
             }
             Self::TamperedPayload => {
                 let later = mint.now.saturating_add(mint.lifetime()).saturating_add(60);

@@ -6,8 +6,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,12 +26,7 @@ pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 impl Authority {
     /// A new one, valid from 2000 to 2100, so that no clock of a test leaves it.
     pub(super) fn new() -> anyhow::Result<Self> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = name("Azaion development CA");
-        params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(2100, 1, 1);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = authority_params("Azaion development CA");
         let key = KeyPair::generate().context("making the key of the CA")?;
         let issuer = CertifiedIssuer::self_signed(params, key).context("making the CA")?;
         Ok(Self(issuer))
@@ -47,34 +44,86 @@ impl Authority {
         Ok(())
     }
 
-    /// The TLS side of the server; `None` for plain http.
+    /// The TLS side of the server; `None` where there is none.
     pub(super) fn server_config(&self, tls: Tls) -> anyhow::Result<Option<Arc<ServerConfig>>> {
-        let now = SystemTime::now();
-        let (not_before, not_after) = match tls {
-            Tls::Plain => return Ok(None),
-            Tls::Valid | Tls::SelfSigned | Tls::WrongName => (now - 30 * DAY, now + 60 * DAY),
-            Tls::Expired => (now - 91 * DAY, now - DAY),
-            Tls::NotYetValid => (now + DAY, now + 91 * DAY),
-            Tls::Window { not_before, not_after } => (not_before, not_after),
-        };
-        let names = match tls {
-            Tls::WrongName => vec!["wrong.example".to_owned()],
-            _ => NAMES.map(str::to_owned).to_vec(),
-        };
-        let mut params = CertificateParams::new(names).context("naming the server")?;
-        params.distinguished_name = name("Azaion development admin API");
-        params.not_before = not_before.into();
-        params.not_after = not_after.into();
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if tls == Tls::Plain || tls.is_mute() {
+            return Ok(None);
+        }
+        let params = server_params(tls)?;
         let key = KeyPair::generate().context("making the server's key")?;
-        let certificate = match tls {
-            Tls::SelfSigned => params.self_signed(&key),
-            _ => params.signed_by(&key, &self.0),
+        let below = match tls {
+            Tls::Chain | Tls::BrokenChain => Some(self.authority_below()?),
+            _ => None,
+        };
+        let certificate = match (tls, &below) {
+            (Tls::SelfSigned, _) => params.self_signed(&key),
+            (Tls::UnknownCa, _) => params.signed_by(&key, &Self::new()?.0),
+            (_, Some(below)) => params.signed_by(&key, below),
+            (_, None) => params.signed_by(&key, &self.0),
         }
         .context("signing the server's certificate")?;
-        configure(certificate.into(), &key).map(Some)
+        let sent = below.filter(|_| tls == Tls::Chain).map(|below| below.der().clone());
+        configure([certificate.into()].into_iter().chain(sent).collect(), &key, self.verifier(tls)?).map(Some)
     }
+
+    /// What is asked of clients, where anything is.
+    fn verifier(&self, tls: Tls) -> anyhow::Result<Option<Arc<dyn ClientCertVerifier>>> {
+        if tls != Tls::AsksForCertificate {
+            return Ok(None);
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Ok(Some(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?))
+    }
+
+    /// A CA that this one has signed.
+    fn authority_below(&self) -> anyhow::Result<CertifiedIssuer<'static, KeyPair>> {
+        let mut params = authority_params("Azaion development CA, issuing");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let key = KeyPair::generate().context("making the key of the CA below")?;
+        CertifiedIssuer::signed_by(params, key, &self.0).context("making the CA below")
+    }
+}
+
+fn authority_params(common: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name(common);
+    params.not_before = date_time_ymd(2000, 1, 1);
+    params.not_after = date_time_ymd(2100, 1, 1);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// The server's own certificate: for whom, for what, and how long.
+fn server_params(tls: Tls) -> anyhow::Result<CertificateParams> {
+    let now = SystemTime::now();
+    let (not_before, not_after) = match tls {
+        Tls::Expired => (now - 91 * DAY, now - DAY),
+        Tls::NotYetValid => (now + DAY, now + 91 * DAY),
+        Tls::Window { not_before, not_after } => (not_before, not_after),
+        _ => (now - 30 * DAY, now + 60 * DAY),
+    };
+    let names = match tls {
+        Tls::WrongName => vec!["wrong.example".to_owned()],
+        Tls::WrongAddress => vec!["192.0.2.1".to_owned()],
+        Tls::CommonName => Vec::new(),
+        _ => NAMES.map(str::to_owned).to_vec(),
+    };
+    let mut params = CertificateParams::new(names).context("naming the server")?;
+    params.distinguished_name = name(if tls == Tls::CommonName { "127.0.0.1" } else { "Azaion development admin API" });
+    params.not_before = not_before.into();
+    params.not_after = not_after.into();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![match tls {
+        Tls::ForClients => ExtendedKeyUsagePurpose::ClientAuth,
+        _ => ExtendedKeyUsagePurpose::ServerAuth,
+    }];
+    if tls == Tls::LeafIsCa {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    Ok(params)
 }
 
 fn name(common: &str) -> DistinguishedName {
@@ -85,13 +134,17 @@ fn name(common: &str) -> DistinguishedName {
 
 /// TLS 1.2 and 1.3 with HTTP/1.1. Each configuration has its own session cache, so no session
 /// outlives a renewed certificate.
-fn configure(certificate: CertificateDer<'static>, key: &KeyPair) -> anyhow::Result<Arc<ServerConfig>> {
+fn configure(
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> anyhow::Result<Arc<ServerConfig>> {
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key.into())
+        .with_client_cert_verifier(verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
+        .with_single_cert(chain, key.into())
         .context("configuring TLS")?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

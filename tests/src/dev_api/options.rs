@@ -82,6 +82,22 @@ pub enum Tls {
     SelfSigned,
     /// A certificate of the CA for another host, `wrong.example`.
     WrongName,
+    /// A certificate of the CA for another address, 192.0.2.1.
+    WrongAddress,
+    /// A certificate of the CA that names its host in the old way alone, as the common name.
+    CommonName,
+    /// A certificate of a CA that nobody knows.
+    UnknownCa,
+    /// A certificate of the CA that is a CA itself.
+    LeafIsCa,
+    /// A certificate of the CA that is good for a client, not for a server.
+    ForClients,
+    /// As [`Tls::Valid`], but the client must show a certificate of its own.
+    AsksForCertificate,
+    /// A certificate of a CA below the CA, and that one's certificate with it.
+    Chain,
+    /// A certificate of a CA below the CA, without that one's certificate.
+    BrokenChain,
     /// A certificate of the CA with this validity.
     Window {
         /// The first moment at which it is valid.
@@ -89,6 +105,23 @@ pub enum Tls {
         /// The last moment at which it is valid.
         not_after: SystemTime,
     },
+    /// As [`Tls::Valid`], and each request is met with these bytes, whatever they are, and the end.
+    ThenSays(&'static [u8]),
+    /// These bytes, whatever they are, after the first that the client has sent, and the end.
+    Says(&'static [u8]),
+    /// The connection is reset as soon as it is there.
+    Reset,
+    /// The connection is reset in the handshake, after the first bytes that the client has sent.
+    ResetInHandshake,
+    /// Not a word, for as long as the client waits.
+    Silent,
+}
+
+impl Tls {
+    /// Whether there is no HTTP on the connection. Each is noted as a request all the same, `CONNECT` with the path `/`.
+    pub(super) fn is_mute(self) -> bool {
+        matches!(self, Self::Says(_) | Self::Reset | Self::ResetInHandshake | Self::Silent)
+    }
 }
 
 /// What the development admin API is to be. [`Options::default`] is a G2 server on a free port of

@@ -1,5 +1,6 @@
 //! The connections: accepting, TLS, HTTP/1.1, and the faults that strike there.
 
+use super::Tls;
 use super::answers::Answer;
 use super::faults::{Fault, Payload};
 use super::routes::{Call, handle, route_path};
@@ -16,7 +17,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -60,15 +61,58 @@ pub(super) async fn serve(
 async fn connection(stream: TcpStream, peer: IpAddr, state: Arc<State>) {
     // Small answers should not wait for one another; without it they would merely be slower.
     let _ = stream.set_nodelay(true);
+    if state.options.tls.is_mute() {
+        lock(&state.log).arrived("CONNECT".to_owned(), "/".to_owned(), peer);
+        // However it ended, the client saw what it should.
+        let _ = mute(stream, state.options.tls).await;
+        return;
+    }
     let tls = lock(&state.tls).clone();
-    match tls {
-        None => http(stream, peer, state).await,
-        Some(config) => {
-            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
-                http(stream, peer, state).await;
+    match (tls, state.options.tls) {
+        (None, _) => http(stream, peer, state).await,
+        (Some(config), kind) => {
+            let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else { return };
+            match kind {
+                Tls::ThenSays(bytes) => drop(say(stream, bytes, peer, &state).await),
+                _ => http(stream, peer, state).await,
             }
         }
     }
+}
+
+/// A connection on which there is no HTTP.
+async fn mute(mut stream: TcpStream, tls: Tls) -> io::Result<()> {
+    if tls != Tls::Reset {
+        // However much of it is there: it is not looked at.
+        let _size = stream.read(&mut [0; 4096]).await?;
+    }
+    match tls {
+        Tls::Silent => pending().await,
+        Tls::Says(bytes) => {
+            stream.write_all(bytes).await?;
+            stream.shutdown().await?;
+            // What is still on its way would turn the end into a reset.
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
+        }
+        // With no time to linger, closing it is a reset.
+        _ => stream.set_zero_linger(),
+    }
+}
+
+/// Notes the request, and answers it with these bytes.
+async fn say<S>(mut stream: S, bytes: &[u8], peer: IpAddr, state: &State) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut request = vec![0; LARGEST_BODY];
+    let size = stream.read(&mut request).await?;
+    let head = String::from_utf8_lossy(request.get(..size).unwrap_or_default()).into_owned();
+    let mut words = head.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    lock(&state.log).arrived(method, route_path(&state.options.path_prefix, &path), peer);
+    stream.write_all(bytes).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
 }
 
 async fn http<S>(stream: S, peer: IpAddr, state: Arc<State>)

@@ -1,16 +1,16 @@
 //! What is in the package.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use azaion_tests::programs::{native, output, outside_cargo, target_dir, workspace};
+use azaion_tests::programs::{arm64_package, native, output, target_dir, workspace};
 use azaion_tests::station::Station;
 
 use crate::tree::{EPOCH, build};
 
 /// Every file of the package: mode, and the name or the link.
-const CONTENT: [&str; 34] = [
+const CONTENT: [&str; 35] = [
     "drwxr-xr-x root/root ./",
     "drwxr-xr-x root/root ./etc/",
     "drwxr-xr-x root/root ./etc/azaion/",
@@ -38,6 +38,7 @@ const CONTENT: [&str; 34] = [
     "drwxr-xr-x root/root ./usr/share/doc/azaion-agent/examples/",
     "-rw-r--r-- root/root ./usr/share/doc/azaion-agent/examples/agent.toml",
     "-rw-r--r-- root/root ./usr/share/doc/azaion-agent/libraries.txt",
+    "-rw-r--r-- root/root ./usr/share/doc/azaion-agent/sbom.cdx.json",
     "drwxr-xr-x root/root ./usr/share/man/",
     "drwxr-xr-x root/root ./usr/share/man/man5/",
     "-rw-r--r-- root/root ./usr/share/man/man5/device.conf.5.gz",
@@ -47,23 +48,15 @@ const CONTENT: [&str; 34] = [
     "lrwxrwxrwx root/root ./usr/lib/systemd/system/timers.target.wants/azaion-agent.timer -> ../azaion-agent.timer",
 ];
 
-/// What `.ci/package` builds.
-fn artefact() -> anyhow::Result<PathBuf> {
-    let mut command = Command::new(workspace().join(".ci/package"));
-    let said = output(outside_cargo(&mut command))?;
-    let package = workspace().join(said.trim());
-    assert!(package.starts_with(target_dir().join("dist")), "{said}");
-    Ok(package)
-}
-
 // Promise: `.ci/package` leaves the package for arm64 in target/dist/; it has these files and no others, all of root,
 // and none of them under /lib, which is a link on a merged system.
 #[test]
 fn the_package_has_what_it_promises() -> anyhow::Result<()> {
-    let package = artefact()?;
+    let package = arm64_package()?;
+    assert!(package.starts_with(target_dir().join("dist")), "{}", package.display());
     let name = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
     assert!(name.starts_with("azaion-agent_") && name.ends_with("_arm64.deb"), "{name}");
-    let listing = output(Command::new("dpkg-deb").arg("-c").arg(&package))?;
+    let listing = output(Command::new("dpkg-deb").arg("-c").arg(package))?;
     let listed: Vec<String> = listing
         .lines()
         .map(|line| {
@@ -72,13 +65,13 @@ fn the_package_has_what_it_promises() -> anyhow::Result<()> {
         })
         .collect();
     assert_eq!(listed, CONTENT, "{listing}");
-    let field = |name| output(Command::new("dpkg-deb").arg("-f").arg(&package).arg(name));
+    let field = |name| output(Command::new("dpkg-deb").arg("-f").arg(package).arg(name));
     assert_eq!((field("Package")?.trim(), field("Architecture")?.trim()), ("azaion-agent", "arm64"));
-    let text = output(Command::new("dpkg-deb").arg("-I").arg(&package))?;
+    let text = output(Command::new("dpkg-deb").arg("-I").arg(package))?;
     for script in ["postinst", "prerm", "postrm", "md5sums"] {
         assert!(text.contains(script), "{text}");
     }
-    println!("{name}: {} bytes", fs::metadata(&package)?.len());
+    println!("{name}: {} bytes", fs::metadata(package)?.len());
     Ok(())
 }
 

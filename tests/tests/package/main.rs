@@ -14,5 +14,6 @@ mod boot;
 mod container;
 mod content;
 mod lifecycle;
+mod sbom;
 mod tree;
 mod units;

@@ -1,16 +1,21 @@
 //! Bad answers of the server, each as a row of a table: what the agent and the host tool make of them.
 
+mod answers;
+mod below_http;
 mod host;
 mod later;
+mod tokens;
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use azaion_tests::dev_api::{BadToken, DevApi, Fault, Generation, Options, Tls};
+use azaion_tests::dev_api::{BadToken, Fault, Generation, Options};
 use azaion_tests::programs::Run;
 use azaion_tests::station::{EMAIL, SERIAL, Station};
 use serde_json::Value;
+
+use answers::{bodies, connections, headers, key_sets, statuses};
+use tokens::{older_tokens, tokens};
 
 const LOGIN: (&str, &str) = ("POST", "/login");
 const KEYS: (&str, &str) = ("GET", "/.well-known/jwks.json");
@@ -66,153 +71,6 @@ fn token(bad: BadToken, code: i32, says: &'static str) -> Row {
     login(Fault::Token(bad), code, says)
 }
 
-fn statuses() -> Vec<Row> {
-    let permanent = [
-        (400, None, 76, "400"),
-        (400, Some(37), 76, "400"),
-        (404, None, 76, "URL"),
-        (405, None, 76, "405"),
-        (409, None, 76, "409"),
-        (409, Some(20), 76, "409"),
-        (418, None, 76, "418"),
-        (401, None, 77, "credentials are refused"),
-        (401, Some(70), 77, "credentials are refused"),
-        (403, None, 77, "not permitted"),
-        (409, Some(10), 77, "no account"),
-        (409, Some(30), 77, "password is wrong"),
-        (409, Some(38), 77, "disabled"),
-    ];
-    let transient = [408, 425, 500, 501, 502, 503, 504, 599].map(|code| (code, None, 75, "can't answer now"));
-    let limits = [(423, Some(50), 75, "locked"), (423, None, 75, "locked"), (429, Some(51), 75, "too many logins")];
-    let rows = permanent.into_iter().chain(transient).chain(limits);
-    rows.map(|(code, error, exit, says)| login(status(code, error), exit, says)).collect()
-}
-
-fn headers() -> Vec<Row> {
-    let waits = |code, value| Row { logins: 1..=1, ..login(status_with(code, "Retry-After", value), 75, "") };
-    let redirect = |code| login(status_with(code, "Location", "/elsewhere"), 76, "redirect");
-    vec![
-        login(status_with(401, "Retry-After", "0"), 75, "401"),
-        waits(401, "600"),
-        waits(429, "600"),
-        waits(503, "600"),
-        waits(503, "99999999999999999999"),
-        waits(503, "Tue, 31 Dec 2199 23:59:59 GMT"),
-        login(status_with(401, "Retry-After", "soon"), 75, "asks to wait"),
-        redirect(301),
-        redirect(302),
-        redirect(303),
-        redirect(308),
-        login(Fault::Redirect("/elsewhere".into()), 76, "redirect"),
-        login(Fault::Redirect("http://hush.example/login".into()), 76, "redirect"),
-    ]
-}
-
-fn bodies() -> Vec<Row> {
-    let no_json = ["", "hush", "{\"token\":\"hush\"} more", "404 page not found", "[{\"hush\""].map(body);
-    let no_login = ["[]", "null", "7", "\"hush\"", "{}", "{\"token\":null}", "{\"token\":12345}", "{\"token\":{}}"];
-    let no_json = no_json.into_iter().chain([portal()]).map(|fault| login(fault, 75, "is not JSON"));
-    let no_login = no_login.into_iter().map(|text| login(body(text), 76, "token"));
-    let mfa = login(body("{\"mfa_required\":true,\"mfa_token\":\"hush\",\"expires_in\":300}"), 77, "second factor");
-    let large = [Fault::Huge(1_000_000), Fault::Endless].map(|fault| login(fault, 75, "larger than"));
-    no_json.chain(no_login).chain(large).chain([mfa]).collect()
-}
-
-fn connections() -> Vec<Row> {
-    vec![
-        login(Fault::DropBefore, 75, "cut"),
-        login(Fault::DropAfter, 75, "cut"),
-        login(Fault::Truncate, 75, "cut"),
-        login(Fault::Hang, 75, "no answer in time"),
-        login(Fault::Delay(Duration::from_mins(1)), 75, "no answer in time"),
-        login(Fault::Drip(Duration::from_millis(300)), 75, "no answer in time"),
-    ]
-}
-
-fn key_sets() -> Vec<Row> {
-    let rsa = r#"{"keys":[{"kty":"RSA","kid":"a","use":"sig","alg":"RS256","n":"AQAB","e":"AQAB"}]}"#;
-    let encryption = r#"{"keys":[{"kty":"EC","crv":"P-256","use":"enc","x":"AQAB","y":"AQAB"}]}"#;
-    vec![
-        keys(status(500, None), 75, "can't answer now"),
-        keys(status_with(503, "Retry-After", "600"), 75, "503"),
-        keys(status(429, None), 75, "429"),
-        // No credentials are sent with this question, so none can be refused: the keys are out of reach.
-        keys(status(403, None), 75, "403"),
-        keys(status(401, None), 75, "401"),
-        keys(status(400, None), 76, "400"),
-        keys(Fault::Redirect("/elsewhere".into()), 76, "redirect"),
-        keys(portal(), 75, "is not JSON"),
-        keys(body(""), 75, "is not JSON"),
-        keys(body("{}"), 76, "keys"),
-        keys(body("[]"), 76, "keys"),
-        keys(body("{\"keys\":null}"), 76, "keys"),
-        keys(body("{\"keys\":[]}"), 76, "no key for ES256"),
-        keys(body("{\"keys\":[null,7,{}]}"), 76, "no key for ES256"),
-        keys(body(rsa), 76, "no key for ES256"),
-        keys(body(encryption), 76, "no key for ES256"),
-        keys(Fault::Truncate, 75, "cut"),
-        keys(Fault::Hang, 75, "no answer in time"),
-        keys(Fault::DropBefore, 75, "cut"),
-        keys(Fault::Huge(1_000_000), 75, "larger than"),
-        Row { logins: 1..=1, ..keys(status(404, None), 76, "no key to check it with") },
-    ]
-}
-
-fn tokens() -> Vec<Row> {
-    use BadToken as Bad;
-    let roles = |list: &[&str]| Bad::RolesArray(list.iter().map(|role| (*role).to_owned()).collect());
-    let audience = "audience = \"AzaionDevices\"\n";
-    vec![
-        token(Bad::AlgNone, 76, "algorithm"),
-        token(Bad::KeyConfusionPem, 76, "shared secret"),
-        token(Bad::KeyConfusionPoint, 76, "shared secret"),
-        token(Bad::Hs256, 76, "shared secret"),
-        token(Bad::UnknownKid, 76, "key id"),
-        token(Bad::ForeignKey, 76, "signature is wrong"),
-        token(Bad::TamperedSignature, 76, "signature is wrong"),
-        token(Bad::TamperedPayload, 76, "signature is wrong"),
-        token(Bad::OtherAlgorithm, 76, "algorithm"),
-        token(Bad::WrongIssuer, 76, "issuer"),
-        Row { policy: audience, ..token(Bad::WrongAudience, 76, "audience") },
-        token(Bad::WrongRole("ApiAdmin".into()), 76, "role"),
-        token(Bad::NoRole, 76, "role"),
-        token(roles(&["CompanionPC", "ApiAdmin"]), 76, "role"),
-        token(roles(&[]), 76, "role"),
-        token(Bad::WrongEmail("azaion-jetson-0043@azaion.com".into()), 76, "e-mail"),
-        token(Bad::NoEmail, 76, "e-mail"),
-        token(Bad::Expired(60), 76, "expired"),
-        token(Bad::FromFuture(60), 76, "future"),
-        token(Bad::NoExp, 76, "expires"),
-        token(Bad::NotAJwt, 76, "not a JWT"),
-        token(Bad::TwoParts, 76, "not a JWT"),
-        token(Bad::Empty, 76, "not a JWT"),
-        token(Bad::NumberInsteadOfString, 76, "token"),
-        token(Bad::Missing, 76, "no token"),
-        // What is odd, and still a device's token: no key id where a listed key fits, one role in a list, an
-        // audience that no policy asks for, a start within the skew.
-        token(Bad::NoKid, 0, ""),
-        token(roles(&["CompanionPC"]), 0, ""),
-        token(Bad::WrongAudience, 0, ""),
-        token(Bad::FromFuture(10), 0, ""),
-    ]
-}
-
-fn older_tokens() -> Vec<Row> {
-    use BadToken as Bad;
-    let g1 = |bad, says| Row { generation: Generation::G1, ..token(bad, 76, says) };
-    vec![
-        g1(Bad::AlgNone, "algorithm"),
-        g1(Bad::WrongIssuer, "issuer"),
-        g1(Bad::WrongRole("ApiAdmin".into()), "role"),
-        g1(Bad::WrongEmail("azaion-jetson-0043@azaion.com".into()), "e-mail"),
-        g1(Bad::Expired(60), "expired"),
-        g1(Bad::NoExp, "expires"),
-        Row { policy: "signature = \"required\"\n", ..g1(Bad::Hs256, "required") },
-        Row { code: 0, ..g1(Bad::Hs256, "") },
-        Row { policy: "audience = \"Annotators/OrangePi/Admins\"\n", ..g1(Bad::WrongAudience, "audience") },
-    ]
-}
-
 /// A station with a unit's device.conf, a user to go with it, and a policy.
 fn unit(options: Options, policy: &str) -> anyhow::Result<Station> {
     let station = Station::new(options)?;
@@ -260,7 +118,7 @@ fn check(row: &Row) -> anyhow::Result<()> {
 
 /// All rows, some at a time since most of them wait, and all that went wrong at once.
 fn every<T: Sync>(rows: &[T], name: impl Fn(&T) -> String + Sync, check: impl Fn(&T) -> anyhow::Result<()> + Sync) {
-    const AT_ONCE: usize = 12;
+    const AT_ONCE: usize = 24;
     let wrong = |row| check(row).err().map(|error| format!("{}: {error:#}", name(row)));
     let share = |start| rows.iter().skip(start).step_by(AT_ONCE).filter_map(wrong).collect::<Vec<String>>();
     let share = &share;
@@ -292,33 +150,4 @@ fn bad_answers_of_the_keys() {
 #[test]
 fn bad_answers_with_bad_tokens() {
     every(&[tokens(), older_tokens()].concat(), described, check);
-}
-
-/// From the API's own address and one where nobody listens, the address that device.conf has.
-type Address = fn(&str, &str) -> String;
-
-const BELOW_HTTP: [(Tls, Address, &str); 8] = [
-    (Tls::Expired, |own, _| own.into(), "TLS"),
-    (Tls::NotYetValid, |own, _| own.into(), "not valid yet"),
-    (Tls::SelfSigned, |own, _| own.into(), "TLS"),
-    (Tls::WrongName, |own, _| own.into(), "TLS"),
-    (Tls::Plain, |own, _| own.replace("http://", "https://"), "TLS"),
-    (Tls::Valid, |own, _| own.replace("https://", "http://"), ""),
-    (Tls::Valid, |_, gone| gone.into(), "refused"),
-    (Tls::Valid, |_, _| "https://no-such-host.invalid".into(), "looked up"),
-];
-
-// Promise: whatever is wrong with connection or TLS is "not yet", and the message says what it is.
-#[test]
-fn bad_answers_below_http() -> anyhow::Result<()> {
-    let gone = DevApi::start(Options::default())?.url();
-    let check = |(tls, address, says): &(Tls, Address, &str)| {
-        let station = unit(Options { tls: *tls, ..Options::default() }, "")?;
-        put_conf(&station, PASSWORD, &address(&station.api.url(), &gone))?;
-        boot(&station, &[], 75, says)?;
-        ensure!(station.api.requests().is_empty(), "a request got through");
-        Ok(())
-    };
-    every(&BELOW_HTTP, |(tls, _, says)| format!("{tls:?} {says}"), check);
-    Ok(())
 }

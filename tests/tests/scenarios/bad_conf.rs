@@ -9,6 +9,7 @@ use azaion_tests::dev_api::{DevApi, Options, Tls};
 use azaion_tests::programs::{self, Run};
 use azaion_tests::station::{EMAIL, Station, command};
 use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
 use serde_json::Value;
 
 const DEVICE_CONF: &str = "rootfs/etc/azaion/device.conf";
@@ -196,6 +197,22 @@ fn bad_modes_are_refused_by_the_agent() -> anyhow::Result<()> {
     };
     let modes = [0o644, 0o602, 0o620, 0o660, 0o604, 0o601, 0o777, 0o600, 0o400, 0o640];
     every(&modes, |mode| format!("{mode:04o}"), |mode| check(*mode));
+    Ok(())
+}
+
+// Promise: a file that belongs to another user than root, who could change it, is used, and warned of.
+#[test]
+fn another_owner_is_warned_of() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = station()?;
+    station.put(DEVICE_CONF, content("good", &station.api)?, 0o600)?;
+    for (owner, is_warned) in [(0, false), (1234, true)] {
+        std::os::unix::fs::chown(station.path(DEVICE_CONF), Some(owner), Some(owner))?;
+        let run = station.agent(&["boot", "--now"])?;
+        assert_eq!(run.ended_with(0)?.stderr.contains("belongs to user 1234"), is_warned);
+    }
     Ok(())
 }
 

@@ -24,4 +24,6 @@ mod hostile_tree;
 mod journal;
 mod kills;
 mod loader;
+mod memory;
+mod network;
 mod readers;

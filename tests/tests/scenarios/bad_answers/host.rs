@@ -1,9 +1,11 @@
 //! What `azaion-provision device` makes of bad answers.
 
+use std::time::Duration;
+
 use anyhow::ensure;
-use azaion_tests::dev_api::{DevApi, Fault, Options, Tls};
-use azaion_tests::programs::{self, Run};
-use azaion_tests::station::{EMAIL, SERIAL, Station};
+use azaion_tests::dev_api::{Fault, Options};
+use azaion_tests::programs::Run;
+use azaion_tests::station::{EMAIL, Station};
 
 use super::{LOGIN, body, every, portal, status, status_with};
 
@@ -33,6 +35,16 @@ fn rows() -> Vec<Row> {
         (LOGIN, status_with(429, "Retry-After", "600"), 75, "too many logins"),
         (LOGIN, status_with(401, "Retry-After", "600"), 75, "401"),
         (LOGIN, status(503, None), 75, "can't answer now"),
+        (LOGIN, status_with(503, "Retry-After", "Tue, 31 Dec 2199 23:59:59 GMT"), 75, "asks to wait"),
+        (LOGIN, status(423, Some(50)), 75, "locked"),
+        (LOGIN, status(511, None), 75, "511"),
+        (LOGIN, status(407, None), 76, "407"),
+        (LOGIN, status_with(302, "Location", "https://hush.example/portal"), 76, "redirect"),
+        (LOGIN, Fault::Endless, 76, "larger than"),
+        (LOGIN, body("[["), 76, "is not JSON"),
+        (LOGIN, Fault::DropAfter, 69, "cut"),
+        (LOGIN, Fault::Truncate, 69, "cut"),
+        (LOGIN, Fault::Drip(Duration::from_millis(300)), 69, "no answer in time"),
         (LOGIN, Fault::DropBefore, 69, "cut"),
         (LOGIN, Fault::Hang, 69, "no answer in time"),
         (CREATE, status(401, None), 77, "ApiAdmin"),
@@ -42,7 +54,10 @@ fn rows() -> Vec<Row> {
         (CREATE, Fault::Redirect("/elsewhere".into()), 76, "redirect"),
         // A web page for every route: the user was not made, so this must not end with 0.
         (CREATE, portal(), 76, UNKNOWN),
+        (CREATE, status(204, None), 76, "204"),
+        (CREATE, status(429, None), 75, "too many"),
         (CREATE, status(500, None), 75, UNKNOWN),
+        (CREATE, Fault::Hang, 69, UNKNOWN),
         (CREATE, Fault::DropBefore, 69, UNKNOWN),
         (UPDATE, status(404, None), 76, "delete the user"),
         (UPDATE, status(405, None), 76, "delete the user"),
@@ -65,7 +80,7 @@ fn check((route, fault, code, says): &Row) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn failed(run: &Run, code: i32, says: &str) -> anyhow::Result<()> {
+pub(super) fn failed(run: &Run, code: i32, says: &str) -> anyhow::Result<()> {
     let all = run.words();
     ensure!(run.code == Some(code), "ended with {:?}: {all}", run.code);
     ensure!(run.stderr.contains(says), "{says:?} is not in: {all}");
@@ -78,32 +93,4 @@ fn failed(run: &Run, code: i32, says: &str) -> anyhow::Result<()> {
 #[test]
 fn bad_answers_to_the_station() {
     every(&rows(), |(route, fault, code, _)| format!("{route:?} {fault:?}, expected {code}"), check);
-}
-
-// Promise: what is wrong with connection or TLS is 69, with a message, and nothing is written.
-#[test]
-fn bad_answers_to_the_station_below_http() -> anyhow::Result<()> {
-    let gone = DevApi::start(Options::default())?.url();
-    let rows = vec![
-        (Tls::Expired, None, "TLS"),
-        (Tls::NotYetValid, None, "not valid yet"),
-        (Tls::SelfSigned, None, "TLS"),
-        (Tls::WrongName, None, "TLS"),
-        (Tls::Valid, Some(gone.as_str()), "refused"),
-        (Tls::Valid, Some("https://no-such-host.invalid"), "looked up"),
-    ];
-    let check = |(tls, url, says): &(Tls, Option<&str>, &str)| {
-        let station = Station::new(Options { tls: *tls, ..Options::default() })?;
-        let rootfs = station.rootfs().display().to_string();
-        let own = station.api.url();
-        let arguments = station.api_arguments();
-        let arguments = arguments.iter().map(|argument| if *argument == own { url.unwrap_or(&own) } else { argument });
-        let fixed = ["device", SERIAL, "--rootfs", &rootfs, "--owner", "current", "--json", "--deadline", "2"];
-        let run = station.wait(programs::start(station.provision_command(&fixed)?.args(arguments))?)?;
-        failed(&run, 69, says)?;
-        ensure!(station.password().is_none() && station.api.requests().is_empty(), "something happened");
-        Ok(())
-    };
-    every(&rows, |(tls, url, _)| format!("{tls:?} {url:?}"), check);
-    Ok(())
 }

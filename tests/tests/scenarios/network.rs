@@ -1,0 +1,137 @@
+//! Both programs on a bad network: packets that are lost, late or blocked, in network namespaces of the test's own.
+
+mod dying;
+mod lossy;
+mod names;
+mod relay;
+mod unreachable;
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use azaion_tests::dev_api::Options;
+use azaion_tests::netns::{SERVER, Wire};
+use azaion_tests::programs::{Run, native};
+use azaion_tests::station::{EMAIL, SERIAL, Station};
+use nix::unistd::geteuid;
+
+const PASSWORD: &str = "device-password-0042";
+
+/// Lets all through.
+const OPEN: &str = "accept";
+/// Lets nothing through.
+const SHUT: &str = "drop";
+
+/// What a program needs at most to start and to end, beside its deadline, on a machine that is busy with other tests.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// A station on one end of a wire, and the API, with its limits, on the other.
+struct Net {
+    wire: Wire,
+    station: Station,
+}
+
+impl Net {
+    fn new() -> anyhow::Result<Self> {
+        native()?;
+        let wire = Wire::new()?;
+        let listen = format!("{SERVER}:0").parse()?;
+        let station = wire.server.inside(|| Station::new(Options { listen, limits: true, ..Options::default() }))?;
+        Ok(Self { wire, station })
+    }
+
+    /// With a unit that is to become ready.
+    fn with_unit() -> anyhow::Result<Self> {
+        let net = Self::new()?;
+        net.station.api.add_user(EMAIL, PASSWORD, "CompanionPC");
+        net.station.put_policy("")?;
+        net.put_conf(&net.station.api.url())?;
+        Ok(net)
+    }
+
+    fn put_conf(&self, url: &str) -> anyhow::Result<()> {
+        let lines = format!(
+            "AZAION_DEVICE_SERIAL={SERIAL}\nAZAION_DEVICE_EMAIL={EMAIL}\nAZAION_DEVICE_PASSWORD={PASSWORD}\nAZAION_API_URL={url}\n"
+        );
+        self.station.put("rootfs/etc/azaion/device.conf", lines, 0o600)
+    }
+
+    /// One run of the agent, in time, and what it leaves agrees with how it ended: ready, or not yet.
+    fn boot(&self, deadline: u64) -> anyhow::Result<Run> {
+        let start = Instant::now();
+        let run = self.wire.client.inside(|| self.station.agent(&["boot", "--deadline", &deadline.to_string()]))?;
+        in_time(&run, start, deadline)?;
+        let ready = self.station.json("run/azaion/ready.json").context("there is no ready.json")?;
+        let code = run.code;
+        ensure!([Some(0), Some(75)].contains(&code), "ended with {code:?}: {}", run.words());
+        let is_ready = code == Some(0);
+        ensure!(ready.get("ready") == Some(&is_ready.into()), "{code:?}, and ready.json says {ready}");
+        for file in ["run/azaion/token.json", "run/azaion/refresh.json"] {
+            ensure!(
+                self.station.json(file).is_some() == is_ready,
+                "{code:?}, and {file} does not fit: {}",
+                run.words()
+            );
+        }
+        ensure!(!self.station.api.is_locked(EMAIL), "the account is locked");
+        Ok(run)
+    }
+
+    /// One run of `azaion-provision device`, in time.
+    fn device(&self, deadline: u64) -> anyhow::Result<Run> {
+        let start = Instant::now();
+        let run = self.wire.client.inside(|| self.station.device(&["--deadline", &deadline.to_string()]))?;
+        in_time(&run, start, deadline)?;
+        ensure!([Some(0), Some(69), Some(75)].contains(&run.code), "ended with {:?}: {}", run.code, run.words());
+        // Whatever became of it: a success is one.
+        ensure!(run.code != Some(0) || self.is_provisioned(), "0, and not provisioned: {}", run.words());
+        Ok(run)
+    }
+
+    /// There is one user, whose password is in the target.
+    fn is_provisioned(&self) -> bool {
+        let password = self.station.password().unwrap_or_default();
+        self.station.api.users().len() == 1 && self.station.api.password_is(EMAIL, &password)
+    }
+
+    fn logins(&self) -> usize {
+        self.station.api.calls("POST", "/login")
+    }
+}
+
+fn in_time(run: &Run, start: Instant, deadline: u64) -> anyhow::Result<()> {
+    let took = start.elapsed();
+    ensure!(took < Duration::from_secs(deadline) + SLACK, "{took:?} with a deadline of {deadline} s: {}", run.words());
+    Ok(())
+}
+
+/// All rows at once, since they do nothing but wait; what went wrong, and what is worth knowing.
+fn every<T: Sync>(
+    rows: &[T],
+    name: impl Fn(&T) -> String + Sync,
+    check: impl Fn(&T) -> anyhow::Result<String> + Sync,
+) -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    native()?;
+    let (name, check) = (&name, &check);
+    let results: Vec<(bool, String)> = std::thread::scope(|scope| {
+        let one = |row| match check(row) {
+            Ok(figures) => (true, format!("{}: {figures}", name(row))),
+            Err(error) => (false, format!("{}: {error:#}", name(row))),
+        };
+        let threads: Vec<_> = rows.iter().map(|row| scope.spawn(move || one(row))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or((false, "a row panicked".into()))).collect()
+    });
+    results.iter().filter(|(is_fine, _)| *is_fine).for_each(|(_, figures)| println!("{figures}"));
+    let failures: Vec<_> = results.into_iter().filter(|(is_fine, _)| !is_fine).map(|(_, error)| error).collect();
+    ensure!(failures.is_empty(), "{} of {} rows:\n{}", failures.len(), rows.len(), failures.join("\n"));
+    Ok(())
+}
+
+fn within(range: &RangeInclusive<usize>, count: usize, what: &str) -> anyhow::Result<()> {
+    ensure!(range.contains(&count), "{count} {what}, not {range:?}");
+    Ok(())
+}
