@@ -190,4 +190,35 @@ mod tests {
         assert_eq!(Timestamp::from_unix(1_777_802_400).to_string(), "2026-05-03T10:00:00Z");
         assert_eq!(Timestamp::from_unix(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
     }
+
+    // Promise: in files a time is its text, both ways, and nothing else is one.
+    #[test]
+    fn timestamps_are_text_in_files() {
+        let (time, text) = (Timestamp::from_unix(1_777_802_400), r#""2026-05-03T10:00:00Z""#);
+        assert_eq!(serde_json::to_string(&time).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Timestamp>(text).unwrap(), time);
+        assert!(serde_json::from_str::<Timestamp>("1777802400").is_err());
+    }
+
+    // Promise: times are added and taken away without running over, and a time ahead is no wait.
+    #[test]
+    fn times_stay_within_their_bounds() {
+        let (time, second) = (Timestamp::from_unix, Duration::from_secs(1));
+        assert_eq!((time(5).plus(second), time(5).minus(second)), (time(6), time(4)));
+        assert_eq!((time(0).minus(second), time(LAST).plus(second)), (time(0), time(LAST)));
+        assert_eq!((time(7).since(time(5)), time(5).since(time(7))), (2 * second, Duration::ZERO));
+        assert_eq!(Timestamp::from(UNIX_EPOCH - second), time(0));
+        assert_eq!(Timestamp::from_http_date("Sun, 03 May 2026 10:00:00 GMT"), Some(time(1_777_802_400)));
+        assert_eq!(Timestamp::from_http_date("2026-05-03T10:00:00Z"), None);
+    }
+
+    // Promise: the machine's clocks are those of the system, and waiting takes as long as was asked.
+    #[test]
+    fn the_clocks_are_those_of_the_system() {
+        let (clock, wait) = (SystemClock, Duration::from_millis(2));
+        let (boot, wall) = (clock.boot(), Timestamp::from(SystemTime::now()));
+        assert!(boot > Duration::ZERO && clock.wall() >= wall);
+        clock.sleep(wait);
+        assert!(clock.boot() >= boot + wait);
+    }
 }

@@ -4,6 +4,7 @@
 
 pub mod announce;
 pub mod backoff;
+pub mod board;
 pub mod cache;
 pub mod files;
 pub mod paths;

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::api_url::{ApiUrl, ApiUrlError, is_plain_value};
 use crate::clock::Timestamp;
+use crate::identity::Serial;
 
 /// Where the file lies inside a root file system.
 pub const PATH: &str = "etc/azaion/device.conf";
@@ -31,6 +32,11 @@ const EMAIL: &str = "AZAION_DEVICE_EMAIL";
 const PASSWORD: &str = "AZAION_DEVICE_PASSWORD";
 const API_URL: &str = "AZAION_API_URL";
 const PROVISIONED_AT: &str = "AZAION_PROVISIONED_AT";
+const MODULE_SERIAL: &str = "AZAION_MODULE_SERIAL";
+
+const KNOWN: [&str; 6] = [SERIAL, EMAIL, PASSWORD, API_URL, PROVISIONED_AT, MODULE_SERIAL];
+/// Characters that a module's serial number may have.
+const LONGEST_MODULE_SERIAL: usize = 64;
 
 /// What a device knows about itself. `Debug` does not show the password.
 #[derive(Clone, Debug)]
@@ -45,6 +51,8 @@ pub struct DeviceConf {
     pub api_url: ApiUrl,
     /// When the station wrote the file: a time that has certainly passed.
     pub provisioned_at: Option<Timestamp>,
+    /// The module that this is for, by the serial number in its device tree; on another one it is not used.
+    pub module_serial: Option<String>,
 }
 
 /// A file that is not a `device.conf`.
@@ -102,6 +110,8 @@ pub enum Problem {
     ApiUrl(ApiUrlError),
     #[error("sets {PROVISIONED_AT} to something that is not an RFC 3339 time in UTC")]
     ProvisionedAt,
+    #[error("sets {MODULE_SERIAL} to something longer than {LONGEST_MODULE_SERIAL} characters")]
+    ModuleSerial,
     #[error("does not set {0}; provision the device again")]
     Missing(&'static str),
 }
@@ -131,7 +141,20 @@ impl DeviceConf {
         if let Some(time) = self.provisioned_at {
             line(PROVISIONED_AT, &time.to_string());
         }
+        if let Some(module) = &self.module_serial {
+            line(MODULE_SERIAL, module);
+        }
         SecretString::from(text.as_str())
+    }
+
+    /// Whether it is that of the device with this serial. A file of another program may have the e-mail alone.
+    pub fn is_of(&self, serial: &Serial) -> bool {
+        self.email == serial.email() && self.serial.as_deref().is_none_or(|own| own == serial.as_str())
+    }
+
+    /// Who it is about, for people.
+    pub fn whose(&self) -> &str {
+        self.serial.as_deref().unwrap_or(&self.email)
     }
 
     /// Reads the bytes of a file; `file` is only named in errors and warnings.
@@ -224,13 +247,14 @@ struct Fields<'a> {
     password: Option<&'a str>,
     api_url: Option<ApiUrl>,
     provisioned_at: Option<Timestamp>,
+    module_serial: Option<&'a str>,
 }
 
 impl<'a> Fields<'a> {
     /// Takes one assignment; whether its key is known.
     fn take(&mut self, line: &'a str) -> Result<bool, Problem> {
         let (key, value) = line.split_once('=').filter(|(key, _)| is_key(key)).ok_or(Problem::NotAnAssignment)?;
-        let known = [SERIAL, EMAIL, PASSWORD, API_URL, PROVISIONED_AT].into_iter().find(|&known| known == key);
+        let known = KNOWN.into_iter().find(|&known| known == key);
         if !self.seen.insert(key) {
             return Err(known.map_or(Problem::DuplicateUnknown, Problem::Duplicate));
         }
@@ -246,7 +270,9 @@ impl<'a> Fields<'a> {
             EMAIL => self.email = Some(value).filter(|v| is_email(v)).ok_or(Problem::Email).map(Some)?,
             PASSWORD => self.password = Some(value),
             API_URL => self.api_url = Some(value.parse().map_err(Problem::ApiUrl)?),
-            _ => self.provisioned_at = Some(value.parse().map_err(|_| Problem::ProvisionedAt)?),
+            PROVISIONED_AT => self.provisioned_at = Some(value.parse().map_err(|_| Problem::ProvisionedAt)?),
+            _ if is_module_serial(value) => self.module_serial = Some(value),
+            _ => return Err(Problem::ModuleSerial),
         }
         Ok(true)
     }
@@ -258,8 +284,14 @@ impl<'a> Fields<'a> {
             password: SecretString::from(self.password.ok_or(Problem::Missing(PASSWORD))?),
             api_url: self.api_url.ok_or(Problem::Missing(API_URL))?,
             provisioned_at: self.provisioned_at,
+            module_serial: self.module_serial.map(str::to_owned),
         })
     }
+}
+
+/// Whether a text can stand for a module's serial number.
+pub fn is_module_serial(text: &str) -> bool {
+    is_plain_value(text) && (1..=LONGEST_MODULE_SERIAL).contains(&text.len())
 }
 
 /// A name that a POSIX shell takes as a variable.

@@ -43,3 +43,26 @@ impl JwtVerifier for Es256 {
         Algorithm::ES256
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: only ES256 is verified, and only with a key for it, whatever a token or a caller asks for.
+    #[test]
+    fn nothing_else_is_verified() {
+        let number = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let elliptic = DecodingKey::from_ec_components(number, number).unwrap();
+        let edwards = DecodingKey::from_ed_components(number).unwrap();
+        for (algorithm, key, is_given) in [
+            (Algorithm::ES256, &elliptic, true),
+            (Algorithm::ES384, &elliptic, false),
+            (Algorithm::ES256, &edwards, false),
+            (Algorithm::EdDSA, &edwards, false),
+            (Algorithm::HS256, &DecodingKey::from_secret(b"secret"), false),
+        ] {
+            let given = verifier(&algorithm, key).ok().map(|verifier| verifier.algorithm());
+            assert_eq!(given, is_given.then_some(Algorithm::ES256), "{algorithm:?}");
+        }
+    }
+}

@@ -30,6 +30,8 @@ pub enum Exit {
     Refused = 77,
     /// The configuration is wrong (`EX_CONFIG`).
     Config = 78,
+    /// Somebody pressed Ctrl-C: 128 and the signal's number, as shells have it.
+    Interrupted = 130,
 }
 
 impl Exit {

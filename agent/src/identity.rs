@@ -114,6 +114,32 @@ mod tests {
         }
     }
 
+    // Promise: a serial is `AZJN-` and 1 to 32 capitals and digits, kept as it is; for any other the reason is named.
+    #[test]
+    fn serials_are_checked() {
+        let longest = format!("AZJN-{}", "0".repeat(32));
+        let too_long = format!("{longest}0");
+        for (text, refused) in [
+            ("AZJN-0042", None),
+            ("AZJN-A", None),
+            (&longest, None),
+            (&too_long, Some(SerialError::Length)),
+            ("AZJN-", Some(SerialError::Length)),
+            ("AZJN-00af", Some(SerialError::LowerCase)),
+            ("azjn-0042", Some(SerialError::LowerCase)),
+            ("AZJN-0042-1", Some(SerialError::Character)),
+            ("AZJN-\u{dc}", Some(SerialError::Character)),
+            ("AZJN0042", Some(SerialError::Prefix)),
+            ("", Some(SerialError::Prefix)),
+        ] {
+            let serial = text.parse::<Serial>();
+            assert_eq!(serial.as_ref().err().copied(), refused, "{text}");
+            if let Ok(serial) = serial {
+                assert_eq!((serial.as_str(), serial.to_string().as_str()), (text, text));
+            }
+        }
+    }
+
     // Promise: a password is 32 of [A-Za-z0-9], never twice the same, and every character occurs.
     #[test]
     fn passwords_are_random_and_plain() {

@@ -38,7 +38,18 @@ pub(crate) fn error_code(body: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    // Promise: a body is the JSON of what was given, and what is read from one is that again.
+    #[test]
+    fn bodies_are_json() {
+        let content = BTreeMap::from([("email", "d@azaion.com"), ("password", "p")]);
+        let body = body(&content);
+        assert_eq!(std::str::from_utf8(&body).unwrap(), r#"{"email":"d@azaion.com","password":"p"}"#);
+        assert_eq!(read::<BTreeMap<&str, &str>>(&body, "an object").unwrap(), content);
+    }
 
     // Promise: error codes are read in every spelling.
     #[test]

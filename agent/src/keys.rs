@@ -63,3 +63,101 @@ fn is_es256(key: &Jwk) -> bool {
     let algorithm = matches!(key.common.key_algorithm, None | Some(KeyAlgorithm::ES256));
     curve && purpose && algorithm
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use crate::clock::SystemClock;
+
+    use super::*;
+
+    fn key(change: &Value) -> Value {
+        let number = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let mut key = json!({"kty": "EC", "crv": "P-256", "x": number, "y": number});
+        key.as_object_mut().unwrap().append(&mut change.as_object().unwrap().clone());
+        key
+    }
+
+    // Promise: of a key set the keys for ES256 count, whatever stands beside them; a set without one is refused.
+    #[test]
+    fn only_keys_for_es256_count() {
+        for (change, counts) in [
+            (json!({}), true),
+            (json!({"use": "sig", "alg": "ES256", "kid": "1", "x5c": ["a"], "new": 1}), true),
+            (json!({"use": "enc"}), false),
+            (json!({"alg": "ES384"}), false),
+            (json!({"crv": "P-384"}), false),
+            (json!({"crv": "P-384", "use": "enc"}), false),
+            (json!({"kty": "OKP", "crv": "Ed25519"}), false),
+            (json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"}), false),
+            (json!({"kty": "later"}), false),
+        ] {
+            let alone = usable(json!({"keys": [key(&change)]}).to_string().as_bytes());
+            assert_eq!(alone.map(|keys| keys.len()).ok(), counts.then_some(1), "{change}");
+            let beside = usable(json!({"keys": [key(&change), "no key", key(&json!({}))]}).to_string().as_bytes());
+            assert_eq!(beside.unwrap().len(), 1 + usize::from(counts), "{change}");
+        }
+    }
+
+    // Promise: a set that is cut is damage, and one of another form, or an empty one, can't be accepted.
+    #[test]
+    fn what_is_no_set_is_told_apart() {
+        for (body, is_json) in [
+            ("", false),
+            (r#"{"keys":["#, false),
+            ("<html>", false),
+            ("[]", true),
+            ("{}", true),
+            (r#"{"keys":[]}"#, true),
+        ] {
+            let problem = usable(body.as_bytes()).unwrap_err();
+            assert_eq!(matches!(problem, Problem::Form(_)), is_json, "{body}: {problem:?}");
+            assert_eq!(matches!(problem, Problem::NotJson), !is_json, "{body}: {problem:?}");
+        }
+    }
+
+    /// What one answer of this status makes of the request for keys.
+    fn fetched(status: u16, body: &str) -> Result<Keys, Fault> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let api = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let answer = format!("HTTP/1.1 {status} -\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let server = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let lines = BufReader::new(connection.try_clone().unwrap()).lines();
+            let head: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            connection.write_all(answer.as_bytes()).unwrap();
+            head[0].clone()
+        });
+        let http = Http::new(&api, None, Arc::new(SystemClock)).unwrap();
+        let keys = fetch(&http, Duration::from_secs(5));
+        assert_eq!(server.join().unwrap(), "GET /.well-known/jwks.json HTTP/1.1");
+        keys
+    }
+
+    // Promise: only a 404 says that there are no keys; a refusal by something on the way is no word about the device's
+    // credentials, so it is tried again.
+    #[test]
+    fn each_status_has_its_meaning() {
+        let set = json!({"keys": [key(&json!({}))]}).to_string();
+        assert!(matches!(fetched(200, &set), Ok(Keys::Set(keys)) if keys.len() == 1));
+        assert!(matches!(fetched(404, ""), Ok(Keys::None)));
+        for (status, body, class) in [
+            (200, "<html>", Class::Garbled),
+            (200, "{}", Class::Unacceptable),
+            (302, "", Class::Unacceptable),
+            (400, "", Class::Unacceptable),
+            (401, "", Class::Later),
+            (403, "", Class::Later),
+            (500, "", Class::Later),
+        ] {
+            let fault = fetched(status, body).unwrap_err();
+            assert_eq!(fault.class(), class, "{status} {body}");
+            assert_eq!(fault.step, "GET /.well-known/jwks.json");
+        }
+    }
+}

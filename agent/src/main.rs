@@ -62,7 +62,7 @@ Exit codes:
   75  not yet: no network, no time, or the API says later; systemd tries again
   76  the server's answer can't be accepted
   77  the credentials are refused
-  78  device.conf or agent.toml is wrong";
+  78  device.conf or agent.toml is wrong, or the image is that of another unit's module";
 
 fn main() -> ExitCode {
     exit_on_panic();

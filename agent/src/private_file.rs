@@ -181,6 +181,12 @@ fn erase(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
         Err(Errno::ENOENT) => return Ok(false),
         // A symlink, a FIFO: its name is all there is to take.
         Err(Errno::ELOOP | Errno::ENXIO) => {}
+        Err(Errno::EISDIR) => {
+            return Err(io::Error::new(
+                io::ErrorKind::IsADirectory,
+                format!("{name} in its folder is a folder; take it away"),
+            ));
+        }
         Err(errno) => return Err(errno.into()),
     }
     let was_there = remove(dir, name)?;
@@ -218,49 +224,4 @@ pub fn remove(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    const PRIVATE: Attributes = Attributes { mode: 0o600, uid: None, gid: None };
-
-    // Promise: first write and replacement both end with the content, the mode and nothing beside it.
-    #[test]
-    fn replaces_whole_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let fd = File::open(dir.path()).unwrap();
-        for (mode, text) in [(0o600, "one"), (0o640, "two"), (0o644, "three")] {
-            replace(fd.as_fd(), "f", Attributes { mode, ..PRIVATE }, text.as_bytes(), Lifetime::Durable).unwrap();
-            let path = dir.path().join("f");
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
-            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        }
-    }
-
-    // Promise: what a killed run left is gone after the next one, and is never written through.
-    #[test]
-    fn leftovers_are_taken_away() {
-        let dir = tempfile::tempdir().unwrap();
-        let elsewhere = tempfile::NamedTempFile::new().unwrap();
-        let fd = File::open(dir.path()).unwrap();
-        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(".f.new")).unwrap();
-        replace(fd.as_fd(), "f", PRIVATE, b"x", Lifetime::ThisBoot).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(fs::read(elsewhere.path()).unwrap(), b"");
-        assert!(erase_all(fd.as_fd(), "f").unwrap());
-        assert!(!erase_all(fd.as_fd(), "f").unwrap());
-    }
-
-    // Promise: a name that can't be replaced is an error, and leaves nothing beside it.
-    #[test]
-    fn a_failed_write_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("f")).unwrap();
-        let fd = File::open(dir.path()).unwrap();
-        assert!(replace(fd.as_fd(), "f", PRIVATE, b"x", Lifetime::Durable).is_err());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-}
+mod tests;

@@ -174,6 +174,26 @@ mod tests {
             Err::<(), _>(fault(Class::Unreachable, None))
         });
         assert_eq!(limits[0], Duration::from_secs(10));
+        assert!(limits.iter().all(|l| *l >= Duration::from_millis(100)), "{limits:?}");
         assert!(limits[1..].iter().all(|l| *l <= Duration::from_secs(5)), "{limits:?}");
+    }
+
+    // Promise: whoever is at the deadline does not try again, even without a wait.
+    #[test]
+    fn nothing_is_tried_at_the_deadline() {
+        let (policy, until) = (Policy { first: Duration::ZERO, ..POLICY }, Duration::from_secs(20));
+        for (now, again) in [(19_999, true), (20_000, false), (20_001, false)] {
+            let wait = Waits::new(policy, until).after(&fault(Class::Later, None), Duration::from_millis(now));
+            assert_eq!(wait.is_some(), again, "{now}");
+        }
+    }
+
+    // Promise: many that wait do not come back in step: the waits are spread over all of the time.
+    #[test]
+    fn waits_are_spread() {
+        let longest = Duration::from_secs(100);
+        let parts: Vec<u64> =
+            (0..400).map(|_| part_of(longest)).inspect(|p| assert!(*p <= longest)).map(|p| p.as_secs()).collect();
+        assert!((0..10).all(|tenth| parts.iter().any(|p| p / 10 == tenth)), "{parts:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! The admin's part of the API: making users and setting passwords.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::time::Duration;
 
 use azaion_agent::exit::Exit;
@@ -9,24 +9,21 @@ use azaion_agent::http::{Call, Http, Method};
 use azaion_agent::identity::ROLE;
 use azaion_agent::json;
 use azaion_agent::retry::Retry;
-use azaion_agent::session::login;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use crate::cli::ApiOptions;
-use crate::connection::{AdminCredentials, admin_credentials};
+use crate::admin_login::AdminLogin;
 use crate::failure::failure;
 
 /// The API's error code for an e-mail that has a user already.
 const EMAIL_EXISTS: u32 = 20;
 
-/// The API with an admin's eyes. Logs in when that is first needed, and once.
+/// The API with an admin's eyes, for one device's calls.
 #[derive(Debug)]
 pub(crate) struct Admin<'a> {
     http: &'a Http,
     retry: &'a Retry<'a>,
-    options: &'a ApiOptions,
-    token: OnceCell<SecretString>,
+    login: &'a AdminLogin<'a>,
 }
 
 /// What came of asking for a new user.
@@ -51,17 +48,17 @@ pub(crate) struct AdminFault {
 }
 
 impl<'a> Admin<'a> {
-    pub(crate) fn new(http: &'a Http, retry: &'a Retry<'a>, options: &'a ApiOptions) -> Self {
-        Self { http, retry, options, token: OnceCell::new() }
+    pub(crate) fn new(http: &'a Http, retry: &'a Retry<'a>, login: &'a AdminLogin<'a>) -> Self {
+        Self { http, retry, login }
     }
 
     /// Logs in, if that has not been done; a token that was given is shown to the API instead.
     pub(crate) fn log_in(&self) -> anyhow::Result<()> {
-        let token = self.token()?;
-        if self.options.admin_token_file.is_none() {
+        let token = self.login.token(self.http, self.retry)?;
+        if !self.login.has_token_file() {
             return Ok(());
         }
-        let call = || Call { method: Method::GET, path: "/users/current", body: None, bearer: Some(token) };
+        let call = || Call { method: Method::GET, path: "/users/current", body: None, bearer: Some(&token) };
         let asked = self.retry.run(|limit| self.http.call(&call(), limit).and_then(|a| a.accept(&[200]).map(drop)));
         match asked {
             // Not every server may have this route, and the next call tells as well.
@@ -69,21 +66,6 @@ impl<'a> Admin<'a> {
             Err(fault) => Err(not_permitted(fault)),
             Ok(()) => Ok(()),
         }
-    }
-
-    fn token(&self) -> anyhow::Result<&SecretString> {
-        if let Some(token) = self.token.get() {
-            return Ok(token);
-        }
-        let token = match admin_credentials(self.options)? {
-            AdminCredentials::Token(token) => token,
-            AdminCredentials::Password { email, password } => self
-                .retry
-                .run(|limit| login(self.http, &email, &password, limit))
-                .map(|(tokens, _)| tokens.access)
-                .map_err(|fault| login_failure(fault, &email))?,
-        };
-        Ok(self.token.get_or_init(|| token))
     }
 
     /// `POST /users`.
@@ -135,9 +117,8 @@ impl<'a> Admin<'a> {
         perhaps_done: &Cell<bool>,
         body: impl Fn() -> zeroize::Zeroizing<Vec<u8>>,
     ) -> anyhow::Result<()> {
-        let bearer = Some(self.token()?);
-        let one_try = |limit: Duration| {
-            let call = Call { method: method.clone(), path, body: Some(body()), bearer };
+        let one_try = |token: &SecretString, limit: Duration| {
+            let call = Call { method: method.clone(), path, body: Some(body()), bearer: Some(token) };
             let answer = self.http.call(&call, limit);
             answer.and_then(|answer| answer.accept(accepted).map(drop)).inspect_err(|fault| {
                 if fault.class().is_transient() && !fault.is_surely_undone() {
@@ -145,7 +126,23 @@ impl<'a> Admin<'a> {
                 }
             })
         };
-        self.retry.run(one_try).map_err(not_permitted)
+        let token = self.login.token(self.http, self.retry)?;
+        match self.retry.run(|limit| one_try(&token, limit)) {
+            // It may have run out in a long batch.
+            Err(fault) if fault.status() == Some(401) && self.login.forget(&token) => {
+                let token = self.login.token(self.http, self.retry)?;
+                self.retry.run(|limit| one_try(&token, limit))
+            }
+            done => done,
+        }
+        .map_err(|fault| {
+            let is_refused = matches!(fault.status(), Some(401 | 403));
+            let error = not_permitted(fault);
+            if is_refused {
+                self.login.give_up(&error);
+            }
+            error
+        })
     }
 }
 
@@ -161,17 +158,6 @@ fn not_permitted(fault: Fault) -> anyhow::Error {
 
 fn says_exists(fault: &Fault) -> bool {
     matches!(fault.problem, Problem::Status { status: 409, code: None | Some(EMAIL_EXISTS), .. })
-}
-
-fn login_failure(fault: Fault, email: &str) -> anyhow::Error {
-    let context = match (&fault.problem, fault.class()) {
-        (Problem::Mfa, _) => {
-            format!("logging in as the admin {email}; use --admin-token-file with an account that has MFA")
-        }
-        (_, Class::Refused) => format!("logging in as the admin {email}; are e-mail and password right?"),
-        _ => format!("logging in as the admin {email}"),
-    };
-    anyhow::Error::from(fault).context(context)
 }
 
 fn cannot_update(email: &str) -> String {

@@ -13,6 +13,7 @@ use azaion_agent::token::Keys;
 use nix::unistd::geteuid;
 
 use crate::admin::Admin;
+use crate::admin_login::AdminLogin;
 use crate::cli::CheckOptions;
 use crate::connection;
 use crate::failure::exit_of;
@@ -26,7 +27,7 @@ const ADMIN_LOGIN: &str = "admin-login";
 /// Prints a line a check; ends with the exit code that `device` would fail with first.
 pub(crate) fn run(options: &CheckOptions, json: bool) -> anyhow::Result<Exit> {
     let clock = SystemClock;
-    let retry = connection::retry(&options.api, &clock);
+    let retry = connection::retry(&options.api, connection::USUAL_DEADLINE, &clock);
     let url = connection::api_url(&options.api)?;
     // An image belongs to whoever may write to it; what is in it is root's by number.
     let is_image = |path: &PathBuf| path.is_file();
@@ -87,7 +88,7 @@ fn holds(target: &dyn Target) -> anyhow::Result<Check> {
     let place = format!("{} ({})", target.path().display(), target.kind());
     let Some(found) = target.look()? else { return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet"))) };
     let conf = found.conf(target.path())?;
-    let whose = conf.serial.unwrap_or(conf.email);
+    let whose = conf.whose();
     Ok(Check::warning(TARGET, format!("{place} holds the device.conf of {whose}; clear it before another unit's turn")))
 }
 
@@ -106,7 +107,8 @@ fn api(http: &Http, retry: &Retry<'_>) -> (Check, Exit) {
 }
 
 fn admin_login(options: &CheckOptions, http: &Http, retry: &Retry<'_>) -> (Check, Exit) {
-    match Admin::new(http, retry, &options.api).log_in() {
+    let login = AdminLogin::new(&options.api, &SystemClock);
+    match Admin::new(http, retry, &login).log_in() {
         Ok(()) => (Check::ok(ADMIN_LOGIN, "the API lets the admin in"), Exit::Done),
         Err(error) => failed(ADMIN_LOGIN, &error),
     }

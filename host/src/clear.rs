@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use azaion_agent::exit::Exit;
+use azaion_agent::identity::{Serial, SerialError};
 use serde::Serialize;
 
-use crate::failure::for_all;
+use crate::failure::{failure, for_all};
 use crate::output;
-use crate::target::{self, Kind};
+use crate::target::{self, Kind, Target};
 
 #[derive(Debug, Serialize)]
 struct Record {
@@ -17,13 +19,35 @@ struct Record {
     cleared: bool,
 }
 
-/// Clears each target; one without a `device.conf` is as it should be.
-pub(crate) fn run(targets: &[PathBuf], json: bool) -> Exit {
-    for_all(targets, |path| {
+/// Clears each target; one without a `device.conf` is as it should be. One with another device's than the one that is
+/// meant is left alone, and that is a failure: somebody has taken it for this one's.
+pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> anyhow::Result<Exit> {
+    let meant: Option<Serial> = if_serial
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: SerialError| failure(Exit::Data, format!("the serial given can't be used: {error}")))?;
+    let exit = for_all(targets, |path| {
+        // Locked until it is cleared: what is looked at is what is taken out.
         let target = target::open(path)?;
+        meant.as_ref().map_or(Ok(()), |serial| is_of(target.as_ref(), serial))?;
         let cleared = target.clear()?;
         let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared };
         let what = if cleared { "device.conf taken out" } else { "there was no device.conf" };
         output::print(json, &record, &format!("{} ({}): {what}", record.path, record.kind))
-    })
+    });
+    Ok(exit)
+}
+
+/// Whether what is in a target, if anything is, is this device's.
+fn is_of(target: &dyn Target, serial: &Serial) -> anyhow::Result<()> {
+    let Some(found) = target.look()? else { return Ok(()) };
+    let conf =
+        found.conf(target.path()).context("the target was left alone, for whose device.conf is there can't be read")?;
+    if conf.is_of(serial) {
+        return Ok(());
+    }
+    // With the e-mail, too, for it may be that one alone that is another.
+    let (path, whose, email) = (target.path().display(), conf.whose(), &conf.email);
+    let message = format!("{path} was left alone: it holds the device.conf of {whose} ({email}), not that of {serial}");
+    Err(failure(Exit::Exists, message))
 }

@@ -25,6 +25,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Make the device's user and write device.conf into the target; safe to run again
     Device(DeviceOptions),
+    /// The same for a list of devices, each with a target of its own; run again, it does what is left
+    Batch(BatchOptions),
     /// Say what is in a target: serial, e-mail, API, when, mode, owner; never the password
     Inspect {
         /// Root file systems to look into
@@ -36,6 +38,9 @@ pub(crate) enum Command {
         /// Root file systems to clear
         #[arg(value_name = "TARGET", required = true)]
         targets: Vec<PathBuf>,
+        /// Clear only what is this device's; another one's file is left alone
+        #[arg(long, value_name = "SERIAL")]
+        if_serial: Option<String>,
     },
     /// Say whether all is in place: privileges, target, API, admin login
     Check(CheckOptions),
@@ -48,6 +53,17 @@ pub(crate) struct DeviceOptions {
     /// Root file system to write into; more than once for A/B layouts
     #[arg(long, value_name = "TARGET", required = true)]
     pub(crate) rootfs: Vec<PathBuf>,
+    /// The module that the device is for, by what is in /proc/device-tree/serial-number there; on another one the agent
+    /// does not use the credentials. Without it, what the target says already stays
+    #[arg(long, value_name = "SERIAL")]
+    pub(crate) module_serial: Option<String>,
+    #[command(flatten)]
+    pub(crate) job: JobOptions,
+}
+
+/// How a device is provisioned, whether alone or as one of many.
+#[derive(Debug, Args)]
+pub(crate) struct JobOptions {
     /// What to do if the user exists and its password is not known here
     #[arg(long, value_enum, default_value = "update", value_name = "ACTION")]
     pub(crate) on_existing: OnExisting,
@@ -61,6 +77,30 @@ pub(crate) struct DeviceOptions {
     pub(crate) owner: OwnerOption,
     #[command(flatten)]
     pub(crate) api: ApiOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BatchOptions {
+    /// The units: a range such as AZJN-0001..AZJN-0050, a file with a serial a line or a CSV file with a column `serial`,
+    /// or - for standard input
+    pub(crate) list: String,
+    /// Root file system of a unit, with {serial} where its serial stands in the path; more than once for A/B layouts
+    #[arg(long, value_name = "TEMPLATE", required = true)]
+    pub(crate) rootfs: Vec<String>,
+    /// What a root file system that is missing is copied from: a directory, an image or an archive
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) base: Option<PathBuf>,
+    /// Units that are worked on at the same time
+    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) jobs: u8,
+    /// Write what became of each unit into this file, which must end in .csv or .json
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Say what would be done, without a write or a call
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) job: JobOptions,
 }
 
 #[derive(Debug, Args)]
@@ -100,9 +140,10 @@ pub(crate) struct ApiOptions {
     /// File with an admin's access token, instead of a login
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_token_file: Option<PathBuf>,
-    /// Seconds that all calls together may take, with those that are tried again
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) deadline: u64,
+    /// Seconds that all calls for a device together may take, with those that are tried again [default: 30; of a batch
+    /// 300, for the API may ask a station to wait]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) deadline: Option<u64>,
 }
 
 /// What to do if the user exists and its password is not known here.
@@ -127,4 +168,5 @@ Exit codes:
   75  the API says later
   76  the server's answer can't be accepted
   77  not permitted: not root, or the admin is refused
-  78  configuration";
+  78  configuration
+ 130  interrupted; of a batch, what was begun is finished";

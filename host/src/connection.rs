@@ -46,10 +46,13 @@ pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http, HttpError
     Http::new(api, options.ca_file.as_deref(), Arc::new(SystemClock))
 }
 
-/// The time for all calls of this run, counted from now.
-pub(crate) fn retry<'a>(options: &ApiOptions, clock: &'a dyn Clock) -> Retry<'a> {
-    Retry::within(Duration::from_secs(options.deadline), POLICY, clock)
+/// The time for all calls of one device, counted from now; `usual` where the command line names none.
+pub(crate) fn retry<'a>(options: &ApiOptions, usual: Duration, clock: &'a dyn Clock) -> Retry<'a> {
+    Retry::within(options.deadline.map_or(usual, Duration::from_secs), POLICY, clock)
 }
+
+/// The usual time for the calls of a device alone.
+pub(crate) const USUAL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The admin's credentials, from where the options and the environment say.
 pub(crate) fn admin_credentials(options: &ApiOptions) -> anyhow::Result<AdminCredentials> {

@@ -1,15 +1,19 @@
 //! `azaion-provision device`: the main job, from the command line to the report.
 
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use azaion_agent::clock::SystemClock;
+use azaion_agent::clock::{Clock, SystemClock};
+use azaion_agent::device_conf::is_module_serial;
 use azaion_agent::exit::Exit;
+use azaion_agent::http::Http;
 use azaion_agent::identity::{Serial, SerialError};
 use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::admin::Admin;
-use crate::cli::DeviceOptions;
+use crate::admin_login::AdminLogin;
+use crate::cli::{DeviceOptions, JobOptions};
 use crate::connection;
 use crate::failure::failure;
 use crate::output;
@@ -18,44 +22,85 @@ use crate::target::{self, Kind, Owner};
 
 /// What came of it, for machines.
 #[derive(Debug, Serialize)]
-struct Report {
-    serial: String,
-    email: String,
-    outcome: Outcome,
-    targets: Vec<Place>,
+pub(crate) struct Report {
+    pub(crate) serial: String,
+    pub(crate) email: String,
+    pub(crate) outcome: Outcome,
+    pub(crate) targets: Vec<Place>,
     api_url: String,
-    elapsed_ms: u128,
+    pub(crate) elapsed_ms: u128,
 }
 
 #[derive(Debug, Serialize)]
-struct Place {
+pub(crate) struct Place {
     kind: Kind,
     path: String,
 }
 
+/// What all devices of a run have in common.
+#[derive(Debug)]
+pub(crate) struct Common<'a> {
+    pub(crate) options: &'a JobOptions,
+    pub(crate) login: &'a AdminLogin<'a>,
+    pub(crate) clock: &'a dyn Clock,
+    /// For the calls of one device, where the command line names none.
+    pub(crate) deadline: Duration,
+    /// Whether a device is known to be done by a mark in its target, and gets one.
+    pub(crate) marks: bool,
+    /// The module that the device is for, where it is given.
+    pub(crate) module_serial: Option<&'a str>,
+}
+
 /// Provisions one device.
 pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
-    let start = Instant::now();
     let serial: Serial = options
         .serial
         .parse()
         .map_err(|error: SerialError| failure(Exit::Data, format!("the serial given can't be used: {error}")))?;
-    let api = connection::api_url(&options.api)?;
-    let http = connection::http(&api, &options.api)?;
-    let targets = target::open_all(&options.rootfs)?;
-    let clock = SystemClock;
-    let retry = connection::retry(&options.api, &clock);
+    let module_serial = options.module_serial.as_deref();
+    if !module_serial.is_none_or(is_module_serial) {
+        let message =
+            "the module's serial number given can't be used: it has 1 to 64 of A-Z a-z 0-9 @ % + = : , . / _ -";
+        return Err(failure(Exit::Data, message));
+    }
+    let api = connection::api_url(&options.job.api)?;
+    let http = connection::http(&api, &options.job.api)?;
+    let common = Common {
+        options: &options.job,
+        login: &AdminLogin::new(&options.job.api, &SystemClock),
+        clock: &SystemClock,
+        deadline: connection::USUAL_DEADLINE,
+        marks: false,
+        module_serial,
+    };
+    let report = provision(&common, &http, &serial, &options.rootfs)?;
+    output::print(json, &report, &report.text())?;
+    Ok(Exit::Done)
+}
+
+/// Provisions a device, alone or as one of many.
+pub(crate) fn provision(
+    common: &Common<'_>,
+    http: &Http,
+    serial: &Serial,
+    rootfs: &[PathBuf],
+) -> anyhow::Result<Report> {
+    let (start, options) = (Instant::now(), common.options);
+    let targets = target::open_all(rootfs)?;
+    let retry = connection::retry(&options.api, common.deadline, common.clock);
     let job = Job {
-        serial: &serial,
+        serial,
         email: serial.email(),
         targets: &targets,
         owner: options.owner.owner,
         on_existing: options.on_existing,
         replace: options.replace,
-        http: &http,
+        marks: common.marks,
+        module_serial: common.module_serial,
+        http,
         retry: &retry,
-        admin: Admin::new(&http, &retry, &options.api),
-        clock: &clock,
+        admin: Admin::new(http, &retry, common.login),
+        clock: common.clock,
     };
     let outcome = job.run()?;
     if options.verify {
@@ -67,16 +112,14 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
             "device.conf belongs to the caller; the image builder must make it 0:0, or the device's user may read it"
         );
     }
-    let report = Report {
+    Ok(Report {
         serial: serial.to_string(),
         email: job.email.clone(),
         outcome,
         targets: targets.iter().map(|t| Place { kind: t.kind(), path: t.path().display().to_string() }).collect(),
-        api_url: api.to_string(),
+        api_url: http.api().to_string(),
         elapsed_ms: start.elapsed().as_millis(),
-    };
-    output::print(json, &report, &report.text())?;
-    Ok(Exit::Done)
+    })
 }
 
 impl Report {

@@ -26,6 +26,8 @@ struct Content {
     email: String,
     api_url: String,
     provisioned_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module_serial: Option<String>,
     mode: String,
     uid: u32,
     gid: u32,
@@ -50,6 +52,7 @@ fn record(target: &dyn Target) -> anyhow::Result<Record> {
                 email: conf.email,
                 api_url: conf.api_url.to_string(),
                 provisioned_at: conf.provisioned_at,
+                module_serial: conf.module_serial,
                 mode: format!("{:04o}", found.mode),
                 uid: found.uid,
                 gid: found.gid,
@@ -67,8 +70,10 @@ impl Record {
         let unknown = || "not recorded".to_owned();
         let serial = content.serial.clone().unwrap_or_else(unknown);
         let when = content.provisioned_at.map_or_else(unknown, |time| time.to_string());
+        let module =
+            content.module_serial.as_ref().map_or(String::new(), |module| format!("\n  module       {module}"));
         format!(
-            "{} ({})\n  serial       {serial}\n  e-mail       {}\n  API          {}\n  provisioned  {when}\n  mode, owner  {} {}:{}",
+            "{} ({})\n  serial       {serial}\n  e-mail       {}\n  API          {}\n  provisioned  {when}{module}\n  mode, owner  {} {}:{}",
             self.path, self.kind, content.email, content.api_url, content.mode, content.uid, content.gid
         )
     }

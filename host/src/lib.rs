@@ -5,6 +5,8 @@
 //! measured and fuzzed without a process each.
 
 mod admin;
+mod admin_login;
+mod batch;
 mod check;
 mod clear;
 mod cli;
@@ -12,15 +14,18 @@ mod connection;
 mod device;
 mod failure;
 mod inspect;
+mod mark;
 mod output;
 mod provision;
+mod screen;
 pub mod target;
 
 use azaion_agent::exit::Exit;
-use azaion_agent::stderr_log::{StandardError, level};
+use azaion_agent::stderr_log::level;
 use clap::Parser;
 
 use cli::{Cli, Command};
+use screen::UnitLog;
 
 /// Does what the command line says.
 pub fn run() -> Exit {
@@ -32,12 +37,13 @@ pub fn run() -> Exit {
         }
     };
     // Nobody else has set a logger yet.
-    let _ = log::set_logger(&StandardError);
+    let _ = log::set_logger(&UnitLog);
     log::set_max_level(level(log::LevelFilter::Warn, cli.verbose));
     let done = match &cli.command {
         Command::Device(options) => device::run(options, cli.json),
+        Command::Batch(options) => batch::run(options, cli.json),
         Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
-        Command::Clear { targets } => Ok(clear::run(targets, cli.json)),
+        Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
         Command::Check(options) => check::run(options, cli.json),
     };
     done.unwrap_or_else(|error| failure::report(&error))

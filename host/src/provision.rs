@@ -28,6 +28,7 @@ use serde::Serialize;
 use crate::admin::{self, Admin, AdminFault, Creation};
 use crate::cli::OnExisting;
 use crate::failure::failure;
+use crate::mark::{is_marked, with_mark};
 use crate::target::{Found, Owner, Target};
 
 /// How the user came to have the password that is in the targets.
@@ -61,6 +62,10 @@ pub(crate) struct Job<'a> {
     pub(crate) owner: Owner,
     pub(crate) on_existing: OnExisting,
     pub(crate) replace: bool,
+    /// The module that the device is for; where none is given, what the targets say stays.
+    pub(crate) module_serial: Option<&'a str>,
+    /// Whether a mark in the targets is believed that the API has their password, and made.
+    pub(crate) marks: bool,
     pub(crate) http: &'a Http,
     pub(crate) retry: &'a Retry<'a>,
     pub(crate) admin: Admin<'a>,
@@ -97,6 +102,45 @@ impl Job<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
         let places =
             self.targets.iter().map(|target| self.look(target.as_ref())).collect::<anyhow::Result<Vec<_>>>()?;
+        self.check_modules(&places)?;
+        if self.marks && self.are_done(&places)? {
+            return Ok(Outcome::Reused);
+        }
+        let outcome = self.provision(&places)?;
+        if self.marks {
+            self.mark();
+        }
+        Ok(outcome)
+    }
+
+    /// Whether all targets hold one file of this device, of which an earlier batch saw that the API takes it.
+    fn are_done(&self, places: &[Place<'_>]) -> anyhow::Result<bool> {
+        let first = places.first().and_then(|place| place.ours.as_ref());
+        let Some(password) = first.map(|conf| &conf.password) else { return Ok(false) };
+        let conf = self.conf(places, password);
+        for place in places {
+            let is_marked = place.before.as_ref().is_some_and(|found| is_marked(&found.bytes));
+            if !is_marked || !self.holds(place, &conf)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Marks what is in the targets as taken by the API. That it can't be marked costs a login the next time.
+    fn mark(&self) {
+        for target in self.targets {
+            let marked = target.look().and_then(|found| match found.filter(|found| !is_marked(&found.bytes)) {
+                Some(found) => target.write(&with_mark(&found.bytes)?, self.owner),
+                None => Ok(()),
+            });
+            if let Err(error) = marked {
+                log::warn!("marking as done: {error:#}");
+            }
+        }
+    }
+
+    fn provision(&self, places: &[Place<'_>]) -> anyhow::Result<Outcome> {
         let mut known: Vec<&SecretString> = Vec::new();
         for password in places.iter().filter_map(|place| Some(&place.ours.as_ref()?.password)) {
             if !known.iter().any(|other| same(other, password)) {
@@ -106,7 +150,7 @@ impl Job<'_> {
         for password in &known {
             if let Some(token) = self.log_in(password)? {
                 self.check_role(&token)?;
-                self.write(&places, password)?;
+                self.write(places, password)?;
                 return Ok(Outcome::Reused);
             }
         }
@@ -115,9 +159,9 @@ impl Job<'_> {
             Some(password) => (*password).clone(),
             None => new_password().context("making a password")?,
         };
-        self.write(&places, &password)?;
+        self.write(places, &password)?;
         self.settle(&password, !known.is_empty()).map_err(|unsettled| match unsettled {
-            Unsettled::Undone(error) => put_back(&places, error),
+            Unsettled::Undone(error) => put_back(places, error),
             Unsettled::Done(error) => error,
             Unsettled::Unknown(error) => error.context(
                 "the password is in the target and may be on the API already; run this again, it goes on from there",
@@ -130,38 +174,16 @@ impl Job<'_> {
         target.may_write(self.owner)?;
         target.tidy()?;
         let before = target.look()?;
-        let place = |before, ours| Ok(Place { target, before, ours, is_written: Cell::new(false) });
-        let Some(found) = &before else { return place(before, None) };
-        let conf = match found.conf(target.path()) {
-            Ok(conf) => conf,
-            Err(_) if self.replace => return place(before, None),
-            Err(error) => return Err(anyhow::Error::from(error).context(
-                "the target holds a device.conf that can't be read; see whose it is, then clear it or give --replace",
-            )),
+        let ours = match &before {
+            Some(found) => ours(target, found, self.serial, self.replace)?,
+            None => None,
         };
-        if conf.email == self.email && conf.serial.as_deref().is_none_or(|serial| serial == self.serial.as_str()) {
-            return place(before, Some(conf));
-        }
-        if self.replace {
-            return place(before, None);
-        }
-        let other = conf.serial.unwrap_or(conf.email);
-        let path = target.path().display();
-        Err(failure(
-            Exit::Exists,
-            format!("{path} holds the device.conf of {other}; clear it once that unit is flashed, or give --replace"),
-        ))
+        Ok(Place { target, before, ours, is_written: Cell::new(false) })
     }
 
     /// Writes the password into all targets, or into none. What holds it already is left alone.
     fn write(&self, places: &[Place<'_>], password: &SecretString) -> anyhow::Result<()> {
-        let conf = DeviceConf {
-            serial: Some(self.serial.to_string()),
-            email: self.email.clone(),
-            password: password.clone(),
-            api_url: self.http.api().clone(),
-            provisioned_at: Some(self.now()),
-        };
+        let conf = self.conf(places, password);
         let text = conf.render();
         for place in places {
             if self.holds(place, &conf)? {
@@ -171,6 +193,35 @@ impl Job<'_> {
             place.target.write(&text, self.owner).map_err(|error| put_back(places, error))?;
         }
         Ok(())
+    }
+
+    fn conf(&self, places: &[Place<'_>], password: &SecretString) -> DeviceConf {
+        DeviceConf {
+            serial: Some(self.serial.to_string()),
+            email: self.email.clone(),
+            password: password.clone(),
+            api_url: self.http.api().clone(),
+            provisioned_at: Some(self.now()),
+            module_serial: self.module_serial.or_else(|| modules(places).next()).map(str::to_owned),
+        }
+    }
+
+    /// Which module the device is for can't be guessed where the targets disagree. That it is for another one from now
+    /// on may be meant, for boards are replaced; or a mix-up.
+    fn check_modules(&self, places: &[Place<'_>]) -> anyhow::Result<()> {
+        let Some(now) = self.module_serial.or_else(|| modules(places).next()) else { return Ok(()) };
+        let Some(before) = modules(places).find(|module| *module != now) else { return Ok(()) };
+        if self.module_serial.is_some() {
+            log::warn!("{} was for the module {before} and is for {now} now; on {before} it is no longer", self.serial);
+            return Ok(());
+        }
+        Err(failure(
+            Exit::Data,
+            format!(
+                "one target says that {} is for the module {now}, another {before}; give --module-serial",
+                self.serial
+            ),
+        ))
     }
 
     /// A time that has certainly passed, for the device will believe no earlier one: the station's clock, but not
@@ -186,7 +237,10 @@ impl Job<'_> {
 
     fn holds(&self, place: &Place<'_>, conf: &DeviceConf) -> anyhow::Result<bool> {
         let (Some(found), Some(ours)) = (&place.before, &place.ours) else { return Ok(false) };
-        let same = same(&ours.password, &conf.password) && ours.api_url == conf.api_url && ours.serial == conf.serial;
+        let same = same(&ours.password, &conf.password)
+            && ours.api_url == conf.api_url
+            && ours.serial == conf.serial
+            && ours.module_serial == conf.module_serial;
         Ok(same && place.target.is_in_order(found, self.owner)?)
     }
 
@@ -269,6 +323,39 @@ impl Job<'_> {
     }
 }
 
+/// The modules that this device is for, as far as its files in the targets say.
+fn modules<'a>(places: &'a [Place<'_>]) -> impl Iterator<Item = &'a str> {
+    places.iter().filter_map(|place| place.ours.as_ref()?.module_serial.as_deref())
+}
+
+/// What a file that is there says, if it is this device's; none if it may be replaced.
+pub(crate) fn ours(
+    target: &dyn Target,
+    found: &Found,
+    serial: &Serial,
+    replace: bool,
+) -> anyhow::Result<Option<DeviceConf>> {
+    let conf =
+        match found.conf(target.path()) {
+            Ok(conf) => conf,
+            Err(_) if replace => return Ok(None),
+            Err(error) => return Err(anyhow::Error::from(error).context(
+                "the target holds a device.conf that can't be read; see whose it is, then clear it or give --replace",
+            )),
+        };
+    if conf.is_of(serial) {
+        return Ok(Some(conf));
+    }
+    if replace {
+        return Ok(None);
+    }
+    let (path, other) = (target.path().display(), conf.whose());
+    Err(failure(
+        Exit::Exists,
+        format!("{path} holds the device.conf of {other}; clear it once that unit is flashed, or give --replace"),
+    ))
+}
+
 fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()
 }
@@ -283,3 +370,6 @@ fn put_back(places: &[Place<'_>], mut error: anyhow::Error) -> anyhow::Error {
     }
     error
 }
+
+#[cfg(test)]
+mod tests;

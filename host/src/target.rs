@@ -98,6 +98,11 @@ pub trait Target: fmt::Debug {
     /// Takes away what a run that was killed may have left: nobody will go on with it.
     fn tidy(&self) -> anyhow::Result<()>;
 
+    /// Makes room for a `device.conf`, where that takes long, so that copies have it.
+    fn prepare(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// The `device.conf` in it.
     fn look(&self) -> anyhow::Result<Option<Found>>;
 

@@ -133,10 +133,12 @@ mod tests {
     fn patience_ends() {
         let (patience, second) = (Patience::new(true, Duration::ZERO), Duration::from_secs(1));
         // Each try may take as long as its own deadline.
-        let tries = (0..)
+        let tries = (0..100)
             .map(|number| number * Duration::from_mins(1))
             .take_while(|&now| patience.pause(second, now).is_some());
         assert_eq!(tries.count(), 10);
+        let pause = patience.pause(second, Duration::ZERO).unwrap();
+        assert!((second..=second + Patience::SPREAD).contains(&pause), "{pause:?}");
         assert_eq!(patience.pause(Duration::from_secs(91), Duration::ZERO), None);
         assert_eq!(Patience::new(false, Duration::ZERO).pause(second, Duration::ZERO), None);
     }
@@ -156,5 +158,34 @@ mod tests {
         assert!(!in_force(at("b1", 3701)) && !in_force(at("b2", 100)));
         fs::write(&conf, "two!").unwrap();
         assert!(!in_force(at("b1", 100)));
+    }
+
+    // Promise: a later run ends as the one did that was told to wait.
+    #[test]
+    fn the_exit_code_is_kept() {
+        let now = BootMoment { boot_id: "b".into(), since_boot: Duration::ZERO };
+        for (told, then) in [
+            (Exit::Refused, Exit::Refused),
+            (Exit::Protocol, Exit::Protocol),
+            (Exit::Later, Exit::Later),
+            (Exit::Internal, Exit::Later),
+        ] {
+            assert_eq!(Backoff::new(&now, AFTER_REFUSAL, told, String::new(), String::new()).exit(), then);
+        }
+    }
+
+    // Promise: the file is gone once the unit is ready.
+    #[test]
+    fn is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, now) = (
+            Folder::open(dir.path(), None, Lifetime::ThisBoot).unwrap(),
+            BootMoment { boot_id: "b".into(), since_boot: Duration::ZERO },
+        );
+        let backoff = Backoff::new(&now, AFTER_REFUSAL, Exit::Refused, String::new(), String::new());
+        backoff.write(&folder).unwrap();
+        assert!(Backoff::in_force(dir.path(), &now, "").is_some());
+        Backoff::clear(&folder).unwrap();
+        assert!(!dir.path().join(NAME).exists());
     }
 }

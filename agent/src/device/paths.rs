@@ -41,6 +41,13 @@ impl Paths {
         self.root.join("var/lib/azaion")
     }
 
+    /// Where the kernel shows the module's serial number: `/proc/device-tree`, which is the name that programs are to
+    /// use, and what it is a link to, for where a sandbox leaves only processes in `/proc` (`ProcSubset=pid`).
+    pub fn module_serial(&self) -> [PathBuf; 2] {
+        ["proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number"]
+            .map(|file| self.root.join(file))
+    }
+
     /// `/etc/group`
     pub fn group(&self) -> PathBuf {
         self.root.join("etc/group")

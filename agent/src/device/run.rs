@@ -18,6 +18,7 @@ use crate::session::{self, Tokens};
 use crate::token::{self, Accepted};
 
 use super::backoff::{self, AFTER_REFUSAL, AFTER_UNACCEPTABLE, Backoff, Patience};
+use super::board::{self, Board, WrongBoard};
 use super::cache::{self, BootMoment, TokenCache};
 use super::files::{FileError, Folder, token_group};
 use super::paths::Paths;
@@ -98,6 +99,8 @@ pub struct Ready {
 pub enum NotReady {
     #[error("the device's configuration can't be used")]
     Conf(#[from] DeviceConfError),
+    #[error("this unit was flashed with another unit's image")]
+    Board(#[from] WrongBoard),
     #[error("the fleet's policy can't be used")]
     Settings(#[from] SettingsError),
     #[error("the HTTP client can't be made")]
@@ -124,7 +127,7 @@ impl NotReady {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Http(HttpError::Client(_)) | Self::File(_) => Exit::Internal,
-            Self::Conf(_) | Self::Settings(_) | Self::Http(_) => Exit::Config,
+            Self::Conf(_) | Self::Board(_) | Self::Settings(_) | Self::Http(_) => Exit::Config,
             Self::Fault(fault) => fault.class().on_device(),
             Self::Waiting { exit, .. } => *exit,
             Self::Busy | Self::NotRoot(_) => Exit::Later,
@@ -157,9 +160,18 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
         log::warn!("{}", chain(&error));
     }
     let conf = conf.map_err(|error| give_up(&folder, None, error.into()))?;
+    // Who this unit is is not known then: what is told of another one would be taken for that one's state.
+    let board = board::judge(&device.paths, &conf).map_err(|error| give_up(&folder, None, error.into()))?;
     let settings = settings.map_err(|error| give_up(&folder, Some(&conf), error.into()))?;
     let left = until.saturating_sub(device.clock.boot());
-    Attempt { device, how, left, folder: &folder, conf: &conf, conf_fingerprint, settings: &settings }.run()
+    let attempt = Attempt { device, how, left, folder: &folder, conf: &conf, conf_fingerprint, settings: &settings };
+    let ready = attempt.run()?;
+    if let Board::Untold(why) = board
+        && ready.is_news
+    {
+        log::warn!("whether this is the module that device.conf is for can't be told: {why}");
+    }
+    Ok(ready)
 }
 
 fn sweep_state(state_dir: &Path) -> Result<(), FileError> {

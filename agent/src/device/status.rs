@@ -14,9 +14,10 @@ use crate::keys;
 use crate::token::Keys;
 use crate::transport::Transport;
 
+use super::board::{self, Board};
 use super::cache::TokenCache;
 use super::readiness::Readiness;
-use super::run::{Device, How, Ready, run};
+use super::run::{Device, How, NotReady, Ready, run};
 use super::settings::Settings;
 
 /// The checks of the network, in the order of the way.
@@ -63,7 +64,16 @@ fn configuration(device: &Device) -> (Option<(DeviceConf, Settings)>, Check) {
         Err(error) => return (None, Check::failed("configuration", chain(&error))),
     };
     let serial = conf.serial.as_deref().unwrap_or("a unit without serial");
-    let check = Check::ok("configuration", format!("{serial}, {} at {}", conf.email, conf.api_url));
+    let who = format!("{serial}, {} at {}", conf.email, conf.api_url);
+    let check = match board::judge(&device.paths, &conf) {
+        Err(error) => return (None, Check::failed("configuration", chain(&NotReady::from(error)))),
+        Ok(Board::Any) => Check::ok("configuration", who),
+        Ok(Board::Right(module)) => Check::ok("configuration", format!("{who}, on the module {module}")),
+        Ok(Board::Untold(why)) => Check::warning(
+            "configuration",
+            format!("{who}; whether this is the module that it is for can't be told: {why}"),
+        ),
+    };
     (Some((conf, settings)), check)
 }
 

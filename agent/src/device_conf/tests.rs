@@ -1,4 +1,5 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::{Mutex, Once};
 
 use proptest::prelude::*;
 use proptest::string::string_regex;
@@ -18,6 +19,7 @@ prop_compose! {
         password in string_regex("[A-Za-z0-9@%+=:,./_-]{1,64}").unwrap(),
         host in string_regex("[a-z]([a-z0-9-]{0,20}[a-z0-9])?\\.example(:[1-9][0-9]{0,3})?(/[a-z0-9_%=-]{1,9})?").unwrap(),
         at in proptest::option::of(0u64..253_402_300_800),
+        module_serial in proptest::option::of(string_regex("[A-Za-z0-9@%+=:,./_-]{1,64}").unwrap()),
     ) -> DeviceConf {
         DeviceConf {
             serial,
@@ -25,6 +27,7 @@ prop_compose! {
             password: SecretString::from(password),
             api_url: format!("https://{host}").parse().unwrap(),
             provisioned_at: at.map(Timestamp::from_unix),
+            module_serial,
         }
     }
 }
@@ -40,6 +43,7 @@ proptest! {
         prop_assert_eq!(read.password.expose_secret(), conf.password.expose_secret());
         prop_assert_eq!(&read.api_url, &conf.api_url);
         prop_assert_eq!(read.provisioned_at, conf.provisioned_at);
+        prop_assert_eq!(&read.module_serial, &conf.module_serial);
     }
 
     // Promise: no bytes whatever make the parser panic.
@@ -49,11 +53,110 @@ proptest! {
     }
 }
 
-// Promise: unknown keys are left aside, so that an older agent reads a newer file.
+/// The files by which the whole programs are tested, too.
+fn kept() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/device_conf")
+}
+
+// Promise: whatever is wrong, the message says what it is, in which file and, where one is to blame, in which line.
+#[test]
+fn errors_name_file_and_line() {
+    let expected = std::fs::read_to_string(kept().join("expected.tsv")).unwrap();
+    let rows: Vec<Vec<&str>> =
+        expected.lines().filter(|l| !l.starts_with('#')).map(|l| l.split('\t').collect()).collect();
+    assert!(rows.len() > 80);
+    for row in rows {
+        let (name, line, says) = (row[0], row[1], row[2]);
+        let bytes = std::fs::read(kept().join(format!("{name}.conf"))).unwrap();
+        match DeviceConf::parse(&bytes, Path::new("f")) {
+            Ok(conf) => assert_eq!((says, conf.email.as_str()), ("good", "azaion-jetson-0042@azaion.com"), "{name}"),
+            Err(error) => {
+                let place = if line == "-" { "f".to_owned() } else { format!("f:{line}") };
+                assert_eq!(error.to_string(), place, "{name}");
+                assert!(error.problem.to_string().contains(says), "{name}: {}", error.problem);
+            }
+        }
+    }
+}
+
+/// Takes what is logged; nothing else in the tests of this crate does.
+struct Logged(Mutex<Vec<String>>);
+
+impl log::Log for Logged {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+static LOGGED: Logged = Logged(Mutex::new(Vec::new()));
+
+/// What was logged about this file, without its name.
+fn logged_about(file: &Path) -> Vec<String> {
+    let logged = LOGGED.0.lock().unwrap();
+    let name = file.display().to_string();
+    logged.iter().filter_map(|line| line.strip_prefix(&name).map(str::to_owned)).collect()
+}
+
+fn log_here() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| log::set_logger(&LOGGED).unwrap());
+    log::set_max_level(log::LevelFilter::Warn);
+}
+
+// Promise: unknown keys are left aside, so that an older agent reads a newer file, and nothing else is warned of.
 #[test]
 fn unknown_keys_are_left_aside() {
-    let text = good() + "AZAION_SHOE_SIZE=42\n# done";
-    assert_eq!(DeviceConf::parse(text.as_bytes(), Path::new("f")).unwrap().email, "azaion-jetson-0042@azaion.com");
+    log_here();
+    let (text, file) = (good() + "AZAION_SHOE_SIZE=42\n# done", Path::new("newer"));
+    assert_eq!(DeviceConf::parse(text.as_bytes(), file).unwrap().email, "azaion-jetson-0042@azaion.com");
+    assert_eq!(logged_about(file), [":4: an unknown key is left aside"]);
+}
+
+// Promise: a file that belongs to somebody else than root is read, and root is warned.
+#[test]
+fn another_owner_is_warned_of() {
+    if !geteuid().is_root() {
+        return;
+    }
+    log_here();
+    for (owner, warnings) in [(0, 0), (1000, 1)] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file.as_file(), good().as_bytes()).unwrap();
+        std::os::unix::fs::chown(file.path(), Some(owner), None).unwrap();
+        assert!(DeviceConf::read(file.path()).is_ok());
+        assert_eq!(logged_about(file.path()).len(), warnings, "{owner}");
+    }
+}
+
+// Promise: whoever runs a program without being root is told so, and not that the file is damaged.
+#[test]
+fn a_missing_permission_is_told_apart() {
+    let io = |kind: io::ErrorKind| Problem::Io(kind.into());
+    for (problem, expected) in
+        [(io(io::ErrorKind::PermissionDenied), true), (io(io::ErrorKind::Interrupted), false), (Problem::NoFile, false)]
+    {
+        let error = DeviceConfError { file: "f".into(), line: None, problem };
+        assert_eq!(error.is_permission_denied(), expected, "{:?}", error.problem);
+    }
+}
+
+// Promise: a file may have 4096 bytes, which are all read, and not one more.
+#[test]
+fn the_largest_file_is_read_whole() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let last = "\nAZAION_DEVICE_SERIAL=AZJN-0042";
+    let text = good();
+    let text = format!("{text}{}{last}", "\n".repeat(LARGEST - text.len() - last.len()));
+    std::io::Write::write_all(&mut file.as_file(), text.as_bytes()).unwrap();
+    assert_eq!(DeviceConf::read(file.path()).unwrap().serial.as_deref(), Some("AZJN-0042"));
+    std::io::Write::write_all(&mut file.as_file(), b"\n").unwrap();
+    assert!(matches!(DeviceConf::read(file.path()).unwrap_err().problem, Problem::TooLarge));
 }
 
 // Promise: neither `Debug` nor an error shows the password.
@@ -76,9 +179,9 @@ fn open_files_are_refused() {
     std::io::Write::write_all(&mut File::create(&path).unwrap(), good().as_bytes()).unwrap();
     for mode in [0o600, 0o400, 0o640, 0o644, 0o604, 0o620, 0o602, 0o601, 0o777] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        let refused =
-            matches!(DeviceConf::read(&path), Err(DeviceConfError { problem: Problem::Mode(m), .. }) if m == mode);
-        assert_eq!(refused, mode & 0o027 != 0, "{mode:o}");
+        let read = DeviceConf::read(&path);
+        let refused = matches!(&read, Err(DeviceConfError { problem: Problem::Mode(m), .. }) if *m == mode);
+        assert_eq!((refused, read.is_ok()), (mode & 0o027 != 0, mode & 0o027 == 0), "{mode:o}");
     }
     let link = dir.path().join("link");
     symlink(&path, &link).unwrap();
@@ -87,4 +190,34 @@ fn open_files_are_refused() {
     let fifo = dir.path().join("fifo");
     nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).unwrap();
     assert!(matches!(problem(&fifo), Problem::NotAFile));
+}
+
+// Promise: a file is of the device whose e-mail it has, and whose serial, where it has one; people are told the serial.
+#[test]
+fn says_whose_it_is() {
+    let serial: Serial = "AZJN-0042".parse().unwrap();
+    let (own, other) = ("azaion-jetson-0042@azaion.com", "azaion-jetson-0041@azaion.com");
+    for (named, email, is_of, whose) in [
+        (Some("AZJN-0042"), own, true, "AZJN-0042"),
+        (None, own, true, own),
+        (Some("AZJN-0041"), own, false, "AZJN-0041"),
+        (Some("AZJN-0042"), other, false, "AZJN-0042"),
+        (None, other, false, other),
+    ] {
+        let mut conf = DeviceConf::parse(good().as_bytes(), Path::new("f")).unwrap();
+        (conf.serial, conf.email) = (named.map(str::to_owned), email.to_owned());
+        assert_eq!((conf.is_of(&serial), conf.whose()), (is_of, whose), "{named:?} {email}");
+    }
+}
+
+// Promise: a module's serial number is 1 to 64 characters that need no quotes; no other is taken from a file.
+#[test]
+fn modules_have_a_serial_number() {
+    let (longest, too_long) = ("1".repeat(64), "1".repeat(65));
+    for (text, expected) in [("1421024001234", true), (&longest, true), (&too_long, false), ("", false), ("1 2", false)]
+    {
+        assert_eq!(is_module_serial(text), expected, "{text}");
+        let read = DeviceConf::parse(format!("{}{MODULE_SERIAL}={text}\n", good()).as_bytes(), Path::new("f"));
+        assert_eq!(read.ok().and_then(|conf| conf.module_serial).as_deref(), expected.then_some(text), "{text}");
+    }
 }

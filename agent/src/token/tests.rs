@@ -1,5 +1,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::json;
 
 use super::*;
@@ -15,8 +17,12 @@ fn hmac_token(claims: &Value) -> SecretString {
     SecretString::from(token.join("."))
 }
 
+fn good_claims() -> Value {
+    json!({"iss": "AzaionApi", "aud": "A", "role": "CompanionPC", "unique_name": "d@azaion.com", "exp": NOW + 900, "iat": NOW})
+}
+
 fn judge_claims(change: &Value, expected: Expected<'_>) -> Result<Accepted, TokenError> {
-    let mut claims = json!({"iss": "AzaionApi", "aud": "A", "role": "CompanionPC", "unique_name": "d@azaion.com", "exp": NOW + 900, "iat": NOW});
+    let mut claims = good_claims();
     for (name, value) in change.as_object().unwrap() {
         match value {
             Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
@@ -53,6 +59,8 @@ fn claims_are_checked() {
         (json!({"exp": null}), Some(E::NoExpiry)),
         (json!({"exp": "later"}), Some(E::Claims)),
         (json!({"exp": -5}), Some(E::Claims)),
+        (json!({"exp": -0.5}), Some(E::Claims)),
+        (json!({"exp": 1e300}), Some(E::Claims)),
         (json!({"exp": NOW - 29}), None),
         (json!({"exp": NOW - 30}), Some(E::Expired)),
         (json!({"exp": 1_800_000_900.5}), None),
@@ -109,6 +117,9 @@ fn other_tokens_are_refused() {
         ("a.b.c.d", TokenError::NotAJwt),
         ("a.b.c", TokenError::Algorithm),
         (none, TokenError::Algorithm),
+        ("eyJhbGciOiJIUzI1NiJ9.e30.a+b", TokenError::NotAJwt),
+        ("eyJhbGciOiJIUzI1NiJ9.e30.a==", TokenError::NotAJwt),
+        ("eyJhbGciOiJIUzI1NiJ9.e30.-_", TokenError::Issuer),
         (rs256, TokenError::Algorithm),
         (es256, TokenError::NoKeys),
     ] {
@@ -117,6 +128,111 @@ fn other_tokens_are_refused() {
     }
     let judged = judge(&SecretString::from(es256), &Keys::Set(vec![]), EXPECTED, Timestamp::from_unix(NOW));
     assert_eq!(judged.unwrap_err(), TokenError::UnknownKey);
+}
+
+/// A server's key pair.
+struct Signer(EcdsaKeyPair);
+
+impl Signer {
+    fn new() -> Self {
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        Self(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.as_ref(), &random).unwrap())
+    }
+
+    /// Its public half, as the server publishes it under `kid`.
+    fn key(&self, kid: Option<&str>) -> Jwk {
+        let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
+        let number = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let mut key = json!({"kty": "EC", "crv": "P-256", "x": number(x), "y": number(y)});
+        if let Some(kid) = kid {
+            key["kid"] = kid.into();
+        }
+        serde_json::from_value(key).unwrap()
+    }
+
+    fn token(&self, kid: Option<&str>, claims: &Value) -> SecretString {
+        let mut header = json!({"alg": "ES256"});
+        if let Some(kid) = kid {
+            header["kid"] = kid.into();
+        }
+        let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(&header), part(claims));
+        let signature = self.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        SecretString::from(format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+// Promise: a signature counts only if it is of a published key with the token's key id; a token without one may be of any.
+#[test]
+fn signatures_are_checked() {
+    use TokenError as E;
+    let (server, other) = (Signer::new(), Signer::new());
+    for (kid, keys, expected) in [
+        (None, vec![server.key(None)], None),
+        (None, vec![server.key(Some("1"))], None),
+        (None, vec![other.key(None), server.key(None)], None),
+        (Some("1"), vec![server.key(Some("1"))], None),
+        (Some("1"), vec![other.key(Some("2")), server.key(Some("1"))], None),
+        (Some("1"), vec![server.key(Some("2"))], Some(E::UnknownKey)),
+        (Some("1"), vec![server.key(None)], Some(E::UnknownKey)),
+        (Some("1"), vec![other.key(Some("1"))], Some(E::Signature)),
+        (None, vec![other.key(None)], Some(E::Signature)),
+    ] {
+        let judged =
+            judge(&server.token(kid, &good_claims()), &Keys::Set(keys.clone()), EXPECTED, Timestamp::from_unix(NOW));
+        assert_eq!(judged.err(), expected, "{kid:?} {keys:?}");
+    }
+    let no_object = server.token(None, &json!([]));
+    let judged = judge(&no_object, &Keys::Set(vec![server.key(None)]), EXPECTED, Timestamp::from_unix(NOW));
+    assert_eq!(judged.unwrap_err(), E::Claims);
+}
+
+// Promise: a signed token is judged by the given time alone, however far the system's clock is from it, and its claims
+// as any other's.
+#[test]
+fn the_clock_of_the_system_does_not_count() {
+    let server = Signer::new();
+    let judge_at = |now: u64, policy: SignaturePolicy| {
+        let mut claims = good_claims();
+        (claims["iat"], claims["nbf"], claims["exp"]) = (now.into(), now.into(), (now + 900).into());
+        let (token, keys) = (server.token(None, &claims), Keys::Set(vec![server.key(None)]));
+        judge(&token, &keys, Expected { signature: policy, ..EXPECTED }, Timestamp::from_unix(now))
+    };
+    for now in [1_000_000_000, 4_000_000_000] {
+        let time = Timestamp::from_unix;
+        let accepted =
+            Accepted { issued_at: Some(time(now)), expires_at: time(now + 900), signature: Signature::Verified };
+        assert_eq!(judge_at(now, SignaturePolicy::Required), Ok(accepted));
+    }
+}
+
+// Promise: a cached token is used on only while it agrees with a changed configuration.
+#[test]
+fn a_cached_token_has_to_agree() {
+    let token = hmac_token(&good_claims());
+    let strict = Expected { signature: SignaturePolicy::Required, ..EXPECTED };
+    for (signature, expected, agrees) in [
+        (Signature::Unverified, EXPECTED, true),
+        (Signature::Verified, EXPECTED, true),
+        (Signature::Verified, strict, true),
+        (Signature::Unverified, strict, false),
+        (Signature::Verified, Expected { email: "e@azaion.com", ..EXPECTED }, false),
+        (Signature::Verified, Expected { issuer: "Other", ..EXPECTED }, false),
+        (Signature::Verified, Expected { audience: Some("B"), ..EXPECTED }, false),
+    ] {
+        assert_eq!(still_agrees(&token, signature, expected), agrees, "{signature:?} {expected:?}");
+    }
+    assert!(!still_agrees(&SecretString::from("opaque"), Signature::Verified, EXPECTED));
+}
+
+// Promise: reports say in words what is known of a signature.
+#[test]
+fn signatures_have_their_word() {
+    assert_eq!(
+        (Signature::Verified.to_string(), Signature::Unverified.to_string()),
+        ("verified".into(), "unverified".into())
+    );
 }
 
 // Promise: the host sees a role that is not a device's, and draws nothing from a token it can't read.

@@ -88,13 +88,13 @@ impl FileSystemImage {
         if let Some(place) = self.slot()?.and_then(|slot| slot.writable_place()) {
             return Ok(place);
         }
-        self.prepare()?;
+        self.make_place()?;
         let slot = self.slot()?.and_then(|slot| slot.writable_place());
         slot.ok_or_else(|| failure(Exit::Internal, "the slot that was made can't be found again"))
     }
 
     /// Makes the slot, in a copy that then takes the image's place.
-    fn prepare(&self) -> anyhow::Result<()> {
+    fn make_place(&self) -> anyhow::Result<()> {
         prepare::is_possible()?;
         sums::check(&self.image)?;
         let fail = |error| self.image.failed("making a copy of", error);
@@ -165,6 +165,12 @@ impl Target for FileSystemImage {
             self.image.may_write_beside()?;
         }
         Ok(())
+    }
+
+    fn prepare(&self) -> anyhow::Result<()> {
+        self.image.may_write()?;
+        self.tidy()?;
+        self.place().map(drop)
     }
 
     fn tidy(&self) -> anyhow::Result<()> {

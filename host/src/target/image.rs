@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use anyhow::Context;
 use azaion_agent::exit::Exit;
@@ -156,9 +157,15 @@ impl Image {
 
     /// What is in the image is as open as its file, whatever the mode inside.
     pub(super) fn warn_if_open(&self) {
+        static WARNED: Once = Once::new();
         if self.file().metadata().is_ok_and(|metadata| metadata.mode() & 0o044 != 0) {
             let path = self.path.display();
-            log::warn!("{path} can be read by others on this station, and so can the password in it; chmod 600 {path}");
+            // Once a run: of a thousand images, all are alike.
+            WARNED.call_once(|| {
+                log::warn!(
+                    "{path} can be read by others on this station, and so can the password in it; chmod 600 {path}"
+                );
+            });
         }
     }
 

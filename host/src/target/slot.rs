@@ -4,6 +4,8 @@
 //! nobody has used its password yet, for the API is asked after the block is written. The rest is newlines, never one
 //! 32-bit word all over: a sparse image would fold that into a chunk without a place of its own.
 
+use std::fmt;
+
 use azaion_agent::exit::Exit;
 use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
@@ -19,7 +21,7 @@ const BLANK: &str = "# azaion-provision: no device yet\n";
 const SEAL: &str = "# azaion-provision: sha1 of what follows ";
 
 /// What a slot holds.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(super) enum Content {
     /// No device.
     Blank,
@@ -29,6 +31,18 @@ pub(super) enum Content {
     Torn,
     /// Bytes that were never ours.
     Foreign,
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blank => "Blank",
+            // Without the password in it.
+            Self::Conf(_) => "Conf",
+            Self::Torn => "Torn",
+            Self::Foreign => "Foreign",
+        })
+    }
 }
 
 /// The block for a text. The text of others may be too long for the seal, but ours is not.
@@ -119,6 +133,24 @@ mod tests {
             let Content::Conf(conf) = judge(&block_of(&text).unwrap()) else { panic!("{size}") };
             assert_eq!((conf.trim_ascii_end(), conf.len() <= SIZE), (text.as_slice(), true));
         }
+    }
+
+    // Promise: whatever has room for the seal has one, and a newline behind its last line; the rest goes without.
+    #[test]
+    fn sealed_as_long_as_there_is_room() {
+        let most = SIZE - SEAL.len() - 40 - 1 - 1;
+        for (size, is_sealed) in [(0, true), (1, true), (most, true), (most + 1, false), (SIZE, false)] {
+            let block = block_of(&vec![b'#'; size]).unwrap();
+            assert_eq!(block.starts_with(SEAL.as_bytes()), is_sealed, "{size}");
+            assert!(!is_sealed || block.ends_with(b"\n"), "{size}");
+        }
+    }
+
+    // Promise: what is printed of a slot says what kind it is, and nothing of the text in it.
+    #[test]
+    fn prints_no_text() {
+        let all = [judge(b""), judge(CONF), judge(SEAL.as_bytes()), judge(b"\0")];
+        assert_eq!(format!("{all:?}"), "[Blank, Conf, Torn, Foreign]");
     }
 
     // Promise: a block of which only some sectors are new is told from either device's, wherever the sectors' edges are.

@@ -13,5 +13,5 @@ fuzz_target!(|input: &[u8]| {
     let again = DeviceConf::parse(conf.render().expose_secret().as_bytes(), path).expect("what was written can be read");
     assert_eq!((&conf.serial, &conf.email, &conf.provisioned_at), (&again.serial, &again.email, &again.provisioned_at));
     assert_eq!(conf.password.expose_secret(), again.password.expose_secret());
-    assert_eq!(conf.api_url, again.api_url);
+    assert_eq!((&conf.api_url, &conf.module_serial), (&again.api_url, &again.module_serial));
 });

@@ -64,9 +64,14 @@ impl Pair {
     }
 
     fn verb(&self, verb: &str) -> anyhow::Result<Run> {
+        self.start(&[verb])?.ended_with(0)
+    }
+
+    /// A verb with its options, on both.
+    fn start(&self, verb: &[&str]) -> anyhow::Result<Run> {
         let image = self.bench.image();
-        let mut command = self.bench.command(&[verb, "--json", text(&image), text(&self.other)])?;
-        self.bench.wait(start(&mut command)?)?.ended_with(0)
+        let both = ["--json", text(&image), text(&self.other)];
+        self.bench.wait(start(&mut self.bench.command(&[verb, &both].concat())?)?)
     }
 
     /// The password in the second target.
@@ -135,6 +140,34 @@ fn all_have_it() {
             pair.both_hold(OTHER, OTHER_EMAIL)?;
             pair.verb("clear")?;
             pair.both_are_empty()
+        },
+    );
+}
+
+// Promise: whatever kind the targets are, the module that the device is for is written into all of them and kept, and
+// those of another device than the one that is to be cleared are left alone, byte for byte.
+#[test]
+fn units_are_not_mixed_up() {
+    for_each(
+        &SECONDS,
+        |second| format!("{second:?}"),
+        |second| {
+            let pair = Pair::new(*second)?;
+            pair.device(SERIAL, &["--module-serial", "1423221050123"])?.ended_with(0)?;
+            pair.device(SERIAL, &[])?.ended_with(0)?;
+            pair.both_hold(SERIAL, EMAIL)?;
+            for record in pair.verb("inspect")?.json_lines()? {
+                assert_eq!(record["module_serial"], "1423221050123", "{record}");
+            }
+            let before = pair.snapshots()?;
+            let run = pair.start(&["clear", "--if-serial", OTHER])?.ended_with(73)?;
+            assert_eq!((run.stderr.matches("left alone").count(), run.stdout.as_str()), (2, ""));
+            assert!(pair.snapshots()? == before, "a target that was left alone has changed");
+            for _ in 0..2 {
+                pair.start(&["clear", "--if-serial", SERIAL])?.ended_with(0)?;
+                pair.both_are_empty()?;
+            }
+            Ok(())
         },
     );
 }

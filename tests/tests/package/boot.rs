@@ -25,7 +25,8 @@ fn provisioned(release: &str, station: &Station) -> anyhow::Result<Tree> {
 }
 
 // Promise: on each systemd an unpacked package makes the unit ready in its sandbox: files with their modes and groups,
-// one line on the console, STATUS=, the catalog's advice, and the next run within about a minute.
+// one line on the console, STATUS=, the catalog's advice, and the next run within about a minute. The sandbox also shows it
+// which module the board has.
 #[test]
 fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -62,6 +63,22 @@ fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
         assert!(!journal.contains("can't be switched off"), "{release}: {journal}");
         let timer = booted.run("systemctl show -P NextElapseUSecMonotonic azaion-agent.timer")?;
         assert!(!["", "infinity"].contains(&timer.trim()), "{release}: no next run: {timer:?}");
+        sees_its_module(&booted, release)?;
+    }
+    Ok(())
+}
+
+/// Gives the container a board with one module after another, where the kernel of a Jetson shows it, below `/sys`.
+fn sees_its_module(booted: &Booted, release: &str) -> anyhow::Result<()> {
+    booted.must("echo AZAION_MODULE_SERIAL=1423221050123 >>/etc/azaion/device.conf")?;
+    booted.must("mount -t tmpfs none /sys/firmware && mkdir -p /sys/firmware/devicetree/base")?;
+    for (module, code) in [("1423221050123", "0"), ("1423221050124", "78"), ("1423221050123", "0")] {
+        booted.must(&format!("printf '{module}\\0' >/sys/firmware/devicetree/base/serial-number"))?;
+        booted.run("systemctl start azaion-agent.service")?;
+        let ended = booted.run("systemctl show -P ExecMainStatus azaion-agent.service")?;
+        assert_eq!(ended.trim(), code, "{release}: {}", booted.run("journalctl --no-pager -n 20")?);
+        let has_token = booted.run("ls /run/azaion/token.json")?;
+        assert_eq!(!has_token.is_empty(), code == "0", "{release}");
     }
     Ok(())
 }

@@ -148,7 +148,7 @@ fn the_manual_is_complete() -> anyhow::Result<()> {
     };
     let programs: [(&str, u8, &[&str]); 2] = [
         ("azaion-agent", 8, &["boot", "token", "status"]),
-        ("azaion-provision", 1, &["device", "inspect", "clear", "check"]),
+        ("azaion-provision", 1, &["device", "batch", "inspect", "clear", "check"]),
     ];
     for (program, section, verbs) in programs {
         let page = man(&format!("{program}.{section}"))?;

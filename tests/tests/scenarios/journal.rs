@@ -12,7 +12,7 @@ use crate::loader::age_token;
 use crate::readers::run_unit;
 
 /// Runs `azaion-agent boot` as a oneshot of a real systemd; the journal, and what went to the console.
-fn boot_as_unit(station: &Station) -> anyhow::Result<(Vec<Value>, String)> {
+pub(crate) fn boot_as_unit(station: &Station) -> anyhow::Result<(Vec<Value>, String)> {
     run_as_unit(station, "boot")
 }
 
@@ -33,7 +33,7 @@ fn run_as_unit(station: &Station, arguments: &str) -> anyhow::Result<(Vec<Value>
     Ok((journal, std::fs::read_to_string(console).unwrap_or_default()))
 }
 
-fn entry<'a>(journal: &'a [Value], state: &str) -> anyhow::Result<&'a Value> {
+pub(crate) fn entry<'a>(journal: &'a [Value], state: &str) -> anyhow::Result<&'a Value> {
     let found = journal.iter().find(|entry| entry["AZAION_STATE"] == state);
     found.ok_or_else(|| anyhow::anyhow!("no entry says {state}: {journal:#?}"))
 }

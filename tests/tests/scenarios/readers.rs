@@ -14,12 +14,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 type Values = BTreeMap<String, String>;
 
-const KEYS: [&str; 5] = [
+const KEYS: [&str; 6] = [
     "AZAION_DEVICE_SERIAL",
     "AZAION_DEVICE_EMAIL",
     "AZAION_DEVICE_PASSWORD",
     "AZAION_API_URL",
     "AZAION_PROVISIONED_AT",
+    "AZAION_MODULE_SERIAL",
 ];
 
 /// Files as the agent's library writes them, with every character that a value may have in every place.
@@ -46,6 +47,7 @@ fn files(station: &Station) -> anyhow::Result<Vec<(PathBuf, Values)>> {
             password: SecretString::from(*password),
             api_url: "https://admin.example.com:8443/base_1/%7Ex=y,z".parse()?,
             provisioned_at: Some("2026-05-03T10:00:00Z".parse()?),
+            module_serial: Some("1423221050123@%+=:,./_-".into()),
         };
         let name = format!("conf-{number}");
         station.put(&name, conf.render().expose_secret(), 0o600)?;
@@ -55,6 +57,7 @@ fn files(station: &Station) -> anyhow::Result<Vec<(PathBuf, Values)>> {
             (*password).to_owned(),
             conf.api_url.to_string(),
             "2026-05-03T10:00:00Z".to_owned(),
+            conf.module_serial.clone().unwrap_or_default(),
         ]);
         files.push((station.path(&name), values.map(|(key, value)| ((*key).to_owned(), value)).collect()));
     }

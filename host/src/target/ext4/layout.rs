@@ -174,3 +174,135 @@ impl<'a> Iterator for Entries<'a> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: what an inode says is read in full, with the high halves; one that no name should lead to is refused.
+    #[test]
+    fn inodes_are_read() {
+        let mut bytes = [0; 128];
+        let mut set = |at: usize, field: &[u8]| bytes[at..][..field.len()].copy_from_slice(field);
+        set(0x0, &0o100_640_u16.to_le_bytes());
+        set(0x2, &[1, 2]);
+        set(0x4, &[3, 4, 5, 6]);
+        set(0x18, &[7, 8]);
+        set(0x1A, &[1, 0]);
+        set(0x20, &[9, 10, 11, 12]);
+        set(0x28, &[13; 60]);
+        set(0x6C, &[14, 15, 16, 17]);
+        set(0x78, &[18, 19]);
+        set(0x7A, &[20, 21]);
+        let expected = Inode {
+            number: 12,
+            mode: 0o100_640,
+            uid: 0x1312_0201,
+            gid: 0x1514_0807,
+            size: 0x1110_0F0E_0605_0403,
+            links: 1,
+            flags: 0x0C0B_0A09,
+            root: [13; 60],
+        };
+        assert_eq!(inode(12, &bytes).unwrap(), expected);
+        assert!(inode(12, &bytes[..0x7B]).is_err());
+        bytes[0x1A] = 0;
+        assert!(inode(12, &bytes).is_err());
+    }
+
+    // Promise: content that is not simply in extents is refused, with the reason.
+    #[test]
+    fn flags_are_judged() {
+        assert!(refuse_flags(EXTENTS_FLAG).is_ok());
+        // With an index, which looks like unused entries.
+        assert!(refuse_flags(EXTENTS_FLAG | 0x1000).is_ok());
+        assert!(refuse_flags(0x1000).unwrap_err().to_string().contains("without extents"));
+        for (flag, why) in REFUSED_FLAGS {
+            assert_eq!(refuse_flags(EXTENTS_FLAG | flag).unwrap_err().to_string(), why);
+        }
+    }
+
+    /// A node of a tree of extents with room for four entries, as an inode has.
+    fn node(magic: u16, entries: u16, depth: u16, first: [u8; EXTENT_SIZE]) -> [u8; 60] {
+        let mut node = [0; 60];
+        let header = [magic, entries, 4, depth, 0, 0].map(u16::to_le_bytes);
+        node[..EXTENT_SIZE].copy_from_slice(header.as_flattened());
+        node[EXTENT_SIZE..2 * EXTENT_SIZE].copy_from_slice(&first);
+        node
+    }
+
+    // Promise: of a run of blocks, all is read: where it lies, how long it is, and whether it has content.
+    #[test]
+    fn leaves_are_read() {
+        for (length, expected, is_written) in [(1, 1, true), (32_768, 32_768, true), (32_769, 1, false)] {
+            let [low, high] = u16::to_le_bytes(length);
+            let bytes = node(EXTENT_MAGIC, 1, 0, [5, 0, 0, 0, low, high, 2, 0, 7, 0, 0, 0]);
+            let Ok(ExtentNode::Leaf(leaves)) = ExtentNode::parse(&bytes, None) else { panic!("{length}") };
+            assert_eq!(leaves, [Extent { logical: 5, length: expected, start: (2 << 32) + 7, is_written }]);
+        }
+        let extent = Extent { logical: 5, length: 2, start: 7, is_written: true };
+        assert!(extent.blocks().eq([(5, 7), (6, 8)]));
+        let first = Extent { logical: 0, length: 1, start: 7, is_written: true };
+        assert!(first.is_first_block());
+        for other in
+            [Extent { logical: 1, ..first }, Extent { length: 2, ..first }, Extent { is_written: false, ..first }]
+        {
+            assert!(!other.is_first_block(), "{other:?}");
+        }
+    }
+
+    // Promise: a node is one only in its place in the tree, and with no more entries than room.
+    #[test]
+    fn nodes_are_judged() {
+        let bytes = node(EXTENT_MAGIC, 1, 3, [5, 0, 0, 0, 7, 0, 0, 0, 2, 0, 0, 0]);
+        let Ok(ExtentNode::Inner { depth, children }) = ExtentNode::parse(&bytes, None) else { panic!() };
+        assert_eq!((depth, children), (3, vec![(2 << 32) + 7]));
+        for (magic, entries, depth, above, is_good) in [
+            (EXTENT_MAGIC, 0, 0, None, true),
+            (EXTENT_MAGIC, 4, 5, None, true),
+            (EXTENT_MAGIC, 4, 0, Some(1), true),
+            (EXTENT_MAGIC, 4, 1, Some(2), true),
+            (EXTENT_MAGIC ^ 1, 4, 0, None, false),
+            (EXTENT_MAGIC, 5, 0, None, false),
+            (EXTENT_MAGIC, 4, 6, None, false),
+            (EXTENT_MAGIC, 4, 0, Some(2), false),
+            (EXTENT_MAGIC, 4, 2, Some(2), false),
+            (EXTENT_MAGIC, 4, u16::MAX, Some(0), false),
+        ] {
+            let parsed = ExtentNode::parse(&node(magic, entries, depth, [0; EXTENT_SIZE]), above);
+            assert_eq!(parsed.is_ok(), is_good, "{magic:#x} {entries} {depth} {above:?}");
+        }
+        assert!(ExtentNode::parse(&[], None).is_err());
+    }
+
+    // Promise: the names of a block are those that are in use; an entry that contradicts itself is the last one.
+    #[test]
+    fn entries_are_read() {
+        let entry =
+            |inode: u8, length: u8, name_length: u8| [inode, 0, 0, 0, length, 0, name_length, 1, b'a', b'b', 0, 0];
+        let names = |entries: &[[u8; 12]]| {
+            let mut block = [0; BLOCK_BYTES];
+            block[..12 * entries.len()].copy_from_slice(entries.as_flattened());
+            let read: Vec<_> =
+                Entries::of(&block).map(|entry| entry.ok().map(|(n, name)| (n, name.to_vec()))).collect();
+            read
+        };
+        let (first, second) = (Some((1, b"a".to_vec())), Some((2, b"ab".to_vec())));
+        // Zeros follow, which are an entry without a length.
+        assert_eq!(names(&[entry(1, 12, 1), entry(0, 12, 1), entry(2, 12, 2)]), [first.clone(), second.clone(), None]);
+        for (length, name_length) in [(0, 0), (4, 0), (10, 1), (13, 1), (12, 5)] {
+            let entries = [entry(1, 12, 1), entry(3, length, name_length), entry(2, 12, 2)];
+            assert_eq!(names(&entries), [first.clone(), None], "{length} {name_length}");
+        }
+        assert_eq!(names(&[[3, 0, 0, 0, 8, 0, 0, 1, 0, 0, 0, 0]])[0], Some((3, Vec::new())));
+        // The last one may fill the block, but not more.
+        for (length, expected) in [(4096_u16, vec![first]), (4100, vec![None])] {
+            let mut block = [0; BLOCK_BYTES];
+            block[..12].copy_from_slice(&entry(1, 0, 1));
+            block[4..6].copy_from_slice(&length.to_le_bytes());
+            let read: Vec<_> =
+                Entries::of(&block).map(|entry| entry.ok().map(|(n, name)| (n, name.to_vec()))).collect();
+            assert_eq!(read, expected, "{length}");
+        }
+    }
+}

@@ -121,3 +121,116 @@ fn refuse_features(incompat: u32, ro_compat: u32) -> Result<(), Problem> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of a file that has room for the file system.
+    const SIZE: u64 = 40_000 * BLOCK;
+
+    /// The start of a file system of two groups, with these 32-bit fields, and 16-bit ones, changed.
+    fn head(wide: &[(usize, u32)], narrow: &[(usize, u16)]) -> Vec<u8> {
+        let mut head = vec![0; PLACE + 1024];
+        let mut set = |at: usize, bytes: &[u8]| head[PLACE + at..][..bytes.len()].copy_from_slice(bytes);
+        let usual = [(0x0, 4096), (0x4, 40_000), (0x18, 2), (0x20, 32_768), (0x28, 2048), (0x4C, 1), (0x60, 0x2C2)];
+        for (at, value) in usual.iter().chain(wide) {
+            set(*at, &value.to_le_bytes());
+        }
+        for (at, value) in [(0x38, MAGIC), (0x3A, 1), (0x58, 256), (0xFE, 64)].iter().chain(narrow) {
+            set(*at, &value.to_le_bytes());
+        }
+        head
+    }
+
+    fn parse(wide: &[(usize, u32)], narrow: &[(usize, u16)], size: u64) -> Result<Superblock, String> {
+        Superblock::parse(&head(wide, narrow), size).map_err(|problem| problem.to_string())
+    }
+
+    /// Blocks, inodes, inodes of a group, bytes of an inode and of a descriptor, groups.
+    fn sizes(superblock: &Superblock) -> (u64, u32, u32, u16, u16, u64) {
+        let Superblock { blocks, inodes, inodes_per_group, inode_size, descriptor_size, groups } = *superblock;
+        (blocks, inodes, inodes_per_group, inode_size, descriptor_size, groups)
+    }
+
+    // Promise: sizes are read as the features and the revision say that they are to be read.
+    #[test]
+    fn sizes_are_read() {
+        let superblock = parse(&[], &[], SIZE).unwrap();
+        assert_eq!(sizes(&superblock), (40_000, 4096, 2048, 256, 64, 2));
+        let places = [0, 1, 2].map(|group| superblock.descriptor_place(group).ok());
+        assert_eq!(places, [Some(4096), Some(4096 + 64), None]);
+        let blocks = (3 << 32) + 40_000;
+        let large = parse(&[(0x150, 3)], &[], blocks * BLOCK).unwrap();
+        assert_eq!((large.blocks, large.groups), (blocks, blocks.div_ceil(32_768)));
+        // Without the feature 64bit, both fields mean nothing.
+        let narrow = parse(&[(0x60, 0x242), (0x150, 3)], &[], SIZE).unwrap();
+        assert_eq!(sizes(&narrow), (40_000, 4096, 2048, 256, 32, 2));
+        assert_eq!(parse(&[(0x4C, 0)], &[], SIZE).unwrap().inode_size, 128);
+        for (inode, descriptor) in [(128, 32), (4096, 64)] {
+            let superblock = parse(&[], &[(0x58, inode), (0xFE, descriptor)], SIZE).unwrap();
+            assert_eq!((superblock.inode_size, superblock.descriptor_size), (inode, descriptor));
+        }
+    }
+
+    // Promise: what is cut, dirty, or contradicts itself is refused.
+    #[test]
+    fn odd_superblocks() {
+        const CONTRADICTION: &str = "contradicts itself";
+        const UNCLEAN: &str = "not unmounted cleanly";
+        for (at, value, says) in [
+            (0x0, 4097, CONTRADICTION),
+            (0x14, 1, CONTRADICTION),
+            (0x18, 1, "another size than 4096"),
+            (0x20, 0, CONTRADICTION),
+            (0x28, 0, CONTRADICTION),
+            (0xE8, 12, UNCLEAN),
+            (0x4, 40_001, "is cut"),
+            (0x150, 1, "is cut"),
+            (0x150, u32::MAX, "is cut"),
+        ] {
+            let said = parse(&[(at, value)], &[], SIZE).unwrap_err();
+            assert!(said.contains(says), "{at:#x} {value}: {said}");
+        }
+        for (at, value, says) in [
+            (0x38, MAGIC ^ 1, "no superblock"),
+            (0x3A, 0, UNCLEAN),
+            (0x3A, 3, UNCLEAN),
+            (0x3A, 5, UNCLEAN),
+            (0x58, 64, CONTRADICTION),
+            (0x58, 192, CONTRADICTION),
+            (0x58, 8192, CONTRADICTION),
+            (0xFE, 48, CONTRADICTION),
+        ] {
+            let said = parse(&[], &[(at, value)], SIZE).unwrap_err();
+            assert!(said.contains(says), "{at:#x} {value}: {said}");
+        }
+        let whole = head(&[], &[]);
+        assert!(Superblock::parse(&whole[..whole.len() - 1], SIZE).unwrap_err().to_string().contains("it ends before"));
+        assert!(parse(&[], &[], SIZE - 1).unwrap_err().contains("is cut"));
+    }
+
+    // Promise: features that are known to be harmless are accepted, each other one is refused, by its name if it is known.
+    #[test]
+    fn each_feature() {
+        let usual = 0x2C2;
+        for bit in (0..32).map(|bit| 1_u32 << bit) {
+            let says =
+                |table: &[(u32, &'static str)], harmless: u32| match table.iter().find(|(named, _)| *named == bit) {
+                    Some((_, why)) => Some(*why),
+                    None if harmless & bit != 0 => None,
+                    None => Some("does not know"),
+                };
+            for (at, value, says) in
+                [(0x60, usual | bit, says(&INCOMPAT, 0x62C2)), (0x64, bit, says(&RO_COMPAT, 0x247B))]
+            {
+                match (parse(&[(at, value)], &[], SIZE), says) {
+                    (Ok(_), None) => {}
+                    (Err(said), Some(says)) if said.contains(says) => {}
+                    (parsed, _) => panic!("{at:#x} {bit:#x}: {parsed:?}"),
+                }
+            }
+        }
+        assert!(parse(&[(0x60, usual & !FILETYPE)], &[], SIZE).unwrap_err().contains("does not know"));
+    }
+}

@@ -160,3 +160,91 @@ fn a_killed_run_is_finished() {
     File::options().write(true).open(&path).unwrap().write_all_at(b"x", 100).unwrap();
     assert_eq!(exit_of(&open(&path).unwrap().tidy().unwrap_err()), Exit::Target);
 }
+
+/// Bytes that this thread has read.
+fn bytes_read() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// Changes one byte of the image, as another program would.
+fn change(path: &Path, place: u64) {
+    File::options().write(true).open(path).unwrap().write_all_at(b"x", place).unwrap();
+}
+
+// Promise: what is kept is believed only of the image as it was left, and only where the slot lies; else all of the image
+// is read, and must fit the sum.
+#[test]
+fn what_is_kept_is_not_believed_blindly() {
+    let (dir, path) = image(Kind::Ext4);
+    let (sum, state) = (dir.path().join("system.img.sha1sum"), dir.path().join(".system.img.azaion-sha1"));
+    write(&path, CONF).unwrap();
+    let place = Kept::load(&Image::open(&path).unwrap()).unwrap().end();
+    let left = [&path, &sum, &state].map(|path| fs::read(path).unwrap());
+    let begin_at = |end: u64| begin(&Image::open(&path).unwrap(), end);
+    for end in [place, place - 4096, place + 4096] {
+        let base = begin_at(end).unwrap().unwrap();
+        let bytes = &left[0][..usize::try_from(end).unwrap()];
+        assert_eq!((base.end, hex(base.sha1)), (end, hex(Sha1::new_with_prefix(bytes))));
+        put(&state, &left[2]);
+    }
+    change(&path, 100);
+    assert_eq!(exit_of(&begin_at(place).unwrap_err()), Exit::Target);
+    assert_eq!([&sum, &state].map(|path| fs::read(path).unwrap()), [left[1].as_slice(), &left[2]]);
+    put(&sum, sum_of(&path).as_bytes());
+    let bytes = &fs::read(&path).unwrap()[..usize::try_from(place).unwrap()];
+    assert_eq!(hex(begin_at(place).unwrap().unwrap().sha1), hex(Sha1::new_with_prefix(bytes)));
+    fs::remove_file(&sum).unwrap();
+    assert!(begin_at(place).unwrap().is_none());
+}
+
+// Promise: an image is given a slot only if the sum beside it is right; all of it is read for that only if it must be.
+#[test]
+fn a_sum_is_checked() {
+    type Change = fn(&Path, &Path);
+    let cases: [(&str, Change, bool, bool); 6] = [
+        ("as it was left", |_, _| (), true, false),
+        ("another sum", |_, sum| put(sum, "0".repeat(40).as_bytes()), false, true),
+        ("another image", |path, _| change(path, 100), false, true),
+        ("another image behind the slot", |path, _| change(path, (8 << 20) - 1), false, true),
+        (
+            "another image and its sum",
+            |path, _| {
+                change(path, 100);
+                sum(path);
+            },
+            true,
+            true,
+        ),
+        ("no sum", |_, sum| fs::remove_file(sum).unwrap(), true, false),
+    ];
+    for (name, make, is_right, is_read) in cases {
+        let (dir, path) = image(Kind::Ext4);
+        write(&path, CONF).unwrap();
+        make(&path, &dir.path().join("system.img.sha1sum"));
+        let image = Image::open(&path).unwrap();
+        let before = bytes_read();
+        let checked = check(&image);
+        assert_eq!(bytes_read() - before >= 8 << 20, is_read, "{name}");
+        assert_eq!(
+            checked.map_err(|error| exit_of(&error)),
+            if is_right { Ok(()) } else { Err(Exit::Target) },
+            "{name}"
+        );
+    }
+}
+
+// Promise: whether there is a sum to be kept right is known before anything is written; an odd one is refused.
+#[test]
+fn a_sum_is_looked_for_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, sum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
+    put(&path, b"image");
+    let image = Image::open(&path).unwrap();
+    assert!(!may_write(&image).unwrap());
+    put(&sum, "0".repeat(40).as_bytes());
+    assert!(may_write(&image).unwrap());
+    fs::remove_file(&sum).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &sum).unwrap();
+    assert_eq!(exit_of(&may_write(&image).unwrap_err()), Exit::Target);
+}

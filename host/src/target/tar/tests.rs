@@ -301,6 +301,28 @@ fn a_packed_conf_is_put_back() {
     fixture.check_sum();
 }
 
+// Promise: a packed device.conf is in order only if it and its folder have the modes and the owner that ours have.
+#[test]
+fn a_packed_conf_is_in_order() {
+    let root = ["--owner=0", "--group=0"];
+    for (folder, file, owner, is_in_order) in [
+        (0o755, 0o600, root, true),
+        (0o755, 0o640, root, false),
+        (0o775, 0o600, root, false),
+        (0o755, 0o600, ["--owner=1", "--group=0"], false),
+        (0o755, 0o600, ["--owner=0", "--group=1"], false),
+    ] {
+        let fixture = with_conf(&["."]);
+        let mode = |path, mode| fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        mode(fixture.root("etc/azaion"), folder);
+        mode(fixture.root("etc/azaion/device.conf"), file);
+        fixture.pack(&[&owner[..], &["."]].concat());
+        let target = fixture.open();
+        let found = target.look().unwrap().unwrap();
+        assert_eq!(target.is_in_order(&found, Owner::Root).unwrap(), is_in_order, "{folder:o} {file:o} {owner:?}");
+    }
+}
+
 /// Bytes that this thread has read.
 fn bytes_read() -> u64 {
     let io = fs::read_to_string("/proc/thread-self/io").unwrap();

@@ -42,12 +42,13 @@ fn keep_pending(fixture: &Fixture) {
     Base::read(&image, layout.end, &layout.blanks()).unwrap().keep(&image).unwrap();
 }
 
-// Promise: a first tail that a power cut has left half written, whichever half, is made whole by the next run.
+// Promise: a first tail that a power cut has left half written, whichever half, is made whole by the next run; what is
+// unpacked then is what was, the packed device.conf or none.
 #[test]
 fn a_torn_first_tail() {
     for make in [|| Fixture::new(&["."]), || with_conf(&["."])] {
         let fixture = make();
-        let before = Snapshot::of(&fixture);
+        let (before, packed) = (Snapshot::of(&fixture), fixture.look());
         keep_pending(&fixture);
         let pending = Snapshot::of(&fixture);
         fixture.write(CONF);
@@ -65,7 +66,9 @@ fn a_torn_first_tail() {
                 pending.put_beside(&fixture);
                 open_and_tidy(&fixture);
                 fixture.check_sum();
-                fixture.unpacked();
+                let in_force = if torn[end..] == after[end..] { Some(CONF) } else { packed.as_deref() };
+                assert_eq!(fixture.look().as_deref(), in_force, "{edge}");
+                assert_eq!(fixture.unpacked().unwrap_or_default(), in_force.unwrap_or_default(), "{edge}");
                 fixture.write(OTHER);
                 fixture.check_sum();
                 assert_eq!(fixture.unpacked().as_deref(), Some(OTHER), "{edge}");
@@ -231,4 +234,111 @@ fn nothing_else_is_left() {
     names.sort();
     assert_eq!(names, [".system.img.azaion-sha1", "root", "system.img", "system.img.sha1sum"]);
     assert_eq!(fixture.state().metadata().unwrap().mode() & 0o7777, 0o600);
+}
+
+// Promise: half a first tail is made whole only behind the base that was kept; with any other byte before it, the archive
+// is refused and left alone.
+#[test]
+fn a_torn_first_tail_behind_another_base() {
+    let fixture = Fixture::new(&["."]);
+    keep_pending(&fixture);
+    let pending = Snapshot::of(&fixture);
+    fixture.write(CONF);
+    let end = usize::try_from(sums_end(&fixture)).unwrap();
+    let mut torn = fixture.bytes();
+    torn[end..end + 512].fill(0);
+    let content = torn.windows(7).position(|window| window == b"jetson\n").unwrap();
+    let header = content - 512;
+    let cases: [(&str, &[usize]); 4] = [
+        ("nothing", &[]),
+        ("content", &[content]),
+        ("what fills up a block", &[content + 511]),
+        ("a header", &[header + 146]),
+    ];
+    for (name, changed) in cases {
+        let mut bytes = torn.clone();
+        changed.iter().for_each(|&at| bytes[at] ^= 1);
+        if name == "a header" {
+            let mut right = ::tar::Header::from_byte_slice(&bytes[header..content]).clone();
+            right.set_cksum();
+            bytes[header..content].copy_from_slice(right.as_bytes());
+        }
+        put(&fixture.image(), &bytes);
+        pending.put_beside(&fixture);
+        let opened = open(&fixture.image()).map(drop).map_err(|error| exit_of(&error));
+        assert_eq!(opened, if changed.is_empty() { Ok(()) } else { Err(Exit::Target) }, "{name}");
+        assert!(fixture.bytes() == bytes, "{name}");
+    }
+}
+
+fn target(fixture: &Fixture) -> TarImage {
+    TarImage::new(Image::open(&fixture.image()).unwrap()).unwrap()
+}
+
+// Promise: the base is kept before anything is changed; what is known of an archive as it was left stays until then.
+#[test]
+fn the_base_is_kept_first() {
+    let fixture = Fixture::new(&["."]);
+    let before = fixture.bytes();
+    let first = target(&fixture);
+    let base = first.base().unwrap();
+    assert!(Kept::load(&first.image).unwrap().is_of(&base));
+    assert!(fixture.bytes() == before);
+    drop(first);
+    fixture.write(CONF);
+    let left = Snapshot::of(&fixture).state;
+    target(&fixture).base().unwrap();
+    assert_eq!(Snapshot::of(&fixture).state, left);
+}
+
+// Promise: where nothing is left half done, nothing is written, and no large part of the archive is read.
+#[test]
+fn nothing_to_finish() {
+    let fixture = Fixture::tree();
+    put(&fixture.root("usr/large"), &vec![3; 4 << 20]);
+    fixture.pack(&["."]);
+    let files = || {
+        let paths = [fixture.image(), fixture.dir.path().join("system.img.sha1sum"), fixture.state()];
+        paths.map(|path| path.metadata().ok().map(|file| (file.ino(), file.mtime(), file.len())))
+    };
+    for is_written in [false, true] {
+        if is_written {
+            fixture.write(CONF);
+            let long_ago = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+            File::options().write(true).open(fixture.state()).unwrap().set_times(long_ago).unwrap();
+        }
+        let (before, read) = (files(), bytes_read());
+        open_and_tidy(&fixture);
+        assert_eq!(files(), before, "{is_written}");
+        assert!(bytes_read() - read < 1 << 20, "{is_written}");
+    }
+}
+
+// Promise: without what was kept, an archive with our tail is believed only if its sum is right.
+#[test]
+fn a_tail_without_state() {
+    let fixture = Fixture::new(&["."]);
+    fixture.write(CONF);
+    fs::remove_file(fixture.state()).unwrap();
+    open_and_tidy(&fixture);
+    fixture.check_sum();
+    assert!(fixture.state().exists());
+    fs::remove_file(fixture.state()).unwrap();
+    put(&fixture.dir.path().join("system.img.sha1sum"), "0".repeat(40).as_bytes());
+    assert_eq!(exit_of(&fixture.open().tidy().unwrap_err()), Exit::Target);
+}
+
+// Promise: room for the tail is made first, and only room: what the archive holds stays.
+#[test]
+fn room_is_made_first() {
+    let fixture = Fixture::new(&["."]);
+    let mut wanted = fixture.bytes();
+    let size = wanted.len();
+    for more in [0, 1, 10_240] {
+        let (from, to) = (wanted.len(), size + more);
+        target(&fixture).grow(from as u64, to as u64).unwrap();
+        wanted.resize(to, 0);
+        assert!(fixture.bytes() == wanted, "{more}");
+        assert_eq!(target(&fixture).size().unwrap(), to as u64);
+    }
 }

@@ -168,4 +168,5 @@ fn wrong_sums() {
     fs::remove_file(fixture.dir.path().join("system.img.sha1sum")).unwrap();
     symlink("elsewhere", fixture.dir.path().join("system.img.sha1sum")).unwrap();
     refused(&fixture, "symlink");
+    assert_eq!(exit_of(&fixture.open().may_write(Owner::Root).unwrap_err()), Exit::Target);
 }

@@ -1,0 +1,100 @@
+use std::fs::{self, File};
+use std::io::Write;
+
+use nix::sys::stat::Mode;
+use tempfile::TempDir;
+
+use super::*;
+
+const USUAL: &str = "proc/device-tree/serial-number";
+const OTHER: &str = "sys/firmware/devicetree/base/serial-number";
+const MODULE: &str = "1423221050123";
+
+fn conf(module: Option<&str>) -> DeviceConf {
+    let module = module.map_or(String::new(), |module| format!("AZAION_MODULE_SERIAL={module}\n"));
+    let text = format!(
+        "AZAION_DEVICE_SERIAL=AZJN-0042\nAZAION_DEVICE_EMAIL=azaion-jetson-0042@azaion.com\n\
+         AZAION_DEVICE_PASSWORD=hush-hush-1234\nAZAION_API_URL=https://a.example\n{module}"
+    );
+    DeviceConf::parse(text.as_bytes(), Path::new("f")).unwrap()
+}
+
+/// A root in which these files of the device tree are.
+fn root(files: &[(&str, &[u8])]) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        File::create(path).unwrap().write_all(content).unwrap();
+    }
+    root
+}
+
+fn judged(module: Option<&str>, root: &TempDir) -> Result<Board, WrongBoard> {
+    judge(&Paths::under(root.path()), &conf(module))
+}
+
+// Promise: the module is the right one if its serial number is the same to the last character, but for what a device
+// tree or a text file has at its end; where no module is named, none is looked for.
+#[test]
+fn modules_are_compared_exactly() {
+    for (module, tree, is_right) in [
+        (MODULE, "1423221050123\0", true),
+        (MODULE, "1423221050123", true),
+        (MODULE, "1423221050123\n", true),
+        (MODULE, "1423221050123\0\0\n", true),
+        (MODULE, "1423221050124\0", false),
+        (MODULE, "01423221050123\0", false),
+        (MODULE, "142322105012\0", false),
+        (MODULE, "1423221050123 \0", false),
+        (MODULE, "\x001423221050123\0", false),
+        ("ab-1", "AB-1\0", false),
+        (MODULE, &MODULE.repeat(100), false),
+    ] {
+        let root = root(&[(USUAL, tree.as_bytes())]);
+        let board = judged(Some(module), &root);
+        assert_eq!(board.ok(), is_right.then(|| Board::Right(module.to_owned())), "{module} {tree:?}");
+        assert_eq!(judged(None, &root).unwrap(), Board::Any);
+    }
+}
+
+// Promise: a mix-up is told with both modules and what to do, in plain characters whatever the device tree has, and
+// without the password.
+#[test]
+fn a_mix_up_is_told() {
+    let error = judged(Some(MODULE), &root(&[(USUAL, b"77\x1b\xff\0")])).unwrap_err().to_string();
+    for part in ["AZJN-0042", MODULE, "the module 77\\x1b\\xff;", "with its own image", "--module-serial"] {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+    assert!(error.is_ascii() && !error.contains("hush"), "{error}");
+}
+
+// Promise: the serial number is found under either name, and the usual one counts.
+#[test]
+fn either_name_will_do() {
+    let right = Board::Right(MODULE.to_owned());
+    assert_eq!(judged(Some(MODULE), &root(&[(OTHER, MODULE.as_bytes())])).unwrap(), right);
+    assert_eq!(judged(Some(MODULE), &root(&[(USUAL, MODULE.as_bytes()), (OTHER, b"77\0")])).unwrap(), right);
+    assert!(judged(Some(MODULE), &root(&[(USUAL, b"77\0"), (OTHER, MODULE.as_bytes())])).is_err());
+}
+
+// Promise: a board that does not say which module it has can't be told apart, and whatever is in that place, nothing
+// hangs.
+#[test]
+fn boards_that_say_nothing() {
+    let untold = |root: &TempDir| match judged(Some(MODULE), root).unwrap() {
+        Board::Untold(why) => why,
+        board => panic!("{board:?}"),
+    };
+    assert!(untold(&root(&[])).contains(USUAL));
+    for empty in [&b""[..], b"\0", b"\n\0\n"] {
+        assert!(untold(&root(&[(USUAL, empty)])).contains("empty"));
+    }
+    let folder = root(&[]);
+    fs::create_dir_all(folder.path().join(OTHER)).unwrap();
+    assert!(untold(&folder).contains(OTHER));
+    let fifo = root(&[]);
+    fs::create_dir_all(fifo.path().join("proc/device-tree")).unwrap();
+    nix::unistd::mkfifo(&fifo.path().join(USUAL), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    untold(&fifo);
+}

@@ -1,0 +1,144 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::*;
+
+const PRIVATE: Attributes = Attributes { mode: 0o600, uid: None, gid: None };
+
+// Promise: first write and replacement both end with the content, the mode and nothing beside it.
+#[test]
+fn replaces_whole_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let fd = File::open(dir.path()).unwrap();
+    for (mode, text) in [(0o600, "one"), (0o640, "two"), (0o644, "three")] {
+        replace(fd.as_fd(), "f", Attributes { mode, ..PRIVATE }, text.as_bytes(), Lifetime::Durable).unwrap();
+        let path = dir.path().join("f");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
+
+// Promise: what a killed run left is gone after the next one, and is never written through.
+#[test]
+fn leftovers_are_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut elsewhere = tempfile::NamedTempFile::new().unwrap();
+    elsewhere.write_all(b"of another").unwrap();
+    let fd = File::open(dir.path()).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(".f.new")).unwrap();
+    replace(fd.as_fd(), "f", PRIVATE, b"x", Lifetime::ThisBoot).unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(elsewhere.path()).unwrap(), b"of another");
+    assert!(erase_all(fd.as_fd(), "f").unwrap());
+    assert!(!erase_all(fd.as_fd(), "f").unwrap());
+}
+
+// Promise: a name that can't be replaced is an error, and leaves nothing beside it.
+#[test]
+fn a_failed_write_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("f")).unwrap();
+    let fd = File::open(dir.path()).unwrap();
+    assert!(replace(fd.as_fd(), "f", PRIVATE, b"x", Lifetime::Durable).is_err());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+// Promise: what a killed run left is known by its name, and nothing else is taken for it.
+#[test]
+fn staged_names_are_known() {
+    for (name, expected) in [(".f.new", true), ("f.new", false), (".f", false), ("f", false)] {
+        assert_eq!(is_staged(name), expected, "{name}");
+    }
+    assert!(is_staged(&staged_name("device.conf")));
+}
+
+/// A file of so many bytes at `path`, open to look at it when it has no name any more.
+fn filled(path: &Path, size: usize) -> File {
+    let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    file.write_all_at(&vec![b'x'; size], 0).unwrap();
+    file
+}
+
+// Promise: the bytes of a file that is taken away do not stay on the disk; a copy of an image, or a file with a second
+// name, keeps its own.
+#[test]
+fn bytes_are_taken_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let fd = File::open(dir.path()).unwrap();
+    let path = dir.path().join("f");
+    for (size, names, blank) in [
+        (0, 1, true),
+        (1, 1, true),
+        (4096, 1, true),
+        (5000, 1, true),
+        (65_536, 1, true),
+        (65_537, 1, false),
+        (5000, 2, false),
+    ] {
+        let file = filled(&path, size);
+        let second = dir.path().join("second");
+        if names == 2 {
+            fs::hard_link(&path, &second).unwrap();
+        }
+        assert!(erase_all(fd.as_fd(), "f").unwrap());
+        assert!(!path.exists());
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut &file, &mut bytes).unwrap();
+        let left = if blank { b'\n' } else { b'x' };
+        assert_eq!(bytes.len(), size);
+        assert!(bytes.iter().all(|&b| b == left), "{size} {names}");
+    }
+}
+
+// Promise: something else in a file's place goes as well, and hangs nobody.
+#[test]
+fn a_fifo_is_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let fd = File::open(dir.path()).unwrap();
+    for is_read in [false, true] {
+        let path = dir.path().join("f");
+        nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let _reader = is_read.then(|| nix::fcntl::open(&path, flags, Mode::empty()).unwrap());
+        assert!(erase_all(fd.as_fd(), "f").unwrap());
+        assert!(!path.exists());
+    }
+}
+
+// Promise: what has to be there after a power cut is written through to the disk, which a pipe can't be; other files
+// are not waited for.
+#[test]
+fn durable_means_written_through() {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    assert!(sync(writer.as_fd(), Lifetime::Durable).is_err());
+    assert!(sync(writer.as_fd(), Lifetime::ThisBoot).is_ok());
+}
+
+// Promise: owner and group are set each for itself.
+#[test]
+fn owner_and_group_are_set() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let fd = File::open(dir.path()).unwrap();
+    for (uid, gid) in [(None, None), (Some(1), None), (None, Some(2)), (Some(1), Some(2))] {
+        replace(fd.as_fd(), "f", Attributes { mode: 0o640, uid, gid }, b"x", Lifetime::ThisBoot).unwrap();
+        let metadata = fs::metadata(dir.path().join("f")).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (uid.unwrap_or(0), gid.unwrap_or(0)));
+        assert_eq!(metadata.mode() & 0o7777, 0o640);
+    }
+}
+
+// Promise: a folder that stands where the new version has to wait is named, and left alone.
+#[test]
+fn a_folder_in_the_way_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let fd = File::open(dir.path()).unwrap();
+    fs::create_dir(dir.path().join(".f.new")).unwrap();
+    let error = replace(fd.as_fd(), "f", PRIVATE, b"x", Lifetime::ThisBoot).unwrap_err();
+    assert!(error.to_string().contains(".f.new"), "{error}");
+    assert!(dir.path().join(".f.new").is_dir());
+}

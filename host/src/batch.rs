@@ -1,0 +1,137 @@
+//! `azaion-provision batch`: a list of devices, each with a target of its own.
+//!
+//! There is no state but the targets and the API: what is done is found there, so any run may be interrupted, and the
+//! next one does what is left.
+
+mod base;
+mod list;
+mod plan;
+mod record;
+mod report;
+mod stop;
+mod template;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use azaion_agent::clock::SystemClock;
+use azaion_agent::exit::Exit;
+use azaion_agent::http::Http;
+
+use crate::admin_login::AdminLogin;
+use crate::cli::BatchOptions;
+use crate::connection;
+use crate::device::{self, Common};
+use crate::screen::{self, Screen};
+use base::Base;
+use list::{List, Unit};
+pub(crate) use record::Record;
+use record::Tally;
+use report::ReportFile;
+use stop::{Stop, StoppableClock};
+use template::Templates;
+
+/// For the calls of one unit: the API may ask a whole station to wait for a minute, and that more than once.
+const DEADLINE: Duration = Duration::from_mins(5);
+
+/// Provisions all units of a list. A unit that fails does not keep it from the others.
+pub(crate) fn run(options: &BatchOptions, json: bool) -> anyhow::Result<Exit> {
+    let list = List::read(&options.list)?;
+    let templates = Templates::new(&options.rootfs, list.units.len())?;
+    let api = connection::api_url(&options.job.api)?;
+    let report = options.report.as_deref().map(|file| ReportFile::create(file, &list.columns)).transpose()?;
+    let login = AdminLogin::new(&options.job.api, &SystemClock);
+    let clients = if options.dry_run {
+        Vec::new()
+    } else {
+        // A person is asked for the password before there is a bar.
+        login.prepare()?;
+        let client = |_| connection::http(&api, &options.job.api);
+        (0..options.jobs).map(client).collect::<Result<_, _>>()?
+    };
+    let (base, _held) = options.base.as_deref().map(|base| Base::open(base, options.dry_run)).transpose()?.unzip();
+    let stop = Stop::on_signals()?;
+    let start = Instant::now();
+    let batch = Batch { options, list: &list, templates, base, login: &login, stop: &stop, next: AtomicUsize::new(0) };
+    let tally = batch.run(clients, report, json)?;
+    tally.tell(list.units.len(), start.elapsed(), json, login.is_refused())?;
+    Ok(if stop.is_asked() { Exit::Interrupted } else { tally.exit() })
+}
+
+struct Batch<'a> {
+    options: &'a BatchOptions,
+    list: &'a List,
+    templates: Templates,
+    base: Option<Base>,
+    login: &'a AdminLogin<'a>,
+    stop: &'a Stop,
+    next: AtomicUsize,
+}
+
+impl Batch<'_> {
+    /// Each client has a thread, and a connection that is kept; what became of each unit comes back here.
+    fn run(&self, clients: Vec<Http>, mut report: Option<ReportFile>, json: bool) -> anyhow::Result<Tally> {
+        let mut screen = Screen::new(self.list.units.len(), json);
+        let mut tally = Tally::default();
+        thread::scope(|scope| {
+            let (sender, receiver) = channel();
+            if self.options.dry_run {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    self.work(&sender, |unit, paths| plan::plan(self.options, self.base.as_ref(), unit, paths));
+                });
+            }
+            for http in clients {
+                let sender = sender.clone();
+                scope.spawn(move || self.provision_all(&http, &sender));
+            }
+            drop(sender);
+            for record in receiver {
+                let told = screen.tell(&record).and_then(|()| report.as_mut().map_or(Ok(()), |r| r.add(&record)));
+                // What can't be told of is not begun.
+                told.inspect_err(|_| self.stop.now())?;
+                tally.add(record);
+            }
+            anyhow::Ok(())
+        })?;
+        report.map_or(Ok(()), ReportFile::finish)?;
+        Ok(tally)
+    }
+
+    fn provision_all(&self, http: &Http, done: &Sender<Record>) {
+        self.work(done, |unit, paths| {
+            if let Some(base) = &self.base {
+                paths.iter().try_for_each(|path| base.make(path))?;
+            }
+            // Each unit's own, for a wait that was cut short ends the unit that it was for.
+            let clock = StoppableClock::new(self.stop);
+            let common = Common {
+                options: &self.options.job,
+                module_serial: unit.module_serial.as_deref(),
+                login: self.login,
+                clock: &clock,
+                deadline: DEADLINE,
+                marks: !self.options.job.verify,
+            };
+            let report = device::provision(&common, http, &unit.serial, paths)?;
+            Ok(report.outcome.to_string())
+        });
+    }
+
+    /// Takes unit after unit, until none is left or the batch is stopped.
+    fn work(&self, done: &Sender<Record>, one: impl Fn(&Unit, &[PathBuf]) -> anyhow::Result<String>) {
+        while !self.stop.is_asked() && !self.login.is_refused() {
+            let Some(unit) = self.list.units.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
+            let start = Instant::now();
+            let paths = self.templates.of(&unit.serial);
+            let outcome = screen::about(&unit.serial, || one(unit, &paths));
+            let record = Record::new(unit, &self.list.columns, &paths, start.elapsed(), outcome);
+            if done.send(record).is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What became of each unit.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use azaion_agent::exit::Exit;
+use azaion_agent::fault::chain;
+use serde::Serialize;
+
+use super::list::Unit;
+use crate::failure::exit_of;
+use crate::{output, screen};
+
+/// Failures that are told of at the end.
+const MOST_TOLD: usize = 20;
+/// The outcome of a unit that failed.
+const FAILED: &str = "failed";
+
+/// A unit's outcome, for machines and for the report.
+#[derive(Debug, Serialize)]
+pub(crate) struct Record {
+    pub(crate) serial: String,
+    pub(crate) email: String,
+    /// As of `device`, or `failed`.
+    pub(crate) outcome: String,
+    pub(crate) targets: Vec<String>,
+    pub(crate) elapsed_ms: u64,
+    /// What `device` would have ended with.
+    #[serde(skip)]
+    exit: Exit,
+    pub(crate) exit_code: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    /// What else the list says of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) columns: BTreeMap<String, String>,
+}
+
+impl Record {
+    pub(super) fn new(
+        unit: &Unit,
+        columns: &[String],
+        paths: &[PathBuf],
+        elapsed: Duration,
+        outcome: anyhow::Result<String>,
+    ) -> Self {
+        let (outcome, exit, error) = match outcome {
+            Ok(outcome) => (outcome, Exit::Done, None),
+            Err(error) => (FAILED.to_owned(), exit_of(&error), Some(chain(error.as_ref()))),
+        };
+        Self {
+            serial: unit.serial.to_string(),
+            email: unit.serial.email(),
+            outcome,
+            targets: paths.iter().map(|path| path.display().to_string()).collect(),
+            elapsed_ms: elapsed.as_millis().try_into().unwrap_or(u64::MAX),
+            exit,
+            exit_code: exit.code(),
+            error,
+            columns: columns.iter().cloned().zip(unit.columns.iter().cloned()).collect(),
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.exit != Exit::Done
+    }
+}
+
+/// How many units came to which end.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    outcomes: BTreeMap<String, usize>,
+    /// The first failures: serial, exit code, why.
+    failures: Vec<(String, Exit, String)>,
+    failed: usize,
+}
+
+/// The same, for machines.
+#[derive(Serialize)]
+struct Summary<'a> {
+    units: usize,
+    outcomes: &'a BTreeMap<String, usize>,
+    not_tried: usize,
+    elapsed_ms: u128,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, record: Record) {
+        *self.outcomes.entry(record.outcome).or_default() += 1;
+        let Some(error) = record.error else { return };
+        self.failed += 1;
+        if self.failures.len() < MOST_TOLD {
+            self.failures.push((record.serial, record.exit, error));
+        }
+    }
+
+    /// The exit code of the batch: that of the first unit that failed.
+    pub(super) fn exit(&self) -> Exit {
+        self.failures.first().map_or(Exit::Done, |(_, exit, _)| *exit)
+    }
+
+    /// Says at the end what was done, what was not, and why.
+    pub(super) fn tell(&self, units: usize, elapsed: Duration, json: bool, is_refused: bool) -> anyhow::Result<()> {
+        let not_tried = units.saturating_sub(self.outcomes.values().sum());
+        let summary = Summary { units, outcomes: &self.outcomes, not_tried, elapsed_ms: elapsed.as_millis() };
+        output::print(json, &summary, &self.text(units, not_tried, elapsed))?;
+        if is_refused {
+            log::error!("the API refuses the admin, so nothing more was tried; mend that, then run this again");
+        } else if not_tried > 0 {
+            log::warn!("{not_tried} of {units} units were not tried; run this again, it does what is left");
+        } else if self.failed > 0 {
+            log::warn!("{} of {units} units failed; mend what is wrong, then run this again", self.failed);
+        }
+        Ok(())
+    }
+
+    fn text(&self, units: usize, not_tried: usize, elapsed: Duration) -> String {
+        let mut counts: Vec<String> = self.outcomes.iter().map(|(outcome, n)| format!("{n} {outcome}")).collect();
+        if not_tried > 0 {
+            counts.push(format!("{not_tried} not tried"));
+        }
+        let mut text = format!("{units} units: {} ({:.1} s)", counts.join(", "), elapsed.as_secs_f64());
+        for (serial, exit, why) in &self.failures {
+            let line = format!("{serial} (exit code {}): {why}", exit.code());
+            // Writing into a String can't fail.
+            let _ = write!(text, "\n{}", screen::wrapped(&line));
+        }
+        let more = self.failed - self.failures.len();
+        if more > 0 {
+            let _ = write!(text, "\n  and {more} more; --report keeps them all");
+        }
+        text
+    }
+}

@@ -1,0 +1,50 @@
+//! Where the targets of a unit are.
+
+use std::path::PathBuf;
+
+use azaion_agent::exit::Exit;
+use azaion_agent::identity::Serial;
+
+use crate::failure::failure;
+
+const SERIAL: &str = "{serial}";
+
+/// Paths with `{serial}` in the place of a serial.
+#[derive(Debug)]
+pub(super) struct Templates(Vec<String>);
+
+impl Templates {
+    /// # Errors
+    /// 64, if several units would get one target.
+    pub(super) fn new(texts: &[String], units: usize) -> anyhow::Result<Self> {
+        if let Some(same) = texts.iter().find(|text| units > 1 && !text.contains(SERIAL)) {
+            return Err(failure(
+                Exit::Usage,
+                format!("each unit needs a target of its own: put {SERIAL} into --rootfs {same}"),
+            ));
+        }
+        Ok(Self(texts.to_vec()))
+    }
+
+    /// The targets of one unit.
+    pub(super) fn of(&self, serial: &Serial) -> Vec<PathBuf> {
+        self.0.iter().map(|text| PathBuf::from(text.replace(SERIAL, serial.as_str()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: no two units share a target.
+    #[test]
+    fn a_target_for_each() {
+        let texts = ["out/{serial}/APP.img".to_owned(), "out/{serial}/APP_b.img".to_owned()];
+        let serial: Serial = "AZJN-7".parse().unwrap();
+        let expected = ["out/AZJN-7/APP.img", "out/AZJN-7/APP_b.img"].map(PathBuf::from);
+        assert_eq!(Templates::new(&texts, 2).unwrap().of(&serial), expected);
+        let texts = ["rootfs".to_owned()];
+        assert!(Templates::new(&texts, 2).is_err());
+        assert_eq!(Templates::new(&texts, 1).unwrap().of(&serial), [PathBuf::from("rootfs")]);
+    }
+}

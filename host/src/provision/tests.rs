@@ -1,0 +1,219 @@
+//! What the scenarios don't tell apart, on a real folder, with an API that gives prepared answers.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use azaion_agent::clock::SystemClock;
+use azaion_agent::device_conf::PATH;
+use tempfile::TempDir;
+
+use super::*;
+use crate::admin_login::AdminLogin;
+use crate::cli::ApiOptions;
+use crate::failure::exit_of;
+use crate::{connection, target};
+
+const SERIAL: &str = "AZJN-0042";
+const EMAIL: &str = "azaion-jetson-0042@azaion.com";
+/// The password of a file that was there before.
+const EARLIER: &str = "earlier-password-1";
+const LOGIN: &str = "POST /login";
+const CREATE: &str = "POST /users";
+const UPDATE: &str = "PATCH /users/password";
+const TOKEN: &str = r#"{"token":"t"}"#;
+
+/// A call that is expected, and the answer to it.
+type Answer = (&'static str, u16, &'static str);
+
+/// What came of a run.
+struct Ran {
+    outcome: anyhow::Result<Outcome>,
+    calls: Vec<String>,
+    /// What is in the targets then.
+    confs: Vec<String>,
+}
+
+/// Serves one connection a call; the calls as they come.
+fn serve(answers: &[Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (calls, answers) = (Arc::new(Mutex::new(Vec::new())), answers.to_vec());
+    let seen = Arc::clone(&calls);
+    std::thread::spawn(move || {
+        for (_, status, body) in answers {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(connection.try_clone().unwrap());
+            let head: Vec<String> =
+                reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let length =
+                head.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            reader.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
+            seen.lock().unwrap().push(head[0].trim_end_matches(" HTTP/1.1").to_owned());
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+            connection.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (url, calls)
+}
+
+/// Runs the main job on a folder for each of these files; nothing is there where one is empty.
+fn run(confs: &[&str], answers: &[Answer]) -> Ran {
+    let (api_url, calls) = serve(answers);
+    let dir = TempDir::new().unwrap();
+    let file = |path: &Path, text: &str| File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    let roots: Vec<PathBuf> = (0..confs.len()).map(|number| dir.path().join(number.to_string())).collect();
+    for (root, conf) in roots.iter().zip(confs) {
+        fs::create_dir_all(root.join("etc/azaion")).unwrap();
+        if !conf.is_empty() {
+            file(&root.join(PATH), &format!("{conf}AZAION_API_URL={api_url}\n"));
+        }
+    }
+    let admin_password = dir.path().join("admin");
+    file(&admin_password, "p");
+    let options = ApiOptions {
+        api_url,
+        ca_file: None,
+        admin_email: Some("a@azaion.com".into()),
+        admin_password_file: Some(admin_password),
+        admin_token_file: None,
+        deadline: Some(2),
+    };
+    let (serial, clock) = (SERIAL.parse().unwrap(), SystemClock);
+    let http = connection::http(&connection::api_url(&options).unwrap(), &options).unwrap();
+    let targets = target::open_all(&roots).unwrap();
+    let retry = connection::retry(&options, connection::USUAL_DEADLINE, &clock);
+    let login = AdminLogin::new(&options, &clock);
+    let job = Job {
+        serial: &serial,
+        email: serial.email(),
+        targets: &targets,
+        owner: Owner::Current,
+        on_existing: OnExisting::Update,
+        replace: false,
+        module_serial: None,
+        marks: false,
+        http: &http,
+        retry: &retry,
+        admin: Admin::new(&http, &retry, &login),
+        clock: &clock,
+    };
+    let outcome = job.run();
+    let calls = calls.lock().unwrap().clone();
+    let confs = roots.iter().map(|root| fs::read_to_string(root.join(PATH)).unwrap_or_default()).collect();
+    Ran { outcome, calls, confs }
+}
+
+fn conf(serial: Option<&str>, email: &str) -> String {
+    let serial = serial.map_or(String::new(), |serial| format!("AZAION_DEVICE_SERIAL={serial}\n"));
+    format!("{serial}AZAION_DEVICE_EMAIL={email}\nAZAION_DEVICE_PASSWORD={EARLIER}\n")
+}
+
+// Promise: a file is this device's if its e-mail is, and its serial, where it has one; any other is refused before a
+// call is made, and named.
+#[test]
+fn whose_file_it_is() {
+    for (serial, email, other) in [
+        (Some(SERIAL), EMAIL, None),
+        (None, EMAIL, None),
+        (Some("AZJN-0041"), EMAIL, Some("AZJN-0041")),
+        (Some(SERIAL), "azaion-jetson-0041@azaion.com", Some(SERIAL)),
+        (None, "azaion-jetson-0041@azaion.com", Some("azaion-jetson-0041@azaion.com")),
+    ] {
+        let ran = run(&[&conf(serial, email)], &[(LOGIN, 200, TOKEN)]);
+        match (ran.outcome, other) {
+            (Ok(outcome), None) => assert_eq!((outcome, ran.calls), (Outcome::Reused, vec![LOGIN.to_owned()])),
+            (Err(error), Some(other)) => {
+                assert_eq!((exit_of(&error), ran.calls.len()), (Exit::Exists, 0));
+                assert!(error.to_string().contains(&format!("the device.conf of {other};")), "{error:#}");
+            }
+            (outcome, _) => panic!("{serial:?} {email}: {outcome:?}"),
+        }
+    }
+}
+
+// Promise: where the user exists, a password that was not tried yet is: something between us and the API may have made
+// the call twice. One that was refused is not tried again, for failed logins lock the account.
+#[test]
+fn a_password_is_tried_once() {
+    let exists = r#"{"errorCode":20}"#;
+    let earlier = conf(Some(SERIAL), EMAIL);
+    for (conf, answers, expected) in [
+        ("", &[(LOGIN, 200, TOKEN), (CREATE, 409, exists), (LOGIN, 200, TOKEN)][..], Outcome::Reused),
+        (
+            "",
+            &[(LOGIN, 200, TOKEN), (CREATE, 409, exists), (LOGIN, 401, ""), (UPDATE, 200, ""), (LOGIN, 200, TOKEN)],
+            Outcome::Updated,
+        ),
+        (
+            earlier.as_str(),
+            &[(LOGIN, 401, ""), (LOGIN, 200, TOKEN), (CREATE, 409, exists), (UPDATE, 200, ""), (LOGIN, 200, TOKEN)],
+            Outcome::Updated,
+        ),
+        (&earlier, &[(LOGIN, 401, ""), (LOGIN, 200, TOKEN), (CREATE, 201, "")], Outcome::Created),
+    ] {
+        let ran = run(&[conf], answers);
+        assert_eq!(ran.calls, answers.iter().map(|(call, ..)| *call).collect::<Vec<_>>());
+        assert_eq!(ran.outcome.unwrap(), expected);
+        assert!(ran.confs[0].contains(SERIAL));
+    }
+}
+
+// Promise: of two targets with different passwords each password is tried, and both targets end up with the one that
+// works.
+#[test]
+fn one_password_for_all_targets() {
+    let earlier = conf(Some(SERIAL), EMAIL);
+    let other = earlier.replace(EARLIER, "another-password-1");
+    for (confs, logins, works) in [
+        ([&earlier, &other], &[200][..], EARLIER),
+        ([&earlier, &other], &[401, 200], "another-password-1"),
+        ([&earlier, &earlier], &[200], EARLIER),
+    ] {
+        let answers: Vec<Answer> = logins.iter().map(|&status| (LOGIN, status, TOKEN)).collect();
+        let ran = run(&confs.map(String::as_str), &answers);
+        assert_eq!((ran.outcome.unwrap(), ran.calls.len()), (Outcome::Reused, logins.len()));
+        let line = format!("AZAION_DEVICE_PASSWORD={works}\n");
+        assert!(ran.confs.iter().all(|conf| conf.contains(&line)), "{works}");
+    }
+}
+
+// Promise: only a refusal says that the password is not the user's; with any other answer nothing is changed anywhere,
+// and an account that asks for a second factor is not given another password.
+#[test]
+fn only_a_refusal_is_taken_for_one() {
+    let before = conf(Some(SERIAL), EMAIL);
+    for (status, body, exit) in [
+        (400, "", Exit::Protocol),
+        (302, "", Exit::Protocol),
+        (200, "{}", Exit::Protocol),
+        (200, r#"{"mfa_required":true}"#, Exit::Refused),
+    ] {
+        let ran = run(&[&before], &[(LOGIN, status, body)]);
+        assert_eq!(exit_of(&ran.outcome.unwrap_err()), exit, "{status} {body}");
+        assert_eq!(ran.calls, [LOGIN]);
+        assert!(ran.confs[0].starts_with(&before));
+    }
+}
+
+// Promise: an update is done even if the API is too busy to try the new password then; a refusal shows that it is not.
+#[test]
+fn an_update_is_tried() {
+    for (status, exit) in [(200, None), (503, None), (401, Some(Exit::Refused)), (404, Some(Exit::Protocol))] {
+        let answers =
+            [(LOGIN, 401, ""), (LOGIN, 200, TOKEN), (CREATE, 409, ""), (UPDATE, 204, ""), (LOGIN, status, TOKEN)];
+        let ran = run(&[&conf(Some(SERIAL), EMAIL)], &answers);
+        assert_eq!(ran.outcome.as_ref().err().map(exit_of), exit, "{status}");
+        assert_eq!(ran.calls.len(), answers.len());
+    }
+}
+
+// Promise: the report says in words what came of it.
+#[test]
+fn outcomes_have_their_word() {
+    let words = [Outcome::Created, Outcome::Reused, Outcome::Updated].map(|outcome| outcome.to_string());
+    assert_eq!(words, ["created", "reused", "updated"]);
+}

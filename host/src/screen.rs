@@ -1,0 +1,147 @@
+//! What the person at the line sees of a batch: a bar on a terminal, a line a unit elsewhere.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{IsTerminal, stderr, stdout};
+use std::sync::{Mutex, PoisonError};
+
+use azaion_agent::identity::Serial;
+use azaion_agent::stderr_log::StandardError;
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use log::{Log, Metadata};
+use textwrap::Options;
+
+use crate::batch::Record;
+use crate::output;
+
+/// Characters in a line where the terminal does not say.
+const USUAL_WIDTH: usize = 80;
+const BAR: &str = "{bar:20} {pos}/{len} units, {rate}, {eta} left{msg}";
+/// Characters before a message: `warning: `.
+const LEVEL: usize = 9;
+
+/// The bar, for those who print beside it.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+thread_local! {
+    /// The unit that this thread works on, for its messages.
+    static UNIT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The log of the host tool: each message with the unit that it is about, and not through the bar.
+#[derive(Debug)]
+pub(crate) struct UnitLog;
+
+impl Log for UnitLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        StandardError.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let about = UNIT.with_borrow(|unit| unit.as_ref().map_or(String::new(), |unit| format!("{unit}: ")));
+        let text = format!("{about}{}", record.args());
+        let text = if stderr().is_terminal() {
+            textwrap::fill(&text, Options::new(width(&Term::stderr()) - LEVEL).subsequent_indent("  "))
+        } else {
+            text
+        };
+        let metadata = record.metadata().clone();
+        above_bar(|| {
+            StandardError.log(&log::Record::builder().metadata(metadata).args(format_args!("{text}")).build());
+        });
+    }
+
+    fn flush(&self) {}
+}
+
+/// Does something whose messages are about this unit.
+pub(crate) fn about<T>(serial: &Serial, what: impl FnOnce() -> T) -> T {
+    UNIT.set(Some(serial.to_string()));
+    let done = what();
+    UNIT.set(None);
+    done
+}
+
+fn shown() -> Option<ProgressBar> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn above_bar<T>(print: impl FnOnce() -> T) -> T {
+    match shown() {
+        Some(bar) => bar.suspend(print),
+        None => print(),
+    }
+}
+
+/// A text in lines that fit the terminal, all but the first moved in.
+pub(crate) fn wrapped(text: &str) -> String {
+    if !stdout().is_terminal() {
+        return format!("  {text}");
+    }
+    textwrap::fill(text, Options::new(width(&Term::stdout())).initial_indent("  ").subsequent_indent("    "))
+}
+
+/// Characters in a line of a terminal; of a very narrow one, more than there are.
+fn width(terminal: &Term) -> usize {
+    terminal.size_checked().map_or(USUAL_WIDTH, |(_, columns)| usize::from(columns)).max(2 * LEVEL)
+}
+
+/// The screen of a batch.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    json: bool,
+    failed: usize,
+}
+
+impl Screen {
+    /// Shows a bar if there is a terminal for it.
+    pub(crate) fn new(units: usize, json: bool) -> Self {
+        if stderr().is_terminal() {
+            let bar = ProgressBar::with_draw_target(Some(units as u64), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
+            // Writing a number into the line can't fail.
+            let rate = |state: &ProgressState, line: &mut dyn fmt::Write| {
+                let _ = write!(line, "{:.0} a second", state.per_sec());
+            };
+            bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
+            *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+        }
+        Self { json, failed: 0 }
+    }
+
+    /// One more unit is done with.
+    pub(crate) fn tell(&mut self, record: &Record) -> anyhow::Result<()> {
+        self.failed += usize::from(record.has_failed());
+        let bar = shown();
+        if let Some(bar) = &bar {
+            bar.inc(1);
+            if self.failed > 0 {
+                bar.set_message(format!(", {} failed", self.failed));
+            }
+        }
+        let is_watched = bar.is_some() && stdout().is_terminal();
+        // Who watches the bar need not see what went well.
+        if is_watched && !self.json && record.outcome == "created" {
+            return Ok(());
+        }
+        let text = match &record.error {
+            // All of it stands in the summary.
+            Some(_) if is_watched => format!("{}: failed (exit code {})", record.serial, record.exit_code),
+            Some(error) => format!("{}: failed: {error}", record.serial),
+            None => format!("{}: {} ({} ms)", record.serial, record.outcome, record.elapsed_ms),
+        };
+        above_bar(|| output::print(self.json, record, &text))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(bar) = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
