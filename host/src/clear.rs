@@ -17,6 +17,9 @@ struct Record {
     kind: Kind,
     /// Whether there was one.
     cleared: bool,
+    /// Whose it was, if it said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial: Option<String>,
 }
 
 /// Clears each target; one without a `device.conf` is as it should be. One with another device's than the one that is
@@ -30,8 +33,10 @@ pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> a
         // Locked until it is cleared: what is looked at is what is taken out.
         let target = target::open(path)?;
         meant.as_ref().map_or(Ok(()), |serial| is_of(target.as_ref(), serial))?;
+        // What can't be read is taken out all the same.
+        let serial = target.look().ok().flatten().and_then(|found| found.conf(path).ok()?.serial);
         let cleared = target.clear()?;
-        let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared };
+        let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared, serial };
         let what = if cleared { "device.conf taken out" } else { "there was no device.conf" };
         output::print(json, &record, &format!("{} ({}): {what}", record.path, record.kind))
     });

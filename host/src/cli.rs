@@ -129,7 +129,7 @@ pub(crate) struct ApiOptions {
     #[arg(long, env = "AZAION_API_URL", hide_env_values = true, value_name = "URL")]
     pub(crate) api_url: String,
     /// PEM file with CA certificates, added to the usual roots
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "AZAION_CA_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
     /// The admin's e-mail; needed unless --admin-token-file is given
     #[arg(long, env = "AZAION_ADMIN_EMAIL", hide_env_values = true, value_name = "EMAIL")]

@@ -43,7 +43,9 @@ pub(crate) fn api_url(options: &ApiOptions) -> anyhow::Result<ApiUrl> {
 
 /// A client for the API.
 pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http, HttpError> {
-    Http::new(api, options.ca_file.as_deref(), Arc::new(SystemClock))
+    // As of a variable that is there and empty.
+    let ca_file = options.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty());
+    Http::new(api, ca_file, Arc::new(SystemClock))
 }
 
 /// The time for all calls of one device, counted from now; `usual` where the command line names none.

@@ -248,3 +248,105 @@ fn a_sum_is_looked_for_first() {
     std::os::unix::fs::symlink("elsewhere", &sum).unwrap();
     assert_eq!(exit_of(&may_write(&image).unwrap_err()), Exit::Target);
 }
+
+// Promise: an image is as it was left only if its file and the bytes that change are; of those, no more are read than
+// makes sense.
+#[test]
+fn as_it_was_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("i");
+    let bytes: Vec<u8> = (0..3 << 20).map(|n: u32| (n % 251).to_le_bytes()[0]).collect();
+    put(&path, &bytes);
+    let image = Image::open(&path).unwrap();
+    let base = Base::read(&image, 1000, &[]).unwrap();
+    for (length, is_right, is_current) in [
+        ((2 << 20) + 1, true, false),
+        (2 << 20, true, true),
+        (4096, true, true),
+        (4096, false, false),
+        (3 << 20, true, false),
+        (0, true, true),
+    ] {
+        let changing = &bytes[1000..(1000 + length).min(bytes.len())];
+        let changing = if is_right { hex(Sha1::new_with_prefix(changing)) } else { "0".repeat(40) };
+        let kept = Kept::done(&base, &image, sum_of(&path), length as u64, changing).unwrap();
+        kept.clone().save(&image).unwrap();
+        // Also over a longer one.
+        assert_eq!(Kept::load(&image), Some(kept.clone()), "{length}");
+        assert_eq!((kept.length(), kept.end(), kept.is_current(&image)), (length as u64, 1000, is_current), "{length}");
+        assert!(kept.is_of(&base));
+    }
+    let kept = Kept::load(&image).unwrap();
+    assert!(
+        !kept.is_of(&Base { end: 999, ..base.clone() }) && !kept.is_of(&Base { sha1: Sha1::new(), ..base.clone() })
+    );
+    let pending = Kept::pending(&base);
+    assert_eq!((pending.length(), pending.is_current(&image)), (4096, false));
+    drop(image);
+    change(&path, 0);
+    assert!(!kept.is_current(&Image::open(&path).unwrap()));
+}
+
+// Promise: the base is hashed with the blanks in it, the whole as it is, in whatever pieces they are read.
+#[test]
+fn blanks_are_in_the_base() {
+    let bytes: Vec<u8> = (0..600_000_u32).map(|n| (n % 251).to_le_bytes()[0]).collect();
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    for places in [&[][..], &[0], &[1000], &[1000, 5096], &[262_100, 300_000, 495_904]] {
+        for end in [500_000_u32, 524_288, 600_000] {
+            let end = usize::try_from(end).unwrap();
+            let blank = |&place: &u64| Blank { start: place, text: vec![b'\n'; 4096] };
+            let blanks: Vec<_> = places.iter().map(blank).collect();
+            let mut base = bytes[..end].to_vec();
+            for &place in places {
+                base[usize::try_from(place).unwrap()..][..4096].fill(b'\n');
+            }
+            let base = hex(Sha1::new_with_prefix(base));
+            let read = hashing::read(&file, end as u64, &blanks).unwrap();
+            assert_eq!(
+                (hex(read.base), read.whole),
+                (base.clone(), hex(Sha1::new_with_prefix(&bytes))),
+                "{places:?} {end}"
+            );
+            assert_eq!(hex(hashing::read_base(&file, end as u64, &blanks).unwrap()), base, "{places:?} {end}");
+        }
+    }
+    assert!(hashing::read(&file, 600_001, &[]).is_err());
+}
+
+// Promise: what is no small file with one sum is refused, without a hang.
+#[test]
+fn odd_sums() {
+    type Make = fn(&Path);
+    let sum = |length: usize| [b"0".repeat(40), b"\n".repeat(length - 40)].concat();
+    let odd: [(&str, Make); 3] = [
+        ("symlink", |path| std::os::unix::fs::symlink("elsewhere", path).unwrap()),
+        ("no small file", |path| fs::create_dir(path).unwrap()),
+        ("no small file", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir.path().join("i"), b"image");
+    let image = Image::open(&dir.path().join("i")).unwrap();
+    let path = dir.path().join("i.sha1sum");
+    for (says, make) in odd {
+        make(&path);
+        assert!(Sum::read(&image).unwrap_err().to_string().contains(says), "{says}");
+        if path.is_dir() { fs::remove_dir(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
+    }
+    for (bytes, says) in [
+        (sum(65_536), None),
+        (sum(65_537), Some("no small file")),
+        (b"0".repeat(39), Some("holds no sum")),
+        (b"0".repeat(41), Some("holds no sum")),
+        ([sum(41), sum(40)].concat(), Some("or several")),
+        ([b"0".repeat(39), b"\n".to_vec(), sum(40)].concat(), None),
+    ] {
+        put(&path, &bytes);
+        let said = Sum::read(&image).err().map(|error| error.to_string());
+        assert!(
+            said.as_deref().map_or(says.is_none(), |said| says.is_some_and(|says| said.contains(says))),
+            "{said:?}"
+        );
+    }
+}

@@ -87,7 +87,7 @@ impl Layout {
         let Ok(archive) = walk_base(&medium, kept.end()) else { return Ok(None) };
         let layout = Self::of(image, &file, archive)?;
         let is_short = rest_length(image, kept.end())? <= tail::longest(MOST_PADDING);
-        if is_short && Base::is_proven(image, kept, &layout.blanks())? {
+        if is_short && tail::may_be_torn(&rest(image, kept.end())?) && Base::is_proven(image, kept, &layout.blanks())? {
             return Ok(Some(Self { tail: Some(Content::Torn), base: Some(kept.base()?), is_kept: true, ..layout }));
         }
         Ok(None)

@@ -7,14 +7,15 @@ use ::tar::{EntryType, Header};
 use azaion_agent::device_conf::MODE;
 use zeroize::Zeroizing;
 
-use super::header::BLOCK;
+use super::header::{BLOCK, BLOCK_BYTES};
 use super::walk::{Archive, END_MARKS};
 use crate::target::{FOLDER_MODE, slot};
 
 /// Where the block of text starts.
 const CONTENT: usize = 1024;
 /// Bytes of folder and file.
-pub(super) const MEMBERS: u64 = 2 * BLOCK + slot::SIZE as u64;
+pub(super) const MEMBERS: u64 = MEMBERS_END as u64;
+const MEMBERS_END: usize = CONTENT + slot::SIZE;
 /// What archives are padded to: the usual `--blocking-factor` of 20.
 const RECORD: u64 = 20 * BLOCK;
 /// 2020, for tar warns of times in the early 1970s, and `now` would make each device's headers differ.
@@ -49,6 +50,25 @@ pub(super) fn parse(rest: &[u8]) -> Option<(&[u8], bool)> {
     let is_dotted = [true, false].into_iter().find(|&is_dotted| start == headers(is_dotted))?;
     let is_ended = zeros.len() as u64 >= END_MARKS && zeros.iter().all(|&byte| byte == 0);
     is_ended.then_some((block, is_dotted))
+}
+
+/// Whether what follows a base may be what a power cut has left of a first tail: zeros, and blocks of ours among them.
+/// Members that somebody has added are none.
+pub(super) fn may_be_torn(rest: &[u8]) -> bool {
+    let is_ours = |headers: &[u8], number: usize, block: &[u8]| {
+        let place = number * BLOCK_BYTES;
+        // What is in a block of text is not known.
+        block.iter().all(|&byte| byte == 0)
+            || if place < CONTENT {
+                headers.get(place..).is_some_and(|own| own.starts_with(block))
+            } else {
+                place < MEMBERS_END
+            }
+    };
+    [true, false].into_iter().any(|is_dotted| {
+        let headers = headers(is_dotted);
+        rest.chunks(BLOCK_BYTES).enumerate().all(|(number, block)| is_ours(&headers, number, block))
+    })
 }
 
 /// Where a tail of ours may start in an archive: its last two members, which lie as ours do.

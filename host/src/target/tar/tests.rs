@@ -215,6 +215,44 @@ fn an_archive_never_shrinks() {
     }
 }
 
+// Promise: an archive grows to the next usual size if there is no room behind its base, and never shrinks.
+#[test]
+fn lengths_of_tails() {
+    for (base, size, length) in [
+        (0, 0, Some(10_240)),
+        (0, 6143, Some(10_240)),
+        (0, 6144, Some(6144)),
+        (4096, 10_240, Some(6144)),
+        (4608, 10_240, Some(15_872)),
+        (4608, 102_400, Some(97_792)),
+        (u64::MAX - 6144, 0, None),
+        (u64::MAX - 6143, 0, None),
+    ] {
+        assert_eq!(tail::length(base, size), length, "{base} {size}");
+    }
+}
+
+// Promise: a tail of ours is known by all of it but its block: the headers, and zeros that end the archive.
+#[test]
+fn tails_are_known() {
+    let block = slot::block_of(CONF.as_bytes()).unwrap();
+    for (is_dotted, length) in [(true, 6144), (false, 6144), (true, 10_240)] {
+        let tail = tail::make(&block, is_dotted, length);
+        assert_eq!((tail.len() as u64, tail::parse(&tail)), (length, Some((block.as_slice(), is_dotted))));
+        let last = tail.len() - 1;
+        for (at, is_known) in
+            [(0, false), (511, false), (1023, false), (1024, true), (5119, true), (5120, false), (last, false)]
+        {
+            let mut other = tail.to_vec();
+            other[at] ^= 1;
+            assert_eq!(tail::parse(&other).is_some(), is_known, "{at}");
+        }
+        for short in [0, 1023, 1024, 5119, 5120, 6143] {
+            assert_eq!(tail::parse(&tail[..short]), None, "{short}");
+        }
+    }
+}
+
 // Promise: clearing takes the password's bytes; what is unpacked then is no device's; nothing to clear is no change.
 #[test]
 fn clearing_takes_the_bytes() {

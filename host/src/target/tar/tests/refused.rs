@@ -170,3 +170,35 @@ fn wrong_sums() {
     refused(&fixture, "symlink");
     assert_eq!(exit_of(&fixture.open().may_write(Owner::Root).unwrap_err()), Exit::Target);
 }
+
+// Promise: limits are the last that is accepted: of zeros behind the end, of versions of device.conf, and of their size.
+#[test]
+fn limits() {
+    let fixture = Fixture::new(&["."]);
+    let end = walk(&Raw::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
+    for (zeros, says) in
+        [(1023, Some("it is cut")), (1024, None), (1 << 20, None), ((1 << 20) + 1, Some("too much follows"))]
+    {
+        File::options().write(true).open(fixture.image()).unwrap().set_len(end + zeros).unwrap();
+        let said = open(&fixture.image()).err().map(|error| error.to_string());
+        assert!(
+            said.as_deref().map_or(says.is_none(), |said| says.is_some_and(|says| said.contains(says))),
+            "{said:?}"
+        );
+    }
+    let fixture = Fixture::tree();
+    for (confs, size, is_good) in [(16, 4096, true), (17, 1, false), (1, 4097, false)] {
+        let mut archive = ::tar::Builder::new(File::create(fixture.image()).unwrap());
+        archive.append_dir("etc", fixture.root("etc")).unwrap();
+        for _ in 0..confs {
+            let mut header = ::tar::Header::new_ustar();
+            header.set_mode(0o600);
+            header.set_size(size);
+            header.set_mtime(1 << 30);
+            let text = vec![b'#'; usize::try_from(size).unwrap()];
+            archive.append_data(&mut header, "etc/azaion/device.conf", text.as_slice()).unwrap();
+        }
+        archive.finish().unwrap();
+        assert_eq!(open(&fixture.image()).is_ok(), is_good, "{confs} of {size}");
+    }
+}

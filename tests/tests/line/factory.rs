@@ -1,0 +1,180 @@
+//! A station with a miniature `Linux_for_Tegra`, and the boards that were flashed at it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use azaion_tests::dev_api::{ADMIN_EMAIL, Options};
+use azaion_tests::programs::{Run, native, output, start, workspace};
+use azaion_tests::record;
+use azaion_tests::station::{Station, command, value_in};
+use nix::unistd::geteuid;
+use serde_json::Value;
+
+const CONF: &str = "etc/azaion/device.conf";
+/// Longer than any block of the page may take.
+const PATIENCE: &str = "60";
+/// The page's commands know nothing of a CA of the station's own.
+const WITH_CA: &str = "#!/bin/sh
+case $1 in
+    device | check) exec PROGRAM \"$@\" --ca-file CA ;;
+    *) exec PROGRAM \"$@\" ;;
+esac
+";
+
+/// The station.
+#[derive(Debug)]
+pub(crate) struct Factory {
+    pub(crate) station: Station,
+    /// Of each serial that was seen on a board, the password.
+    passwords: RefCell<BTreeMap<String, String>>,
+}
+
+impl Factory {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let station = Station::new(Options::default())?;
+        let mini = workspace().join("tests/tests/line/Linux_for_Tegra");
+        let copied = station.path("Linux_for_Tegra");
+        // Not their owner: the tree belongs to whoever unpacked it.
+        output(Command::new("cp").args(["-R", "--preserve=mode"]).arg(mini).arg(&copied))?;
+        let ca = fs::read(station.api.ca_file())?;
+        station.put("Linux_for_Tegra/rootfs/etc/azaion/ca.pem", ca, 0o644)?;
+        let policy = "ca_file = \"/etc/azaion/ca.pem\"\n";
+        station.put("Linux_for_Tegra/rootfs/etc/azaion/agent.toml", policy, 0o644)?;
+        let library: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        station.put("Linux_for_Tegra/rootfs/usr/lib/library", library, 0o644)?;
+        let program = native()?.join("azaion-provision");
+        let (program, ca) = (program.display().to_string(), station.api.ca_file().display().to_string());
+        station.put("bin/azaion-provision", WITH_CA.replace("PROGRAM", &program).replace("CA", &ca), 0o755)?;
+        fs::create_dir(station.path("bench"))?;
+        Ok(Self { station, passwords: RefCell::default() })
+    }
+
+    /// A path in `Linux_for_Tegra`.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.station.path("Linux_for_Tegra").join(name)
+    }
+
+    /// Runs commands as a person types them, with Enter whenever they ask for it; notes what they say.
+    pub(crate) fn type_in(&self, commands: &str) -> anyhow::Result<Run> {
+        self.station.put("enter", "\n".repeat(9), 0o600)?;
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.station.path("bin").display());
+        let mut shell = command(Path::new("timeout"), &[PATIENCE, "sh", "-eu", "-c", commands]);
+        shell
+            .current_dir(self.path(""))
+            .envs([("PATH", path.as_str()), ("LC_ALL", "C"), ("AZAION_API_URL", &self.station.api.url())])
+            .env("AZAION_ADMIN_EMAIL", ADMIN_EMAIL)
+            .env("AZAION_ADMIN_PASSWORD_FILE", self.station.path("admin-password"));
+        let done = shell.stdin(File::open(self.station.path("enter"))?).output().context("starting timeout")?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (stdout, stderr) = (text(&done.stdout), text(&done.stderr));
+        let run = Run { command_line: commands.to_owned(), code: done.status.code(), stdout, stderr };
+        record::words(&run.words())?;
+        Ok(run)
+    }
+
+    /// Has the cable come off in the flash of this number.
+    pub(crate) fn cut_flash(&self, number: usize) -> anyhow::Result<()> {
+        self.station.put("bench/cut", number.to_string(), 0o600)
+    }
+
+    /// How many boards are flashed.
+    pub(crate) fn boards(&self) -> usize {
+        (1..=99).take_while(|number| self.board(*number, "").exists()).count()
+    }
+
+    /// A path on a partition of a board, counted from 1.
+    pub(crate) fn board(&self, number: usize, path: &str) -> PathBuf {
+        self.station.path(&format!("bench/unit-{number}")).join(path)
+    }
+
+    /// A board is this unit, whole and on each of its partitions, and no other; its agent gets ready.
+    pub(crate) fn is_unit(&self, number: usize, serial: &str, partitions: &[&str]) -> anyhow::Result<()> {
+        let found = fs::read_dir(self.board(number, ""))?.count();
+        ensure!(found == partitions.len(), "{found} partitions, not {partitions:?}");
+        let confs = partitions.iter().map(|partition| self.conf_of(&self.board(number, partition), serial));
+        let confs = confs.collect::<anyhow::Result<Vec<_>>>()?;
+        ensure!(confs.iter().all(|conf| *conf == confs[0]), "partitions of board {number} differ");
+        let password = value_in(&confs[0], "AZAION_DEVICE_PASSWORD").unwrap().to_owned();
+        record::secret(&password)?;
+        let others: Vec<String> =
+            self.passwords.borrow().iter().filter(|(other, _)| *other != serial).map(|(_, p)| p.clone()).collect();
+        for other in &others {
+            ensure!(files_with(&self.board(number, ""), other)?.is_empty(), "board {number} has another's password");
+        }
+        self.passwords.borrow_mut().insert(serial.to_owned(), password);
+        let ready = self.start_up(number, partitions[0])?.ended_with(0)?;
+        ensure!(ready.words().contains(serial), "{}", ready.words());
+        Ok(())
+    }
+
+    /// A partition's `device.conf`, with the modes and owners of the contract, and a password that lets it in.
+    fn conf_of(&self, partition: &Path, serial: &str) -> anyhow::Result<String> {
+        for (name, mode) in [(CONF, 0o100_600), ("etc/azaion", 0o040_755)] {
+            let is = partition.join(name).symlink_metadata().with_context(|| format!("{name} of {serial}"))?;
+            ensure!(is.mode() == mode, "{name} of {serial}: {:o}", is.mode());
+            ensure!(!is_root() || (is.uid(), is.gid()) == (0, 0), "{name}: {}:{}", is.uid(), is.gid());
+        }
+        let conf = fs::read_to_string(partition.join(CONF))?;
+        let value = |key| value_in(&conf, key).unwrap_or_default();
+        let email = format!("azaion-jetson-{}@azaion.com", serial.trim_start_matches("AZJN-"));
+        ensure!((value("AZAION_DEVICE_SERIAL"), value("AZAION_DEVICE_EMAIL")) == (serial, &email), "not {serial}");
+        let lets_in = self.station.api.password_is(&email, value("AZAION_DEVICE_PASSWORD"));
+        ensure!(lets_in, "the password of {serial} does not let it in");
+        Ok(conf)
+    }
+
+    /// What a board's agent says when the unit is switched on.
+    pub(crate) fn start_up(&self, number: usize, partition: &str) -> anyhow::Result<Run> {
+        let root = self.board(number, partition).display().to_string();
+        let run = start(&mut command(&native()?.join("azaion-agent"), &["boot", "--root", &root]))?.wait()?;
+        record::words(&run.words())?;
+        Ok(run)
+    }
+
+    /// Nothing in `Linux_for_Tegra` has an identity in it: no password that was ever made, nor the form of one.
+    pub(crate) fn is_clear(&self) -> anyhow::Result<()> {
+        let found = self.identities()?;
+        ensure!(found.is_empty(), "an identity is left in {found:?}");
+        Ok(())
+    }
+
+    /// The files of `Linux_for_Tegra` that have an identity in them.
+    pub(crate) fn identities(&self) -> anyhow::Result<Vec<String>> {
+        let mut found = files_with(&self.path(""), "AZAION_DEVICE_")?;
+        for password in self.passwords.borrow().values() {
+            found.extend(files_with(&self.path(""), password)?);
+        }
+        Ok(found)
+    }
+
+    /// The record that the loop keeps, and takes it away: of each device its outcome, of each `clear` what it did.
+    pub(crate) fn record(&self) -> anyhow::Result<Vec<String>> {
+        let text = fs::read_to_string(self.path("units.jsonl"))?;
+        fs::remove_file(self.path("units.jsonl"))?;
+        let said = |line: &Value| {
+            let serial = line["serial"].as_str().unwrap_or("none");
+            match &line["outcome"] {
+                Value::String(outcome) => format!("{serial} {outcome}"),
+                _ => format!("{serial} cleared {}", line["cleared"]),
+            }
+        };
+        text.lines().map(|line| Ok(said(&serde_json::from_str(line)?))).collect()
+    }
+}
+
+/// Whether owners can be told.
+pub(crate) fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// The files in a folder that have these bytes in them.
+fn files_with(folder: &Path, bytes: &str) -> anyhow::Result<Vec<String>> {
+    let found = command(Path::new("grep"), &["-rlaF", "-e", bytes]).arg(folder).output()?;
+    ensure!(matches!(found.status.code(), Some(0 | 1)), "grep: {}", String::from_utf8_lossy(&found.stderr));
+    Ok(String::from_utf8(found.stdout)?.lines().map(str::to_owned).collect())
+}

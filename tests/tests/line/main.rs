@@ -1,0 +1,16 @@
+//! The line, unit after unit: the very command lines of `docs/line.md`, run in a miniature `Linux_for_Tegra` whose flash
+//! scripts are stand-ins. They check what they are given as the real ones do, and put onto a board what a board would get.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that can't go on has failed"
+)]
+
+mod docs;
+mod factory;
+mod flows;
+mod images;
+mod mistakes;

@@ -1,0 +1,147 @@
+//! The mistakes of a line, and what becomes of them: no unit is another one, and the same serial again puts it right.
+
+use crate::factory::Factory;
+use crate::flows::{FIRST, FLOWS, Flow, LOOP, NVME, ROOTFS, SD};
+
+/// The station with its images, for each flow that can be tried here.
+fn each_flow(one: impl Fn(&Flow, &Factory) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    for flow in FLOWS.iter().filter(|flow| flow.is_possible()) {
+        prepared(flow).and_then(|factory| one(flow, &factory)).map_err(|error| error.context(flow.name))?;
+    }
+    Ok(())
+}
+
+fn prepared(flow: &Flow) -> anyhow::Result<Factory> {
+    let factory = Factory::new()?;
+    factory.type_in(&flow.step("once")?)?.ended_with(0)?;
+    Ok(factory)
+}
+
+// Promise: where `clear` was left out, the next unit is not flashed as the last one: `device` refuses, until it is cleared.
+#[test]
+fn clear_left_out() -> anyhow::Result<()> {
+    each_flow(|flow, factory| {
+        factory.type_in(&flow.without_clear()?)?.ended_with(0)?;
+        let refused = factory.type_in(&flow.step("loop")?)?.ended_with(73)?;
+        assert!(refused.stderr.contains("holds the device.conf of AZJN-0042; clear it"), "{}", refused.stderr);
+        assert_eq!((factory.boards(), factory.station.api.users().len()), (1, 1));
+        factory.is_unit(1, FIRST, flow.partitions)?;
+        factory.type_in(&flow.only("azaion-provision clear")?)?.ended_with(0)?;
+        factory.is_clear()?;
+        factory.type_in(&flow.loop_of(&LOOP[..1])?)?.ended_with(0)?;
+        factory.is_unit(2, LOOP[0], flow.partitions)?;
+        factory.is_clear()
+    })
+}
+
+// Promise: a flash that breaks off stops the loop; the same serial again goes on with the same account and password.
+#[test]
+fn a_flash_that_breaks_off() -> anyhow::Result<()> {
+    each_flow(|flow, factory| {
+        factory.cut_flash(2)?;
+        factory.type_in(&flow.step("loop")?)?.ended_with(1)?;
+        assert_eq!((factory.boards(), factory.station.api.users().len()), (1, 2));
+        assert!(!factory.identities()?.is_empty(), "{}", flow.name);
+        factory.type_in(&flow.loop_of(&LOOP[1..])?)?.ended_with(0)?;
+        for (number, serial) in (1..).zip(LOOP) {
+            factory.is_unit(number, serial, flow.partitions)?;
+        }
+        let first_try = [flow.recorded(LOOP[0], "created"), vec![format!("{} created", LOOP[1])]].concat();
+        let again = [flow.recorded(LOOP[1], "reused"), flow.recorded(LOOP[2], "created")].concat();
+        assert_eq!(factory.record()?, [first_try, again].concat());
+        factory.is_clear()
+    })
+}
+
+// Promise: a station that can't reach the API flashes nothing, and the same serial again is enough.
+#[test]
+fn no_api() -> anyhow::Result<()> {
+    each_flow(|flow, factory| {
+        let elsewhere = format!("AZAION_API_URL=https://127.0.0.1:1\n{}", flow.step("loop")?);
+        let elsewhere = elsewhere.replace("device \"$serial\"", "device \"$serial\" --deadline 1");
+        factory.type_in(&elsewhere)?.ended_with(69)?;
+        assert_eq!(factory.boards(), 0);
+        factory.is_clear()?;
+        factory.type_in(&flow.loop_of(&LOOP[..1])?)?.ended_with(0)?;
+        factory.is_unit(1, LOOP[0], flow.partitions)
+    })
+}
+
+// Promise: images may be made again between two units.
+#[test]
+fn made_again_between_units() -> anyhow::Result<()> {
+    each_flow(|flow, factory| {
+        factory.type_in(&flow.loop_of(&LOOP[..1])?)?.ended_with(0)?;
+        factory.type_in(&flow.step("once")?)?.ended_with(0)?;
+        factory.type_in(&flow.loop_of(&LOOP[1..2])?)?.ended_with(0)?;
+        factory.is_unit(1, LOOP[0], flow.partitions)?;
+        factory.is_unit(2, LOOP[1], flow.partitions)?;
+        factory.is_clear()
+    })
+}
+
+// Promise: images made again after `device` make a unit without identity, which `clear` and the unit say; the same serial
+// again puts it right.
+#[test]
+fn made_again_before_the_flash() -> anyhow::Result<()> {
+    for flow in [SD, NVME] {
+        let factory = prepared(&flow)?;
+        factory.type_in(&flow.only("azaion-provision device")?)?.ended_with(0)?;
+        factory.type_in(&flow.step("once")?)?.ended_with(0)?;
+        factory.type_in(&flow.only("flash.sh")?)?.ended_with(0)?;
+        factory.start_up(1, "APP")?.ended_with(78)?;
+        let cleared = factory.type_in(&flow.only("azaion-provision clear")?)?.ended_with(0)?;
+        assert!(cleared.stdout.contains("there was no device.conf"), "{}", cleared.stdout);
+        let again = factory.type_in(&flow.step("unit")?)?.ended_with(0)?;
+        assert!(again.stdout.contains("azaion-jetson-0042@azaion.com updated"), "{}", again.stdout);
+        factory.is_unit(2, FIRST, flow.partitions)?;
+        factory.is_clear()?;
+    }
+    Ok(())
+}
+
+// Promise: without `device` a unit has no identity, not the last one's, and says so.
+#[test]
+fn device_left_out() -> anyhow::Result<()> {
+    each_flow(|flow, factory| {
+        factory.type_in(&flow.step("unit")?)?.ended_with(0)?;
+        factory.type_in(&flow.only("flash.sh")?)?.ended_with(0)?;
+        factory.is_unit(1, FIRST, flow.partitions)?;
+        for partition in flow.partitions {
+            factory.start_up(2, partition)?.ended_with(78)?;
+        }
+        factory.is_clear()
+    })
+}
+
+// Promise: before there are images nothing is flashed, and no account is made.
+#[test]
+fn images_not_made() -> anyhow::Result<()> {
+    for flow in [SD, NVME] {
+        let factory = Factory::new()?;
+        factory.type_in(&flow.step("unit")?)?.ended_with(66)?;
+        factory.type_in(&flow.only("flash.sh")?)?.ended_with(1)?;
+        assert_eq!((factory.boards(), factory.station.api.users().len()), (0, 0));
+    }
+    Ok(())
+}
+
+// Promise: where the folder alone is cleared, what was made of it is found and cleared later, too.
+#[test]
+fn only_the_folder_cleared() -> anyhow::Result<()> {
+    if !ROOTFS.is_possible() {
+        return Ok(());
+    }
+    let factory = prepared(&ROOTFS)?;
+    factory.type_in(&ROOTFS.without_clear()?)?.ended_with(0)?;
+    factory.type_in("azaion-provision clear rootfs")?.ended_with(0)?;
+    assert!(factory.is_clear().is_err(), "the images should have it still");
+    let inside = factory.type_in("azaion-provision inspect bootloader/system.img bootloader/system.img.raw --json")?;
+    let inside = inside.ended_with(0)?.json_lines()?;
+    assert!(inside.iter().all(|image| image["serial"] == FIRST) && inside.len() == 2, "{inside:?}");
+    // They are no obstacle: they are made anew with the next unit.
+    factory.type_in(&ROOTFS.loop_of(&LOOP[..1])?)?.ended_with(0)?;
+    factory.is_unit(1, FIRST, ROOTFS.partitions)?;
+    factory.is_unit(2, LOOP[0], ROOTFS.partitions)?;
+    factory.is_clear()
+}
