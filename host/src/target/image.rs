@@ -72,9 +72,8 @@ impl Image {
     /// Refuses an image that a loop device shows to the kernel: what is written to the file may be lost then, or mixed.
     fn refuse_if_attached(&self) -> anyhow::Result<()> {
         // Of all loop devices, those that show a file: the others have no size.
-        let mut partitions = String::with_capacity(BLOCK_BYTES);
-        // Without that file, there are no such devices to be seen. It says no size that could be asked for first.
-        let _ = File::open("/proc/partitions").and_then(|file| file.take(u64::MAX).read_to_string(&mut partitions));
+        // Without that file, there are no such devices to be seen.
+        let partitions = block_devices().unwrap_or_default();
         let devices = partitions.lines().filter_map(|line| line.split_whitespace().nth(3));
         for device in devices.filter(|name| name.starts_with("loop")) {
             let Ok(backing) = fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")) else { continue };
@@ -224,6 +223,19 @@ impl Image {
         staged.commit(attributes, Lifetime::Durable).map_err(fail)?;
         self.file.replace(file);
         Ok(())
+    }
+}
+
+/// `/proc/partitions`. Its lines are collected until a page is full (the kernel's `seq_file`), so that a read of less than
+/// half of one has come to the end; a further read to learn that would take as long as the first.
+fn block_devices() -> io::Result<String> {
+    let (mut file, mut all, mut page) = (File::open("/proc/partitions")?, String::new(), [0; BLOCK_BYTES]);
+    loop {
+        let length = file.read(&mut page)?;
+        all.push_str(&String::from_utf8_lossy(page.get(..length).unwrap_or_default()));
+        if length < BLOCK_BYTES / 2 {
+            return Ok(all);
+        }
     }
 }
 

@@ -317,6 +317,16 @@ mod tests {
         }
     }
 
+    // Promise: unpacked, the image is as long as described also if nobody cares for its end.
+    #[test]
+    fn as_long_as_described() {
+        let numbers = [3, 1, 0, DONT_CARE.into(), 3, 12].map(u32::to_le_bytes);
+        let image = file(&[&image(0)[..16], numbers.as_flattened()].concat());
+        let raw = tempfile::tempfile().unwrap();
+        Sparse::open(&image).unwrap().unpack(&raw).unwrap();
+        assert_eq!(bytes_of(&raw), [0; 3 * BLOCK_BYTES]);
+    }
+
     // Promise: packed again without a change, it is the same but for empty chunks; a changed block, wherever it is, becomes
     // one as it is, and the others stay what they were.
     #[test]

@@ -1,6 +1,7 @@
 //! Measuring two things side by side, and saying how they compare.
 
 use std::fmt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -78,6 +79,24 @@ pub(crate) fn in_turns(
     Ok((median(taken.0)?, median(taken.1)?))
 }
 
+/// The same, for what takes long, so that there are few rounds and one before them; both use one thing.
+pub(crate) fn in_few_turns<T>(
+    with: &mut T,
+    rounds: usize,
+    mut ours: impl FnMut(&mut T) -> anyhow::Result<f64>,
+    mut theirs: impl FnMut(&mut T) -> anyhow::Result<f64>,
+) -> anyhow::Result<(f64, f64)> {
+    let mut taken = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        let pair = (ours(with)?, theirs(with)?);
+        if round > 0 {
+            taken.0.push(pair.0);
+            taken.1.push(pair.1);
+        }
+    }
+    Ok((median(taken.0)?, median(taken.1)?))
+}
+
 /// The value in the middle; the upper one of two.
 pub(crate) fn median(mut values: Vec<f64>) -> anyhow::Result<f64> {
     values.sort_by(f64::total_cmp);
@@ -91,4 +110,16 @@ pub(crate) fn time(mut command: Command) -> anyhow::Result<f64> {
     let taken = start.elapsed();
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(taken.as_secs_f64() * 1000.0)
+}
+
+/// The most memory (resident set, MiB) that a program takes. GNU time starts it, for the kernel counts the memory
+/// of whoever starts a program as the program's own, and time has less than any.
+pub(crate) fn peak(command: &Command) -> anyhow::Result<f64> {
+    let mut timed = azaion_tests::station::command(Path::new("time"), &["-q", "-f", "%M"]);
+    timed.arg(command.get_program()).args(command.get_args());
+    let output = timed.output().context("starting time; is the package `time` installed?")?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{timed:?}: {words}");
+    let kibibytes: f64 = words.lines().last().unwrap_or_default().parse().context("reading what time says")?;
+    Ok(kibibytes / 1024.0)
 }

@@ -5,12 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, ensure};
 use azaion_tests::dev_api::{ADMIN_EMAIL, Hashing, Options};
 use azaion_tests::programs;
 use azaion_tests::station::{EMAIL, SERIAL, Station, command};
 
-use crate::measure::{Bound, Row, in_turns, time};
+use crate::measure::{Bound, Row, in_turns, peak, time};
 
 const DEVICE_PASSWORD: &str = "abcdefghijklmnopqrstuvwxyz012345";
 /// The body of a login by hand.
@@ -40,8 +39,11 @@ impl Bench {
         let login = format!(r#"{{"email":"{EMAIL}","password":"{DEVICE_PASSWORD}"}}"#);
         station.put(LOGIN_BODY, login, 0o600)?;
 
-        let provision =
-            in_turns(rounds, |round| time(self.provision(&station, round)?), |round| time(script(&station, round)?))?;
+        let provision = in_turns(
+            rounds,
+            |round| time(self.provision(&station, round)?),
+            |round| time(new_script(&station, round)?),
+        )?;
         let login = in_turns(rounds, |round| time(self.boot(&station, round)?), |_| time(curl(&station)))?;
         let memory = in_turns(rounds, |round| peak(&self.boot(&station, round)?), |_| peak(&curl(&station)))?;
 
@@ -83,17 +85,16 @@ impl Bench {
     }
 }
 
-/// The script, for a device of its own.
-fn script(station: &Station, round: usize) -> anyhow::Result<Command> {
-    let (serial, rootfs) = new_device(station, 'S', round)?;
-    let mut command = command(&programs::workspace().join("tests/bench/provision.sh"), &[&serial]);
+/// The script, for this device.
+pub(crate) fn script(station: &Station, serial: &str, rootfs: &Path) -> Command {
+    let mut command = command(&programs::workspace().join("tests/bench/provision.sh"), &[serial]);
     command
         .arg(rootfs)
         .env("API_URL", station.api.url())
         .env("CA_FILE", station.api.ca_file())
         .env("ADMIN_EMAIL", ADMIN_EMAIL)
         .env("ADMIN_PASSWORD_FILE", station.path("admin-password"));
-    Ok(command)
+    command
 }
 
 /// `curl` that logs the device in, and nothing else.
@@ -105,22 +106,15 @@ fn curl(station: &Station) -> Command {
     command
 }
 
+fn new_script(station: &Station, round: usize) -> anyhow::Result<Command> {
+    let (serial, rootfs) = new_device(station, 'S', round)?;
+    Ok(script(station, &serial, &rootfs))
+}
+
 /// A serial that is not in use yet, and an empty root file system for it.
 fn new_device(station: &Station, whose: char, round: usize) -> anyhow::Result<(String, PathBuf)> {
     let serial = format!("AZJN-{whose}{round:05}");
     let rootfs = station.path(&serial);
     fs::create_dir_all(rootfs.join("etc"))?;
     Ok((serial, rootfs))
-}
-
-/// The most memory (resident set, MiB) that a program takes. GNU time starts it, for the kernel counts the memory
-/// of whoever starts a program as the program's own, and time has less than any.
-fn peak(command: &Command) -> anyhow::Result<f64> {
-    let mut timed = azaion_tests::station::command(Path::new("time"), &["-q", "-f", "%M"]);
-    timed.arg(command.get_program()).args(command.get_args());
-    let output = timed.output().context("starting time; is the package `time` installed?")?;
-    let words = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{timed:?}: {words}");
-    let kibibytes: f64 = words.lines().last().unwrap_or_default().parse().context("reading what time says")?;
-    Ok(kibibytes / 1024.0)
 }

@@ -1,0 +1,202 @@
+//! A whole list of devices, beside the same calls made by nobody in particular, and beside a script for each.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use azaion_agent::clock::SystemClock;
+use azaion_agent::http::{Call, Http, Method};
+use azaion_agent::identity::{ROLE, Serial, new_password};
+use azaion_agent::{json, session};
+use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Hashing, Options};
+use azaion_tests::programs::{self, output};
+use azaion_tests::station::{Station, command};
+use nix::unistd::geteuid;
+use secrecy::{ExposeSecret, SecretString};
+use tempfile::TempDir;
+
+use crate::measure::{Bound, Row, in_few_turns, peak, time};
+use crate::programs::script;
+
+/// Units of a list.
+const UNITS: usize = 1_000;
+/// Workers, and threads of the calls alone: enough that some wait for the disk while others are at work.
+const JOBS: usize = 8;
+/// A day's list of one line, for the script takes its time.
+const SHORT: usize = 50;
+/// A year's.
+const LONG: usize = 10_000;
+/// A round is a thousand calls, so the median of few of them is steady.
+const ROUNDS: usize = 5;
+/// Each unit is written and synced twice, before the call and after it, which the calls alone are not; that comes to 0.2 ms
+/// on the virtual machine where it was measured.
+const RATE: Bound = Bound::Goal(1.0 / 0.9, 500.0);
+/// The list is in memory, some 150 bytes for each unit, and nothing else grows with it.
+const MEMORY: Bound = Bound::Goal(1.2, 3.0);
+/// For a call.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(serde::Serialize)]
+struct NewUser<'a> {
+    email: &'a str,
+    password: &'a str,
+    role: &'a str,
+}
+
+/// A station with many targets.
+pub(crate) struct Batch {
+    program: PathBuf,
+    folder: TempDir,
+    station: Station,
+    /// Serials that were used.
+    used: usize,
+}
+
+impl Batch {
+    /// With the release programs, which somebody has built.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            program: programs::target_dir().join("release/azaion-provision"),
+            folder: tempfile::tempdir_in(programs::target_dir())?,
+            station: Station::new(Options { hashing: Hashing::Cheap, limits: false, ..Options::default() })?,
+            used: 0,
+        })
+    }
+
+    /// Measures everything.
+    pub(crate) fn rows(&mut self) -> anyhow::Result<Vec<Row>> {
+        let row = |what, unit, (ours, theirs), bound| Row { what, ours, theirs, unit, bound };
+        let base = self.slot()?;
+        let rate = in_few_turns(self, ROUNDS, |batch| batch.images(&base), Self::bare)?;
+        let scripts = in_few_turns(self, ROUNDS, Self::directories, Self::scripts)?;
+        let memory = (self.memory(LONG)?, self.memory(UNITS)?);
+        Ok(vec![
+            row("batch of 1,000 images / its calls alone", "ms", rate, RATE),
+            row("batch of 50 folders / script for each", "ms", scripts, Bound::Ratio(0.1)),
+            row("batch of 10,000, peak memory / of 1,000", "MiB", memory, MEMORY),
+        ])
+    }
+
+    /// Serials that nobody has yet, as a range.
+    fn range(&mut self, units: usize) -> (usize, usize) {
+        let first = self.used + 1;
+        self.used += units;
+        (first, self.used)
+    }
+
+    fn batch(&self, (first, last): (usize, usize), targets: &Path) -> Command {
+        let mut command = command(&self.program, &["batch", &format!("{}..{}", serial(first), serial(last))]);
+        command.args(["--jobs", &JOBS.to_string(), "--owner"]).arg(if geteuid().is_root() {
+            "root"
+        } else {
+            "current"
+        });
+        command.arg("--rootfs").arg(targets.join("{serial}")).args(self.station.api_arguments());
+        command
+    }
+
+    /// A small image with a slot and no device.
+    fn slot(&self) -> anyhow::Result<PathBuf> {
+        let (empty, image) = (self.folder.path().join("empty"), self.folder.path().join("base.img"));
+        fs::create_dir_all(empty.join("etc"))?;
+        let mut make =
+            command(Path::new("mkfs.ext4"), &["-q", "-F", "-b", "4096", "-O", "^has_journal", "-N", "32", "-d"]);
+        output(make.arg(&empty).arg(&image).arg("256k"))?;
+        for words in [&["device", "AZJN-BASE"][..], &["clear"]] {
+            let mut ours = command(&self.program, words);
+            match words {
+                ["clear"] => ours.arg(&image),
+                _ => ours.arg("--rootfs").arg(&image).args(self.station.api_arguments()),
+            };
+            output(&mut ours)?;
+        }
+        Ok(image)
+    }
+
+    /// A thousand copies of the image, which are on the disk, and the batch.
+    fn images(&mut self, base: &Path) -> anyhow::Result<f64> {
+        let (units, folder) = (self.range(UNITS), tempfile::tempdir_in(self.folder.path())?);
+        for number in units.0..=units.1 {
+            fs::copy(base, folder.path().join(serial(number)))?;
+        }
+        output(&mut Command::new("sync"))?;
+        time(self.batch(units, folder.path()))
+    }
+
+    /// The least that a batch has to do: a login, and a call for each unit, by as many threads.
+    fn bare(&mut self) -> anyhow::Result<f64> {
+        let (first, last) = self.range(UNITS);
+        let start = Instant::now();
+        let client = || -> anyhow::Result<Http> {
+            let api = self.station.api.url().parse()?;
+            Ok(Http::new(&api, Some(&self.station.api.ca_file()), Arc::new(SystemClock))?)
+        };
+        let token = session::login(&client()?, ADMIN_EMAIL, &SecretString::from(ADMIN_PASSWORD), LIMIT)?.0.access;
+        let next = AtomicUsize::new(first);
+        let work = || -> anyhow::Result<()> {
+            let http = client()?;
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number > last {
+                    return Ok(());
+                }
+                create(&http, &token, number)?;
+            }
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..JOBS).map(|_| scope.spawn(work)).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+        })?;
+        Ok(start.elapsed().as_secs_f64() * 1000.0)
+    }
+
+    fn directories(&mut self) -> anyhow::Result<f64> {
+        let (units, folder) = (self.range(SHORT), tempfile::tempdir_in(self.folder.path())?);
+        for number in units.0..=units.1 {
+            fs::create_dir_all(folder.path().join(serial(number)).join("etc"))?;
+        }
+        time(self.batch(units, folder.path()))
+    }
+
+    fn scripts(&mut self) -> anyhow::Result<f64> {
+        let (first, last) = self.range(SHORT);
+        let mut all = 0.0;
+        for number in first..=last {
+            let serial = serial(number);
+            let rootfs = self.folder.path().join("scripts").join(&serial);
+            fs::create_dir_all(rootfs.join("etc"))?;
+            all += time(script(&self.station, &serial, &rootfs))?;
+        }
+        Ok(all)
+    }
+
+    /// The peak of a batch of so many units, each with a folder that is copied from a base.
+    fn memory(&mut self, units: usize) -> anyhow::Result<f64> {
+        let (units, folder) = (self.range(units), tempfile::tempdir_in(self.folder.path())?);
+        let base = folder.path().join("base");
+        fs::create_dir_all(base.join("etc"))?;
+        let mut command = self.batch(units, folder.path());
+        peak(command.arg("--base").arg(base))
+    }
+}
+
+fn serial(number: usize) -> String {
+    format!("AZJN-{number:06}")
+}
+
+fn create(http: &Http, token: &SecretString, number: usize) -> anyhow::Result<()> {
+    let serial: Serial = serial(number).parse()?;
+    let (email, password) = (serial.email(), new_password().context("a password")?);
+    let body = json::body(&NewUser { email: &email, password: password.expose_secret(), role: ROLE });
+    let call = Call { method: Method::POST, path: "/users", body: Some(body), bearer: Some(token) };
+    let status = http.call(&call, LIMIT)?.status;
+    ensure!(status == 201, "POST /users: {status}");
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! Batches that are ended at any moment, by a power cut or by Ctrl-C, and those that go on from there.
+
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use azaion_tests::dev_api::{Fault, Options};
+use azaion_tests::programs::{Run, Running};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::{CONF, Line, email, range, serials};
+
+const UNITS: usize = 120;
+/// Each way of ending it.
+const TIMES: usize = 10;
+/// How long the API takes for a call; a batch does two hundred units in a second at best.
+const CALL: Duration = Duration::from_millis(20);
+/// It is ended at most so many milliseconds after a call has come.
+const LATEST: u64 = 60;
+
+/// A number less than `below`; random keys are all the randomness that is needed.
+fn random(below: u64) -> u64 {
+    RandomState::new().build_hasher().finish() % below
+}
+
+/// An API that takes its time, and now and then has done what it was asked when it is slow to say so.
+fn slow_line() -> anyhow::Result<Line> {
+    let line = Line::new(Options::default())?;
+    for (method, path) in [("POST", "/login"), ("PATCH", "/users/password")] {
+        line.station.api.inject(method, path, Fault::Delay(CALL), usize::MAX);
+    }
+    for _ in 0..1000 {
+        line.station.api.inject("POST", "/users", Fault::Delay(CALL), 2);
+        line.station.api.inject("POST", "/users", Fault::DropAfter, 1);
+    }
+    Ok(line)
+}
+
+fn signal(running: &Running, signal: Signal) -> anyhow::Result<()> {
+    Ok(kill(Pid::from_raw(running.id().try_into()?), signal)?)
+}
+
+/// Tells that a request has come; nobody may be waiting for it any more.
+fn tell(told: Sender<()>) -> Box<dyn FnOnce() + Send> {
+    Box::new(move || {
+        let _ = told.send(());
+    })
+}
+
+/// Starts a batch and ends it so, at any time from a call on.
+fn ended_by(line: &Line, how: Signal) -> anyhow::Result<Run> {
+    let (told, call) = channel();
+    for (method, path) in [("POST", "/users"), ("POST", "/login")] {
+        let told = told.clone();
+        line.station.api.on_request(method, path, tell(told));
+    }
+    let running = line.start(&range(1, UNITS), &["--json", "--jobs", "4"])?;
+    call.recv_timeout(Duration::from_secs(20))?;
+    // The other call may come meanwhile.
+    let until = Instant::now() + Duration::from_millis(random(LATEST));
+    while call.recv_timeout(until.saturating_duration_since(Instant::now())) != Err(RecvTimeoutError::Timeout) {}
+    signal(&running, how)?;
+    line.wait(running)
+}
+
+/// After Ctrl-C: what was begun is finished, the rest is counted.
+fn is_finished(line: &Line, run: Run) -> anyhow::Result<()> {
+    let run = run.ended_with(130)?;
+    let mut lines = run.json_lines()?;
+    let summary = lines.pop().unwrap();
+    let not_tried = summary["not_tried"].as_u64().unwrap();
+    assert!(lines.len() as u64 + not_tried == UNITS as u64 && not_tried > 0, "{}", run.words());
+    assert!(run.stderr.contains(&format!("{not_tried} of {UNITS} units were not tried")), "{}", run.stderr);
+    let (failed, done): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["outcome"] == "failed");
+    done.iter().try_for_each(|unit| line.is_let_in(unit["serial"].as_str().unwrap()))?;
+    // One that was about to try again has nothing to wait for.
+    let is_told = |unit: &&Value| unit["error"].as_str().unwrap_or_default().contains("run this again");
+    assert!(failed.iter().all(is_told), "{}", run.words());
+    Ok(())
+}
+
+// Promise: wherever a batch is ended, ten times by a power cut and ten times by Ctrl-C, the next one goes on from there, and
+// after the one that is left alone every unit has one user and one file that lets it in, with nothing beside it. Ctrl-C is
+// exit 130, after the calls in hand are answered; what it had been about to try again is told of as to be run again.
+#[test]
+fn at_any_time() -> anyhow::Result<()> {
+    let line = slow_line()?;
+    for number in 0..2 * TIMES {
+        if number % 2 == 0 {
+            ended_by(&line, Signal::SIGKILL)?;
+        } else {
+            let run = ended_by(&line, Signal::SIGINT)?;
+            is_finished(&line, run).map_err(|error| error.context(format!("run {number}")))?;
+        }
+    }
+    let begun = line.station.api.users().len();
+    println!("{begun} of {UNITS} units were on the API before the last run");
+    assert!((1..UNITS).contains(&begun));
+    line.station.api.clear_faults();
+    line.batch(&range(1, UNITS), &[])?.ended_with(0)?;
+    let mut users: Vec<String> = line.station.api.users().into_iter().map(|user| user.email).collect();
+    users.sort();
+    assert_eq!(users, serials(1, UNITS).iter().map(|serial| email(serial)).collect::<Vec<_>>());
+    serials(1, UNITS).iter().try_for_each(|serial| line.is_let_in(serial))?;
+    let name = |entry: std::io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    let mut targets: Vec<String> = fs::read_dir(line.units())?.map(name).collect::<anyhow::Result<_>>()?;
+    targets.sort();
+    assert_eq!(targets, serials(1, UNITS));
+    for serial in targets {
+        assert_eq!(fs::read_dir(line.units().join(serial).join(CONF).parent().unwrap())?.count(), 1);
+    }
+    Ok(())
+}
+
+// Promise: the second Ctrl-C ends it at once, though a call hangs; the run after that does it all.
+#[test]
+fn a_second_time_ends_it_at_once() -> anyhow::Result<()> {
+    let line = Line::new(Options::default())?;
+    line.station.api.inject("POST", "/users", Fault::Hang, usize::MAX);
+    let (told, call) = channel();
+    line.station.api.on_request("POST", "/users", tell(told));
+    let running = line.start(&range(1, 8), &[])?;
+    call.recv_timeout(Duration::from_secs(20))?;
+    let (pid, start) = (Pid::from_raw(running.id().try_into()?), Instant::now());
+    kill(pid, Signal::SIGINT)?;
+    let run = thread::scope(|scope| {
+        let (ended, end) = channel();
+        scope.spawn(move || ended.send(running.wait()));
+        // It is not gone before it is waited for; two signals at the same time would be one.
+        loop {
+            match end.recv_timeout(Duration::from_millis(50)) {
+                Ok(run) => return run,
+                Err(_) => kill(pid, Signal::SIGINT)?,
+            }
+        }
+    })?;
+    run.ended_with(130)?;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    line.station.api.clear_faults();
+    line.batch(&range(1, 8), &[])?.ended_with(0)?;
+    serials(1, 8).iter().try_for_each(|serial| line.is_let_in(serial))
+}
+
+// Promise: Ctrl-C also ends a wait that the API has asked for; the unit in hand is told of as failed, with what to do.
+#[test]
+fn a_wait_ends_too() -> anyhow::Result<()> {
+    let line = Line::new(Options::default())?;
+    let later = Fault::Status { code: 503, error: None, headers: vec![("Retry-After".into(), "60".into())] };
+    line.station.api.inject("POST", "/users", later, usize::MAX);
+    let (told, call) = channel();
+    line.station.api.on_request("POST", "/users", tell(told));
+    let running = line.start(&range(1, 8), &["--jobs", "1"])?;
+    call.recv_timeout(Duration::from_secs(20))?;
+    let start = Instant::now();
+    signal(&running, Signal::SIGINT)?;
+    let run = line.wait(running)?.ended_with(130)?;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(run.stdout.contains("1 failed, 7 not tried"), "{}", run.words());
+    assert!(run.stdout.contains("run this again"), "{}", run.stdout);
+    line.station.api.clear_faults();
+    line.batch(&range(1, 8), &[])?.ended_with(0)?;
+    serials(1, 8).iter().try_for_each(|serial| line.is_let_in(serial))
+}

@@ -1,0 +1,121 @@
+//! The forms of a list, and lists that can't be used.
+
+use std::fs;
+
+use azaion_tests::dev_api::Options;
+use azaion_tests::station::conf_value;
+
+use super::{CONF, Line, serials, text, through_shell};
+
+const SERIALS: [&str; 3] = ["AZJN-0001", "AZJN-0002", "AZJN-0003"];
+const TABLE: &str =
+    "order,serial,module_serial\n\"7, urgent\",AZJN-0001,1423221050123\n8,AZJN-0002,\n9,AZJN-0003,M-3\n";
+
+fn line() -> anyhow::Result<Line> {
+    Line::new(Options::default())
+}
+
+fn all_are_let_in(line: &Line) -> anyhow::Result<()> {
+    assert_eq!(line.station.api.users().len(), SERIALS.len());
+    SERIALS.iter().try_for_each(|serial| line.is_let_in(serial))
+}
+
+// Promise: a range, a file with a serial a line, and a CSV file each make all their users, and a file that lets in.
+#[test]
+fn a_range_and_files() -> anyhow::Result<()> {
+    for content in [None, Some("# line 7\nAZJN-0001\n\nAZJN-0002 # spare\r\nAZJN-0003"), Some(TABLE)] {
+        let line = line()?;
+        let list = match content {
+            None => "AZJN-0001..AZJN-0003".to_owned(),
+            Some(content) => {
+                line.station.put("list", content, 0o644)?;
+                text(&line.station.path("list"))
+            }
+        };
+        let run = line.batch(&list, &[])?.ended_with(0)?;
+        assert!(run.stdout.contains("3 units: 3 created ("), "{}", run.words());
+        all_are_let_in(&line)?;
+    }
+    Ok(())
+}
+
+// Promise: `-` is a list on standard input.
+#[test]
+fn standard_input() -> anyhow::Result<()> {
+    let line = line()?;
+    line.station.put("list", SERIALS.join("\n"), 0o644)?;
+    let arguments = line.arguments("-", &[]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut ours = line.station.provision_command(&arguments)?;
+    ours.args(line.station.api_arguments());
+    let script = format!("exec \"$@\" <'{}'", text(&line.station.path("list")));
+    line.wait(through_shell(&script, &ours)?)?.ended_with(0)?;
+    all_are_let_in(&line)
+}
+
+// Promise: a column `module_serial` is the module of each unit, which the agent looks at; no value leaves the key out.
+#[test]
+fn modules_of_a_table() -> anyhow::Result<()> {
+    let line = line()?;
+    line.station.put("list.csv", TABLE, 0o644)?;
+    line.batch(&text(&line.station.path("list.csv")), &[])?.ended_with(0)?;
+    let modules = SERIALS.map(|serial| conf_value(&line.target(serial).join(CONF), "AZAION_MODULE_SERIAL"));
+    assert_eq!(modules.map(Option::unwrap_or_default), ["1423221050123", "", "M-3"]);
+    Ok(())
+}
+
+// Promise: with A/B layouts all targets of a unit hold one file.
+#[test]
+fn two_targets_a_unit() -> anyhow::Result<()> {
+    let line = line()?;
+    let second = line.station.path("second").join("{serial}");
+    line.batch("AZJN-0001..AZJN-0003", &["--rootfs", &text(&second)])?.ended_with(0)?;
+    all_are_let_in(&line)?;
+    for serial in SERIALS {
+        let second = line.station.path("second").join(serial).join(CONF);
+        assert_eq!(fs::read(second)?, fs::read(line.target(serial).join(CONF))?);
+    }
+    Ok(())
+}
+
+// Promise: a list with bad lines is exit 65 with each of them, and nothing is done, not even for the good ones.
+#[test]
+fn bad_lists() -> anyhow::Result<()> {
+    let line = line()?;
+    line.station.put("list", "AZJN-0001\nazjn-0002\nAZJN-0003\nAZJN-0001\n", 0o644)?;
+    let list = text(&line.station.path("list"));
+    let run = line.batch(&list, &[])?.ended_with(65)?;
+    for part in [&format!("{list}:2: "), &format!("{list}:4: AZJN-0001 stands in line 1"), "nothing was done"] {
+        assert!(run.stderr.contains(part), "{part} is not in {}", run.stderr);
+    }
+    for (list, code) in [("AZJN-0009..AZJN-0001", 65), ("AZJN-1..AZJN-10", 65), ("no-such-list", 66)] {
+        line.batch(list, &[])?.ended_with(code)?;
+    }
+    assert_eq!((line.station.api.requests().len(), fs::read_dir(line.units())?.count()), (0, 0));
+    Ok(())
+}
+
+// Promise: several units in one target are refused with 64 before anything is done; one unit needs no pattern.
+#[test]
+fn one_target_for_several() -> anyhow::Result<()> {
+    let line = line()?;
+    let (good, bad) = (text(&line.target("{serial}")), text(&line.station.rootfs()));
+    for targets in [&["--rootfs", &bad][..], &["--rootfs", &good, "--rootfs", &bad]] {
+        let arguments = [&["AZJN-0001..AZJN-0002", "--owner", "current"], targets].concat();
+        let run = line.run(&arguments)?.ended_with(64)?;
+        assert!(run.stderr.contains("{serial}"), "{}", run.stderr);
+    }
+    assert_eq!((line.station.api.requests().len(), line.station.inside(CONF).exists()), (0, false));
+    line.run(&["AZJN-0001..AZJN-0001", "--owner", "current", "--rootfs", &bad])?.ended_with(0)?;
+    line.lets_in(&line.station.inside(CONF), &serials(1, 1)[0])
+}
+
+// Promise: a report whose name says no format is refused with 64 before anything is done.
+#[test]
+fn a_report_of_no_kind() -> anyhow::Result<()> {
+    let line = line()?;
+    let report = text(&line.station.path("report.xls"));
+    line.batch("AZJN-0001..AZJN-0003", &["--report", &report])?.ended_with(64)?;
+    assert!(!line.station.path("report.xls").exists() && line.station.api.requests().is_empty());
+    Ok(())
+}
