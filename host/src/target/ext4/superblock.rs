@@ -205,6 +205,8 @@ mod tests {
             let said = parse(&[], &[(at, value)], SIZE).unwrap_err();
             assert!(said.contains(says), "{at:#x} {value}: {said}");
         }
+        // Of no inodes at all, each group would have room for them.
+        assert!(parse(&[(0x0, 0), (0x28, 0)], &[], SIZE).unwrap_err().contains(CONTRADICTION));
         let whole = head(&[], &[]);
         assert!(Superblock::parse(&whole[..whole.len() - 1], SIZE).unwrap_err().to_string().contains("it ends before"));
         assert!(parse(&[], &[], SIZE - 1).unwrap_err().contains("is cut"));

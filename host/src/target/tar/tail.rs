@@ -7,7 +7,7 @@ use ::tar::{EntryType, Header};
 use azaion_agent::device_conf::MODE;
 use zeroize::Zeroizing;
 
-use super::header::{BLOCK, BLOCK_BYTES};
+use super::header::BLOCK;
 use super::walk::{Archive, END_MARKS};
 use crate::target::{FOLDER_MODE, slot};
 
@@ -52,22 +52,17 @@ pub(super) fn parse(rest: &[u8]) -> Option<(&[u8], bool)> {
     is_ended.then_some((block, is_dotted))
 }
 
-/// Whether what follows a base may be what a power cut has left of a first tail: zeros, and blocks of ours among them.
+/// Whether what follows a base may be what a power cut has left of a first tail: zeros, and bytes of ours among them.
 /// Members that somebody has added are none.
 pub(super) fn may_be_torn(rest: &[u8]) -> bool {
-    let is_ours = |headers: &[u8], number: usize, block: &[u8]| {
-        let place = number * BLOCK_BYTES;
-        // What is in a block of text is not known.
-        block.iter().all(|&byte| byte == 0)
-            || if place < CONTENT {
-                headers.get(place..).is_some_and(|own| own.starts_with(block))
-            } else {
-                place < MEMBERS_END
-            }
-    };
     [true, false].into_iter().any(|is_dotted| {
         let headers = headers(is_dotted);
-        rest.chunks(BLOCK_BYTES).enumerate().all(|(number, block)| is_ours(&headers, number, block))
+        // What is in a block of text is not known.
+        let is_ours = |place: usize, byte| match headers.get(place) {
+            Some(own) => byte == *own,
+            None => place < MEMBERS_END,
+        };
+        rest.iter().enumerate().all(|(place, &byte)| byte == 0 || is_ours(place, byte))
     })
 }
 
