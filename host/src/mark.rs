@@ -54,6 +54,15 @@ mod tests {
         let again = conf.render();
         assert_eq!(again.expose_secret(), CONF);
         assert!(!is_marked(again.expose_secret().as_bytes()));
-        assert!(with_mark(&[b'#'; LARGEST]).is_err());
+    }
+
+    // Promise: a file never gets larger by its mark than one may be.
+    #[test]
+    fn there_must_be_room() {
+        let room = LARGEST - MARK.len() - 2;
+        for (length, fits) in [(room, true), (room + 1, false), (LARGEST, false)] {
+            let marked = with_mark(&vec![b'#'; length]);
+            assert_eq!(marked.map(|text| text.expose_secret().len()).ok(), fits.then_some(LARGEST), "{length}");
+        }
     }
 }

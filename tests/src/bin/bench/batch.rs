@@ -33,8 +33,8 @@ const SHORT: usize = 50;
 const LONG: usize = 10_000;
 /// A round is a thousand calls, so the median of few of them is steady.
 const ROUNDS: usize = 5;
-/// Each unit is written and synced twice, before the call and after it, which the calls alone are not; that comes to 0.2 ms
-/// on the virtual machine where it was measured.
+/// A unit is also opened, and written and synced twice, before the call and after it. A unit took 0.2 ms more than its call
+/// on the virtual machine where this was measured.
 const RATE: Bound = Bound::Goal(1.0 / 0.9, 500.0);
 /// The list is in memory, some 150 bytes for each unit, and nothing else grows with it.
 const MEMORY: Bound = Bound::Goal(1.2, 3.0);

@@ -33,6 +33,24 @@ fn fifty_units_and_one_login() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Promise: what a batch has left in a target is believed by batches alone: `device` and `--verify` log in.
+#[test]
+fn a_mark_is_for_batches() -> anyhow::Result<()> {
+    let line = Line::new(Options::default())?;
+    line.batch(&range(1, 2), &[])?.ended_with(0)?;
+    let target = text(&line.target("AZJN-0001"));
+    for (words, logins) in [(&["device", "AZJN-0001", "--rootfs", &target, "--owner", "current"][..], 1), (&[], 4)] {
+        line.station.api.forget_requests();
+        let run = match words {
+            [] => line.batch(&range(1, 2), &["--verify"])?,
+            words => line.wait(line.station.start_provision(words)?)?,
+        };
+        assert!(run.ended_with(0)?.stdout.contains("reused"));
+        assert_eq!(line.logins(), logins);
+    }
+    Ok(())
+}
+
 // Promise: an admin who may not do it any more ends the batch at once with 77: each worker asks once more at the most, no
 // login is tried, the units in hand are as before, and the summary says how many were not tried.
 #[test]
