@@ -172,7 +172,7 @@ fn the_module_may_change() -> anyhow::Result<()> {
 #[test]
 fn bad_modules_are_refused() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
-    for module in ["", "hush hush", "hush\n", "\"hush\"", "hush\u{e9}", &"hush".repeat(17)] {
+    for module in ["", "hush and hush", "hush\n", "\"hush\"", "hush\u{e9}", &"hush".repeat(17)] {
         let run = station.device(&["--module-serial", module])?.ended_with(65)?;
         assert!(run.stderr.contains("1 to 64") && !run.stderr.contains("hush"), "{module:?}: {}", run.stderr);
         assert!(!station.inside(CONF).exists() && station.api.requests().is_empty());
