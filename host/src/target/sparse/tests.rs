@@ -1,0 +1,180 @@
+use super::*;
+
+const WORD: [u8; 4] = [1, 2, 3, 4];
+/// Blocks of the image below: two as they are, three of words, four that nobody cares for, one as it is.
+const BLOCKS: usize = 10;
+
+/// A block that is like no other.
+fn block(number: u8) -> Vec<u8> {
+    (0..BLOCK_BYTES).map(|at| number.wrapping_add((at % 251).to_le_bytes()[0])).collect()
+}
+
+/// An image whose headers are so much longer than those of version 1.0; bytes follow its last chunk.
+fn image(longer: u16) -> Vec<u8> {
+    let chunk = |kind: u16, blocks: u32, body: &[u8]| {
+        let total = u32::try_from(CHUNK_HEADER + usize::from(longer) + body.len()).unwrap();
+        let header = [&kind.to_le_bytes()[..], &[0, 0], &blocks.to_le_bytes(), &total.to_le_bytes()].concat();
+        [&header, &vec![0; longer.into()], body].concat()
+    };
+    let sizes = [28 + longer, 12 + longer].map(u16::to_le_bytes);
+    let numbers = [4096, u32::try_from(BLOCKS).unwrap(), 5, 0].map(u32::to_le_bytes);
+    [
+        &MAGIC.to_le_bytes()[..],
+        &[1, 0, 0, 0],
+        sizes.as_flattened(),
+        numbers.as_flattened(),
+        &vec![9; longer.into()],
+        &chunk(RAW, 2, &[block(1), block(2)].concat()),
+        &chunk(FILL, 3, &WORD),
+        // One of no block is of no weight.
+        &chunk(DONT_CARE, 0, &[]),
+        &chunk(DONT_CARE, 4, &[]),
+        &chunk(RAW, 1, &block(3)),
+        b"rest",
+    ]
+    .concat()
+}
+
+/// What it describes.
+fn described() -> Vec<u8> {
+    [block(1), block(2), WORD.repeat(3 * 1024), vec![0; 4 * BLOCK_BYTES], block(3)].concat()
+}
+
+fn file(bytes: &[u8]) -> File {
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file
+}
+
+fn bytes_of(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+// Promise: each byte is as described, wherever reading starts and ends; only what lies in the file has a place in it.
+#[test]
+fn read_as_described() {
+    for longer in [0, 4] {
+        let image = image(longer);
+        let file = file(&image);
+        let sparse = Sparse::open(&file).unwrap();
+        assert_eq!(sparse.size(), 10 * BLOCK);
+        for (start, end) in [(0, 40_960), (1, 4097), (8191, 8195), (8193, 8198), (20_479, 20_481), (36_863, 40_960)] {
+            let mut read = vec![7; end - start];
+            sparse.read_at(&mut read, start as u64).unwrap();
+            assert!(read == described()[start..end], "{longer}: {start}..{end}");
+        }
+        assert!(sparse.read_at(&mut [0; 2], 40_959).is_err());
+        for number in 0..=BLOCKS {
+            let place = sparse.place(number as u64).map(|place| usize::try_from(place).unwrap());
+            let is_raw = matches!(number, 0 | 1 | 9);
+            assert_eq!(place.is_some(), is_raw, "{longer}: {number}");
+            if let Some(place) = place {
+                let wanted = &described()[number * BLOCK_BYTES..][..BLOCK_BYTES];
+                assert!(&image[place..place + BLOCK_BYTES] == wanted, "{longer}: {number}");
+            }
+        }
+        let raw = tempfile::tempfile().unwrap();
+        sparse.unpack(&raw).unwrap();
+        assert!(bytes_of(&raw) == described());
+    }
+}
+
+// Promise: unpacked, the image is as long as described also if nobody cares for its end.
+#[test]
+fn as_long_as_described() {
+    let numbers = [3, 1, 0, DONT_CARE.into(), 3, 12].map(u32::to_le_bytes);
+    let image = file(&[&image(0)[..16], numbers.as_flattened()].concat());
+    let raw = tempfile::tempfile().unwrap();
+    Sparse::open(&image).unwrap().unpack(&raw).unwrap();
+    assert_eq!(bytes_of(&raw), [0; 3 * BLOCK_BYTES]);
+}
+
+// Promise: packed again without a change, it is the same but for empty chunks; a changed block, wherever it is, becomes
+// one as it is, and the others stay what they were.
+#[test]
+fn packed_again() {
+    for longer in [0, 4] {
+        let before = file(&image(longer));
+        let sparse = Sparse::open(&before).unwrap();
+        for changed in [&[][..], &[0], &[2], &[3], &[4], &[2, 4], &[2, 3, 4], &[5], &[6, 7], &[5, 8], &[9], &[4, 5]] {
+            let raw = tempfile::tempfile().unwrap();
+            sparse.unpack(&raw).unwrap();
+            let mut wanted = described();
+            for &number in changed {
+                wanted[number * BLOCK_BYTES..][..BLOCK_BYTES].copy_from_slice(&block(42));
+                raw.write_all_at(&block(42), number as u64 * BLOCK).unwrap();
+            }
+            let after = tempfile::tempfile().unwrap();
+            sparse.repack(&raw, &after).unwrap();
+            let again = Sparse::open(&after).unwrap();
+            let mut read = vec![7; wanted.len()];
+            again.read_at(&mut read, 0).unwrap();
+            assert!(read == wanted, "{longer}: {changed:?}");
+            for number in 0..BLOCKS {
+                let is_raw = matches!(number, 0 | 1 | 9) || changed.contains(&number);
+                assert_eq!(again.place(number as u64).is_some(), is_raw, "{longer}: {changed:?} {number}");
+            }
+            assert!(again.chunks.iter().all(|chunk| chunk.blocks > 0), "{longer}: {changed:?}");
+            let bytes = bytes_of(&after);
+            assert!(bytes.ends_with(b"rest") && bytes[28..28 + usize::from(longer)].iter().all(|&byte| byte == 9));
+            if changed.is_empty() {
+                assert_eq!(bytes.len(), image(longer).len() - CHUNK_HEADER - usize::from(longer));
+            }
+        }
+    }
+}
+
+// Promise: what is cut, contradicts itself, carries checksums, or is of another kind is refused.
+#[test]
+fn odd_images() {
+    const LENGTH: &str = "another length than its kind";
+    // Where the first chunk starts, and that of words.
+    let (first, words) = (HEADER, HEADER + CHUNK_HEADER + 2 * BLOCK_BYTES);
+    let nobody = words + CHUNK_HEADER + 4;
+    let too_many = (MOST_CHUNKS + 1).to_le_bytes();
+    let [low, high] = CRC32.to_le_bytes();
+    let cases: [(usize, &[u8], &str); 19] = [
+        (0, b"x", "another version"),
+        (4, &[2], "another version"),
+        (8, &[27], "no room"),
+        (8, &[0xff, 0xff], "no room"),
+        (10, &[11], "no room"),
+        (12, &[0, 2], "another size"),
+        (16, &[11], "not as many blocks"),
+        (20, &too_many, "too many"),
+        (20, &MOST_CHUNKS.to_le_bytes(), "ends before its chunks do"),
+        (24, &[1], "checksums"),
+        (first, &[low, high], "checksums"),
+        (first, &[0], "of no known kind"),
+        (first + 4, &[1], LENGTH),
+        (first + 8, &[11, 0], "smaller than its header"),
+        (first + 8, &[0xff, 0xff, 0xff, 0xff], "a chunk is cut"),
+        (words + 8, &[20], LENGTH),
+        (words + 8, &[12], LENGTH),
+        (nobody + 8, &[16], LENGTH),
+        (words, &DONT_CARE.to_le_bytes(), LENGTH),
+    ];
+    for (at, bytes, says) in cases {
+        let mut image = image(0);
+        image[at..at + bytes.len()].copy_from_slice(bytes);
+        let said = Sparse::open(&file(&image)).map(drop).unwrap_err().to_string();
+        assert!(said.contains(says), "{at} {bytes:?}: {said}");
+    }
+    let whole = image(0);
+    let end = whole.len() - b"rest".len();
+    for (length, says) in [
+        (HEADER - 1, "header is cut"),
+        (first + CHUNK_HEADER - 1, "ends before its chunks do"),
+        (end - BLOCK_BYTES - 1, "ends before its chunks do"),
+        (end - 1, "a chunk is cut"),
+    ] {
+        let said = Sparse::open(&file(&whole[..length])).map(drop).unwrap_err().to_string();
+        assert!(said.contains(says), "{length}: {said}");
+    }
+    assert!(Sparse::open(&file(&whole[..end])).is_ok());
+    let mut none = whole[..HEADER].to_vec();
+    none[16..24].fill(0);
+    assert_eq!(Sparse::open(&file(&none)).unwrap().size(), 0);
+}
