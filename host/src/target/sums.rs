@@ -1,11 +1,11 @@
 //! `NAME.sha1sum` beside an image: right for it whenever a run ends with 0, without reading all of a large image each time.
 //!
 //! Before an image is changed for the first time, all of it is read: the sum beside it must be right, and the state of
-//! SHA-1 at the end of the part that never changes, the base, is kept in a file of its own ([`kept`]). From then on only
-//! what follows the base is read.
+//! SHA-1 at the end of the part that never changes, the base, is kept in a file of its own ([`kept`]), with the sum of what
+//! never changes behind the bytes that do. From then on only what follows the base is read.
 //!
-//! A run that is killed between its write and the new sum leaves a sum that is wrong. The next one knows by the base,
-//! which is still the one that was kept, that nobody else changed the image, and puts the sum right.
+//! A run that is killed between its write and the new sum leaves a sum that is wrong. The next one knows by what was kept,
+//! which the image still bears out, that nobody else changed it, and puts the sum right.
 
 mod hashing;
 mod kept;
@@ -18,6 +18,7 @@ use azaion_agent::exit::Exit;
 use sha1::{Digest, Sha1};
 
 use super::image::Image;
+use super::slot;
 use crate::failure::failure;
 
 pub(super) use hashing::Blank;
@@ -34,29 +35,31 @@ fn hex(sha1: Sha1) -> String {
 pub(super) struct Base {
     pub(super) end: u64,
     pub(super) sha1: Sha1,
+    /// The sum of what never changes, either, behind the bytes that do: of nothing, in an archive.
+    pub(super) rest: String,
     /// Whether the sum beside the image was right when it was read; a run of ours that was killed may have left it wrong.
     pub(super) is_summed: bool,
 }
 
 impl Base {
     /// Reads all of an image that is about to be changed, and refuses it if the sum beside it is wrong, unless that is
-    /// the work of a run of ours. The base is taken as it will be, with `blanks` in it.
-    pub(super) fn read(image: &Image, end: u64, blanks: &[Blank]) -> anyhow::Result<Self> {
+    /// the work of a run of ours. The base is taken as it will be, with `blanks` in it; `changing` follows it.
+    pub(super) fn read(image: &Image, changing: Part, blanks: &[Blank]) -> anyhow::Result<Self> {
         let sum = Sum::read(image)?;
-        let hashes = hashing::read(&image.file(), end, blanks).map_err(|error| image.failed("reading", error))?;
+        let hashes = hashing::read(&image.file(), &changing, blanks).map_err(|error| image.failed("reading", error))?;
         let is_summed = sum.is_none_or(|sum| sum.is(&hashes.whole));
-        let base = Self { end, sha1: hashes.base, is_summed };
+        let base = Self { end: changing.start, sha1: hashes.base, rest: hashes.rest, is_summed };
         if !is_summed && !Kept::load(image).is_some_and(|kept| kept.is_of(&base)) {
             return Err(image.refused("does not match the .sha1sum beside it; generate the images again"));
         }
         Ok(base)
     }
 
-    /// Whether the bytes before the kept end are those that were kept.
+    /// Whether the bytes before the kept end are those that were kept, of an archive.
     pub(super) fn is_proven(image: &Image, kept: &Kept, blanks: &[Blank]) -> anyhow::Result<bool> {
         let hashes = hashing::read_base(&image.file(), kept.end(), blanks);
         let sha1 = hashes.map_err(|error| image.failed("reading", error))?;
-        Ok(kept.is_of(&Self { end: kept.end(), sha1, is_summed: false }))
+        Ok(kept.is_of(&Self { end: kept.end(), sha1, rest: hex(Sha1::new()), is_summed: false }))
     }
 
     /// Keeps it before the image is changed, so that a run that is killed can be told from a change by others.
@@ -92,7 +95,7 @@ pub(super) fn begin(image: &Image, place: u64) -> anyhow::Result<Option<Base>> {
     if let Some(kept) = Kept::load(image).filter(|kept| kept.end() == place && kept.is_current(image)) {
         return Ok(Some(kept.base()?));
     }
-    let base = Base::read(image, place, &[])?;
+    let base = Base::read(image, slot_at(place), &[])?;
     base.keep(image)?;
     Ok(Some(base))
 }
@@ -102,8 +105,14 @@ pub(super) fn begin_copy(image: &Image, copy: &File, place: u64) -> anyhow::Resu
     if Sum::read(image)?.is_none() {
         return Ok(());
     }
-    let sha1 = hashing::read_base(copy, place, &[]).map_err(|error| image.failed("reading the copy of", error))?;
-    Base { end: place, sha1, is_summed: true }.keep(image)
+    let hashes = hashing::read(copy, &slot_at(place), &[]);
+    let hashes = hashes.map_err(|error| image.failed("reading the copy of", error))?;
+    Base { end: place, sha1: hashes.base, rest: hashes.rest, is_summed: true }.keep(image)
+}
+
+/// The bytes of a slot.
+fn slot_at(place: u64) -> Part {
+    place..place.saturating_add(slot::SIZE as u64)
 }
 
 /// Whether there is a sum beside the image; refused, if that can't be put right.
@@ -120,7 +129,7 @@ pub(super) fn check(image: &Image) -> anyhow::Result<()> {
     match (Sum::read(image)?, Kept::load(image)) {
         (None, _) => Ok(()),
         (Some(sum), Some(kept)) if kept.is_current(image) && kept.is_summed_by(&sum) => Ok(()),
-        _ => Base::read(image, 0, &[]).map(drop),
+        _ => Base::read(image, 0..u64::MAX, &[]).map(drop),
     }
 }
 
@@ -131,7 +140,7 @@ pub(super) fn settle(image: &Image) -> anyhow::Result<()> {
         return kept.put_right(image, &sum);
     }
     let size = hashing::size(&image.file()).map_err(|error| image.failed("reading", error))?;
-    let base = Base::read(image, kept.end().min(size), &[])?;
+    let base = Base::read(image, slot_at(kept.end().min(size)), &[])?;
     // Else it is another image, with a sum that is right.
     if kept.is_of(&base) { base.finish(image, kept.length()) } else { Ok(()) }
 }

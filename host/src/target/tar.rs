@@ -54,7 +54,7 @@ impl TarImage {
         }
         let (base, is_kept) = {
             let layout = self.layout.borrow();
-            let base = Base::read(&self.image, layout.end, &layout.blanks())?;
+            let base = Base::read(&self.image, layout.end..u64::MAX, &layout.blanks())?;
             let is_kept = Kept::load(&self.image).is_some_and(|kept| kept.is_of(&base));
             (base, is_kept)
         };

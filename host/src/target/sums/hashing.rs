@@ -29,6 +29,8 @@ impl Blank {
 pub(super) struct Hashes {
     /// The state after the base, with the blanks in it.
     pub(super) base: Sha1,
+    /// The sum of what lies behind the bytes that change.
+    pub(super) rest: String,
     /// The sum of all as it is.
     pub(super) whole: String,
 }
@@ -53,9 +55,10 @@ pub(super) fn feed(file: &File, part: Part, mut take: impl FnMut(&[u8])) -> io::
     Ok(())
 }
 
-/// Reads a file once. The blanks lie in the base, one behind the other.
-pub(super) fn read(file: &File, end: u64, blanks: &[Blank]) -> io::Result<Hashes> {
-    let mut whole = Sha1::new();
+/// Reads a file once. The blanks lie in the base, one behind the other; the base ends where `changing` starts.
+pub(super) fn read(file: &File, changing: &Part, blanks: &[Blank]) -> io::Result<Hashes> {
+    let (end, size) = (changing.start, size(file)?);
+    let (mut whole, mut rest) = (Sha1::new(), Sha1::new());
     // Up to the first blank, both are one.
     let mut at = blanks.first().map_or(end, |blank| blank.start);
     feed(file, 0..at, |bytes| whole.update(bytes))?;
@@ -68,12 +71,14 @@ pub(super) fn read(file: &File, end: u64, blanks: &[Blank]) -> io::Result<Hashes
         at = part.end;
     }
     feed(file, at..end, |bytes| both(&mut base, &mut whole, bytes))?;
-    feed(file, end..size(file)?, |bytes| whole.update(bytes))?;
-    Ok(Hashes { base, whole: hex(whole) })
+    let next = changing.end.min(size);
+    feed(file, end..next, |bytes| whole.update(bytes))?;
+    feed(file, next..size, |bytes| both(&mut rest, &mut whole, bytes))?;
+    Ok(Hashes { base, rest: hex(rest), whole: hex(whole) })
 }
 
-fn both(base: &mut Sha1, whole: &mut Sha1, bytes: &[u8]) {
-    base.update(bytes);
+fn both(part: &mut Sha1, whole: &mut Sha1, bytes: &[u8]) {
+    part.update(bytes);
     whole.update(bytes);
 }
 

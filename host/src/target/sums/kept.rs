@@ -15,7 +15,7 @@ use sha1::{Digest, Sha1};
 use super::{Base, Sum, hashing, hex, lost};
 use crate::target::image::Image;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of such a file: a few numbers.
 const MOST: usize = 4096;
 /// Bytes that may follow a base and be read each time.
@@ -29,6 +29,8 @@ pub(in crate::target) struct Kept {
     end: u64,
     /// The state of SHA-1 there.
     sha1: String,
+    /// The sum of what lies behind the bytes that change.
+    rest: String,
     /// None while the image is being changed.
     image: Option<Left>,
 }
@@ -78,7 +80,7 @@ impl Identity {
 impl Kept {
     /// What is known of an image that is about to be changed.
     pub(super) fn pending(base: &Base) -> Self {
-        Self { version: VERSION, end: base.end, sha1: text_of(&base.sha1), image: None }
+        Self { version: VERSION, end: base.end, sha1: text_of(&base.sha1), rest: base.rest.clone(), image: None }
     }
 
     /// What is known of an image that is as it should be.
@@ -125,12 +127,12 @@ impl Kept {
         let bytes = base16ct::lower::decode_vec(&self.sha1).map_err(|_| lost("is no hexadecimal"))?;
         let state = <&SerializedState<Sha1>>::try_from(bytes.as_slice()).map_err(|_| lost("has another length"))?;
         let sha1 = Sha1::deserialize(state).map_err(|_| lost("is none"))?;
-        Ok(Base { end: self.end, sha1, is_summed: self.image.is_some() })
+        Ok(Base { end: self.end, sha1, rest: self.rest.clone(), is_summed: self.image.is_some() })
     }
 
     /// Whether this is the base that was kept.
     pub(in crate::target) fn is_of(&self, base: &Base) -> bool {
-        self.end == base.end && self.sha1 == text_of(&base.sha1)
+        self.end == base.end && self.sha1 == text_of(&base.sha1) && self.rest == base.rest
     }
 
     /// Whether the image is as it was left.

@@ -52,7 +52,7 @@ fn the_state_goes_on() {
     put(&path, &bytes);
     let image = Image::open(&path).unwrap();
     for end in [0, 1, 63, 64, 65, 512, 1_048_577, 3_000_000] {
-        Base::read(&image, end, &[]).unwrap().keep(&image).unwrap();
+        Base::read(&image, end..u64::MAX, &[]).unwrap().keep(&image).unwrap();
         let kept = Kept::load(&image).unwrap();
         let mut sha1 = kept.base().unwrap().sha1;
         sha1.update(&bytes[usize::try_from(end).unwrap()..]);
@@ -156,9 +156,22 @@ fn a_killed_run_is_finished() {
     put(&state, &before.1);
     open(&path).unwrap().tidy().unwrap();
     assert!(summed(&path));
-    // Someone else wrote into it.
-    File::options().write(true).open(&path).unwrap().write_all_at(b"x", 100).unwrap();
-    assert_eq!(exit_of(&open(&path).unwrap().tidy().unwrap_err()), Exit::Target);
+    // Someone else wrote into it, before the slot or behind it, and perhaps while the sum was wrong.
+    let left = [&path, &sum, &state].map(|path| fs::read(path).unwrap());
+    for place in [100, (8 << 20) - 1] {
+        for is_killed in [false, true] {
+            for (path, bytes) in [&path, &sum, &state].into_iter().zip(&left) {
+                put(path, bytes);
+            }
+            if is_killed {
+                put(&sum, &before.0);
+                put(&state, &before.1);
+            }
+            change(&path, place);
+            let told = open(&path).unwrap().tidy().map_err(|error| exit_of(&error));
+            assert_eq!(told, Err(Exit::Target), "{place} {is_killed}");
+        }
+    }
 }
 
 /// Bytes that this thread has read.
@@ -258,7 +271,8 @@ fn as_it_was_left() {
     let bytes: Vec<u8> = (0..3 << 20).map(|n: u32| (n % 251).to_le_bytes()[0]).collect();
     put(&path, &bytes);
     let image = Image::open(&path).unwrap();
-    let base = Base::read(&image, 1000, &[]).unwrap();
+    let base = Base::read(&image, 1000..5096, &[]).unwrap();
+    assert_eq!(base.rest, hex(Sha1::new_with_prefix(&bytes[5096..])));
     for (length, is_right, is_current) in [
         ((2 << 20) + 1, true, false),
         (2 << 20, true, true),
@@ -277,9 +291,9 @@ fn as_it_was_left() {
         assert!(kept.is_of(&base));
     }
     let kept = Kept::load(&image).unwrap();
-    assert!(
-        !kept.is_of(&Base { end: 999, ..base.clone() }) && !kept.is_of(&Base { sha1: Sha1::new(), ..base.clone() })
-    );
+    assert!(!kept.is_of(&Base { end: 999, ..base.clone() }));
+    assert!(!kept.is_of(&Base { sha1: Sha1::new(), ..base.clone() }));
+    assert!(!kept.is_of(&Base { rest: hex(Sha1::new()), ..base.clone() }));
     let pending = Kept::pending(&base);
     assert_eq!((pending.length(), pending.is_current(&image)), (4096, false));
     drop(image);
@@ -303,7 +317,7 @@ fn blanks_are_in_the_base() {
                 base[usize::try_from(place).unwrap()..][..4096].fill(b'\n');
             }
             let base = hex(Sha1::new_with_prefix(base));
-            let read = hashing::read(&file, end as u64, &blanks).unwrap();
+            let read = hashing::read(&file, &(end as u64..u64::MAX), &blanks).unwrap();
             assert_eq!(
                 (hex(read.base), read.whole),
                 (base.clone(), hex(Sha1::new_with_prefix(&bytes))),
@@ -312,7 +326,7 @@ fn blanks_are_in_the_base() {
             assert_eq!(hex(hashing::read_base(&file, end as u64, &blanks).unwrap()), base, "{places:?} {end}");
         }
     }
-    assert!(hashing::read(&file, 600_001, &[]).is_err());
+    assert!(hashing::read(&file, &(600_001..u64::MAX), &[]).is_err());
 }
 
 // Promise: what is no small file with one sum is refused, without a hang.

@@ -39,7 +39,7 @@ impl Snapshot {
 fn keep_pending(fixture: &Fixture) {
     let image = Image::open(&fixture.image()).unwrap();
     let layout = Layout::read(&image).unwrap();
-    Base::read(&image, layout.end, &layout.blanks()).unwrap().keep(&image).unwrap();
+    Base::read(&image, layout.end..u64::MAX, &layout.blanks()).unwrap().keep(&image).unwrap();
 }
 
 // Promise: a first tail that a power cut has left half written, whichever half, is made whole by the next run; what is
