@@ -17,6 +17,18 @@ pub(crate) fn is_marked(text: &[u8]) -> bool {
     text.split(|&byte| byte == b'\n').any(|line| line == MARK.as_bytes())
 }
 
+/// The text without the mark at its end, if there is one, or a piece of one that a power cut has left.
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    let text = text.trim_ascii_end();
+    let (before, line) = match text.iter().rposition(|&byte| byte == b'\n') {
+        Some(end) => text.split_at(end),
+        None => (&b""[..], text),
+    };
+    let line = line.trim_ascii_start();
+    let is_piece = !line.is_empty() && MARK.as_bytes().windows(line.len()).any(|piece| piece == line);
+    if is_piece { before.trim_ascii_end() } else { text }
+}
+
 /// The same text with a mark at its end.
 ///
 /// # Errors
@@ -54,6 +66,22 @@ mod tests {
         let again = conf.render();
         assert_eq!(again.expose_secret(), CONF);
         assert!(!is_marked(again.expose_secret().as_bytes()));
+    }
+
+    // Promise: the mark at the end of a text is told from the text, whole or in pieces; and from a comment elsewhere.
+    #[test]
+    fn a_mark_may_be_taken_off() {
+        let marked = with_mark(CONF.as_bytes()).unwrap();
+        let (text, bare) = (marked.expose_secret().as_bytes(), CONF.trim_end().as_bytes());
+        for length in bare.len()..=text.len() {
+            assert_eq!(without_mark(&text[..length]), bare, "{length}");
+        }
+        assert_eq!(without_mark(&[bare, b"\n\n\n", &MARK.as_bytes()[7..]].concat()), bare);
+        for other in ["", "# something else", "# azaion-provision: the API takes this password, too"] {
+            let other = [text, other.as_bytes()].concat();
+            assert_eq!(without_mark(&other) == bare, other == text, "{}", String::from_utf8_lossy(&other));
+        }
+        assert_eq!((without_mark(b""), without_mark(MARK.as_bytes())), (&b""[..], &b""[..]));
     }
 
     // Promise: a file never gets larger by its mark than one may be.

@@ -3,6 +3,9 @@
 //! The first line says what to expect, so that a block of which a power cut left one half is told from a good one:
 //! nobody has used its password yet, for the API is asked after the block is written. The rest is newlines, never one
 //! 32-bit word all over: a sparse image would fold that into a chunk without a place of its own.
+//!
+//! The mark of a batch is not part of what the first line says: it is written when the password is in use, and a power cut
+//! then must not cost more than the mark.
 
 use std::fmt;
 
@@ -12,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::medium::BLOCK_BYTES;
 use crate::failure::failure;
+use crate::mark::{is_marked, without_mark};
 
 /// Bytes of the slot: one block.
 pub(super) const SIZE: usize = BLOCK_BYTES;
@@ -51,7 +55,7 @@ impl fmt::Debug for Content {
 /// There is no room for it at all.
 pub(super) fn block_of(text: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let text = text.trim_ascii_end();
-    let seal = format!("{SEAL}{}\n", hash(text));
+    let seal = format!("{SEAL}{}\n", hash(without_mark(text)));
     let mut block = Zeroizing::new(Vec::with_capacity(SIZE));
     if seal.len() + text.len() < SIZE {
         block.extend_from_slice(seal.as_bytes());
@@ -83,10 +87,11 @@ pub(super) fn judge(bytes: &[u8]) -> Content {
     }
     if let Some(rest) = text.strip_prefix(SEAL.as_bytes()) {
         let (sealed, conf) = rest.split_at_checked(40).unwrap_or((rest, b""));
-        let Some(conf) = conf.strip_prefix(b"\n").filter(|conf| hash(conf).as_bytes() == sealed) else {
+        let bare = without_mark(conf.strip_prefix(b"\n").unwrap_or_default());
+        if hash(bare).as_bytes() != sealed {
             return Content::Torn;
-        };
-        return conf_of(conf, b"\n");
+        }
+        return conf_of(if is_marked(conf) { conf.trim_ascii_start() } else { bare }, b"\n");
     }
     // One newline is the end of the last line.
     let end = bytes.len().min(text.len() + 1);
@@ -114,7 +119,10 @@ fn hash(text: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
+    use crate::mark::with_mark;
 
     const CONF: &[u8] = b"AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\n";
 
@@ -166,6 +174,24 @@ mod tests {
                     // Only the seal of a device whose text is all there may be believed.
                     let is_good = matches!(judge(&torn), Content::Conf(_) | Content::Blank);
                     assert_eq!(is_good, whole, "{edge}: {}", String::from_utf8_lossy(&torn));
+                }
+            }
+        }
+    }
+
+    // Promise: a block of which only some sectors have the mark, whichever, is still the device's.
+    #[test]
+    fn a_torn_mark_costs_the_mark_alone() {
+        for size in [1, 420, 470, 4000] {
+            let text = [CONF, b"#", vec![b'x'; size].as_slice()].concat();
+            let Ok(marked) = with_mark(&text) else { continue };
+            let blocks = [block_of(&text), block_of(marked.expose_secret().as_bytes())].map(Result::unwrap);
+            for edge in 0..=SIZE {
+                for (first, second) in [(0, 1), (1, 0)] {
+                    let torn = [&blocks[first][..edge], &blocks[second][edge..]].concat();
+                    let Content::Conf(conf) = judge(&torn) else { panic!("{size} {edge} {first}") };
+                    assert_eq!(without_mark(&conf), text, "{size} {edge} {first}");
+                    assert_eq!(is_marked(&conf), torn == *blocks[1], "{size} {edge} {first}");
                 }
             }
         }
