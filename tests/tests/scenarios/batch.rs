@@ -5,6 +5,7 @@ mod dry_run;
 mod examples;
 mod failures;
 mod interrupted;
+mod kind;
 mod lists;
 mod stations;
 mod targets;
@@ -19,19 +20,32 @@ use azaion_tests::dev_api::Options;
 use azaion_tests::programs::{Run, Running, output, start};
 use azaion_tests::record;
 use azaion_tests::station::{Station, command, conf_value};
+use kind::Kind;
 use serde_json::Value;
 
 const CONF: &str = "etc/azaion/device.conf";
 
-/// A station whose units each have a folder of their own, copied from its root file system.
+/// A station whose units each have a target of their own, copied from a base of the same kind.
 struct Line {
     station: Station,
+    kind: Kind,
+    base: PathBuf,
 }
 
 impl Line {
+    /// Of folders, copied from the station's root file system.
     fn new(options: Options) -> anyhow::Result<Self> {
-        let line = Self { station: Station::new(options)? };
+        let station = Station::new(options)?;
+        let line = Self { base: station.rootfs(), kind: Kind::Directory, station };
         fs::create_dir(line.units())?;
+        Ok(line)
+    }
+
+    /// Of targets of this kind.
+    fn of(kind: Kind, options: Options) -> anyhow::Result<Self> {
+        let mut line = Self::new(options)?;
+        (line.kind, line.base) = (kind, line.station.path("base/rootfs"));
+        kind.make(&line, &line.base)?;
         Ok(line)
     }
 
@@ -46,7 +60,7 @@ impl Line {
 
     /// `batch LIST` with a target of the folder for each unit, and what is missing copied from the root file system.
     fn arguments(&self, list: &str, options: &[&str]) -> Vec<String> {
-        let (template, base) = (text(&self.target("{serial}")), text(&self.station.rootfs()));
+        let (template, base) = (text(&self.target("{serial}")), text(&self.base));
         let fixed = ["batch", list, "--rootfs", &template, "--base", &base, "--owner", "current"];
         fixed.iter().chain(options).copied().map(str::to_owned).collect()
     }
@@ -77,7 +91,7 @@ impl Line {
 
     /// Fails unless the unit's file is its own and lets it in.
     fn is_let_in(&self, serial: &str) -> anyhow::Result<()> {
-        self.lets_in(&self.target(serial).join(CONF), serial)
+        self.lets_in(&self.kind.conf(self, &self.target(serial))?, serial)
     }
 
     fn lets_in(&self, conf: &Path, serial: &str) -> anyhow::Result<()> {

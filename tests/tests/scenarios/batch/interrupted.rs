@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,11 +13,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{CONF, Line, email, range, serials};
+use super::kind::Kind;
+use super::{Line, email, range, serials};
 
-const UNITS: usize = 120;
-/// Each way of ending it.
-const TIMES: usize = 10;
+/// Targets, units, and how often each way of ending it is tried.
+const ROWS: [(Kind, usize, usize); 4] =
+    [(Kind::Directory, 120, 10), (Kind::Raw, 120, 10), (Kind::Sparse, 36, 3), (Kind::Tar, 36, 3)];
 /// How long the API takes for a call; a batch does two hundred units in a second at best.
 const CALL: Duration = Duration::from_millis(20);
 /// It is ended at most so many milliseconds after a call has come.
@@ -28,8 +30,8 @@ fn random(below: u64) -> u64 {
 }
 
 /// An API that takes its time, and now and then has done what it was asked when it is slow to say so.
-fn slow_line() -> anyhow::Result<Line> {
-    let line = Line::new(Options::default())?;
+fn slow_line(kind: Kind) -> anyhow::Result<Line> {
+    let line = Line::of(kind, Options::default())?;
     for (method, path) in [("POST", "/login"), ("PATCH", "/users/password")] {
         line.station.api.inject(method, path, Fault::Delay(CALL), usize::MAX);
     }
@@ -52,13 +54,13 @@ fn tell(told: Sender<()>) -> Box<dyn FnOnce() + Send> {
 }
 
 /// Starts a batch and ends it so, at any time from a call on.
-fn ended_by(line: &Line, how: Signal) -> anyhow::Result<Run> {
+fn ended_by(line: &Line, units: usize, how: Signal) -> anyhow::Result<Run> {
     let (told, call) = channel();
     for (method, path) in [("POST", "/users"), ("POST", "/login")] {
         let told = told.clone();
         line.station.api.on_request(method, path, tell(told));
     }
-    let running = line.start(&range(1, UNITS), &["--json", "--jobs", "4"])?;
+    let running = line.start(&range(1, units), &["--json", "--jobs", "4"])?;
     call.recv_timeout(Duration::from_secs(20))?;
     // The other call may come meanwhile.
     let until = Instant::now() + Duration::from_millis(random(LATEST));
@@ -68,13 +70,13 @@ fn ended_by(line: &Line, how: Signal) -> anyhow::Result<Run> {
 }
 
 /// After Ctrl-C: what was begun is finished, the rest is counted.
-fn is_finished(line: &Line, run: Run) -> anyhow::Result<()> {
+fn is_finished(line: &Line, units: usize, run: Run) -> anyhow::Result<()> {
     let run = run.ended_with(130)?;
     let mut lines = run.json_lines()?;
     let summary = lines.pop().unwrap();
     let not_tried = summary["not_tried"].as_u64().unwrap();
-    assert!(lines.len() as u64 + not_tried == UNITS as u64 && not_tried > 0, "{}", run.words());
-    assert!(run.stderr.contains(&format!("{not_tried} of {UNITS} units were not tried")), "{}", run.stderr);
+    assert!(lines.len() as u64 + not_tried == units as u64 && not_tried > 0, "{}", run.words());
+    assert!(run.stderr.contains(&format!("{not_tried} of {units} units were not tried")), "{}", run.stderr);
     let (failed, done): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["outcome"] == "failed");
     done.iter().try_for_each(|unit| line.is_let_in(unit["serial"].as_str().unwrap()))?;
     // One that was about to try again has nothing to wait for.
@@ -83,37 +85,51 @@ fn is_finished(line: &Line, run: Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: wherever a batch is ended, ten times by a power cut and ten times by Ctrl-C, the next one goes on from there, and
-// after the one that is left alone every unit has one user and one file that lets it in, with nothing beside it. Ctrl-C is
-// exit 130, after the calls in hand are answered; what it had been about to try again is told of as to be run again.
+// Promise: wherever a batch is ended, ten times by kill -9 and ten times by Ctrl-C on folders and on images, three times each
+// on the other kinds, the next one goes on from there, and after the one that is left alone every unit has one user and one
+// file that lets it in, with nothing beside it. Ctrl-C is exit 130, after the calls in hand are answered; what it had been
+// about to try again is told of as to be run again.
 #[test]
 fn at_any_time() -> anyhow::Result<()> {
-    let line = slow_line()?;
-    for number in 0..2 * TIMES {
+    ROWS.into_iter().try_for_each(|(kind, units, times)| {
+        interrupted(kind, units, times).map_err(|error| error.context(format!("{kind:?}")))
+    })
+}
+
+fn interrupted(kind: Kind, units: usize, times: usize) -> anyhow::Result<()> {
+    let line = slow_line(kind)?;
+    for number in 0..2 * times {
         if number % 2 == 0 {
-            ended_by(&line, Signal::SIGKILL)?;
+            ended_by(&line, units, Signal::SIGKILL)?;
         } else {
-            let run = ended_by(&line, Signal::SIGINT)?;
-            is_finished(&line, run).map_err(|error| error.context(format!("run {number}")))?;
+            let run = ended_by(&line, units, Signal::SIGINT)?;
+            is_finished(&line, units, run).map_err(|error| error.context(format!("run {number}")))?;
         }
     }
     let begun = line.station.api.users().len();
-    println!("{begun} of {UNITS} units were on the API before the last run");
-    assert!((1..UNITS).contains(&begun));
+    println!("{kind:?}: {begun} of {units} units were on the API before the last run");
+    assert!((1..units).contains(&begun));
     line.station.api.clear_faults();
-    line.batch(&range(1, UNITS), &[])?.ended_with(0)?;
+    line.batch(&range(1, units), &[])?.ended_with(0)?;
     let mut users: Vec<String> = line.station.api.users().into_iter().map(|user| user.email).collect();
     users.sort();
-    assert_eq!(users, serials(1, UNITS).iter().map(|serial| email(serial)).collect::<Vec<_>>());
-    serials(1, UNITS).iter().try_for_each(|serial| line.is_let_in(serial))?;
-    let name = |entry: std::io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-    let mut targets: Vec<String> = fs::read_dir(line.units())?.map(name).collect::<anyhow::Result<_>>()?;
-    targets.sort();
-    assert_eq!(targets, serials(1, UNITS));
-    for serial in targets {
-        assert_eq!(fs::read_dir(line.units().join(serial).join(CONF).parent().unwrap())?.count(), 1);
+    let serials = serials(1, units);
+    assert_eq!(users, serials.iter().map(|serial| email(serial)).collect::<Vec<_>>());
+    serials.iter().try_for_each(|serial| line.is_let_in(serial))?;
+    let mut beside = names(&line.units())?;
+    beside.retain(|name| kind != Kind::Tar || !name.ends_with(".sha1sum") && !name.ends_with(".azaion-sha1"));
+    assert_eq!(beside, serials);
+    for serial in serials.iter().filter(|_| kind == Kind::Directory) {
+        assert_eq!(names(&line.target(serial).join("etc/azaion"))?, ["device.conf"]);
     }
     Ok(())
+}
+
+fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let name = |entry: std::io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = fs::read_dir(folder)?.map(name).collect::<anyhow::Result<_>>()?;
+    names.sort();
+    Ok(names)
 }
 
 // Promise: the second Ctrl-C ends it at once, though a call hangs; the run after that does it all.
