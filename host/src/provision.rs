@@ -286,8 +286,9 @@ impl Job<'_> {
                 Ok(())
             }
             Err(fault) => Err(anyhow::Error::from(fault).context(format!(
-                "the user {} has a new password, and still can't log in; is it enabled, without a second factor? \
-                 mend that on the admin API, then run this again",
+                "the user {} was given a new password, and can't log in with it; either it is disabled or has a second \
+                 factor, which is to be mended on the admin API, or another station has just provisioned the same \
+                 serial; then run this again",
                 self.email
             ))),
         }

@@ -168,7 +168,7 @@ fn a_disabled_user_is_not_done() -> anyhow::Result<()> {
         station.api.add_user(EMAIL, "another-password", "CompanionPC");
         station.api.disable(EMAIL, true);
         let run = station.device(&[])?.ended_with(77)?;
-        assert!(run.stderr.contains("is it enabled"), "{}", run.stderr);
+        assert!(run.stderr.contains("it is disabled or"), "{}", run.stderr);
         // The account has the password that is in the target: once it is enabled, all is well.
         station.api.disable(EMAIL, false);
         assert_eq!(outcome(&station.device(&[])?.ended_with(0)?)?, "reused");
