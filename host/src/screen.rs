@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io::{IsTerminal, stderr, stdout};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use azaion_agent::identity::Serial;
 use azaion_agent::stderr_log::StandardError;
@@ -20,6 +21,9 @@ const USUAL_WIDTH: usize = 80;
 const BAR: &str = "{bar:20} {pos}/{len} units, {rate}, {eta} left{msg}";
 /// Characters before a message: `warning: `.
 const LEVEL: usize = 9;
+
+/// How often the bar is drawn anew while no unit ends.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The bar, for those who print beside it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -66,6 +70,17 @@ pub(crate) fn about<T>(serial: &Serial, what: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Slow lines do some ten units a minute.
+fn write_rate(state: &ProgressState, line: &mut dyn fmt::Write) {
+    let a_second = state.per_sec();
+    // Writing a number into the line can't fail.
+    let _ = if a_second < 1.0 {
+        write!(line, "{:.0} a minute", a_second * 60.0)
+    } else {
+        write!(line, "{a_second:.0} a second")
+    };
+}
+
 fn shown() -> Option<ProgressBar> {
     SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
@@ -103,11 +118,9 @@ impl Screen {
         if stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some(units as u64), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
-            // Writing a number into the line can't fail.
-            let rate = |state: &ProgressState, line: &mut dyn fmt::Write| {
-                let _ = write!(line, "{:.0} a second", state.per_sec());
-            };
-            bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
+            bar.set_style(style.progress_chars("=> ").with_key("rate", write_rate));
+            // While the API has all of them wait, what was promised before does not stay there.
+            bar.enable_steady_tick(TICK);
             *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
         }
         Self { json, failed: 0 }

@@ -21,8 +21,8 @@ fn line() -> anyhow::Result<Line> {
     Ok(line)
 }
 
-fn ours(line: &Line) -> anyhow::Result<Command> {
-    let arguments = line.arguments(&range(1, UNITS), &[]);
+fn ours(line: &Line, units: usize, options: &[&str]) -> anyhow::Result<Command> {
+    let arguments = line.arguments(&range(1, units), options);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut ours = line.station.provision_command(&arguments)?;
     ours.args(line.station.api_arguments());
@@ -31,7 +31,10 @@ fn ours(line: &Line) -> anyhow::Result<Command> {
 
 /// On a terminal of so many columns; all that came there.
 fn on_a_terminal(line: &Line, environment: &[(&str, &str)]) -> anyhow::Result<Run> {
-    let ours = ours(line)?;
+    shown_on_a_terminal(line, &ours(line, UNITS, &[])?, environment)
+}
+
+fn shown_on_a_terminal(line: &Line, ours: &Command, environment: &[(&str, &str)]) -> anyhow::Result<Run> {
     let words = std::iter::once(ours.get_program()).chain(ours.get_args());
     let words: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
     let inside = format!("stty cols {COLUMNS} rows 24 && exec {}", words.join(" "));
@@ -98,6 +101,22 @@ fn on_eighty_columns() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Promise: while the API has the units wait, the bar does not promise what it did before.
+#[test]
+fn while_units_wait() -> anyhow::Result<()> {
+    let line = Line::new(Options::default())?;
+    let api = &line.station.api;
+    api.inject("POST", "/users", Fault::Delay(Duration::from_millis(10)), 4);
+    api.inject("POST", "/users", Fault::Delay(Duration::from_millis(3200)), 1);
+    let run = shown_on_a_terminal(&line, &ours(&line, 5, &["--jobs", "1"])?, &[])?.ended_with(0)?;
+    let lines = lines(&run.stdout);
+    let mut bars: Vec<&str> =
+        lines.iter().filter_map(|line| line.split_once(" 4/5 units, ")).map(|bar| bar.1).collect();
+    bars.dedup();
+    assert!(bars.len() > 2, "{lines:#?}");
+    Ok(())
+}
+
 // Promise: NO_COLOR keeps the terminal without colours, and one that can do nothing gets no bar.
 #[test]
 fn plain_terminals() -> anyhow::Result<()> {
@@ -118,7 +137,7 @@ fn plain_terminals() -> anyhow::Result<()> {
 #[test]
 fn in_a_pipe() -> anyhow::Result<()> {
     let line = line()?;
-    let run = line.wait(start(&mut ours(&line)?)?)?.ended_with(66)?;
+    let run = line.wait(start(&mut ours(&line, UNITS, &[])?)?)?.ended_with(66)?;
     assert!(!run.stdout.contains(['\u{1b}', '\r']) && !run.stderr.contains(['\u{1b}', '\r']), "{}", run.words());
     let told = serials(1, UNITS).iter().filter(|serial| run.stdout.contains(&format!("{serial}: "))).count();
     assert_eq!(told, UNITS);
