@@ -91,7 +91,7 @@ pub(crate) struct BatchOptions {
     #[arg(long, value_name = "TARGET")]
     pub(crate) base: Option<PathBuf>,
     /// Units that are worked on at the same time
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) jobs: u8,
     /// Write what became of each unit into this file, which must end in .csv or .json
     #[arg(long, value_name = "FILE")]

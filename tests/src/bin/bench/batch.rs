@@ -25,7 +25,7 @@ use crate::programs::script;
 
 /// Units of a list.
 const UNITS: usize = 1_000;
-/// Workers, and threads of the calls alone: enough that some wait for the disk while others are at work.
+/// Threads of the calls alone: as many as a batch has workers where nothing else is said.
 const JOBS: usize = 8;
 /// A day's list of one line, for the script takes its time.
 const SHORT: usize = 50;
@@ -91,11 +91,7 @@ impl Batch {
 
     fn batch(&self, (first, last): (usize, usize), targets: &Path) -> Command {
         let mut command = command(&self.program, &["batch", &format!("{}..{}", serial(first), serial(last))]);
-        command.args(["--jobs", &JOBS.to_string(), "--owner"]).arg(if geteuid().is_root() {
-            "root"
-        } else {
-            "current"
-        });
+        command.arg("--owner").arg(if geteuid().is_root() { "root" } else { "current" });
         command.arg("--rootfs").arg(targets.join("{serial}")).args(self.station.api_arguments());
         command
     }
