@@ -145,11 +145,13 @@ impl Factory {
 
     /// The files of `Linux_for_Tegra` that have an identity in them.
     pub(crate) fn identities(&self) -> anyhow::Result<Vec<String>> {
-        let mut found = files_with(&self.path(""), "AZAION_DEVICE_")?;
-        for password in self.passwords.borrow().values() {
-            found.extend(files_with(&self.path(""), password)?);
-        }
-        Ok(found)
+        Ok([files_with(&self.path(""), "AZAION_DEVICE_")?, self.known()?].concat())
+    }
+
+    /// The files of `Linux_for_Tegra` that have the password of a board in them.
+    pub(crate) fn known(&self) -> anyhow::Result<Vec<String>> {
+        let found = self.passwords.borrow().values().map(|password| files_with(&self.path(""), password)).collect();
+        anyhow::Result::<Vec<_>>::map(found, |found| found.concat())
     }
 
     /// The record that the loop keeps, and takes it away: of each device its outcome, of each `clear` what it did.

@@ -1,5 +1,5 @@
-//! The line, unit after unit: the very command lines of `docs/line.md`, run in a miniature `Linux_for_Tegra` whose flash
-//! scripts are stand-ins. They check what they are given as the real ones do, and put onto a board what a board would get.
+//! The line, unit after unit: the very command lines of `docs/line.md` and `docs/runbook.md`, run in a miniature
+//! `Linux_for_Tegra` whose flash scripts are stand-ins. They check what they are given as the real ones do, and put onto a board what a board would get.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -14,3 +14,4 @@ mod factory;
 mod flows;
 mod images;
 mod mistakes;
+mod runbook;

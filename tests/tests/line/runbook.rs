@@ -1,0 +1,142 @@
+//! `docs/runbook.md`, from its first block to its last, and its tables of what can go wrong.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use azaion_agent::device::announce::STATES;
+use azaion_agent::exit::Exit;
+use azaion_tests::programs::{arm64_package, native, workspace};
+
+use crate::docs::{Page, contains_in_order};
+use crate::factory::Factory;
+use crate::flows::FIRST;
+
+const RUNBOOK: Page = Page("docs/runbook.md");
+/// At the station, in their order.
+const STEPS: [&str; 6] = ["agent", "ca", "images", "device", "flash", "clear"];
+/// On the unit.
+const ON_THE_UNIT: [&str; 2] = ["status", "api"];
+/// The module of the page.
+const MODULE: &str = "1422924012345";
+/// On the unit all paths are those of the board, and the CA is its own.
+const AGENT: &str = "#!/bin/sh\nexec PROGRAM \"$@\" --root BOARD\n";
+
+fn does(factory: &Factory, mark: &str, before: &str) -> anyhow::Result<()> {
+    let commands = format!("{before}{}", RUNBOOK.commands(mark)?);
+    let run = factory.type_in(&commands)?.ended_with(0).with_context(|| mark.to_owned())?;
+    ensure!(!run.stderr.contains("warning"), "{mark}: {}", run.stderr);
+    contains_in_order(&run.stdout, &RUNBOOK.printed(mark)?);
+    Ok(())
+}
+
+// Promise: who types what the page has gets a unit that talks to the admin API, and sees what the page says; nothing of it is
+// left at the station.
+#[test]
+fn from_the_box_to_the_api() -> anyhow::Result<()> {
+    let factory = Factory::new()?;
+    let package = arm64_package()?;
+    fs::copy(package, factory.station.path(&package.file_name().unwrap().to_string_lossy()))?;
+    fs::copy(factory.station.api.ca_file(), factory.station.path("ca.pem"))?;
+    for step in STEPS {
+        does(&factory, &format!("run={step}"), "")?;
+    }
+    let board = factory.board(1, "APP");
+    let serial = board.join("proc/device-tree/serial-number");
+    fs::create_dir_all(serial.parent().unwrap())?;
+    factory.station.put("module", format!("{MODULE}\0"), 0o444)?;
+    fs::copy(factory.station.path("module"), serial)?;
+    let boot = factory.start_up(1, "APP")?.ended_with(0)?;
+    contains_in_order(&boot.stdout, &RUNBOOK.printed("run=boot")?);
+    factory.is_unit(1, FIRST, &["APP"])?;
+    // The agent itself, in rootfs/ and in the image, has the names of the keys in it.
+    assert_eq!(factory.known()?, Vec::<String>::new());
+    on_the_unit(&factory, &board)
+}
+
+fn on_the_unit(factory: &Factory, board: &Path) -> anyhow::Result<()> {
+    let (board, program) = (board.display().to_string(), native()?.join("azaion-agent").display().to_string());
+    let agent = AGENT.replace("PROGRAM", &program).replace("BOARD", &board);
+    factory.station.put("bin/azaion-agent", agent, 0o755)?;
+    let before = format!("export CURL_CA_BUNDLE={board}/etc/azaion/ca.pem\n");
+    for step in ON_THE_UNIT {
+        let mark = format!("unit={step}");
+        let commands = RUNBOOK.commands(&mark)?.replace("/etc/azaion", &format!("{board}/etc/azaion"));
+        let run = factory.type_in(&format!("{before}{commands}"))?.ended_with(0).context(mark.clone())?;
+        contains_in_order(&run.stdout, &RUNBOOK.printed(&mark)?);
+    }
+    Ok(())
+}
+
+// Promise: a block is run, or says that it needs hardware or NVIDIA's files; none says what nothing prints.
+#[test]
+fn every_block_is_run() -> anyhow::Result<()> {
+    let run =
+        STEPS.iter().map(|step| format!("run={step}")).chain(ON_THE_UNIT.iter().map(|step| format!("unit={step}")));
+    let run: Vec<String> = run.collect();
+    for block in RUNBOOK.blocks()? {
+        let (language, mark) = block.name.split_once(' ').with_context(|| format!("no mark: {}", block.name))?;
+        let is_known = run.iter().any(|known| known == mark) || (language, mark) == ("text", "run=boot");
+        ensure!(is_known || (language, mark) == ("sh", "hardware"), "{}", block.name);
+    }
+    Ok(())
+}
+
+/// The rows of the tables below a heading, in cells.
+fn rows(heading: &str) -> anyhow::Result<Vec<Vec<String>>> {
+    let page = fs::read_to_string(workspace().join(RUNBOOK.0))?;
+    let below = page.split_once(heading).with_context(|| heading.to_owned())?.1;
+    let below = below.split("\n##").next().unwrap_or_default();
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    Ok(below.lines().filter(|line| line.starts_with('|')).skip(2).map(cells).collect())
+}
+
+fn codes(rows: &[Vec<String>]) -> BTreeSet<u8> {
+    rows.iter().filter_map(|row| row[0].split(' ').next()?.parse().ok()).collect()
+}
+
+/// What stands between backticks, in the pieces that an ellipsis leaves.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2).flat_map(|text| text.split('…')).map(str::trim).filter(|piece| piece.len() > 3)
+}
+
+/// All that the programs may say, without the ends of lines that a source has in its texts.
+fn sources(folder: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            text += &sources(&path)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(path)?;
+            let mut pieces = source.split("\\\n");
+            text += pieces.next().unwrap_or_default();
+            pieces.for_each(|piece| text += piece.trim_start());
+        }
+    }
+    Ok(text)
+}
+
+// Promise: every exit code of both programs and every MESSAGE_ID is in the tables, no other is, and the messages there are those
+// that the programs have.
+#[test]
+fn the_tables_are_whole() -> anyhow::Result<()> {
+    let (station, unit) = (rows("### At the station")?, rows("### On the unit")?);
+    let shared = [Exit::Done, Exit::Usage, Exit::Internal, Exit::Later, Exit::Protocol, Exit::Refused, Exit::Config];
+    let on_station = [Exit::Data, Exit::Target, Exit::Unreachable, Exit::Exists, Exit::Io, Exit::Interrupted];
+    assert_eq!(codes(&station), shared.iter().chain(&on_station).map(|exit| exit.code()).collect());
+    assert_eq!(codes(&unit), shared.iter().map(|exit| exit.code()).collect());
+    for (exit, state) in STATES {
+        let first = format!("{} `{}`", exit.code(), state.name);
+        let row = unit.iter().find(|row| row[0] == first).with_context(|| first.clone())?;
+        assert_eq!(row[1], format!("`{}`", state.message_id));
+    }
+    let sources = sources(&workspace().join("host/src"))? + &sources(&workspace().join("agent/src"))?;
+    for said in station.iter().map(|row| &row[1]).chain(unit.iter().map(|row| &row[2])) {
+        for piece in quoted(said) {
+            ensure!(piece == "error:" || sources.contains(piece), "no program says: {piece}");
+        }
+    }
+    Ok(())
+}
