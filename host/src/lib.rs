@@ -2,7 +2,7 @@
 //! that is about to be flashed.
 //!
 //! serial → identity → intent in the target → API → report: [`device`] is that way. A library so that the targets can be
-//! measured and fuzzed without a process each.
+//! measured and fuzzed without a process each, and documents held to the command line.
 
 mod admin;
 mod admin_login;
@@ -22,10 +22,15 @@ pub mod target;
 
 use azaion_agent::exit::Exit;
 use azaion_agent::stderr_log::level;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command};
 use screen::UnitLog;
+
+/// The command line as it is defined, for what is made of that: completions, checks of documents.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// Does what the command line says.
 pub fn run() -> Exit {

@@ -70,7 +70,7 @@ pub fn native() -> anyhow::Result<&'static Path> {
 /// The target that the agent is built for.
 const ARM64: &str = "aarch64-unknown-linux-musl";
 
-/// The agent's package for arm64, as `.ci/package` makes it, once a process: it empties `target/dist` first.
+/// The agent's package for arm64, as `.ci/package --agent` makes it, once a process.
 ///
 /// # Errors
 /// The build failed; the message names what to install.
@@ -78,7 +78,7 @@ pub fn arm64_package() -> anyhow::Result<&'static Path> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let mut command = Command::new(workspace().join(".ci/package"));
-        let package = output(outside_cargo(&mut command)).map_err(|e| {
+        let package = output(outside_cargo(command.arg("--agent"))).map_err(|e| {
             format!("{e:#}; is the Rust target there (rustup target add {ARM64}), and gcc-aarch64-linux-gnu?")
         })?;
         Ok(workspace().join(package.trim_end()))

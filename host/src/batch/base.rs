@@ -10,8 +10,10 @@ use std::process::Command;
 use anyhow::Context;
 use azaion_agent::exit::Exit;
 use azaion_agent::private_file::{self, Attributes, Lifetime};
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{Flock, FlockArg};
+// nix has it for glibc alone.
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::failure::{failure, io_failure};
 use crate::target::{self, Kind, Target};
@@ -59,9 +61,9 @@ impl Base {
         remove(&staged).map_err(fail)?;
         self.copy(&staged)?;
         self.copy_sum(target).map_err(fail)?;
-        match renameat2(AT_FDCWD, &staged, AT_FDCWD, target, RenameFlags::RENAME_NOREPLACE) {
+        match renameat_with(CWD, &staged, CWD, target, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
-            Err(Errno::EEXIST) => remove(&staged).map_err(fail),
+            Err(Errno::EXIST) => remove(&staged).map_err(fail),
             Err(errno) => Err(fail(errno.into())),
         }
     }

@@ -1,4 +1,4 @@
-//! The Debian package and its units, on real releases of Debian.
+//! The Debian packages and the units, on real releases of Debian.
 //!
 //! What needs root (systemd's own manager in a container) passes without having tried anything for others.
 #![allow(
@@ -13,6 +13,7 @@
 mod boot;
 mod container;
 mod content;
+mod host;
 mod lifecycle;
 mod sbom;
 mod tree;

@@ -61,7 +61,7 @@ impl Batch {
     /// With the release programs, which somebody has built.
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
-            program: programs::target_dir().join("release/azaion-provision"),
+            program: programs::target_dir().join("station/azaion-provision"),
             folder: tempfile::tempdir_in(programs::target_dir())?,
             station: Station::new(Options { hashing: Hashing::Cheap, limits: false, ..Options::default() })?,
             used: 0,

@@ -149,7 +149,7 @@ impl Images {
     /// The whole command on an image, beside the same on a directory, and beside a loop mount.
     fn commands(&self) -> anyhow::Result<Vec<Row>> {
         let station = Station::new(Options { hashing: Hashing::Cheap, limits: false, ..Options::default() })?;
-        let program = programs::target_dir().join("release/azaion-provision");
+        let program = programs::target_dir().join("station/azaion-provision");
         let device = |serial: String, rootfs: &Path| {
             let mut command = command(&program, &["device", &serial, "--replace", "--owner"]);
             command.arg(if geteuid().is_root() { "root" } else { "current" });

@@ -26,9 +26,9 @@ impl Bench {
         eprintln!("building the release programs; the first time takes minutes");
         // One by one: built together they would share features that neither ships with.
         for package in ["azaion-provision", "azaion-agent"] {
-            programs::build(&["--release", "-p", package])?;
+            programs::build(&["--profile", "station", "-p", package])?;
         }
-        let folder = programs::target_dir().join("release");
+        let folder = programs::target_dir().join("station");
         Ok(Self { provision: folder.join("azaion-provision"), agent: folder.join("azaion-agent") })
     }
 

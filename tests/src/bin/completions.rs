@@ -1,0 +1,5 @@
+//! Writes `docs/completions` anew: `cargo run -p azaion-tests --bin completions`, after the command line was changed.
+
+fn main() -> anyhow::Result<()> {
+    azaion_tests::completions::write()
+}
