@@ -58,10 +58,18 @@ fn standard_input() -> anyhow::Result<()> {
 fn modules_of_a_table() -> anyhow::Result<()> {
     let line = line()?;
     line.station.put("list.csv", TABLE, 0o644)?;
-    line.batch(&text(&line.station.path("list.csv")), &[])?.ended_with(0)?;
-    let modules = SERIALS.map(|serial| conf_value(&line.target(serial).join(CONF), "AZAION_MODULE_SERIAL"));
-    assert_eq!(modules.map(Option::unwrap_or_default), ["1423221050123", "", "M-3"]);
-    Ok(())
+    let list = text(&line.station.path("list.csv"));
+    let modules = || {
+        line.batch(&list, &[])?.ended_with(0)?;
+        let modules = SERIALS.map(|serial| conf_value(&line.target(serial).join(CONF), "AZAION_MODULE_SERIAL"));
+        anyhow::Ok(modules.map(Option::unwrap_or_default))
+    };
+    assert_eq!(modules()?, ["1423221050123", "", "M-3"]);
+    // A unit that is done is not done for another module.
+    line.station.put("list.csv", TABLE.replace("1423221050123", "1423221050124"), 0o644)?;
+    assert_eq!(modules()?, ["1423221050124", "", "M-3"]);
+    assert_eq!(line.created(), 3);
+    all_are_let_in(&line)
 }
 
 // Promise: with A/B layouts all targets of a unit hold one file.
