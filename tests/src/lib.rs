@@ -4,6 +4,7 @@ pub mod completions;
 pub mod dev_api;
 pub mod machine;
 pub mod netns;
+pub mod pages;
 pub mod programs;
 pub mod record;
 pub mod station;

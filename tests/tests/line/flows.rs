@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::docs::{LINE, contains_in_order, recorded};
+use azaion_tests::pages::contains_in_order;
+
+use crate::docs::{LINE, recorded};
 use crate::factory::{Factory, is_root};
 
 /// The serials that the page has: one on its own, and those of the loop.

@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use azaion_agent::device::announce::STATES;
 use azaion_agent::exit::Exit;
+use azaion_tests::pages::{Page, contains_in_order};
 use azaion_tests::programs::{arm64_package, native, workspace};
 
-use crate::docs::{Page, contains_in_order};
 use crate::factory::Factory;
 use crate::flows::FIRST;
 

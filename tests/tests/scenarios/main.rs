@@ -25,6 +25,7 @@ mod hostile_tree;
 mod journal;
 mod kills;
 mod loader;
+mod loader_page;
 mod memory;
 mod mixed_up;
 mod network;
