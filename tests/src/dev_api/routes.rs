@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::net::IpAddr;
 
 /// The role that may manage users.
@@ -83,7 +83,27 @@ fn dispatch(state: &State, call: &Call, bad_token: Option<&BadToken>) -> Handled
         }
         ("PUT", ["users", email, "set-role", role]) => admin(state, call).and_then(|()| set_role(state, email, role)),
         ("POST", ["devices"]) if later => admin(state, call).and_then(|()| add_device(state)),
-        _ => Ok(failure(state, StatusCode::NOT_FOUND, "No such route.")),
+        (_, path) => Ok(match methods(state, path) {
+            Some(methods) => {
+                failure(state, StatusCode::METHOD_NOT_ALLOWED, "No such method here.").with("allow", methods)
+            }
+            None => failure(state, StatusCode::NOT_FOUND, "No such route."),
+        }),
+    }
+}
+
+/// The methods that a path has.
+fn methods(state: &State, path: &[&str]) -> Option<&'static str> {
+    let later = state.options.has_sessions();
+    match path {
+        ["login"] => Some("POST"),
+        ["token", "refresh"] | ["devices"] if later => Some("POST"),
+        [".well-known", "jwks.json"] if later => Some("GET"),
+        ["users", "current"] => Some("GET"),
+        ["users"] => Some("GET, POST"),
+        ["users", "password"] if state.options.password_patch => Some("PATCH"),
+        ["users", _, "set-role", _] => Some("PUT"),
+        _ => None,
     }
 }
 
@@ -104,7 +124,9 @@ pub(super) fn body<T: DeserializeOwned>(state: &State, call: &Call) -> Result<T,
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(failure(state, status, "The body should be JSON.").into());
     }
-    serde_json::from_slice(&call.body).map_err(|_| {
+    // An object alone: serde would take the fields of one from an array, too.
+    let fields = serde_json::from_slice::<Map<String, Value>>(&call.body);
+    fields.and_then(|fields| T::deserialize(Value::Object(fields))).map_err(|_| {
         // The reason stays out of the answer: it could quote a password.
         failure(state, StatusCode::BAD_REQUEST, "The body can't be read.").into()
     })
