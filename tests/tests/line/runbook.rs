@@ -140,3 +140,15 @@ fn the_tables_are_whole() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+// Promise: the picture of a boot ends in each state that a run can end in, by its number and its name, and in no other.
+#[test]
+fn the_picture_has_all_ends() -> anyhow::Result<()> {
+    let picture = Page("docs/contracts.md").find("mermaid")?.context("a picture")?;
+    let ends: BTreeSet<&str> =
+        picture.split(['"', '<', ':']).filter(|text| text.starts_with(char::is_numeric)).collect();
+    let drawn: BTreeSet<&str> = ends.into_iter().filter(|text| text.contains(char::is_alphabetic)).collect();
+    let drawn: BTreeSet<String> = drawn.into_iter().filter(|text| !text.contains(',')).map(str::to_owned).collect();
+    assert_eq!(drawn, STATES.iter().map(|(exit, state)| format!("{} {}", exit.code(), state.name)).collect());
+    Ok(())
+}
