@@ -15,7 +15,8 @@ pub struct Page(pub &'static str);
 pub struct Block {
     /// The language, and what else stands there.
     pub name: String,
-    text: String,
+    /// What is in it.
+    pub text: String,
 }
 
 impl Page {

@@ -26,3 +26,38 @@ fn every_block_is_run() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// The command lines of a page that start with this program, each as its words; what follows a pipe or `>` is not its own.
+fn lines_of(text: &str, program: &str) -> Vec<Vec<String>> {
+    let joined = text.replace("\\\n", " ");
+    let starts = joined.lines().map(str::trim_start).filter(|line| line.starts_with(&format!("{program} ")));
+    let own =
+        |line: &str| line.split(" #").next().and_then(|line| line.split([';', '|', '>']).next().map(str::to_owned));
+    let words = |line: String| line.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()).collect();
+    starts.filter_map(own).map(words).collect()
+}
+
+// Promise: whatever command line of the station's tool a page has, the program takes it.
+#[test]
+fn every_command_line_is_taken() -> anyhow::Result<()> {
+    let mut taken = 0;
+    for page in
+        ["README.md", "docs/line.md", "docs/runbook.md", "docs/scale.md", "docs/security.md", "docs/contracts.md"]
+    {
+        for block in Page(page).blocks()?.iter().filter(|block| block.name.starts_with("sh")) {
+            for mut words in lines_of(&block.text, "azaion-provision") {
+                if !words.iter().any(|word| word == "--api-url") {
+                    words.extend(["--api-url".to_owned(), "https://admin.example.com".to_owned()]);
+                }
+                let needs_api = !["inspect", "clear", "--version"].contains(&words[1].as_str());
+                words.truncate(words.len() - if needs_api { 0 } else { 2 });
+                match azaion_provision::command().try_get_matches_from(&words) {
+                    Err(error) if error.use_stderr() => panic!("{page}: {words:?}: {error}"),
+                    _ => taken += 1,
+                }
+            }
+        }
+    }
+    assert!(taken > 15, "only {taken} were found");
+    Ok(())
+}
