@@ -20,6 +20,15 @@ pub(crate) fn failure(exit: Exit, message: impl Into<String>) -> anyhow::Error {
     Failure { exit, message: message.into() }.into()
 }
 
+/// The same with a cause, by which callers can tell it from others.
+pub(crate) fn failure_by(
+    cause: impl std::error::Error + Send + Sync + 'static,
+    exit: Exit,
+    message: impl Into<String>,
+) -> anyhow::Error {
+    anyhow::Error::from(cause).context(Failure { exit, message: message.into() })
+}
+
 /// Names what an I/O error happened to, and judges it: missing privileges are told apart from a failing disk.
 pub(crate) fn io_failure(error: impl Into<io::Error>, doing: &str) -> anyhow::Error {
     advising(error.into(), doing, "; run it as root, or with --owner current on a tree of your own")

@@ -15,11 +15,12 @@ use std::fs::File;
 use std::ops::Range;
 
 use azaion_agent::exit::Exit;
+use azaion_agent::fault::chain;
 use sha1::{Digest, Sha1};
 
 use super::image::Image;
 use super::slot;
-use crate::failure::failure;
+use crate::failure::{failure, failure_by};
 
 pub(super) use hashing::Blank;
 pub(super) use kept::{Kept, tidy};
@@ -28,6 +29,23 @@ pub(super) use sum::Sum;
 /// SHA-1 as the files have it.
 fn hex(sha1: Sha1) -> String {
     base16ct::lower::encode_string(&sha1.finalize())
+}
+
+/// Why an image is refused: by nothing that a run of ours has done can its sum be wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("one of them was changed by others")]
+struct ChangedByOthers;
+
+/// Whether an image could not be put in order because its sum is wrong for that reason; if so, it is told of. What is asked for
+/// then can only be to take credentials out: the sum stays wrong, which whoever flashes the image will notice.
+pub(super) fn is_given_up(settled: anyhow::Result<()>) -> anyhow::Result<bool> {
+    match settled {
+        Err(error) if error.is::<ChangedByOthers>() => {
+            log::warn!("{}", chain(error.as_ref()));
+            Ok(true)
+        }
+        other => other.map(|()| false),
+    }
 }
 
 /// Bytes of an image that never change, and the state of SHA-1 after them.
@@ -50,7 +68,9 @@ impl Base {
         let is_summed = sum.is_none_or(|sum| sum.is(&hashes.whole));
         let base = Self { end: changing.start, sha1: hashes.base, rest: hashes.rest, is_summed };
         if !is_summed && !Kept::load(image).is_some_and(|kept| kept.is_of(&base)) {
-            return Err(image.refused("does not match the .sha1sum beside it; generate the images again"));
+            let path = image.path.display();
+            let message = format!("the target {path} does not match the .sha1sum beside it; generate the images again");
+            return Err(failure_by(ChangedByOthers, Exit::Target, message));
         }
         Ok(base)
     }

@@ -66,17 +66,23 @@ impl TarImage {
     /// Writes the tail with this block in it; durable, and the sum right, when this returns.
     fn set(&self, block: &[u8]) -> anyhow::Result<()> {
         let base = self.base()?;
+        let length = self.put(block, base.end)?;
+        base.finish(&self.image, length)
+    }
+
+    /// Writes the tail with this block in it behind the base; its length.
+    fn put(&self, block: &[u8], end: u64) -> anyhow::Result<u64> {
         let size = self.size()?;
-        let length = tail::length(base.end, size)
+        let length = tail::length(end, size)
             .ok_or_else(|| self.image.refused("is too large; provision the rootfs directory"))?;
-        self.grow(size, base.end.saturating_add(length))?;
+        self.grow(size, end.saturating_add(length))?;
         let tail = tail::make(block, self.layout.borrow().is_dotted, length);
         // Until it is written, for a write that fails may have got half way.
         self.layout.borrow_mut().tail = Some(Content::Torn);
-        self.image.overwrite(&tail, base.end)?;
+        self.image.overwrite(&tail, end)?;
         self.layout.borrow_mut().tail = Some(slot::judge(block));
         self.make_blank()?;
-        base.finish(&self.image, length)
+        Ok(length)
     }
 
     fn size(&self) -> anyhow::Result<u64> {
@@ -214,9 +220,12 @@ impl Target for TarImage {
             self.image.may_write()?;
             sums::may_write(&self.image)?;
         }
-        self.tidy()?;
+        let is_given_up = sums::is_given_up(self.tidy())?;
         if self.layout.borrow().has_credentials() {
-            self.set(&slot::blank())?;
+            let end = self.layout.borrow().end;
+            if is_given_up || sums::is_given_up(self.set(&slot::blank()))? {
+                self.put(&slot::blank(), end)?;
+            }
         }
         Ok(had)
     }

@@ -66,7 +66,8 @@ fn beside_other_kinds() {
     );
 }
 
-// Promise: an image that was changed by others since its sum was made is refused, whether it had a device or none.
+// Promise: an image that was changed by others since its sum was made is refused, whether it had a device or none; only its
+// credentials can be taken out.
 #[test]
 fn an_image_that_others_have_changed() {
     for_each(
@@ -95,6 +96,17 @@ fn an_image_that_others_have_changed() {
                 }
                 before.is_still(&bench.image())?;
             }
+            // What can't be provisioned any more can be cleared all the same; its sum stays wrong, for whoever flashes it.
+            let sum = fs::read(sum_file(&bench.image()))?;
+            let run = bench.verb("clear")?.ended_with(0)?;
+            anyhow::ensure!(run.stderr.contains("was changed by others"), "{}", run.stderr);
+            let bytes = fs::read(bench.image())?;
+            anyhow::ensure!(
+                !bytes.windows(22).any(|window| window == b"AZAION_DEVICE_PASSWORD"),
+                "the password is there"
+            );
+            anyhow::ensure!(fs::read(sum_file(&bench.image()))? == sum, "the sum was written");
+            bench.device(OTHER, &[])?.ended_with(66)?;
             Ok(())
         },
     );
