@@ -160,6 +160,14 @@ impl Kept {
     }
 }
 
+#[cfg(test)]
+impl Kept {
+    /// As another version of this program has written it.
+    pub(super) fn of_version(self, version: u32) -> Self {
+        Self { version, ..self }
+    }
+}
+
 fn open(image: &Image, access: OFlag) -> nix::Result<File> {
     let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     openat(image.folder(), name(image).as_str(), flags, Mode::empty()).map(File::from)

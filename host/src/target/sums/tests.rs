@@ -211,6 +211,26 @@ fn what_is_kept_is_not_believed_blindly() {
     assert!(begin_at(place).unwrap().is_none());
 }
 
+// Promise: a state of which one digit is another is none, and so is one of another version.
+#[test]
+fn a_damaged_state_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, state) = (dir.path().join("i"), dir.path().join(".i.azaion-sha1"));
+    put(&path, &[7; 5000]);
+    let image = Image::open(&path).unwrap();
+    let kept = Kept::pending(&Base::read(&image, 100..4196, &[]).unwrap());
+    kept.clone().save(&image).unwrap();
+    let bytes = fs::read(&state).unwrap();
+    for (place, _) in bytes.iter().enumerate().filter(|(_, byte)| byte.is_ascii_digit()) {
+        let mut damaged = bytes.clone();
+        damaged[place] = if bytes[place] == b'1' { b'2' } else { b'1' };
+        put(&state, &damaged);
+        assert_eq!(Kept::load(&image), None, "{}", String::from_utf8_lossy(&damaged));
+    }
+    kept.of_version(1).save(&image).unwrap();
+    assert_eq!(Kept::load(&image), None);
+}
+
 // Promise: an image is given a slot only if the sum beside it is right; all of it is read for that only if it must be.
 #[test]
 fn a_sum_is_checked() {
