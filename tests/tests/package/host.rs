@@ -25,8 +25,11 @@ const CONTENT: [&str; 7] = [
 
 /// Packs this machine's build as `.ci/package` packs the static one.
 fn package(folder: &Path) -> anyhow::Result<PathBuf> {
+    // Without what is there for debuggers, which takes long to be packed.
+    let binary = folder.join("azaion-provision");
+    output(Command::new("strip").arg("-o").arg(&binary).arg(native()?.join("azaion-provision")))?;
     let mut build = Command::new(workspace().join("host/debian/build"));
-    build.arg(native()?.join("azaion-provision")).arg("amd64").arg(folder).env("SOURCE_DATE_EPOCH", EPOCH);
+    build.arg(binary).arg("amd64").arg(folder).env("SOURCE_DATE_EPOCH", EPOCH);
     Ok(output(&mut build)?.trim().into())
 }
 
