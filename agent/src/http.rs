@@ -325,48 +325,4 @@ impl<T: crate::clock::Clock> TlsClock for T {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Promise: both forms of Retry-After are obeyed, absurd ones are cut, and garbage is a minute.
-    #[test]
-    fn retry_after_in_both_forms() {
-        let date = Timestamp::from_http_date("Sun, 03 May 2026 10:00:00 GMT");
-        for (value, seconds) in [
-            ("0", 0),
-            (" 7 ", 7),
-            ("3600", 3600),
-            ("3601", 3600),
-            ("99999999999999999999999999", 3600),
-            ("Sun, 03 May 2026 10:00:30 GMT", 30),
-            ("Sun, 03 May 2026 09:00:00 GMT", 0),
-            ("Sun, 03 May 2099 09:00:00 GMT", 3600),
-            ("-1", 60),
-            ("1.5", 60),
-            ("soon", 60),
-            ("", 60),
-        ] {
-            assert_eq!(retry_after(value, date).as_secs(), seconds, "{value}");
-        }
-        assert_eq!(retry_after("Sun, 03 May 2026 10:00:30 GMT", None).as_secs(), 60);
-    }
-
-    // Promise: neither a call nor an answer shows its body in a `Debug`.
-    #[test]
-    fn bodies_are_not_shown() {
-        let hush = || Zeroizing::new(b"hush".to_vec());
-        let bearer = SecretString::from("hush");
-        let call = Call { method: Method::POST, path: "/login", body: Some(hush()), bearer: Some(&bearer) };
-        assert_eq!(format!("{call:?}"), "Call(\"POST /login\")");
-        let (step, host) = (call.step(), "api.example".into());
-        let (retry_after, date, certificate) = (None, None, None);
-        let answer = Answer { step, host, status: 200, retry_after, date, certificate, body: hush() };
-        assert_eq!(format!("{answer:?}"), "Answer(\"POST /login\", \"api.example\", 200)");
-    }
-
-    // Promise: a bearer token does not show in a `Debug` of the request.
-    #[test]
-    fn the_bearer_header_is_sensitive() {
-        assert_eq!(format!("{:?}", bearer_header(&SecretString::from("abc"))), "Sensitive");
-    }
-}
+mod tests;
