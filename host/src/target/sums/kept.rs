@@ -194,3 +194,36 @@ fn changing(file: &File, end: u64, length: u64) -> io::Result<String> {
 pub(in crate::target) fn tidy(image: &Image) -> anyhow::Result<()> {
     image.tidy_beside(&name(image))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    // Promise: what a link leads to is no state, and neither is a pipe, without a hang; what a run that was killed has left is
+    // taken away.
+    #[test]
+    fn odd_states() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        File::create(at("i")).unwrap();
+        let image = Image::open(&at("i")).unwrap();
+        let (state, left) = (at(&name(&image)), at("..i.azaion-sha1.new"));
+        let kept = Kept::pending(&Base::read(&image, 0..0, &[]).unwrap());
+        kept.clone().save(&image).unwrap();
+        assert_eq!(Kept::load(&image), Some(kept));
+        fs::rename(&state, at("elsewhere")).unwrap();
+        symlink("elsewhere", &state).unwrap();
+        assert_eq!(Kept::load(&image), None);
+        fs::remove_file(&state).unwrap();
+        mkfifo(&state, Mode::S_IRWXU).unwrap();
+        assert_eq!(Kept::load(&image), None);
+        File::create(&left).unwrap();
+        tidy(&image).unwrap();
+        assert!(!left.exists());
+    }
+}
