@@ -4,8 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use rand::TryRng;
-use rand::distr::{Alphanumeric, Distribution};
-use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -16,6 +14,7 @@ pub const ROLE: &str = "CompanionPC";
 /// Characters in a device's password, each of `[A-Za-z0-9]`: 190 bits.
 pub const PASSWORD_LENGTH: usize = 32;
 
+const ALPHANUMERIC: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const PREFIX: &str = "AZJN-";
 const LONGEST_UNIT: usize = 32;
 
@@ -86,11 +85,15 @@ impl fmt::Display for Serial {
 /// # Errors
 /// The random source can't be read; nothing that follows makes sense then.
 pub fn new_password() -> Result<SecretString, rand::rngs::SysError> {
-    // A source that can't be read would otherwise surface as a panic inside the distribution.
-    SysRng.try_next_u64()?;
-    let mut random = UnwrapErr(SysRng);
-    let characters: Zeroizing<String> =
-        Zeroizing::new(Alphanumeric.sample_iter(&mut random).take(PASSWORD_LENGTH).map(char::from).collect());
+    let mut characters = Zeroizing::new(String::with_capacity(PASSWORD_LENGTH));
+    let mut random = Zeroizing::new([0; 2 * PASSWORD_LENGTH]);
+    while characters.len() < PASSWORD_LENGTH {
+        SysRng.try_fill_bytes(&mut *random)?;
+        // Six bits are a number below 64; the two that are too large are left out, so that all characters are as likely.
+        let drawn = random.iter().filter_map(|byte| ALPHANUMERIC.get(usize::from(byte >> 2)));
+        let missing = PASSWORD_LENGTH - characters.len();
+        characters.extend(drawn.take(missing).copied().map(char::from));
+    }
     Ok(SecretString::from(characters.as_str()))
 }
 
