@@ -253,7 +253,8 @@ fn bearer_header(token: &SecretString) -> HeaderValue {
 
 async fn body_of(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Problem> {
     // As large as it can get from the start: a Vec that grows leaves copies of the token behind.
-    let mut body = Zeroizing::new(Vec::with_capacity(LARGEST_ANSWER));
+    let length = response.content_length().and_then(|length| usize::try_from(length).ok());
+    let mut body = Zeroizing::new(Vec::with_capacity(length.unwrap_or(LARGEST_ANSWER).min(LARGEST_ANSWER)));
     while let Some(chunk) = response.chunk().await.map_err(|e| transport(&e))? {
         if body.len() + chunk.len() > LARGEST_ANSWER {
             return Err(Problem::TooLarge(LARGEST_ANSWER));
