@@ -8,12 +8,13 @@ mod list;
 mod plan;
 mod record;
 mod report;
+mod results;
 mod stop;
 mod template;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ use list::{List, Unit};
 pub(crate) use record::Record;
 use record::Tally;
 use report::ReportFile;
+use results::Results;
 use stop::{Stop, StoppableClock};
 use template::Templates;
 
@@ -72,37 +74,25 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Each client has a thread, and a connection that is kept; what became of each unit comes back here.
-    fn run(&self, clients: Vec<Http>, mut report: Option<ReportFile>, json: bool) -> anyhow::Result<Tally> {
-        let mut screen = Screen::new(self.list.units.len(), json);
-        let mut tally = Tally::default();
+    /// Each client has a thread, and a connection that is kept.
+    fn run(&self, clients: Vec<Http>, report: Option<ReportFile>, json: bool) -> anyhow::Result<Tally> {
+        let results = Mutex::new(Results::new(Screen::new(self.list.units.len(), json), report));
         thread::scope(|scope| {
-            let (sender, receiver) = channel();
             if self.options.dry_run {
-                let sender = sender.clone();
-                scope.spawn(move || {
-                    self.work(&sender, |unit, paths| plan::plan(self.options, self.base.as_ref(), unit, paths));
+                scope.spawn(|| {
+                    self.work(&results, |unit, paths| plan::plan(self.options, self.base.as_ref(), unit, paths));
                 });
             }
             for http in clients {
-                let sender = sender.clone();
-                scope.spawn(move || self.provision_all(&http, &sender));
+                let results = &results;
+                scope.spawn(move || self.provision_all(&http, results));
             }
-            drop(sender);
-            for record in receiver {
-                let told = screen.tell(&record).and_then(|()| report.as_mut().map_or(Ok(()), |r| r.add(&record)));
-                // What can't be told of is not begun.
-                told.inspect_err(|_| self.stop.now())?;
-                tally.add(record);
-            }
-            anyhow::Ok(())
-        })?;
-        report.map_or(Ok(()), ReportFile::finish)?;
-        Ok(tally)
+        });
+        results.into_inner().unwrap_or_else(PoisonError::into_inner).finish()
     }
 
-    fn provision_all(&self, http: &Http, done: &Sender<Record>) {
-        self.work(done, |unit, paths| {
+    fn provision_all(&self, http: &Http, results: &Mutex<Results>) {
+        self.work(results, |unit, paths| {
             if let Some(base) = &self.base {
                 paths.iter().try_for_each(|path| base.make(path))?;
             }
@@ -122,15 +112,15 @@ impl Batch<'_> {
     }
 
     /// Takes unit after unit, until none is left or the batch is stopped.
-    fn work(&self, done: &Sender<Record>, one: impl Fn(&Unit, &[PathBuf]) -> anyhow::Result<String>) {
+    fn work(&self, results: &Mutex<Results>, one: impl Fn(&Unit, &[PathBuf]) -> anyhow::Result<String>) {
         while !self.stop.is_asked() && !self.login.is_refused() {
             let Some(unit) = self.list.units.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
             let start = Instant::now();
             let paths = self.templates.of(&unit.serial);
             let outcome = screen::about(&unit.serial, || one(unit, &paths));
             let record = Record::new(unit, &self.list.columns, &paths, start.elapsed(), outcome);
-            if done.send(record).is_err() {
-                return;
+            if !results.lock().unwrap_or_else(PoisonError::into_inner).add(record) {
+                self.stop.now();
             }
         }
     }
