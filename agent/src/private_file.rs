@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, fchmod, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, linkat, unlinkat};
 
 /// Whether a file has to be there after a power cut.
@@ -154,6 +154,11 @@ pub fn set_attributes(file: BorrowedFd<'_>, attributes: Attributes) -> io::Resul
     }
     fchmod(file, Mode::from_bits_truncate(attributes.mode))?;
     Ok(())
+}
+
+/// Whether no killed run has left anything beside `name`; to ask takes no right to list or to change the folder.
+pub fn is_tidy(dir: BorrowedFd<'_>, name: &str) -> bool {
+    fstatat(dir, staged_name(name).as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT)
 }
 
 /// Takes away what a killed run may have left beside `name`, its bytes first.

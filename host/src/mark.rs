@@ -35,9 +35,9 @@ pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
 /// It is no text, or has no room for it.
 pub(crate) fn with_mark(text: &[u8]) -> anyhow::Result<SecretString> {
     let fail = |why| failure(Exit::Data, format!("the device.conf {why}"));
-    let text = std::str::from_utf8(text).map_err(|_| fail("is not UTF-8"))?;
-    let mut marked = Zeroizing::new(String::with_capacity(LARGEST));
-    for part in [text.trim_end_matches('\n'), "\n", MARK, "\n"] {
+    let text = std::str::from_utf8(text.trim_ascii_end()).map_err(|_| fail("is not UTF-8"))?;
+    let mut marked = Zeroizing::new(String::with_capacity(text.len() + MARK.len() + 2));
+    for part in [text, "\n", MARK, "\n"] {
         if marked.len() + part.len() > LARGEST {
             return Err(fail("has no room for a mark"));
         }

@@ -28,7 +28,7 @@ use serde::Serialize;
 use crate::admin::{self, Admin, AdminFault, Creation};
 use crate::cli::OnExisting;
 use crate::failure::failure;
-use crate::mark::{is_marked, with_mark};
+use crate::mark::is_marked;
 use crate::target::{Found, Owner, Target};
 
 /// How the user came to have the password that is in the targets.
@@ -130,11 +130,7 @@ impl Job<'_> {
     /// Marks what is in the targets as taken by the API. That it can't be marked costs a login the next time.
     fn mark(&self) {
         for target in self.targets {
-            let marked = target.look().and_then(|found| match found.filter(|found| !is_marked(&found.bytes)) {
-                Some(found) => target.write(&with_mark(&found.bytes)?, self.owner),
-                None => Ok(()),
-            });
-            if let Err(error) = marked {
+            if let Err(error) = target.mark(self.owner) {
                 log::warn!("marking as done: {error:#}");
             }
         }
@@ -171,9 +167,7 @@ impl Job<'_> {
 
     /// What is in a target, and whether this device may have it.
     fn look<'t>(&self, target: &'t dyn Target) -> anyhow::Result<Place<'t>> {
-        target.may_write(self.owner)?;
-        target.tidy()?;
-        let before = target.look()?;
+        let before = target.survey(self.owner)?;
         let ours = match &before {
             Some(found) => ours(target, found, self.serial, self.replace)?,
             None => None,

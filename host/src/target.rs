@@ -4,6 +4,8 @@ mod copy;
 mod directory;
 pub mod ext4;
 mod filesystem;
+#[cfg(test)]
+mod fixture;
 mod image;
 mod lock;
 pub mod medium;
@@ -15,7 +17,7 @@ mod sums;
 pub mod tar;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +28,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::failure::failure;
+use crate::mark::{is_marked, with_mark};
 
 /// The kind of a target, told by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -98,6 +101,13 @@ pub trait Target: fmt::Debug {
     /// Takes away what a run that was killed may have left: nobody will go on with it.
     fn tidy(&self) -> anyhow::Result<()>;
 
+    /// What a job has to know before it changes anything: that it may, and what is there once leftovers are gone.
+    fn survey(&self, owner: Owner) -> anyhow::Result<Option<Found>> {
+        self.may_write(owner)?;
+        self.tidy()?;
+        self.look()
+    }
+
     /// Makes room for a `device.conf`, where that takes long, so that copies have it.
     fn prepare(&self) -> anyhow::Result<()> {
         Ok(())
@@ -112,11 +122,25 @@ pub trait Target: fmt::Debug {
     /// Puts a `device.conf` there: durable when this returns, all or nothing.
     fn write(&self, conf: &SecretString, owner: Owner) -> anyhow::Result<()>;
 
+    /// Puts a batch's mark at the end of the `device.conf`. A power cut may take it away again, which costs a login, and
+    /// nothing else.
+    fn mark(&self, owner: Owner) -> anyhow::Result<()> {
+        look_and_mark(self, owner)
+    }
+
     /// Puts back what was there, file or none; folders may stay.
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()>;
 
     /// Takes the password's bytes out, and the name. Whether there was one.
     fn clear(&self) -> anyhow::Result<bool>;
+}
+
+/// Puts a mark at the end of whatever `device.conf` is there.
+fn look_and_mark<T: Target + ?Sized>(target: &T, owner: Owner) -> anyhow::Result<()> {
+    match target.look()?.filter(|found| !is_marked(&found.bytes)) {
+        Some(found) => target.write(&with_mark(&found.bytes)?, owner),
+        None => Ok(()),
+    }
 }
 
 /// Opens a target and waits for its lock.
@@ -161,11 +185,8 @@ pub fn open_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Box<dyn Target>>> {
 }
 
 /// Whether a path leads to this very file or folder.
-fn is_still(file: &File, path: &Path) -> bool {
-    match (file.metadata(), path.metadata()) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
-    }
+fn is_still(file: &Metadata, path: &Path) -> bool {
+    path.metadata().is_ok_and(|other| (file.dev(), file.ino()) == (other.dev(), other.ino()))
 }
 
 /// What a file is, by the bytes at an offset of it; or why it can't be a target, and what to do instead.

@@ -40,7 +40,7 @@ impl Directory {
 
     fn check_is_root_file_system(&self) -> anyhow::Result<()> {
         let refuse = |why| Err(failure(Exit::Target, format!("the target {} {why}", self.path.display())));
-        if is_still(&self.root, Path::new("/")) {
+        if self.root.metadata().is_ok_and(|root| is_still(&root, Path::new("/"))) {
             return refuse("is this station's own root; name the root file system to be flashed");
         }
         let has = |name| self.open_folder(name).map(|folder| folder.is_some());

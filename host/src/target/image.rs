@@ -1,16 +1,16 @@
 //! An image as a file: opened, locked, and used by nobody else.
 
 use std::cell::{OnceCell, Ref, RefCell};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{LazyLock, Once};
 
 use anyhow::Context;
 use azaion_agent::exit::Exit;
-use azaion_agent::private_file::{Attributes, Lifetime, Staged, tidy};
+use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, tidy};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, OFlag, open};
 use nix::sys::stat::Mode;
@@ -35,6 +35,8 @@ pub(super) struct Image {
     listed: OnceCell<File>,
     name: String,
     file: RefCell<Flock<File>>,
+    /// Who may read the file.
+    mode: u32,
     is_writable: bool,
 }
 
@@ -54,7 +56,8 @@ impl Image {
             };
             let file = lock::wait(file, path)?;
             // Whoever held the lock may have put another file in its place.
-            if !is_still(&file, &real) {
+            let metadata = file.metadata().map_err(fail)?;
+            if !is_still(&metadata, &real) {
                 continue;
             }
             let name =
@@ -63,21 +66,22 @@ impl Image {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             let folder = open(folder_of(&real), flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
             let (path, file) = (path.to_owned(), RefCell::new(file));
-            let image = Self { path, real, folder, listed: OnceCell::new(), name, file, is_writable };
-            image.refuse_if_attached()?;
+            let image =
+                Self { path, real, folder, listed: OnceCell::new(), name, file, mode: metadata.mode(), is_writable };
+            image.refuse_if_attached(&metadata)?;
             return Ok(image);
         }
     }
 
     /// Refuses an image that a loop device shows to the kernel: what is written to the file may be lost then, or mixed.
-    fn refuse_if_attached(&self) -> anyhow::Result<()> {
+    fn refuse_if_attached(&self, metadata: &Metadata) -> anyhow::Result<()> {
         // Of all loop devices, those that show a file: the others have no size.
         // Without that file, there are no such devices to be seen.
         let partitions = block_devices().unwrap_or_default();
         let devices = partitions.lines().filter_map(|line| line.split_whitespace().nth(3));
         for device in devices.filter(|name| name.starts_with("loop")) {
             let Ok(backing) = fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")) else { continue };
-            if is_still(&self.file(), Path::new(backing.trim_end_matches('\n'))) {
+            if is_still(metadata, Path::new(backing.trim_end_matches('\n'))) {
                 return Err(self.refused(format_args!(
                     "is attached to /dev/{device}, and may be mounted; unmount it and run `losetup -d /dev/{device}`"
                 )));
@@ -143,7 +147,7 @@ impl Image {
     /// Takes away what a run that was killed may have left beside the image in place of a file of this name. Where no
     /// file can be made, there is none.
     pub(super) fn tidy_beside(&self, name: &str) -> anyhow::Result<()> {
-        if self.may_write_beside().is_err() {
+        if is_tidy(self.folder.as_fd(), name) || self.may_write_beside().is_err() {
             return Ok(());
         }
         tidy(self.listed_folder()?, name).map_err(|error| self.failed("tidying up beside", error))
@@ -157,7 +161,7 @@ impl Image {
     /// What is in the image is as open as its file, whatever the mode inside.
     pub(super) fn warn_if_open(&self) {
         static WARNED: Once = Once::new();
-        if self.file().metadata().is_ok_and(|metadata| metadata.mode() & 0o044 != 0) {
+        if self.mode & 0o044 != 0 {
             let path = self.path.display();
             // Once a run: of a thousand images, all are alike.
             WARNED.call_once(|| {
@@ -182,15 +186,25 @@ impl Image {
     /// One write within the file, durable when this returns.
     pub(super) fn overwrite(&self, bytes: &[u8], place: u64) -> anyhow::Result<()> {
         let file = self.file();
-        let mut after = Zeroizing::new(vec![0; bytes.len()]);
-        file.write_all_at(bytes, place)
-            .and_then(|()| file.sync_data())
-            .and_then(|()| file.read_exact_at(&mut after, place))
-            .map_err(|error| self.failed("writing", error))?;
-        if after.as_slice() != bytes {
+        let written = file.write_all_at(bytes, place).and_then(|()| file.sync_data());
+        written.map_err(|error| self.failed("writing", error))?;
+        if !self.holds(bytes, place)? {
             return Err(failure(Exit::Io, format!("{} does not keep what is written", self.path.display())));
         }
         Ok(())
+    }
+
+    /// Whether these bytes lie at `place`.
+    pub(super) fn holds(&self, bytes: &[u8], place: u64) -> anyhow::Result<bool> {
+        let mut there = Zeroizing::new(vec![0; bytes.len()]);
+        self.file().read_exact_at(&mut there, place).map_err(|error| self.failed("reading", error))?;
+        Ok(there.as_slice() == bytes)
+    }
+
+    /// One write within the file, for what a power cut may undo: the kernel writes it out when it likes, which is within half a
+    /// minute (`vm.dirty_expire_centisecs`).
+    pub(super) fn overwrite_lazily(&self, bytes: &[u8], place: u64) -> anyhow::Result<()> {
+        self.file().write_all_at(bytes, place).map_err(|error| self.failed("writing", error))
     }
 
     /// Takes away what a run that was killed may have left.
@@ -226,15 +240,20 @@ impl Image {
     }
 }
 
+/// Opened once; each reading from its start makes it anew.
+static PARTITIONS: LazyLock<io::Result<File>> = LazyLock::new(|| File::open("/proc/partitions"));
+
 /// `/proc/partitions`. Its lines are collected until a page is full (the kernel's `seq_file`), so that a read of less than
 /// half of one has come to the end; a further read to learn that would take as long as the first.
-fn block_devices() -> io::Result<String> {
-    let (mut file, mut all, mut page) = (File::open("/proc/partitions")?, String::new(), [0; BLOCK_BYTES]);
+fn block_devices() -> Option<String> {
+    let file = PARTITIONS.as_ref().ok()?;
+    let (mut all, mut offset, mut page) = (String::new(), 0, [0; BLOCK_BYTES]);
     loop {
-        let length = file.read(&mut page)?;
+        let length = file.read_at(&mut page, offset).ok()?;
         all.push_str(&String::from_utf8_lossy(page.get(..length).unwrap_or_default()));
+        offset += length as u64;
         if length < BLOCK_BYTES / 2 {
-            return Ok(all);
+            return Some(all);
         }
     }
 }

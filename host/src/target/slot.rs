@@ -10,12 +10,13 @@
 use std::fmt;
 
 use azaion_agent::exit::Exit;
+use secrecy::ExposeSecret;
 use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
 
 use super::medium::BLOCK_BYTES;
 use crate::failure::failure;
-use crate::mark::{is_marked, without_mark};
+use crate::mark::{is_marked, with_mark, without_mark};
 
 /// Bytes of the slot: one block.
 pub(super) const SIZE: usize = BLOCK_BYTES;
@@ -68,6 +69,16 @@ pub(super) fn block_of(text: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     Ok(block)
 }
 
+/// A device's block with a mark at the end of its text; none, if it has one already, or no room for one.
+pub(super) fn with_mark_at_end(block: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let text = Some(trimmed(block)).filter(|text| !is_marked(text))?;
+    let marked = with_mark(text).ok()?;
+    let mut block = Zeroizing::new(Vec::with_capacity(SIZE));
+    block.extend_from_slice(marked.expose_secret().as_bytes());
+    block.resize(SIZE, b'\n');
+    Some(block)
+}
+
 /// The block of a slot without a device.
 pub(super) fn blank() -> Vec<u8> {
     let mut block = BLANK.as_bytes().to_vec();
@@ -75,9 +86,17 @@ pub(super) fn blank() -> Vec<u8> {
     block
 }
 
+/// A text without the white space at its end, most of which a slot is.
+fn trimmed(mut text: &[u8]) -> &[u8] {
+    while let Some(rest) = text.strip_suffix(&[b'\n'; 64]) {
+        text = rest;
+    }
+    text.trim_ascii_end()
+}
+
 /// What the bytes of the file are.
 pub(super) fn judge(bytes: &[u8]) -> Content {
-    let text = bytes.trim_ascii_end();
+    let text = trimmed(bytes);
     // A shorter file, made by others, may have had room for a part of it only.
     if BLANK.as_bytes().starts_with(text) {
         return Content::Blank;
@@ -107,7 +126,7 @@ fn conf_of(text: &[u8], end: &[u8]) -> Content {
     if !is_text {
         return Content::Foreign;
     }
-    let mut conf = Zeroizing::new(Vec::with_capacity(SIZE));
+    let mut conf = Zeroizing::new(Vec::with_capacity(text.len() + end.len()));
     conf.extend_from_slice(text);
     conf.extend_from_slice(end);
     Content::Conf(conf)
@@ -177,6 +196,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    // Promise: a block that gets a mark is the one that the text with a mark gets, as long as there is room for it.
+    #[test]
+    fn a_mark_is_put_at_the_end() {
+        for size in [1, 420, 3000, 3900, 3910, 3920, 3930, 3940, 3950, 4000] {
+            let text = [CONF, b"#", vec![b'x'; size].as_slice()].concat();
+            let marked = with_mark_at_end(&block_of(&text).unwrap());
+            match marked {
+                Some(marked) => {
+                    let text = with_mark(&text).unwrap();
+                    assert!(marked == block_of(text.expose_secret().as_bytes()).unwrap(), "{size}");
+                    assert!(with_mark_at_end(&marked).is_none(), "{size}");
+                }
+                None => assert!(size > 3900, "{size}"),
+            }
+        }
+        assert!(with_mark_at_end(&block_of(CONF).unwrap()).is_some());
     }
 
     // Promise: a block of which only some sectors have the mark, whichever, is still the device's.

@@ -155,7 +155,10 @@ pub(super) fn check(image: &Image) -> anyhow::Result<()> {
 
 /// Puts right the sum that a run that was killed has left wrong.
 pub(super) fn settle(image: &Image) -> anyhow::Result<()> {
-    let (Some(kept), Some(sum)) = (Kept::load(image), Sum::read(image)?) else { return Ok(()) };
+    // Where there is no sum, nothing is kept.
+    let Some(sum) = Sum::read(image)? else { return Ok(()) };
+    tidy(image)?;
+    let Some(kept) = Kept::load(image) else { return Ok(()) };
     if kept.is_current(image) {
         return kept.put_right(image, &sum);
     }

@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::{fs, os::unix::net::UnixListener};
 
 use nix::sys::stat::Mode;
@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::failure::exit_of;
+use crate::mark::without_mark;
 
 const CONF: &str = "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\nAZAION_API_URL=https://a.example\n";
 
@@ -20,6 +21,10 @@ fn tree() -> TempDir {
 
 fn write(target: &dyn Target) -> anyhow::Result<()> {
     target.write(&SecretString::from(CONF), Owner::Current)
+}
+
+fn write_as_root(target: &dyn Target, conf: &str) {
+    target.write(&SecretString::from(conf), Owner::Root).unwrap();
 }
 
 // Promise: written, found, cleared; folder and file have their modes; nothing is left beside the file.
@@ -171,4 +176,61 @@ fn puts_the_folder_right() {
     write(open(&dir.path().join("root")).unwrap().as_ref()).unwrap();
     assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o7777, 0o755);
     assert!(folder.join("agent.toml").exists());
+}
+
+/// Bytes from the first to the last in which two files of one length differ.
+fn difference(one: &[u8], other: &[u8]) -> usize {
+    assert_eq!(one.len(), other.len());
+    let mut places = one.iter().zip(other).enumerate().filter_map(|(at, (a, b))| (a != b).then_some(at));
+    places.next().map_or(0, |first| places.next_back().unwrap_or(first) - first + 1)
+}
+
+/// The mark is there, and what is before it is this.
+fn assert_marked(target: &dyn Target, text: &str) {
+    let found = target.look().unwrap().unwrap();
+    assert!(is_marked(&found.bytes));
+    assert_eq!(std::str::from_utf8(without_mark(&found.bytes)).unwrap(), text.trim_end());
+}
+
+// Promise: a mark is put at the end of what this run or an earlier one wrote, once; no other byte changes, and a sum is right.
+#[test]
+fn a_mark_is_put_at_the_end() {
+    for (kind, has_sum) in [(Kind::Ext4, false), (Kind::Ext4, true), (Kind::Sparse, false), (Kind::Sparse, true)] {
+        let (_dir, path) = fixture::image(kind);
+        if !has_sum {
+            fs::remove_file(path.with_file_name("system.img.sha1sum")).unwrap();
+        }
+        for is_earlier in [false, true] {
+            let mut target = open(&path).unwrap();
+            write_as_root(target.as_ref(), CONF);
+            if is_earlier {
+                drop(target);
+                target = open(&path).unwrap();
+            }
+            let before = fs::read(&path).unwrap();
+            target.mark(Owner::Root).unwrap();
+            assert_marked(target.as_ref(), CONF);
+            let after = fs::read(&path).unwrap();
+            assert!((1..60).contains(&difference(&before, &after)), "{kind} {has_sum} {is_earlier}");
+            assert!(!has_sum || fixture::summed(&path), "{kind} {is_earlier}");
+            target.mark(Owner::Root).unwrap();
+            assert!(fs::read(&path).unwrap() == after, "{kind} {has_sum} {is_earlier}");
+        }
+    }
+}
+
+// Promise: what others have put in the slot since it was written is not overwritten with what was there before.
+#[test]
+fn a_mark_is_put_at_the_end_of_what_is_there() {
+    let (_dir, path) = fixture::image(Kind::Ext4);
+    fs::remove_file(path.with_file_name("system.img.sha1sum")).unwrap();
+    let target = open(&path).unwrap();
+    write_as_root(target.as_ref(), CONF);
+    let other = CONF.replace("PASSWORD=p", "PASSWORD=o");
+    let (old, new) = [CONF, &other].map(|text| slot::block_of(text.as_bytes()).unwrap()).into();
+    let place = fs::read(&path).unwrap().chunks(old.len()).position(|block| block == old.as_slice()).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&new, (place * old.len()) as u64).unwrap();
+    target.mark(Owner::Root).unwrap();
+    assert_marked(target.as_ref(), &other);
 }

@@ -1,26 +1,16 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use secrecy::SecretString;
-use tempfile::TempDir;
 
 use super::*;
 use crate::failure::exit_of;
+use crate::target::fixture::{image, put, sum, sum_of, summed};
 use crate::target::{Kind, Owner, open};
 
 const CONF: &str =
     "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=firstpassword\nAZAION_API_URL=https://a.example\n";
-
-fn put(path: &Path, bytes: &[u8]) {
-    std::io::Write::write_all(&mut File::create(path).unwrap(), bytes).unwrap();
-}
-
-fn sum_of(path: &Path) -> String {
-    let output = Command::new("sha1sum").arg(path).output().unwrap();
-    String::from_utf8(output.stdout[..40].to_vec()).unwrap()
-}
 
 // Promise: all but the digits stays as it was in the file, and so does its mode.
 #[test]
@@ -59,39 +49,6 @@ fn the_state_goes_on() {
         assert_eq!(hex(sha1), sum_of(&path), "{end}");
         assert!(!kept.is_current(&image));
     }
-}
-
-/// An image of a tree with /etc, of a kind, with the sum beside it.
-fn image(kind: Kind) -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("system.img");
-    fs::create_dir_all(dir.path().join("root/etc")).unwrap();
-    let raw = if kind == Kind::Sparse { dir.path().join("raw") } else { path.clone() };
-    let made = Command::new("mke2fs")
-        .args(["-q", "-t", "ext4", "-b", "4096", "-d", "root"])
-        .arg(&raw)
-        .arg("8M")
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-        .current_dir(&dir)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
-    if kind == Kind::Sparse {
-        let blocks = u32::try_from(raw.metadata().unwrap().len() / 4096).unwrap();
-        let words = [0xed26_ff3a, 1, 0x000c_001c, 4096, blocks, 1, 0, 0xcac1, blocks, 12 + blocks * 4096];
-        let head: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-        put(&path, &[head, fs::read(&raw).unwrap()].concat());
-    }
-    sum(&path);
-    (dir, path)
-}
-
-fn sum(path: &Path) {
-    put(&path.with_file_name("system.img.sha1sum"), format!("{}\n", sum_of(path)).as_bytes());
-}
-
-fn summed(path: &Path) -> bool {
-    fs::read_to_string(path.with_file_name("system.img.sha1sum")).unwrap() == format!("{}\n", sum_of(path))
 }
 
 fn write(path: &Path, conf: &str) -> anyhow::Result<()> {
