@@ -3,6 +3,7 @@
 //! Only ratios count: a figure of one machine says nothing on another one.
 
 mod batch;
+mod calls;
 mod images;
 mod measure;
 mod programs;
@@ -10,9 +11,10 @@ mod programs;
 use std::io::Write;
 
 use azaion_tests::dev_api::Hashing;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use batch::Batch;
+use calls::Calls;
 use images::Images;
 use measure::{Bound, Row};
 use programs::Bench;
@@ -33,10 +35,22 @@ struct Arguments {
     /// Measure only the rows of batches
     #[arg(long)]
     batch: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What the benchmark starts as programs of their own.
+#[derive(Subcommand)]
+enum Part {
+    #[command(hide = true)]
+    Calls(Calls),
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(Part::Calls(calls)) = &arguments.part {
+        return calls.run();
+    }
     let rounds = usize::from(arguments.rounds);
     let bench = Bench::new()?;
     let mut out = std::io::stdout().lock();

@@ -1,0 +1,80 @@
+//! The calls of a batch alone: a login, and a new user for each unit, by as many threads, and nothing else.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use azaion_agent::api_url::ApiUrl;
+use azaion_agent::clock::SystemClock;
+use azaion_agent::http::{Call, Http, Method};
+use azaion_agent::identity::{ROLE, Serial, new_password};
+use azaion_agent::{json, session};
+use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD};
+use secrecy::{ExposeSecret, SecretString};
+
+/// As many as a batch has workers where nothing else is said.
+const JOBS: usize = 8;
+/// For a call.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Which, and where; the benchmark starts this as a program of its own, as it starts the batch.
+#[derive(clap::Args)]
+pub(crate) struct Calls {
+    api: ApiUrl,
+    ca_file: PathBuf,
+    first: usize,
+    last: usize,
+}
+
+#[derive(serde::Serialize)]
+struct NewUser<'a> {
+    email: &'a str,
+    password: &'a str,
+    role: &'a str,
+}
+
+impl Calls {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let token = session::login(&self.client()?, ADMIN_EMAIL, &SecretString::from(ADMIN_PASSWORD), LIMIT)?.0.access;
+        let next = AtomicUsize::new(self.first);
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..JOBS).map(|_| scope.spawn(|| self.work(&token, &next))).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+        })
+    }
+
+    fn client(&self) -> anyhow::Result<Http> {
+        Ok(Http::new(&self.api, Some(&self.ca_file), Arc::new(SystemClock))?)
+    }
+
+    fn work(&self, token: &SecretString, next: &AtomicUsize) -> anyhow::Result<()> {
+        let http = self.client()?;
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number > self.last {
+                return Ok(());
+            }
+            create(&http, token, number)?;
+        }
+    }
+}
+
+/// The serial of a number, as a batch has it.
+pub(crate) fn serial(number: usize) -> String {
+    format!("AZJN-{number:06}")
+}
+
+fn create(http: &Http, token: &SecretString, number: usize) -> anyhow::Result<()> {
+    let serial: Serial = serial(number).parse()?;
+    let (email, password) = (serial.email(), new_password().context("a password")?);
+    let body = json::body(&NewUser { email: &email, password: password.expose_secret(), role: ROLE });
+    let call = Call { method: Method::POST, path: "/users", body: Some(body), bearer: Some(token) };
+    let status = http.call(&call, LIMIT)?.status;
+    ensure!(status == 201, "POST /users: {status}");
+    Ok(())
+}
