@@ -60,6 +60,22 @@ fn in_use() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Promise: a run of many images sees what was attached since it looked at the first.
+#[test]
+fn in_use_since() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let bench = plain(User::Caller)?;
+    let is_refused = || azaion_provision::target::open(&bench.image()).is_err();
+    assert!(!is_refused());
+    let attached = Attached::new(&bench.image())?;
+    assert!(is_refused());
+    drop(attached);
+    assert!(!is_refused());
+    Ok(())
+}
+
 // Promise: also a sparse image is refused while it is attached, though nobody can mount it.
 #[test]
 fn a_sparse_image_in_use() -> anyhow::Result<()> {
