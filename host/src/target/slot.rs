@@ -57,26 +57,30 @@ impl fmt::Debug for Content {
 pub(super) fn block_of(text: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let text = text.trim_ascii_end();
     let seal = format!("{SEAL}{}\n", hash(without_mark(text)));
-    let mut block = Zeroizing::new(Vec::with_capacity(SIZE));
     if seal.len() + text.len() < SIZE {
-        block.extend_from_slice(seal.as_bytes());
+        return Ok(padded(&[seal.as_bytes(), text]));
     }
-    block.extend_from_slice(text);
-    if block.len() > SIZE {
+    if text.len() > SIZE {
         return Err(failure(Exit::Data, "device.conf is too large for its slot of 4096 bytes"));
     }
-    block.resize(SIZE, b'\n');
-    Ok(block)
+    Ok(padded(&[text]))
 }
 
 /// A device's block with a mark at the end of its text; none, if it has one already, or no room for one.
 pub(super) fn with_mark_at_end(block: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let text = Some(trimmed(block)).filter(|text| !is_marked(text))?;
     let marked = with_mark(text).ok()?;
+    Some(padded(&[marked.expose_secret().as_bytes()]))
+}
+
+/// A block that begins with these texts, which fit.
+fn padded(texts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let mut block = Zeroizing::new(Vec::with_capacity(SIZE));
-    block.extend_from_slice(marked.expose_secret().as_bytes());
+    for text in texts {
+        block.extend_from_slice(text);
+    }
     block.resize(SIZE, b'\n');
-    Some(block)
+    block
 }
 
 /// The block of a slot without a device.

@@ -153,7 +153,7 @@ pub(super) fn check(image: &Image) -> anyhow::Result<()> {
     }
 }
 
-/// Puts right the sum that a run that was killed has left wrong.
+/// Puts right the sum that a run that was killed has left wrong, and takes away what it may have left of a state.
 pub(super) fn settle(image: &Image) -> anyhow::Result<()> {
     // Where there is no sum, nothing is kept.
     let Some(sum) = Sum::read(image)? else { return Ok(()) };

@@ -1,18 +1,14 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
 
 use super::*;
+use crate::target::fixture::{mke2fs, put};
 use crate::target::medium::Raw;
 
 const CONF: &[u8] = b"AZAION_DEVICE_EMAIL=d@azaion.com\n";
 const FOLDERS: [&str; 2] = ["etc", "azaion"];
 const NAME: &str = "device.conf";
-
-fn put(path: &Path, bytes: &[u8]) {
-    std::io::Write::write_all(&mut File::create(path).unwrap(), bytes).unwrap();
-}
 
 /// A tree with our file.
 fn usual(root: &Path) {
@@ -27,15 +23,7 @@ fn image(options: &[&str], size: &str, tree: impl FnOnce(&Path)) -> File {
     let root = dir.path().join("root");
     fs::create_dir(&root).unwrap();
     tree(&root);
-    let made = Command::new("mke2fs")
-        .args(["-q", "-t", "ext4", "-b", "4096", "-d", "root"])
-        .args(options)
-        .args(["image", size])
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-        .current_dir(&dir)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
+    mke2fs(dir.path(), Path::new("image"), size, options);
     File::options().read(true).write(true).open(dir.path().join("image")).unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use azaion_agent::exit::Exit;
@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::super::open;
 use super::*;
 use crate::failure::exit_of;
+use crate::target::fixture::put;
 use crate::target::medium::Raw;
 
 mod faults;
@@ -125,10 +126,6 @@ impl Fixture {
     fn state(&self) -> PathBuf {
         self.dir.path().join(".system.img.azaion-sha1")
     }
-}
-
-fn put(path: &Path, bytes: &[u8]) {
-    std::io::Write::write_all(&mut File::create(path).unwrap(), bytes).unwrap();
 }
 
 // Promise: archives of each format that GNU tar writes are unpacked with our file, and the sum beside is right.
