@@ -4,9 +4,10 @@
 //! A `device.conf` that was packed with the rest is made blank once ours follows, for its password must not stay.
 
 mod header;
-mod layout;
-mod tail;
-mod walk;
+pub(in crate::target) mod layout;
+pub(in crate::target) mod source;
+pub(in crate::target) mod tail;
+pub(in crate::target) mod walk;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -23,7 +24,8 @@ use super::sums::{self, Base, Kept, Sum};
 use super::{FOLDER_MODE, Found, Kind, Owner, Target};
 use layout::Layout;
 
-pub use walk::{Archive, Member, Problem, walk};
+pub use source::{Plain, Source};
+pub use walk::{Archive, Member, PackedConf, Problem, walk};
 
 /// An archive of a root file system.
 #[derive(Debug)]

@@ -4,27 +4,32 @@
 
 use std::io;
 
-use azaion_provision::target::medium::Medium;
-use azaion_provision::target::tar::walk;
+use azaion_provision::target::tar::{Problem, Source, walk};
 use libfuzzer_sys::fuzz_target;
 
 struct Bytes<'a>(&'a [u8]);
 
-impl Medium for Bytes<'_> {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let tail = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..));
-        let part = tail.and_then(|tail| tail.get(..buffer.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+impl Source for Bytes<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<(), Problem> {
+        let (part, rest) = self.0.split_at_checked(buffer.len()).ok_or_else(cut)?;
         buffer.copy_from_slice(part);
+        self.0 = rest;
         Ok(())
     }
 
-    fn place(&self, block: u64) -> Option<u64> {
-        block.checked_mul(4096)
+    fn skip(&mut self, length: u64) -> Result<(), Problem> {
+        let length = usize::try_from(length).map_err(|_| cut())?;
+        self.0 = self.0.get(length..).ok_or_else(cut)?;
+        Ok(())
     }
+
+    fn rest(&mut self, most: u64) -> Result<Vec<u8>, Problem> {
+        if self.0.len() as u64 > most { Err(cut()) } else { Ok(self.0.to_vec()) }
+    }
+}
+
+fn cut() -> Problem {
+    Problem::Io(io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Offset and width of the fields with a header's checksum, and of a header.
@@ -39,7 +44,7 @@ fuzz_target!(|input: &[u8]| {
         let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
         header[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
-    if let Ok(found) = walk(&Bytes(&archive)) {
+    if let Ok(found) = walk(&mut Bytes(&archive)) {
         assert!(found.end <= archive.len() as u64);
     }
 });

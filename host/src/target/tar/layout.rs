@@ -1,15 +1,14 @@
 //! Where the parts of an archive lie: the base, which is the image builder's, and the tail, which is ours.
 
 use std::fmt;
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use zeroize::Zeroizing;
 
+use super::source::Plain;
 use super::tail;
-use super::walk::{Archive, MOST_PADDING, Member, Problem, walk, walk_base};
+use super::walk::{Archive, MOST_PADDING, Member, PackedConf, Problem, walk, walk_base};
 use crate::target::image::Image;
-use crate::target::medium::Raw;
 use crate::target::slot::{self, Content};
 use crate::target::sums::{Base, Blank, Kept};
 
@@ -66,26 +65,26 @@ impl Layout {
     /// From header to header.
     fn walk(image: &Image) -> anyhow::Result<Self> {
         let file = image.file();
-        let archive = Raw::new(&file).map_err(Problem::Io).and_then(|medium| walk(&medium));
+        let archive = Plain::new(&file).map_err(Problem::Io).and_then(|mut source| walk(&mut source));
         let mut archive = archive.map_err(|problem| image.problem(problem))?;
         if let Some(place) = tail::place(&archive) {
             let rest = rest(image, place)?;
             if let Some((block, _)) = tail::parse(&rest) {
                 archive.confs.pop();
                 archive.end = place;
-                return Ok(Self { tail: Some(judge(block)), ..Self::of(image, &file, archive)? });
+                return Ok(Self { tail: Some(judge(block)), ..Self::of(image, archive)? });
             }
         }
-        Self::of(image, &file, archive)
+        Self::of(image, archive)
     }
 
     /// An archive that a power cut has left with the half of a first tail: only that its base is the one that was kept
     /// proves that nothing else is wrong with it.
     fn torn(image: &Image, kept: &Kept) -> anyhow::Result<Option<Self>> {
         let file = image.file();
-        let medium = Raw::new(&file).map_err(|error| image.failed("reading", error))?;
-        let Ok(archive) = walk_base(&medium, kept.end()) else { return Ok(None) };
-        let layout = Self::of(image, &file, archive)?;
+        let mut source = Plain::new(&file).map_err(|error| image.failed("reading", error))?;
+        let Ok(archive) = walk_base(&mut source, kept.end()) else { return Ok(None) };
+        let layout = Self::of(image, archive)?;
         let is_short = rest_length(image, kept.end())? <= tail::longest(MOST_PADDING);
         if is_short && tail::may_be_torn(&rest(image, kept.end())?) && Base::is_proven(image, kept, &layout.blanks())? {
             return Ok(Some(Self { tail: Some(Content::Torn), base: Some(kept.base()?), is_kept: true, ..layout }));
@@ -93,31 +92,15 @@ impl Layout {
         Ok(None)
     }
 
-    fn of(image: &Image, file: &File, archive: Archive) -> anyhow::Result<Self> {
+    fn of(image: &Image, archive: Archive) -> anyhow::Result<Self> {
         let Archive { end, is_dotted, folder, confs, .. } = archive;
-        let read = |member: Member| {
-            let mut bytes = Zeroizing::new(vec![0; usize::try_from(member.size).unwrap_or_default()]);
-            file.read_exact_at(&mut bytes, member.content).map_err(|error| image.failed("reading", error))?;
-            match slot::judge(&bytes) {
-                Content::Foreign => Err(image.refused(
-                    "has an etc/azaion/device.conf that is no text; look at it, and take it away in the rootfs directory",
-                )),
-                content => Ok((member, content)),
-            }
-        };
-        let confs = confs.into_iter().map(read).collect::<anyhow::Result<_>>()?;
+        let confs = confs.into_iter().map(|conf| classify(image, &conf)).collect::<anyhow::Result<_>>()?;
         Ok(Self { end, is_dotted, folder, confs, tail: None, base: None, is_kept: false })
     }
 
     /// What is to take the place of credentials in the base.
     pub(super) fn blanks(&self) -> Vec<Blank> {
-        let full = self.confs.iter().filter(|(_, content)| *content != Content::Blank);
-        let blank = |(member, _): &(Member, Content)| {
-            let mut text = slot::blank();
-            text.truncate(usize::try_from(member.size).unwrap_or_default());
-            Blank { start: member.content, text }
-        };
-        full.map(blank).collect()
+        blanks(&self.confs)
     }
 
     /// The `device.conf` that would be unpacked, and the member it is if it lies in the base.
@@ -139,6 +122,30 @@ impl Layout {
     pub(super) fn has_credentials(&self) -> bool {
         self.tail.as_ref().is_some_and(|content| *content != Content::Blank) || !self.blanks().is_empty()
     }
+}
+
+/// What a packed `device.conf` holds.
+///
+/// # Errors
+/// It is no text.
+pub(in crate::target) fn classify(image: &Image, conf: &PackedConf) -> anyhow::Result<(Member, Content)> {
+    match slot::judge(&conf.text) {
+        Content::Foreign => Err(image.refused(
+            "has an etc/azaion/device.conf that is no text; look at it, and take it away in the rootfs directory",
+        )),
+        content => Ok((conf.member, content)),
+    }
+}
+
+/// What is to take the place of the credentials in these files.
+pub(in crate::target) fn blanks(confs: &[(Member, Content)]) -> Vec<Blank> {
+    let full = confs.iter().filter(|(_, content)| *content != Content::Blank);
+    let blank = |(member, _): &(Member, Content)| {
+        let mut text = slot::blank();
+        text.truncate(usize::try_from(member.size).unwrap_or_default());
+        Blank { start: member.content, text }
+    };
+    full.map(blank).collect()
 }
 
 fn judge(block: &[u8]) -> Content {

@@ -68,7 +68,7 @@ pub(super) fn may_be_torn(rest: &[u8]) -> bool {
 
 /// Where a tail of ours may start in an archive: its last two members, which lie as ours do.
 pub(super) fn place(archive: &Archive) -> Option<u64> {
-    let (folder, conf) = (archive.folder?, archive.confs.last()?);
+    let (folder, conf) = (archive.folder?, archive.confs.last()?.member);
     let start = archive.end.checked_sub(MEMBERS)?;
     (folder.start == start && conf.start == start + BLOCK && conf.size == slot::SIZE as u64).then_some(start)
 }

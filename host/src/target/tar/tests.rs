@@ -12,7 +12,6 @@ use super::super::open;
 use super::*;
 use crate::failure::exit_of;
 use crate::target::fixture::put;
-use crate::target::medium::Raw;
 
 mod faults;
 mod gnu;
@@ -190,7 +189,7 @@ fn only_the_block_differs_between_devices() {
     fixture.write(OTHER);
     let second = fixture.bytes();
     assert_eq!(first.len(), second.len());
-    let end = walk(&Raw::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
+    let end = walk(&mut Plain::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
     let block = usize::try_from(end).unwrap() - slot::SIZE;
     let differing: Vec<usize> = (0..first.len()).filter(|&at| first[at] != second[at]).collect();
     assert!(differing.iter().all(|at| (block..block + slot::SIZE).contains(at)), "{differing:?}");

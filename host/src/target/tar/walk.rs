@@ -1,39 +1,41 @@
-//! From header to header through an archive, to where its last member ends. It only reads, and no content.
+//! The walk over the headers of a tar archive, to the end of its last member. It only reads, and no content but that of
+//! `device.conf`.
 //!
 //! Sources: ustar and pax of POSIX.1-2017 (`pax`), "Basic Tar Format" of GNU tar's manual. Numbers from the archive are
-//! never trusted: all arithmetic is checked, and each step goes on by a block at least.
+//! never trusted: all arithmetic is checked, and each step advances by at least one block.
 
 use std::io;
 use std::mem::take;
 
 use ::tar::{EntryType, GnuExtSparseHeader, Header};
+use zeroize::Zeroizing;
 
 use super::header::{self, BLOCK, BLOCK_BYTES, Block, Extension};
-use crate::target::medium::Medium;
+use super::source::{CUT, Source};
 pub use crate::target::problem::Problem;
 use Problem::Refused;
 
 /// Bytes that one header before a member may have: extended attributes are 64 KiB at most, names 4 KiB.
 const MOST_EXTENSION: u64 = 1 << 20;
 /// Zeros that may follow the last member: more than any `--blocking-factor` in use leaves.
-pub(super) const MOST_PADDING: u64 = 1 << 20;
-/// End marks: two blocks of zeros.
+pub(in crate::target) const MOST_PADDING: u64 = 1 << 20;
+/// End-of-archive marker: two blocks of zeros.
 pub(super) const END_MARKS: u64 = 2 * BLOCK;
 /// Versions of `device.conf` that an archive may have, one behind the other.
 const MOST_CONFS: usize = 16;
 /// Bytes that a `device.conf` may have.
 const MOST_CONF: u64 = 4096;
 
-pub(super) fn damaged(how: &'static str) -> Problem {
+pub(in crate::target) fn damaged(how: &'static str) -> Problem {
     Problem::Damaged { what: "tar archive", how, advice: "generate the images again" }
 }
 
 /// A member that matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Where it starts, with the headers before its own.
+    /// Offset at which it starts, with the headers before its own.
     pub start: u64,
-    /// Where its content starts.
+    /// Offset at which its content starts.
     pub content: u64,
     /// Bytes of content.
     pub size: u64,
@@ -45,51 +47,87 @@ pub struct Member {
     pub gid: u32,
 }
 
+/// A `device.conf` in an archive.
+pub struct PackedConf {
+    /// The member.
+    pub member: Member,
+    /// Its content.
+    pub text: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for PackedConf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the password in it.
+        f.debug_struct("PackedConf").field("member", &self.member).finish_non_exhaustive()
+    }
+}
+
 /// What an archive holds, as far as it matters here.
 #[derive(Debug, Default)]
 pub struct Archive {
-    /// Where the last member ends.
+    /// Offset at which the last member ends.
     pub end: u64,
     /// Whether names start with `./`.
     pub is_dotted: bool,
     /// The last `etc/azaion`.
     pub folder: Option<Member>,
     /// Each `etc/azaion/device.conf`; the last one wins.
-    pub confs: Vec<Member>,
+    pub confs: Vec<PackedConf>,
     has_etc: bool,
     has_boot: bool,
 }
 
-/// Goes through a whole archive.
+/// Walks over the members of an archive, up to the first block of its end marker, which is read.
 ///
 /// # Errors
-/// It is cut, damaged, no root file system, or has something odd in the place of ours.
-pub fn walk(medium: &dyn Medium) -> Result<Archive, Problem> {
-    let mut walk = Walk::new(medium);
+/// It is cut, damaged, no root file system, or has something odd in place of our members.
+pub(in crate::target) fn walk_members(source: &mut dyn Source) -> Result<Archive, Problem> {
+    let mut walk = Walk::new(source);
     loop {
-        let block = walk.read_header()?;
+        let block = walk.read_block()?;
         if is_zero(&block) {
-            break;
+            walk.archive.end = walk.at - BLOCK;
+            return walk.finish();
         }
         walk.step(&block)?;
     }
-    walk.check_end()?;
-    walk.finish()
 }
 
-/// Goes through the members before `end`, where one must end.
-pub(super) fn walk_base(medium: &dyn Medium, end: u64) -> Result<Archive, Problem> {
-    let mut walk = Walk::new(medium);
+/// Reads what follows the first block of the end marker: another block of zeros, and nothing but zeros behind it.
+///
+/// # Errors
+/// It is cut, or something follows its end.
+pub(in crate::target) fn check_end(source: &mut dyn Source) -> Result<(), Problem> {
+    let rest = source.rest(MOST_PADDING - BLOCK)?;
+    if (rest.len() as u64) < END_MARKS - BLOCK {
+        return Err(CUT);
+    }
+    if is_zero(&rest) { Ok(()) } else { Err(damaged("something follows its end")) }
+}
+
+/// Walks over a whole archive.
+///
+/// # Errors
+/// It is cut, damaged, no root file system, or has something odd in place of our members.
+pub fn walk(source: &mut dyn Source) -> Result<Archive, Problem> {
+    let archive = walk_members(source)?;
+    check_end(source)?;
+    Ok(archive)
+}
+
+/// Walks over the members before `end`, where one must end.
+pub(super) fn walk_base(source: &mut dyn Source, end: u64) -> Result<Archive, Problem> {
+    let mut walk = Walk::new(source);
     while walk.at < end {
-        let block = walk.read_header()?;
+        let block = walk.read_block()?;
         walk.step(&block)?;
     }
+    walk.archive.end = walk.at;
     if walk.at == end { walk.finish() } else { Err(damaged("no member ends where one did")) }
 }
 
-struct Walk<'m> {
-    medium: &'m dyn Medium,
-    size: u64,
+struct Walk<'s> {
+    source: &'s mut dyn Source,
     at: u64,
     archive: Archive,
     /// What the next member's own header does not say, and where that starts.
@@ -101,71 +139,78 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
 
-impl<'m> Walk<'m> {
-    fn new(medium: &'m dyn Medium) -> Self {
-        let archive = Archive::default();
-        Self { medium, size: medium.size(), at: 0, archive, next: Extension::default(), start: None }
+impl<'s> Walk<'s> {
+    fn new(source: &'s mut dyn Source) -> Self {
+        Self { source, at: 0, archive: Archive::default(), next: Extension::default(), start: None }
     }
 
-    fn read_header(&self) -> Result<Block, Problem> {
-        self.read_block(self.at)
-    }
-
-    fn read_block(&self, at: u64) -> Result<Block, Problem> {
+    fn read_block(&mut self) -> Result<Block, Problem> {
         let mut block = [0; BLOCK_BYTES];
-        self.end_of(at, BLOCK)?;
-        self.medium.read_at(&mut block, at)?;
+        self.read(&mut block)?;
         Ok(block)
     }
 
-    /// Where `size` bytes from `start` on end, with what fills up their last block.
-    fn end_of(&self, start: u64, size: u64) -> Result<u64, Problem> {
-        let blocks = size.div_ceil(BLOCK).checked_mul(BLOCK);
-        let end = blocks.and_then(|length| start.checked_add(length)).filter(|&end| end <= self.size);
-        end.ok_or(damaged("it is cut"))
-    }
-
-    /// Goes beyond one header and what belongs to it.
-    fn step(&mut self, block: &Block) -> Result<(), Problem> {
-        let header = header::parse(block)?;
-        let content = self.end_of(self.at, BLOCK)?;
-        match header.entry_type() {
-            EntryType::GNULongName => self.next.path = Some(self.read_name(header, content)?),
-            EntryType::GNULongLink => self.next.link = Some(self.read_name(header, content)?),
-            EntryType::XHeader => header::read_pax(&self.read_extension(header, content)?, &mut self.next)?,
-            EntryType::XGlobalHeader => header::judge_global_pax(&self.read_extension(header, content)?)?,
-            kind => return self.member(header, kind, content),
-        }
-        self.start.get_or_insert(self.at);
-        self.at = self.end_of(content, header::size(header)?)?;
+    fn read(&mut self, buffer: &mut [u8]) -> Result<(), Problem> {
+        self.source.read(buffer)?;
+        self.at = self.at.checked_add(buffer.len() as u64).ok_or(CUT)?;
         Ok(())
     }
 
-    fn read_extension(&self, header: &Header, content: u64) -> Result<Vec<u8>, Problem> {
-        let size = header::size(header)?;
-        self.end_of(content, size)?;
-        if size > MOST_EXTENSION {
-            return Err(damaged("a header is too large"));
-        }
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
-        self.medium.read_at(&mut bytes, content)?;
+    fn skip(&mut self, length: u64) -> Result<(), Problem> {
+        let at = self.at.checked_add(length).ok_or(CUT)?;
+        self.source.skip(length)?;
+        self.at = at;
+        Ok(())
+    }
+
+    /// Reads content of `size` bytes, and skips what fills up its last block.
+    fn read_content(&mut self, size: u64) -> Result<Vec<u8>, Problem> {
+        let mut bytes = vec![0; usize::try_from(size).map_err(|_| CUT)?];
+        self.read(&mut bytes)?;
+        self.skip(size.next_multiple_of(BLOCK) - size)?;
         Ok(bytes)
     }
 
-    fn read_name(&self, header: &Header, content: u64) -> Result<Vec<u8>, Problem> {
-        let mut name = self.read_extension(header, content)?;
+    /// Walks over a header that was read, and what belongs to it.
+    fn step(&mut self, block: &Block) -> Result<(), Problem> {
+        let header = header::parse(block)?;
+        let start = self.at - BLOCK;
+        match header.entry_type() {
+            EntryType::GNULongName => self.next.path = Some(self.read_name(header)?),
+            EntryType::GNULongLink => self.next.link = Some(self.read_name(header)?),
+            EntryType::XHeader => {
+                let records = self.read_extension(header)?;
+                header::read_pax(&records, &mut self.next)?;
+            }
+            EntryType::XGlobalHeader => header::judge_global_pax(&self.read_extension(header)?)?,
+            kind => return self.member(header, kind, start),
+        }
+        self.start.get_or_insert(start);
+        Ok(())
+    }
+
+    fn read_extension(&mut self, header: &Header) -> Result<Vec<u8>, Problem> {
+        let size = header::size(header)?;
+        if size > MOST_EXTENSION {
+            return Err(damaged("a header is too large"));
+        }
+        self.read_content(size)
+    }
+
+    fn read_name(&mut self, header: &Header) -> Result<Vec<u8>, Problem> {
+        let mut name = self.read_extension(header)?;
         name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
         Ok(name)
     }
 
-    fn member(&mut self, header: &Header, kind: EntryType, mut content: u64) -> Result<(), Problem> {
-        let (next, start) = (take(&mut self.next), self.start.take().unwrap_or(self.at));
+    fn member(&mut self, header: &Header, kind: EntryType, start: u64) -> Result<(), Problem> {
+        let (next, start) = (take(&mut self.next), self.start.take().unwrap_or(start));
         let size = next.size.map_or_else(|| header::size(header), Ok)?;
         if !header::has_content(kind)? && size != 0 {
             return Err(damaged("a member that is no file has content"));
         }
         if kind == EntryType::GNUSparse {
-            content = self.skip_sparse_map(header, content)?;
+            self.skip_sparse_map(header)?;
         }
         let path = next.path.as_deref().map_or_else(|| header.path_bytes(), Into::into);
         let link = next.link.as_deref().map_or_else(|| header.link_name_bytes(), |link| Some(link.into()));
@@ -175,31 +220,34 @@ impl<'m> Walk<'m> {
         };
         let member = Member {
             start,
-            content,
+            content: self.at,
             size,
             mode: header.mode().unwrap_or(u32::MAX) & 0o7777,
             uid: number(next.uid, header.uid()),
             gid: number(next.gid, header.gid()),
         };
-        self.note(&path, link.as_deref().unwrap_or_default(), if is_plain { None } else { Some(kind) }, member)?;
-        self.at = self.end_of(content, size)?;
-        Ok(())
+        let kind = if is_plain { None } else { Some(kind) };
+        if self.is_conf(&path, link.as_deref().unwrap_or_default(), kind, member)? {
+            let text = Zeroizing::new(self.read_content(size)?);
+            self.archive.confs.push(PackedConf { member, text });
+            return Ok(());
+        }
+        self.skip(size.checked_next_multiple_of(BLOCK).ok_or(CUT)?)
     }
 
-    /// Where the content of a sparse file starts: beyond the blocks that its map goes on in.
-    fn skip_sparse_map(&self, header: &Header, mut content: u64) -> Result<u64, Problem> {
+    /// Skips the blocks that the map of a sparse file continues in.
+    fn skip_sparse_map(&mut self, header: &Header) -> Result<(), Problem> {
         let mut goes_on = header.as_gnu().ok_or(damaged("a sparse file is not GNU tar's"))?.is_extended();
         while goes_on {
             let mut map = GnuExtSparseHeader::new();
-            map.as_mut_bytes().copy_from_slice(&self.read_block(content)?);
+            map.as_mut_bytes().copy_from_slice(&self.read_block()?);
             goes_on = map.is_extended();
-            content = self.end_of(content, BLOCK)?;
         }
-        Ok(content)
+        Ok(())
     }
 
-    /// Keeps what matters of a member; `odd` is its kind if that is not a plain file.
-    fn note(&mut self, path: &[u8], link: &[u8], odd: Option<EntryType>, member: Member) -> Result<(), Problem> {
+    /// Records a member that matters here; `kind` is `None` for a regular file. Returns whether it is a `device.conf`.
+    fn is_conf(&mut self, path: &[u8], link: &[u8], kind: Option<EntryType>, member: Member) -> Result<bool, Problem> {
         let names = parts(path)?;
         if names.first() == Some(&&b"etc"[..]) {
             self.archive.has_etc = true;
@@ -207,23 +255,26 @@ impl<'m> Walk<'m> {
         }
         match names.as_slice() {
             [b"boot", ..] => self.archive.has_boot = true,
-            [b"etc"] => as_folder(odd)?,
+            [b"etc"] => check_directory(kind)?,
             [b"etc", b"azaion"] => {
-                as_folder(odd)?;
+                check_directory(kind)?;
                 self.archive.folder = Some(member);
             }
-            [b"etc", b"azaion", b"device.conf", rest @ ..] => self.note_conf(rest.is_empty(), odd, member)?,
+            [b"etc", b"azaion", b"device.conf", rest @ ..] => {
+                self.check_conf(rest.is_empty(), kind, member)?;
+                return Ok(true);
+            }
             _ => {}
         }
         let is_ours = |link| parts(link).is_ok_and(|names| names == [&b"etc"[..], b"azaion", b"device.conf"]);
-        if odd == Some(EntryType::Link) && is_ours(link) {
+        if kind == Some(EntryType::Link) && is_ours(link) {
             return Err(Refused("has a second name (a hard link) for etc/azaion/device.conf; take it away by hand"));
         }
-        Ok(())
+        Ok(false)
     }
 
-    fn note_conf(&mut self, is_last: bool, odd: Option<EntryType>, member: Member) -> Result<(), Problem> {
-        match odd {
+    fn check_conf(&self, is_last: bool, kind: Option<EntryType>, member: Member) -> Result<(), Problem> {
+        match kind {
             None if is_last => {}
             Some(EntryType::Symlink) => {
                 return Err(Refused("has a symlink at etc/azaion/device.conf; take it away in the rootfs directory"));
@@ -242,25 +293,10 @@ impl<'m> Walk<'m> {
                 "has an etc/azaion/device.conf of more than 4096 bytes, or too many of them; take it away by hand",
             ));
         }
-        self.archive.confs.push(member);
         Ok(())
     }
 
-    /// Two blocks of zeros end an archive, and nothing but zeros may follow.
-    fn check_end(&self) -> Result<(), Problem> {
-        let left = self.size - self.at;
-        if left < END_MARKS {
-            return Err(damaged("it is cut"));
-        }
-        if left > MOST_PADDING {
-            return Err(damaged("too much follows its end"));
-        }
-        let mut rest = vec![0; usize::try_from(left).unwrap_or_default()];
-        self.medium.read_at(&mut rest, self.at)?;
-        if is_zero(&rest) { Ok(()) } else { Err(damaged("something follows its end")) }
-    }
-
-    fn finish(mut self) -> Result<Archive, Problem> {
+    fn finish(self) -> Result<Archive, Problem> {
         if self.start.is_some() {
             return Err(damaged("its last header belongs to no member"));
         }
@@ -271,7 +307,6 @@ impl<'m> Walk<'m> {
                 "has no /etc: it is no root file system; name the one that is, or the rootfs directory"
             }));
         }
-        self.archive.end = self.at;
         Ok(self.archive)
     }
 }
@@ -285,8 +320,8 @@ fn parts(path: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     Ok(parts)
 }
 
-fn as_folder(odd: Option<EntryType>) -> Result<(), Problem> {
-    match odd {
+fn check_directory(kind: Option<EntryType>) -> Result<(), Problem> {
+    match kind {
         Some(EntryType::Directory) => Ok(()),
         Some(EntryType::Symlink) => {
             Err(Refused("has a symlink in place of /etc or /etc/azaion; make it a folder, in the rootfs directory"))

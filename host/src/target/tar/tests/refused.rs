@@ -81,7 +81,7 @@ fn other_archives() {
 fn cut_and_continued() {
     let fixture = Fixture::new(&["."]);
     let whole = fixture.bytes();
-    let end = walk(&Raw::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
+    let end = walk(&mut Plain::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
     for length in (600..usize::try_from(end).unwrap() + 1024).step_by(200) {
         put(&fixture.image(), &whole[..length]);
         fixture.sum();
@@ -130,7 +130,7 @@ fn hostile_bytes() {
             bytes[start..start + 512].copy_from_slice(header.as_bytes());
         }
         file.write_all_at(&bytes, 0).unwrap();
-        let _ = walk(&Raw::new(&file).unwrap());
+        let _ = walk(&mut Plain::new(&file).unwrap());
     }
 }
 
@@ -175,7 +175,7 @@ fn wrong_sums() {
 #[test]
 fn limits() {
     let fixture = Fixture::new(&["."]);
-    let end = walk(&Raw::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
+    let end = walk(&mut Plain::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
     for (zeros, says) in
         [(1023, Some("it is cut")), (1024, None), (1 << 20, None), ((1 << 20) + 1, Some("too much follows"))]
     {
