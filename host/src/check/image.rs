@@ -30,15 +30,18 @@ pub(super) fn content(target: &dyn Target) -> anyhow::Result<Vec<Check>> {
 
 /// Whether this host has the program by which NVIDIA's flash scripts read the target.
 pub(super) fn zstd(target: &dyn Target) -> Option<Check> {
-    let kind = target.kind().to_string();
-    if !kind.contains("zst") || is_installed("zstd", &program_directories()) {
+    let message = zstd_is_missing(target.path(), &target.kind().to_string(), &program_directories());
+    message.map(|message| Check::warning(ZSTD, message))
+}
+
+fn zstd_is_missing(path: &Path, kind: &str, directories: &[PathBuf]) -> Option<String> {
+    if !kind.contains("zst") || is_installed("zstd", directories) {
         return None;
     }
-    let message = format!(
+    Some(format!(
         "this host has no zstd program, which NVIDIA's flash scripts need for {} ({kind}); install it: apt-get install zstd",
-        target.path().display()
-    );
-    Some(Check::warning(ZSTD, message))
+        path.display()
+    ))
 }
 
 /// The directories of `PATH`, and the usual ones.
@@ -60,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    // Promise: a program is found where it can be run, and nowhere else.
+    // Promise: a program is found where it can be run, and nowhere else; only zstd images need zstd.
     #[test]
     fn programs_are_found() {
         let dir = tempfile::tempdir().unwrap();
@@ -75,8 +78,16 @@ mod tests {
         }
         let without = ["missing", "empty", "other", "data", "directory"].map(directory);
         assert!(!is_installed("zstd", &without));
-        assert!(is_installed("zstd", &[&without[..], &[directory("program")]].concat()));
+        let with = [&without[..], &[directory("program")]].concat();
+        assert!(is_installed("zstd", &with));
         assert!(!is_installed("zstd", &[PathBuf::new(), PathBuf::from("bin")]));
+        let image = Path::new("system.img");
+        for (kind, is_needed) in [("tar.zst", true), ("ext4.zst", true), ("tar", false), ("ext4", false)] {
+            assert_eq!(zstd_is_missing(image, kind, &without).is_some(), is_needed, "{kind}");
+            assert_eq!(zstd_is_missing(image, kind, &with), None, "{kind}");
+        }
+        let said = zstd_is_missing(image, "tar.zst", &without).unwrap();
+        assert!(said.contains("system.img (tar.zst)") && said.contains("apt-get install zstd"), "{said}");
     }
 
     // Promise: the usual directories are searched also where PATH does not name them.
