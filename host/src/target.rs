@@ -12,9 +12,11 @@ pub mod medium;
 mod prepare;
 pub mod problem;
 mod slot;
+mod slot_image;
 pub mod sparse;
 mod sums;
 pub mod tar;
+pub mod zstd;
 
 use std::fmt;
 use std::fs::Metadata;
@@ -40,8 +42,14 @@ pub enum Kind {
     Ext4,
     /// An Android sparse image of one: `system.img` of flash.sh.
     Sparse,
-    /// A tar archive of one: `system.img` of `l4t_initrd_flash.sh`.
+    /// A tar archive of one: `system.img` of `l4t_initrd_flash.sh` up to R36.2.
     Tar,
+    /// A zstd-compressed tar archive of one: `system.img` of `l4t_initrd_flash.sh` since R36.4.3.
+    #[serde(rename = "tar.zst")]
+    TarZst,
+    /// A zstd-compressed raw ext4 image: `system.img.zst` of `l4t_initrd_flash.sh --sparse` since R39.
+    #[serde(rename = "ext4.zst")]
+    Ext4Zst,
 }
 
 impl fmt::Display for Kind {
@@ -51,6 +59,8 @@ impl fmt::Display for Kind {
             Self::Ext4 => "ext4",
             Self::Sparse => "sparse",
             Self::Tar => "tar",
+            Self::TarZst => "tar.zst",
+            Self::Ext4Zst => "ext4.zst",
         })
     }
 }
@@ -165,10 +175,13 @@ pub fn open(path: &Path) -> anyhow::Result<Box<dyn Target>> {
         return refuse(&"is neither a directory nor a file; mount it and name the mount point");
     }
     let image = image::Image::open(path)?;
-    match image.kind()? {
-        Kind::Tar => Ok(Box::new(tar::TarImage::new(image)?)),
-        kind => Ok(Box::new(filesystem::FileSystemImage::new(image, kind))),
-    }
+    let format: Box<dyn slot_image::Format> = match image.signature()? {
+        Signature::Tar => return Ok(Box::new(tar::TarImage::new(image)?)),
+        Signature::Ext4 => Box::new(filesystem::Ext4Format),
+        Signature::Sparse => Box::new(filesystem::SparseFormat),
+        Signature::Zstd => zstd::format(&image)?,
+    };
+    Ok(Box::new(slot_image::SlotImage::new(image, format)))
 }
 
 /// Opens all targets, in an order that two runs share, so that they can't wait for each other; returned as given.
@@ -194,14 +207,24 @@ fn is_still(file: &Metadata, path: &Path) -> bool {
     path.metadata().is_ok_and(|other| (file.dev(), file.ino()) == (other.dev(), other.ino()))
 }
 
+/// What a file is by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signature {
+    Tar,
+    Sparse,
+    Ext4,
+    /// Its content tells what it is.
+    Zstd,
+}
+
 /// What a file is, by the bytes at an offset of it; or why it can't be a target, and what to do instead.
-type Magic = (usize, &'static [u8], Result<Kind, &'static str>);
+type Magic = (usize, &'static [u8], Result<Signature, &'static str>);
 
 const MAGICS: [Magic; 9] = [
     // First, for an archive starts with a name, which may be like any of the others.
-    (257, b"ustar", Ok(Kind::Tar)),
-    (0, b"\x3a\xff\x26\xed", Ok(Kind::Sparse)),
-    (0x438, b"\x53\xef", Ok(Kind::Ext4)),
+    (257, b"ustar", Ok(Signature::Tar)),
+    (0, b"\x3a\xff\x26\xed", Ok(Signature::Sparse)),
+    (0x438, b"\x53\xef", Ok(Signature::Ext4)),
     (
         0,
         b"LUKS\xba\xbe",
@@ -212,7 +235,7 @@ const MAGICS: [Magic; 9] = [
         b"\x1f\x8b",
         Err("is a gzip'd archive (a packed mfi?); provision the images/ that it is made of, one unit at a time"),
     ),
-    (0, b"\x28\xb5\x2f\xfd", Err("is a zstd archive; unpack it and provision the directory")),
+    (0, &zstd::frame::MAGIC, Ok(Signature::Zstd)),
     (0, b"BZh", Err("is a bzip2'd archive; unpack it and provision the directory")),
     (0, b"\xfd7zXZ\0", Err("is an xz'd archive; unpack it and provision the directory")),
     (
@@ -222,10 +245,13 @@ const MAGICS: [Magic; 9] = [
     ),
 ];
 
-fn kind_of(head: &[u8]) -> Result<Kind, &'static str> {
+fn signature_of(head: &[u8]) -> Result<Signature, &'static str> {
     let is = |&&(offset, magic, _): &&Magic| head.get(offset..).is_some_and(|tail| tail.starts_with(magic));
+    if head.first_chunk().is_some_and(|&start| zstd::frame::skippable_length(start).is_some()) {
+        return Ok(Signature::Zstd);
+    }
     let unknown = Err("is no root file system; name the rootfs directory that the image is generated from");
-    MAGICS.iter().find(is).map_or(unknown, |(_, _, kind)| *kind)
+    MAGICS.iter().find(is).map_or(unknown, |(_, _, signature)| *signature)
 }
 
 #[cfg(test)]

@@ -19,11 +19,11 @@ use zeroize::Zeroizing;
 
 use super::medium::BLOCK_BYTES;
 use super::problem::Problem;
-use super::{Kind, is_still, lock};
+use super::{Signature, is_still, lock};
 use crate::failure::{failure, image_failure};
 
 /// Bytes that tell the kind of an image.
-const HEAD: usize = 2048;
+pub(super) const HEAD: usize = 2048;
 
 /// An image file and the folder that it is in.
 #[derive(Debug)]
@@ -91,10 +91,10 @@ impl Image {
     }
 
     /// What it is, by its content; refused if it can't be a target.
-    pub(super) fn kind(&self) -> anyhow::Result<Kind> {
+    pub(super) fn signature(&self) -> anyhow::Result<Signature> {
         let mut head = [0; HEAD];
         let length = self.file().read_at(&mut head, 0).map_err(|error| self.failed("reading", error))?;
-        super::kind_of(head.get(..length).unwrap_or_default()).map_err(|why| self.refused(why))
+        super::signature_of(head.get(..length).unwrap_or_default()).map_err(|why| self.refused(why))
     }
 
     /// A refusal of this target; `why` says what to do instead.
@@ -170,6 +170,12 @@ impl Image {
                 );
             });
         }
+    }
+
+    /// What the flash scripts write together with the image.
+    pub(super) fn warn_of_no_sum(&self) {
+        let path = self.path.display();
+        log::warn!("{path} has no .sha1sum beside it, which l4t_initrd_flash.sh wants; is it complete?");
     }
 
     /// Says that the half of a `device.conf` was found.

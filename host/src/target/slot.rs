@@ -26,7 +26,7 @@ const BLANK: &str = "# azaion-provision: no device yet\n";
 const SEAL: &str = "# azaion-provision: sha1 of what follows ";
 
 /// What a slot holds.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Content {
     /// No device.
     Blank,
@@ -98,6 +98,14 @@ fn trimmed(mut text: &[u8]) -> &[u8] {
     text.trim_ascii_end()
 }
 
+/// What a block is that certainly is a slot.
+pub(super) fn judge_own(block: &[u8]) -> Content {
+    match judge(block) {
+        Content::Foreign => Content::Torn,
+        content => content,
+    }
+}
+
 /// What the bytes of the file are.
 pub(super) fn judge(bytes: &[u8]) -> Content {
     let text = trimmed(bytes);
@@ -110,8 +118,10 @@ pub(super) fn judge(bytes: &[u8]) -> Content {
     }
     if let Some(rest) = text.strip_prefix(SEAL.as_bytes()) {
         let (sealed, conf) = rest.split_at_checked(40).unwrap_or((rest, b""));
-        let bare = without_mark(conf.strip_prefix(b"\n").unwrap_or_default());
-        if hash(bare).as_bytes() != sealed {
+        let conf = conf.strip_prefix(b"\n").unwrap_or_default();
+        let bare = without_mark(conf);
+        // Versions of November 2026 up to the 26th had the comment in the checksum.
+        if hash(bare).as_bytes() != sealed && hash(conf).as_bytes() != sealed {
             return Content::Torn;
         }
         return conf_of(if is_marked(conf) { conf.trim_ascii_start() } else { bare }, b"\n");

@@ -13,6 +13,7 @@ mod sum;
 
 use std::fs::File;
 use std::ops::Range;
+use std::thread;
 
 use azaion_agent::exit::Exit;
 use azaion_agent::fault::chain;
@@ -68,9 +69,7 @@ impl Base {
         let is_summed = sum.is_none_or(|sum| sum.is(&hashes.whole));
         let base = Self { end: changing.start, sha1: hashes.base, rest: hashes.rest, is_summed };
         if !is_summed && !Kept::load(image).is_some_and(|kept| kept.is_of(&base)) {
-            let path = image.path.display();
-            let message = format!("the target {path} does not match the .sha1sum beside it; generate the images again");
-            return Err(failure_by(ChangedByOthers, Exit::Target, message));
+            return Err(changed_by_others(image));
         }
         Ok(base)
     }
@@ -120,14 +119,35 @@ pub(super) fn begin(image: &Image, place: u64) -> anyhow::Result<Option<Base>> {
     Ok(Some(base))
 }
 
-/// Before a copy with a slot at `place` takes the image's place: keeps the copy's base, if there is a sum beside.
-pub(super) fn begin_copy(image: &Image, copy: &File, place: u64) -> anyhow::Result<()> {
-    if Sum::read(image)?.is_none() {
-        return Ok(());
+/// The checksum of a copy that is to take the image's place.
+pub(super) struct CopySum {
+    sum: Sum,
+    base: Base,
+    whole: String,
+    slot: String,
+}
+
+impl CopySum {
+    /// Reads a copy with a slot at `place`; `sum` is what stands beside the image.
+    pub(super) fn read(image: &Image, copy: &File, place: u64, sum: Sum) -> anyhow::Result<Self> {
+        let fail = |error| image.failed("reading the copy of", error);
+        let mut slot = Sha1::new();
+        hashing::feed(copy, slot_at(place), |bytes| slot.update(bytes)).map_err(fail)?;
+        let hashes = hashing::read(copy, &slot_at(place), &[]).map_err(fail)?;
+        let base = Base { end: place, sha1: hashes.base, rest: hashes.rest, is_summed: true };
+        Ok(Self { sum, base, whole: hashes.whole, slot: hex(slot) })
     }
-    let hashes = hashing::read(copy, &slot_at(place), &[]);
-    let hashes = hashes.map_err(|error| image.failed("reading the copy of", error))?;
-    Base { end: place, sha1: hashes.base, rest: hashes.rest, is_summed: true }.keep(image)
+
+    /// Before the copy takes the image's place: keeps its base, so that the next run can finish what this one began.
+    pub(super) fn keep(&self, image: &Image) -> anyhow::Result<()> {
+        self.base.keep(image)
+    }
+
+    /// Once the copy is the image: puts the checksum beside it right.
+    pub(super) fn finish(self, image: &Image) -> anyhow::Result<()> {
+        self.sum.set(image, &self.whole)?;
+        Kept::done(&self.base, image, self.whole, slot::SIZE as u64, self.slot)?.save(image)
+    }
 }
 
 /// The bytes of a slot.
@@ -144,13 +164,37 @@ pub(super) fn may_write(image: &Image) -> anyhow::Result<bool> {
     Ok(is_there)
 }
 
-/// Refuses an image whose sum is wrong, if there is one beside it.
-pub(super) fn check(image: &Image) -> anyhow::Result<()> {
-    match (Sum::read(image)?, Kept::load(image)) {
-        (None, _) => Ok(()),
-        (Some(sum), Some(kept)) if kept.is_current(image) && kept.is_summed_by(&sum) => Ok(()),
-        _ => Base::read(image, 0..u64::MAX, &[]).map(drop),
+/// Does some work on an image, while another thread reads all of it to see that the checksum beside it is right; refused, if
+/// it is not.
+pub(super) fn check_while(
+    image: &Image,
+    sum: Option<&Sum>,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Some(sum) = sum.filter(|sum| !is_known(image, sum)) else { return work() };
+    let fail = |error| image.failed("reading", error);
+    let file = image.file().try_clone().map_err(fail)?;
+    let (whole, done) = thread::scope(|scope| {
+        let reader = thread::Builder::new().spawn_scoped(scope, || hashing::whole(&file)).map_err(fail)?;
+        let done = work();
+        let whole = reader.join().map_err(|_| lost("could not be computed"))?;
+        anyhow::Ok((whole, done))
+    })?;
+    if !sum.is(&whole.map_err(fail)?) {
+        return Err(changed_by_others(image));
     }
+    done
+}
+
+/// Whether the image is as a run of ours has left it, with this sum.
+fn is_known(image: &Image, sum: &Sum) -> bool {
+    Kept::load(image).is_some_and(|kept| kept.is_current(image) && kept.is_summed_by(sum))
+}
+
+fn changed_by_others(image: &Image) -> anyhow::Error {
+    let path = image.path.display();
+    let message = format!("the target {path} does not match the .sha1sum beside it; generate the images again");
+    failure_by(ChangedByOthers, Exit::Target, message)
 }
 
 /// Puts right the sum that a run that was killed has left wrong, and takes away what it may have left of a state.

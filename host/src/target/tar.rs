@@ -171,10 +171,7 @@ impl Target for TarImage {
         self.image.warn_if_open();
         self.image.may_write_beside()?;
         if !sums::may_write(&self.image)? {
-            log::warn!(
-                "{} has no .sha1sum beside it, which l4t_initrd_flash.sh wants; is it complete?",
-                self.image.path.display()
-            );
+            self.image.warn_of_no_sum();
         }
         Ok(())
     }

@@ -20,6 +20,16 @@ pub(in crate::target) struct Blank {
 }
 
 impl Blank {
+    /// Puts it into bytes that start at an offset.
+    pub(in crate::target) fn put_into(&self, bytes: &mut [u8], start: u64) {
+        for (offset, &byte) in (self.start..).zip(&self.text) {
+            let place = offset.checked_sub(start).and_then(|place| usize::try_from(place).ok());
+            if let Some(there) = place.and_then(|place| bytes.get_mut(place)) {
+                *there = byte;
+            }
+        }
+    }
+
     fn part(&self) -> Part {
         self.start..self.start.saturating_add(self.text.len() as u64)
     }
@@ -80,6 +90,13 @@ pub(super) fn read(file: &File, changing: &Part, blanks: &[Blank]) -> io::Result
 fn both(part: &mut Sha1, whole: &mut Sha1, bytes: &[u8]) {
     part.update(bytes);
     whole.update(bytes);
+}
+
+/// The sum of a whole file.
+pub(super) fn whole(file: &File) -> io::Result<String> {
+    let mut whole = Sha1::new();
+    feed(file, 0..size(file)?, |bytes| whole.update(bytes))?;
+    Ok(hex(whole))
 }
 
 /// Reads the base alone.

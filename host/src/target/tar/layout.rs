@@ -58,7 +58,7 @@ impl Layout {
     fn as_left(image: &Image, kept: &Kept) -> anyhow::Result<Option<Self>> {
         let rest = rest(image, kept.end())?;
         let Some((block, is_dotted)) = tail::parse(&rest) else { return Ok(None) };
-        let (base, tail) = (Some(kept.base()?), Some(judge(block)));
+        let (base, tail) = (Some(kept.base()?), Some(slot::judge_own(block)));
         Ok(Some(Self { end: kept.end(), is_dotted, folder: None, confs: Vec::new(), tail, base, is_kept: true }))
     }
 
@@ -72,7 +72,7 @@ impl Layout {
             if let Some((block, _)) = tail::parse(&rest) {
                 archive.confs.pop();
                 archive.end = place;
-                return Ok(Self { tail: Some(judge(block)), ..Self::of(image, archive)? });
+                return Ok(Self { tail: Some(slot::judge_own(block)), ..Self::of(image, archive)? });
             }
         }
         Self::of(image, archive)
@@ -146,14 +146,6 @@ pub(in crate::target) fn blanks(confs: &[(Member, Content)]) -> Vec<Blank> {
         Blank { start: member.content, text }
     };
     full.map(blank).collect()
-}
-
-fn judge(block: &[u8]) -> Content {
-    match slot::judge(block) {
-        // The headers are ours, so the half of the block is.
-        Content::Foreign => Content::Torn,
-        content => content,
-    }
 }
 
 fn rest_length(image: &Image, end: u64) -> anyhow::Result<u64> {

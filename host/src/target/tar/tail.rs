@@ -12,7 +12,7 @@ use super::walk::{Archive, END_MARKS};
 use crate::target::{FOLDER_MODE, slot};
 
 /// Where the block of text starts.
-const CONTENT: usize = 1024;
+pub(in crate::target) const CONTENT: usize = 1024;
 /// Bytes of folder and file.
 pub(super) const MEMBERS: u64 = MEMBERS_END as u64;
 const MEMBERS_END: usize = CONTENT + slot::SIZE;
@@ -22,18 +22,18 @@ const RECORD: u64 = 20 * BLOCK;
 const MTIME: u64 = 1_577_836_800;
 
 /// How many bytes follow a base of `base` bytes in an archive of `size`, once there is a tail: an archive never shrinks.
-pub(super) fn length(base: u64, size: u64) -> Option<u64> {
+pub(in crate::target) fn length(base: u64, size: u64) -> Option<u64> {
     let needed = base.checked_add(MEMBERS + END_MARKS)?;
     if size >= needed { Some(size - base) } else { Some(needed.checked_next_multiple_of(RECORD)? - base) }
 }
 
 /// The most bytes that may follow a base, if `padding` may follow an archive.
-pub(super) const fn longest(padding: u64) -> u64 {
+pub(in crate::target) const fn longest(padding: u64) -> u64 {
     padding + MEMBERS + RECORD
 }
 
 /// All that follows the base, `length` bytes.
-pub(super) fn make(block: &[u8], is_dotted: bool, length: u64) -> Zeroizing<Vec<u8>> {
+pub(in crate::target) fn make(block: &[u8], is_dotted: bool, length: u64) -> Zeroizing<Vec<u8>> {
     let length = usize::try_from(length).unwrap_or_default();
     // Reserved first: a vector that grows leaves copies behind.
     let mut tail = Zeroizing::new(Vec::with_capacity(length));
@@ -44,7 +44,7 @@ pub(super) fn make(block: &[u8], is_dotted: bool, length: u64) -> Zeroizing<Vec<
 }
 
 /// The block of text of what follows a base, if that is a tail of ours, and whether its names start with `./`.
-pub(super) fn parse(rest: &[u8]) -> Option<(&[u8], bool)> {
+pub(in crate::target) fn parse(rest: &[u8]) -> Option<(&[u8], bool)> {
     let (start, content) = rest.split_at_checked(CONTENT)?;
     let (block, zeros) = content.split_at_checked(slot::SIZE)?;
     let is_dotted = [true, false].into_iter().find(|&is_dotted| start == headers(is_dotted))?;

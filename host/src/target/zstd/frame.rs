@@ -10,11 +10,11 @@ pub const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Start of the magic numbers of skippable frames, in the last 28 bits.
 const SKIPPABLE: u32 = 0x184D_2A50;
 /// Bytes of the header of a skippable frame: magic number and length.
-pub const SKIPPABLE_HEADER: u64 = 8;
+pub const SKIPPABLE_HEADER: usize = 8;
 /// The most bytes that a frame header has.
 pub const LONGEST_HEADER: usize = 18;
 /// Bytes of a block header.
-pub const BLOCK_HEADER: u64 = 3;
+pub const BLOCK_HEADER: usize = 3;
 /// The most bytes that a block has, before and after decompression.
 pub const LONGEST_BLOCK: u32 = 128 << 10;
 /// Bytes of a content checksum.
@@ -57,7 +57,7 @@ impl FrameHeader {
             return Err(damaged("a frame header has a reserved bit set"));
         }
         let is_single = descriptor & SINGLE_SEGMENT != 0;
-        let window_length = usize::from(!is_single) + [0, 1, 2, 4][usize::from(descriptor & 3)];
+        let window_length = usize::from(!is_single) + (1 << (descriptor & 3) >> 1);
         let size_length = size_length(descriptor);
         let Some((window, rest)) = rest.split_at_checked(window_length) else { return Err(cut) };
         let Some(size) = rest.get(..size_length) else { return Err(cut) };
@@ -137,7 +137,7 @@ pub struct BlockHeader {
 impl BlockHeader {
     /// # Errors
     /// It has the reserved type, or is larger than a block may be.
-    pub fn parse(bytes: [u8; 3]) -> Result<Self, Problem> {
+    pub fn parse(bytes: [u8; BLOCK_HEADER]) -> Result<Self, Problem> {
         let [low, middle, high] = bytes.map(u32::from);
         let value = low | middle << 8 | high << 16;
         let size = value >> 3;
@@ -155,7 +155,7 @@ impl BlockHeader {
 }
 
 /// The header of a raw block, which is the last of its frame.
-pub(super) fn last_raw_block(size: u32) -> [u8; 3] {
+pub(super) fn last_raw_block(size: u32) -> [u8; BLOCK_HEADER] {
     let [low, middle, high, _] = (size << 3 | 1).to_le_bytes();
     [low, middle, high]
 }
@@ -166,7 +166,7 @@ pub(super) const fn with_last_bit(first: u8) -> u8 {
 }
 
 /// The length of the content of a skippable frame, if `header` starts one.
-pub fn skippable_length(header: [u8; 8]) -> Option<u64> {
+pub fn skippable_length(header: [u8; SKIPPABLE_HEADER]) -> Option<u64> {
     let [a, b, c, d, length @ ..] = header;
     (u32::from_le_bytes([a, b, c, d]) & !0xf == SKIPPABLE).then(|| u64::from(u32::from_le_bytes(length)))
 }
@@ -225,9 +225,19 @@ mod tests {
     // Promise: a new content size is in the header, and nothing else changes; where there was none, there is none.
     #[test]
     fn another_size() {
-        for rest in [&b"\x04\x58"[..], b"\x24\x05", b"\x60\x00\x01", b"\x84\x58\x01\x00\x00\x80", b"\xc4\x58\x01\x00\x00\x00\x01\x00\x00\x00"] {
+        for rest in [
+            &b"\x04\x58"[..],
+            b"\x24\x05",
+            b"\x60\x00\x01",
+            b"\x84\x58\x01\x00\x00\x80",
+            b"\xc4\x58\x01\x00\x00\x00\x01\x00\x00\x00",
+        ] {
             let before = header(&[&MAGIC, rest].concat());
             for size in [0, 1, 255, 300, 70_000, u64::from(u32::MAX), 1 << 32] {
+                // Of a single segment, the content is the window.
+                if size > LARGEST_WINDOW && before.descriptor & SINGLE_SEGMENT != 0 {
+                    continue;
+                }
                 let after = header(&before.clone().with_content_size(size));
                 assert_eq!(after.content_size, before.content_size.map(|_| size));
                 assert_eq!((after.window, after.descriptor & 0x3f), (before.window.clone(), before.descriptor & 0x3f));

@@ -122,7 +122,7 @@ const MAGIC: [Row; 13] = [
     refused("LUKS", Bytes(0, b"LUKS\xba\xbe\0\x02"), "before the image is generated"),
     good("a boot sector before the file system", Patch(510, b"\x55\xaa")),
     refused("gzip", Bytes(0, b"\x1f\x8b\x08"), "one unit at a time"),
-    refused("zstd", Bytes(0, b"\x28\xb5\x2f\xfd"), "unpack it"),
+    refused("zstd", Bytes(0, b"\x28\xb5\x2f\xfd"), "damaged zstd stream"),
     refused("xz", Bytes(0, b"\xfd7zXZ\0"), "unpack it"),
     refused("bzip2", Bytes(0, b"BZh9"), "unpack it"),
     refused("MBR", Bytes(510, b"\x55\xaa"), "whole disk"),

@@ -1,0 +1,263 @@
+//! Images whose `device.conf` is one block of the file, the slot, which each device overwrites in place. What the formats
+//! differ in is how the slot is found, and how it is made the first time.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+
+use azaion_agent::exit::Exit;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::image::Image;
+use super::slot::{self, Content};
+use super::sums::{self, CopySum, Sum};
+use super::{Found, Kind, Owner, Target, look_and_mark};
+use crate::failure::failure;
+
+/// What an image has for a `device.conf`.
+pub(super) struct Slot {
+    pub(super) content: Content,
+    /// Offset of its block in the image file; none if no block of the file is only this.
+    pub(super) place: Option<u64>,
+    /// Whether mode, owner and size are those of a slot, and its directory's are right.
+    pub(super) is_in_order: bool,
+    /// Bytes of the file, at most [`slot::SIZE`].
+    pub(super) size: usize,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl Slot {
+    /// Where it can be overwritten as it is.
+    fn writable_place(&self) -> Option<u64> {
+        self.place.filter(|_| self.is_in_order && self.size == slot::SIZE)
+    }
+}
+
+/// A format of images.
+pub(super) trait Format: fmt::Debug {
+    /// What it is called.
+    fn kind(&self) -> Kind;
+
+    /// The `device.conf` in `file`, which is the image or a copy made by [`Format::make`].
+    fn find(&self, image: &Image, file: &File) -> anyhow::Result<Option<Slot>>;
+
+    /// Whether what [`Format::make`] needs is installed.
+    fn can_make(&self) -> anyhow::Result<()>;
+
+    /// Writes a copy of the image whose slot holds `block` into an empty file.
+    fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()>;
+
+    /// Whether the flasher wants a checksum file beside it.
+    fn needs_sum(&self) -> bool {
+        false
+    }
+
+    /// See [`Target::warnings`].
+    fn warnings(&self, image: &Image) -> anyhow::Result<Vec<String>>;
+}
+
+/// An image with a slot, or room for one.
+#[derive(Debug)]
+pub(super) struct SlotImage {
+    image: Image,
+    format: Box<dyn Format>,
+    written: RefCell<Option<Written>>,
+}
+
+/// A device's block that this run has put into the slot. As long as it lies there, nobody has moved the slot: no other block
+/// is like it.
+struct Written {
+    block: Zeroizing<Vec<u8>>,
+    place: u64,
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the password in it.
+        f.debug_struct("Written").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl SlotImage {
+    pub(super) fn new(image: Image, format: Box<dyn Format>) -> Self {
+        Self { image, format, written: RefCell::default() }
+    }
+
+    fn slot(&self) -> anyhow::Result<Option<Slot>> {
+        self.format.find(&self.image, &self.image.file())
+    }
+
+    /// Puts a block into the slot; its offset. Durable, and the checksum right, when this returns.
+    fn set(&self, block: &[u8]) -> anyhow::Result<u64> {
+        match self.slot()?.and_then(|slot| slot.writable_place()) {
+            Some(place) => self.overwrite(block, place).map(|()| place),
+            None => self.make(block, Sum::read(&self.image)?),
+        }
+    }
+
+    fn overwrite(&self, block: &[u8], place: u64) -> anyhow::Result<()> {
+        let base = sums::begin(&self.image, place)?;
+        self.image.overwrite(block, place)?;
+        base.map_or(Ok(()), |base| base.finish(&self.image, slot::SIZE as u64))
+    }
+
+    /// Makes a slot with this block, in a copy that then takes the image's place. The checksum beside the image has to be
+    /// right, and is afterwards.
+    fn make(&self, block: &[u8], sum: Option<Sum>) -> anyhow::Result<u64> {
+        self.format.can_make()?;
+        let staged = self.image.stage()?;
+        sums::check_while(&self.image, sum.as_ref(), || self.format.make(&self.image, block, staged.file()))?;
+        let place = self.place_in_copy(block, staged.file())?;
+        let sum = sum.map(|sum| CopySum::read(&self.image, staged.file(), place, sum)).transpose()?;
+        if let Some(sum) = &sum {
+            sum.keep(&self.image)?;
+        }
+        self.image.replace(staged)?;
+        sum.map_or(Ok(()), |sum| sum.finish(&self.image))?;
+        Ok(place)
+    }
+
+    /// Where the slot lies in a copy that was just made.
+    fn place_in_copy(&self, block: &[u8], copy: &File) -> anyhow::Result<u64> {
+        let slot = self.format.find(&self.image, copy)?.filter(|slot| slot.content == slot::judge(block));
+        slot.and_then(|slot| slot.writable_place()).ok_or_else(|| {
+            self.image.refused("could not be given a slot, and was left alone; provision the rootfs directory")
+        })
+    }
+
+    /// Whether this run may write to the image, to its slot or to make one.
+    fn may_write_to(&self, slot: Option<&Slot>) -> anyhow::Result<()> {
+        self.image.may_write()?;
+        self.image.warn_if_open();
+        if slot.is_none_or(|slot| slot.writable_place().is_none()) {
+            self.image.may_write_beside()?;
+            self.format.can_make()?;
+        }
+        if sums::may_write(&self.image)? {
+            self.image.may_write_beside()?;
+        } else if self.format.needs_sum() {
+            self.image.warn_of_no_sum();
+        }
+        Ok(())
+    }
+
+    /// The `device.conf` in the slot.
+    fn found(&self, slot: Slot) -> Option<Found> {
+        match slot.content {
+            Content::Conf(bytes) => Some(Found { bytes, mode: slot.mode, uid: slot.uid, gid: slot.gid }),
+            Content::Torn => {
+                self.image.warn_of_torn();
+                None
+            }
+            Content::Blank | Content::Foreign => None,
+        }
+    }
+
+    /// Takes the password's bytes out of the slot; of a file that others made, the rest of its block is zeros. A wrong
+    /// checksum stays wrong.
+    fn blank(&self, slot: &Slot, is_given_up: bool) -> anyhow::Result<()> {
+        let Some(place) = slot.place else {
+            if is_given_up || sums::is_given_up(self.make(&slot::blank(), Sum::read(&self.image)?).map(drop))? {
+                self.make(&slot::blank(), None)?;
+            }
+            return Ok(());
+        };
+        let mut block = slot::blank();
+        block.iter_mut().skip(slot.size).for_each(|byte| *byte = 0);
+        if is_given_up || sums::is_given_up(self.overwrite(&block, place))? {
+            self.image.overwrite(&block, place)?;
+        }
+        Ok(())
+    }
+}
+
+impl Target for SlotImage {
+    fn path(&self) -> &Path {
+        &self.image.path
+    }
+
+    fn kind(&self) -> Kind {
+        self.format.kind()
+    }
+
+    fn may_write(&self, _owner: Owner) -> anyhow::Result<()> {
+        self.may_write_to(self.slot()?.as_ref())
+    }
+
+    fn survey(&self, _owner: Owner) -> anyhow::Result<Option<Found>> {
+        let slot = self.slot()?;
+        self.may_write_to(slot.as_ref())?;
+        self.tidy()?;
+        Ok(slot.and_then(|slot| self.found(slot)))
+    }
+
+    fn prepare(&self) -> anyhow::Result<()> {
+        self.image.may_write()?;
+        self.tidy()?;
+        let block = match self.slot()? {
+            Some(slot) if slot.writable_place().is_some() => return Ok(()),
+            Some(Slot { content: Content::Conf(conf), .. }) => slot::block_of(&conf)?,
+            _ => Zeroizing::new(slot::blank()),
+        };
+        self.set(&block).map(drop)
+    }
+
+    fn tidy(&self) -> anyhow::Result<()> {
+        self.image.tidy()?;
+        sums::settle(&self.image)
+    }
+
+    fn look(&self) -> anyhow::Result<Option<Found>> {
+        Ok(self.slot()?.and_then(|slot| self.found(slot)))
+    }
+
+    fn is_in_order(&self, _found: &Found, _owner: Owner) -> anyhow::Result<bool> {
+        Ok(self.slot()?.is_some_and(|slot| slot.is_in_order))
+    }
+
+    fn write(&self, conf: &SecretString, _owner: Owner) -> anyhow::Result<()> {
+        let block = slot::block_of(conf.expose_secret().as_bytes())?;
+        let place = self.set(&block)?;
+        self.written.replace(Some(Written { block, place }));
+        Ok(())
+    }
+
+    fn mark(&self, owner: Owner) -> anyhow::Result<()> {
+        // One write and no sync, which would be a twenty-fifth of the time that units take. A sum wants more than one write.
+        if let Some(Written { block, place }) = self.written.take()
+            && let Some(marked) = slot::with_mark_at_end(&block)
+            && Sum::read(&self.image)?.is_none()
+            && self.image.holds(&block, place)?
+        {
+            return self.image.overwrite_lazily(&marked, place);
+        }
+        look_and_mark(self, owner)
+    }
+
+    fn warnings(&self) -> anyhow::Result<Vec<String>> {
+        self.format.warnings(&self.image)
+    }
+
+    fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
+        let Some(before) = before else { return self.clear().map(drop) };
+        self.set(&slot::block_of(&before.bytes)?).map(drop)
+    }
+
+    fn clear(&self) -> anyhow::Result<bool> {
+        let is_given_up = sums::is_given_up(self.tidy())?;
+        let Some(slot) = self.slot()?.filter(|slot| slot.content != Content::Blank) else { return Ok(false) };
+        self.image.may_write()?;
+        sums::may_write(&self.image)?;
+        self.blank(&slot, is_given_up)?;
+        Ok(true)
+    }
+}
+
+/// What is wrong with a slot that was just made.
+pub(super) fn lost() -> anyhow::Error {
+    failure(Exit::Internal, "the slot that was made can't be found again")
+}

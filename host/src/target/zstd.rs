@@ -1,0 +1,73 @@
+//! Images that are compressed with zstd: a tar archive, or a raw ext4 image.
+
+mod ext4;
+pub mod frame;
+mod slot_frame;
+pub mod stream;
+mod tar;
+
+use std::fs::File;
+
+use azaion_agent::device_conf::MODE;
+
+use super::image::Image;
+use super::problem::Problem;
+use super::slot;
+use super::slot_image::{Format, Slot};
+use super::{Signature, signature_of};
+use stream::Stream;
+
+/// What the flasher takes a compressed image's name for.
+const SUFFIX: &str = ".zst";
+
+/// The format of a compressed image, told by the start of its content.
+///
+/// # Errors
+/// It is cut, damaged, of a kind that can't be a target, or named as the other kind.
+pub(super) fn format(image: &Image) -> anyhow::Result<Box<dyn Format>> {
+    let head = head(&image.file()).map_err(|problem| image.problem(problem))?;
+    match signature_of(&head) {
+        Ok(Signature::Tar) if is_named_as_disk_image(image) => Err(image.refused(format_args!(
+            "is a compressed tar archive, but the flasher takes a name that ends in {SUFFIX} for a compressed disk image and \
+             would write the archive as it is onto the partition; rename it to {}",
+            image.path.with_extension("").display()
+        ))),
+        Ok(Signature::Ext4) if !is_named_as_disk_image(image) => Err(image.refused(format_args!(
+            "is a compressed disk image, but the flasher unpacks a compressed file whose name does not end in {SUFFIX} as a tar \
+             archive; rename it to {}{SUFFIX}",
+            image.path.display()
+        ))),
+        Ok(Signature::Tar) => Ok(Box::<tar::TarFormat>::default()),
+        Ok(Signature::Ext4) => Ok(Box::<ext4::Ext4Format>::default()),
+        Ok(_) => Err(image.refused(
+            "is a compressed Android sparse image, which the flasher would write as it is; decompress it with zstd -d",
+        )),
+        Err(why) => Err(image.refused(format_args!("is compressed with zstd, and its content {why}"))),
+    }
+}
+
+fn is_named_as_disk_image(image: &Image) -> bool {
+    image.path.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes())
+}
+
+/// The first bytes of content.
+fn head(file: &File) -> Result<Vec<u8>, Problem> {
+    let mut stream = Stream::new(file)?;
+    let mut head = Vec::new();
+    while head.len() < super::image::HEAD
+        && let Some(block) = stream.next_block()?
+    {
+        head.extend_from_slice(&block.content);
+    }
+    Ok(head)
+}
+
+/// A slot that this program has made.
+fn made_slot(block: &[u8], place: u64) -> Slot {
+    let block = block.get(..slot::SIZE).unwrap_or(block);
+    let content = slot::judge_own(block);
+    Slot { content, place: Some(place), is_in_order: true, size: slot::SIZE, mode: MODE, uid: 0, gid: 0 }
+}
+
+#[cfg(test)]
+mod tests;
