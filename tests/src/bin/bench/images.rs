@@ -189,7 +189,7 @@ const MOUNT: &str = "mount -o loop \"$1\" \"$2\" && install -D -m 0600 \"$3\" \"
                      umount \"$2\" && sync -f \"$1\"";
 
 /// A device of its own into the image, as the main job does it.
-fn write(image: &Path, device: usize) -> anyhow::Result<()> {
+pub(crate) fn write(image: &Path, device: usize) -> anyhow::Result<()> {
     let conf = format!(
         "AZAION_DEVICE_SERIAL=AZJN-{device:04}\nAZAION_DEVICE_EMAIL=azaion-jetson-{device:04}@azaion.com\n\
          AZAION_DEVICE_PASSWORD=abcdefghijklmnopqrstuvwxyz{device:06}\nAZAION_API_URL=https://admin.example\n"
@@ -204,7 +204,7 @@ fn bare_write(file: &File, round: usize) -> anyhow::Result<()> {
 }
 
 /// Milliseconds that something takes.
-fn timed(what: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+pub(crate) fn timed(what: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let start = Instant::now();
     what()?;
     Ok(start.elapsed().as_secs_f64() * 1000.0)

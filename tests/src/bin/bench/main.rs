@@ -4,6 +4,7 @@
 
 mod batch;
 mod calls;
+mod compressed;
 mod images;
 mod measure;
 mod programs;
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use batch::Batch;
 use calls::Calls;
+use compressed::Compressed;
 use images::Images;
 use measure::{Bound, Row};
 use programs::Bench;
@@ -35,6 +37,9 @@ struct Arguments {
     /// Measure only the rows of batches
     #[arg(long)]
     batch: bool,
+    /// Measure only the rows of compressed images
+    #[arg(long)]
+    compressed: bool,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -55,15 +60,21 @@ fn main() -> anyhow::Result<()> {
     let bench = Bench::new()?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{rounds} rounds in turns, medians\n\n{}", Row::HEADINGS)?;
-    let mut rows = Batch::new()?.rows()?;
-    if !arguments.batch {
+    let mut rows = Vec::new();
+    if !arguments.compressed {
+        rows.extend(Batch::new()?.rows()?);
+    }
+    if !arguments.batch && !arguments.compressed {
         rows.extend(bench.rows(Hashing::Cheap, rounds)?);
         rows.extend(Images::new(rounds)?.rows()?);
+    }
+    if !arguments.batch {
+        rows.extend(Compressed::new(rounds)?.rows()?);
     }
     for row in &rows {
         writeln!(out, "{row}")?;
     }
-    if arguments.batch {
+    if arguments.batch || arguments.compressed {
         check(&arguments, &rows);
         return Ok(());
     }

@@ -33,6 +33,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Milliseconds of nothing.
+    pub(crate) const EMPTY: Self = Self { what: "", ours: 0.0, theirs: 0.0, unit: "ms", bound: Bound::None };
     pub(crate) const HEADINGS: &str =
         "                                                      ours       theirs   ratio  bound";
 
