@@ -12,7 +12,7 @@ use super::ext4::{self, FileSystem};
 use super::image::Image;
 use super::medium::{BLOCK, Medium, Raw};
 use super::slot::{self, Content};
-use super::slot_image::{Format, Slot, lost};
+use super::slot_image::{Format, Slot};
 use super::sparse::Sparse;
 use super::{FOLDER_MODE, Kind, prepare};
 
@@ -130,7 +130,11 @@ pub(super) fn find_slot(image: &Image, medium: &dyn Medium) -> anyhow::Result<Op
 pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> anyhow::Result<u64> {
     let medium = Raw::new(raw).map_err(|error| image.failed("reading the copy of", error))?;
     prepare::make_slot(raw, &find_in(image, &medium)?)?;
-    let place = find_slot(image, &medium)?.and_then(|slot| slot.place).ok_or_else(lost)?;
+    // What lies there is what was there before, or blank: its content says nothing yet.
+    let place = find_in(image, &medium)?.file.and_then(|file| medium.place(file.block?));
+    let place = place.ok_or_else(|| {
+        image.refused("could not be given a slot by debugfs, and was left alone; provision the rootfs directory")
+    })?;
     raw.write_all_at(block, place).map_err(|error| image.failed("writing the copy of", error))?;
     Ok(place)
 }

@@ -44,7 +44,6 @@ pub(super) fn make_slot(raw: &File, found: &Found) -> anyhow::Result<()> {
         .context("writing debugfs' requests")?;
     let said = run(&folder, raw, "debugfs", &["-w", "-f", "requests", IMAGE])?;
     log::debug!("{}", words(&said));
-    raw.sync_all().context("writing the copy")?;
     let checked = run(&folder, raw, "e2fsck", &["-f", "-n", IMAGE])?;
     if checked.status.success() {
         return Ok(());

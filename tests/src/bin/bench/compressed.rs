@@ -24,7 +24,7 @@ const MEMORY: f64 = 48.0;
 
 /// What one does without this tool: the archive is decompressed, a member is appended, all is compressed again.
 const REPACK: &str = "zstd -qdc system.img >plain.tar && tar --append -f plain.tar -C root ./etc/azaion && \
-                      zstd -q -T0 -f plain.tar -o repacked && sync repacked";
+                      zstd -q -T0 -f plain.tar -o repacked";
 
 /// Compressed images of one root file system.
 pub(crate) struct Compressed {
@@ -43,7 +43,7 @@ impl Compressed {
         // As the flash scripts make them (jetson.md of R36.5 and R39.2: `tar -I 'zstd -T0'`, and zstd of a raw file).
         images.sh("tar --numeric-owner --xattrs '--xattrs-include=*' -I 'zstd -T0' -cf large.img -C root .")?;
         images
-            .sh("tar --numeric-owner --xattrs '--xattrs-include=*' -I 'zstd -T0' -cf small.img -C root ./etc ./boot")?;
+            .sh("tar --numeric-owner --xattrs '--xattrs-include=*' -I 'zstd -T0' -cf small.img -C root ./etc ./boot ./usr/1 ./usr/2 ./usr/3 ./usr/4")?;
         images.sh("mkdir -p root/etc/azaion && echo x >root/etc/azaion/device.conf")?;
         images.sh("truncate -s 4G raw && PATH=$PATH:/usr/sbin mkfs.ext4 -q -F -b 4096 -d root raw && zstd -q -T0 raw -o large.img.zst && rm raw")?;
         images.sh(
@@ -89,7 +89,7 @@ impl Compressed {
             self.first(
                 "large.img",
                 "system.img",
-                "zstd -qdc large.img >/dev/null && cp large.img copy && sync copy",
+                "zstd -qdc large.img >/dev/null && cp large.img copy",
                 Row { what: "first device of a tar.zst / zstd -dc and a copy", bound: Bound::Ratio(1.5), ..Row::EMPTY },
             )?,
             self.memory()?,
@@ -98,7 +98,7 @@ impl Compressed {
         rows.push(self.first(
             "large.img.zst",
             "system.img.zst",
-            "zstd -qdc large.img.zst | zstd -q -T0 >copy && sync copy",
+            "zstd -qdc large.img.zst | zstd -q -T0 >copy",
             Row { what: "first device of an ext4.zst / zstd -dc | zstd -T0", bound: Bound::Ratio(2.0), ..Row::EMPTY },
         )?);
         Ok(rows)
