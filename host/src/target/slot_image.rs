@@ -129,6 +129,12 @@ impl SlotImage {
         })
     }
 
+    /// Removes what a run that was killed may have left, and corrects the checksum.
+    fn settle(&self, slot: Option<&Slot>) -> anyhow::Result<()> {
+        self.image.tidy()?;
+        sums::settle(&self.image, slot.and_then(Slot::writable_place))
+    }
+
     /// Whether this run may write to the image, to its slot or to make one.
     fn may_write_to(&self, slot: Option<&Slot>) -> anyhow::Result<()> {
         self.image.may_write()?;
@@ -191,7 +197,7 @@ impl Target for SlotImage {
     fn survey(&self, _owner: Owner) -> anyhow::Result<Option<Found>> {
         let slot = self.slot()?;
         self.may_write_to(slot.as_ref())?;
-        self.tidy()?;
+        self.settle(slot.as_ref())?;
         Ok(slot.and_then(|slot| self.found(slot)))
     }
 
@@ -207,8 +213,7 @@ impl Target for SlotImage {
     }
 
     fn tidy(&self) -> anyhow::Result<()> {
-        self.image.tidy()?;
-        sums::settle(&self.image)
+        self.settle(self.slot()?.as_ref())
     }
 
     fn look(&self) -> anyhow::Result<Option<Found>> {

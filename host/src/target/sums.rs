@@ -197,12 +197,18 @@ fn changed_by_others(image: &Image) -> anyhow::Error {
     failure_by(ChangedByOthers, Exit::Target, message)
 }
 
-/// Puts right the sum that a run that was killed has left wrong, and takes away what it may have left of a state.
-pub(super) fn settle(image: &Image) -> anyhow::Result<()> {
+/// Corrects the checksum that a run that was killed has left wrong, and removes what it may have left of a state. Where no state
+/// says that an image with a slot at `place` is as a run of ours left it, all of it is read: its checksum has to be right.
+pub(super) fn settle(image: &Image, place: Option<u64>) -> anyhow::Result<()> {
     // Where there is no sum, nothing is kept.
     let Some(sum) = Sum::read(image)? else { return Ok(()) };
     tidy(image)?;
-    let Some(kept) = Kept::load(image) else { return Ok(()) };
+    let Some(kept) = Kept::load(image) else {
+        // Without a slot, all is read when that is made.
+        let Some(place) = place else { return Ok(()) };
+        let found = CopySum::read(image, &image.file(), place, sum)?;
+        return if found.sum.is(&found.whole) { found.finish(image) } else { Err(changed_by_others(image)) };
+    };
     if kept.is_current(image) {
         return kept.put_right(image, &sum);
     }

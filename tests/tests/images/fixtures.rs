@@ -29,25 +29,6 @@ const PORT_PATIENCE: Duration = Duration::from_mins(2);
 /// A device that no fixture is for.
 const OTHER: (&str, &str) = ("AZJN-9999", "azaion-jetson-9999@azaion.com");
 
-/// Fixtures that this version does not read as it should, and what it does instead. A fixture that it reads must be removed
-/// from here.
-const KNOWN_FAULTS: [(&str, &str); 8] = [
-    // From c8c31c9 to bec77b5, the slot's checksum covered the confirmation comment. Since then it covers the text before
-    // the comment only, so a slot of the earlier form is taken for a torn one, and its password is lost.
-    ("ext4-confirmed-1daeef3", TORN),
-    ("ext4-confirmed-sum-1daeef3", TORN),
-    ("sparse-confirmed-1daeef3", TORN),
-    ("sparse-confirmed-sum-1daeef3", TORN),
-    ("tar-confirmed-1daeef3", TORN),
-    ("tar-confirmed-sum-1daeef3", TORN),
-    // Version 1 of the checksum state is ignored. If nothing in the file system is to be written, nothing else finds that
-    // the checksum is wrong, and `device` ends with 0.
-    ("ext4-killed-first-sum-e8342d1", ENDS_WITH_0),
-    ("ext4-killed-later-sum-1daeef3", ENDS_WITH_0),
-];
-const TORN: &str = "inspect finds no device";
-const ENDS_WITH_0: &str = "ended with Some(0), not 66";
-
 /// What `device` reports for the fixture's device, or for another if it holds none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -374,16 +355,7 @@ fn contents(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
 #[test]
 fn every_state_is_read() {
     let rows = table().expect("the table");
-    for_each(
-        &rows,
-        |row| row.name.clone(),
-        |row| {
-            let read = Copy::new(row)?.is_read();
-            let Some((_, fault)) = KNOWN_FAULTS.iter().find(|(name, _)| *name == row.name) else { return read };
-            let Err(error) = read else { bail!("it is read as it should be; remove it from KNOWN_FAULTS") };
-            if format!("{error:#}").contains(fault) { Ok(()) } else { Err(error) }
-        },
-    );
+    for_each(&rows, |row| row.name.clone(), |row| Copy::new(row)?.is_read());
 }
 
 /// Each row has its files, each directory of files has its row, and no kind lacks one of the usual states.
@@ -405,9 +377,6 @@ fn table_and_files_agree() -> anyhow::Result<()> {
         for state in ["never", "device", "confirmed", "cleared"] {
             assert!(rows.iter().any(|row| row.kind == kind && row.state == state), "{kind}, {state}: no fixture");
         }
-    }
-    for (name, _) in KNOWN_FAULTS {
-        assert!(names.iter().any(|other| other == name), "{name} is no fixture");
     }
     Ok(())
 }
