@@ -123,7 +123,7 @@ fn sources(folder: &Path) -> anyhow::Result<String> {
 // that the programs have.
 #[test]
 fn the_tables_are_whole() -> anyhow::Result<()> {
-    let (station, unit) = (rows("### At the station")?, rows("### On the unit")?);
+    let (station, unit) = (rows("### On the host")?, rows("### On the device")?);
     let shared = [Exit::Done, Exit::Usage, Exit::Internal, Exit::Later, Exit::Protocol, Exit::Refused, Exit::Config];
     let on_station = [Exit::Data, Exit::Target, Exit::Unreachable, Exit::Exists, Exit::Io, Exit::Interrupted];
     assert_eq!(codes(&station), shared.iter().chain(&on_station).map(|exit| exit.code()).collect());
