@@ -1,5 +1,7 @@
 //! `azaion-provision check`: is all in place for a shift, before the first unit is on the bench?
 
+mod image;
+
 use std::path::{Path, PathBuf};
 
 use azaion_agent::check::{Check, print};
@@ -33,7 +35,7 @@ pub(crate) fn run(options: &CheckOptions, json: bool) -> anyhow::Result<Exit> {
     let is_image = |path: &PathBuf| path.is_file();
     let only_images = !options.rootfs.is_empty() && options.rootfs.iter().all(is_image);
     let mut results = vec![if only_images { images_only() } else { privileges(options.owner.owner) }];
-    results.extend(options.rootfs.iter().map(|path| target(path, options.owner.owner)));
+    results.extend(options.rootfs.iter().flat_map(|path| target(path, options.owner.owner)));
     match connection::http(&url, &options.api) {
         Ok(http) => {
             results.push(api(&http, &retry));
@@ -73,15 +75,23 @@ fn privileges(owner: Owner) -> (Check, Exit) {
     (check, Exit::Done)
 }
 
-fn target(path: &Path, owner: Owner) -> (Check, Exit) {
-    let result = target::open(path).and_then(|target| {
-        target.may_write(owner)?;
-        holds(target.as_ref())
-    });
-    match result {
-        Ok(check) => (check, Exit::Done),
-        Err(error) => failed(TARGET, &error),
-    }
+/// The checks of one target, and what may keep the device from booting with it.
+fn target(path: &Path, owner: Owner) -> Vec<(Check, Exit)> {
+    let mut results = match target::open(path).and_then(|target| target_checks(target.as_ref(), owner)) {
+        Ok(checks) => checks.into_iter().map(|check| (check, Exit::Done)).collect(),
+        Err(error) => vec![failed(TARGET, &error)],
+    };
+    // Also where the target is refused: the file that the flasher writes may be another one.
+    results.extend(image::flash_config(path).map(|check| (check, Exit::Done)));
+    results
+}
+
+fn target_checks(target: &dyn Target, owner: Owner) -> anyhow::Result<Vec<Check>> {
+    target.may_write(owner)?;
+    let mut checks = vec![holds(target)?];
+    checks.extend(image::content(target)?);
+    checks.extend(image::zstd(target));
+    Ok(checks)
 }
 
 fn holds(target: &dyn Target) -> anyhow::Result<Check> {

@@ -13,6 +13,7 @@ mod cli;
 mod connection;
 mod device;
 mod failure;
+mod flash_cfg;
 mod inspect;
 mod mark;
 mod output;

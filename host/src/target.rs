@@ -128,6 +128,11 @@ pub trait Target: fmt::Debug {
         look_and_mark(self, owner)
     }
 
+    /// What does not keep it from being provisioned, but may keep the device from booting; one sentence each.
+    fn warnings(&self) -> anyhow::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Puts back what was there, file or none; folders may stay.
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()>;
 

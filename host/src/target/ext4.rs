@@ -105,6 +105,11 @@ impl<'m> FileSystem<'m> {
         Ok(Self { medium, head, superblock, inodes: RefCell::new((0, [0; BLOCK_BYTES])) })
     }
 
+    /// Whether the file system has the feature `metadata_csum_seed`.
+    pub fn has_checksum_seed(&self) -> bool {
+        self.superblock.has_checksum_seed
+    }
+
     /// Goes from the root folder through `folders` to the file `name`. Symlinks are not followed.
     ///
     /// # Errors

@@ -25,6 +25,11 @@ use crate::failure::failure;
 const FOLDERS: [&str; 2] = ["etc", "azaion"];
 const NAME: &str = "device.conf";
 
+/// What `metadata_csum_seed` does to a device (OE4T/meta-tegra#1614).
+const CHECKSUM_SEED: &str = "has the ext4 feature metadata_csum_seed, which NVIDIA's UEFI is reported to misread, so a device whose \
+                             /boot lies in it may not boot; make the image with `mkfs.ext4 -O ^metadata_csum_seed,^orphan_file` \
+                             (e2fsprogs 1.47.1 and later set both by default)";
+
 /// An image with a file system.
 #[derive(Debug)]
 pub(super) struct FileSystemImage {
@@ -249,6 +254,16 @@ impl Target for FileSystemImage {
             return self.image.overwrite_lazily(&marked, place);
         }
         look_and_mark(self, owner)
+    }
+
+    fn warnings(&self) -> anyhow::Result<Vec<String>> {
+        let has_checksum_seed = self.with_medium(&self.image.file(), |medium| {
+            FileSystem::open(medium)
+                .map(|system| system.has_checksum_seed())
+                .map_err(|problem| self.image.problem(problem))
+        })?;
+        let warning = || format!("{} {CHECKSUM_SEED}", self.image.path.display());
+        Ok(has_checksum_seed.then(warning).into_iter().collect())
     }
 
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {

@@ -54,7 +54,12 @@ impl Bench {
 
     /// With all that the user needs, wherever the workspace lies.
     pub(crate) fn with(user: User) -> anyhow::Result<Self> {
-        let bench = Self { station: Station::new(Options::default())?, user };
+        Self::of(Station::new(Options::default())?, user)
+    }
+
+    /// The same on a station whose API has options of its own.
+    pub(crate) fn of(station: Station, user: User) -> anyhow::Result<Self> {
+        let bench = Self { station, user };
         let station = &bench.station;
         fs::set_permissions(station.path(""), fs::Permissions::from_mode(0o755))?;
         fs::copy(station.api.ca_file(), station.path("ca.pem"))?;

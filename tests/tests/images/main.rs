@@ -13,6 +13,7 @@
 
 mod archive;
 mod bench;
+mod fixtures;
 mod good;
 mod killed;
 mod odd;

@@ -1,7 +1,13 @@
 //! `azaion-provision check` and `azaion-agent status`: named checks with what was found.
 
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
 use azaion_tests::dev_api::{Fault, Generation, Options, Tls};
-use azaion_tests::programs::Run;
+use azaion_tests::programs::{Run, output};
 use azaion_tests::station::{EMAIL, Station};
 
 /// `id status`, a check a line.
@@ -50,6 +56,120 @@ fn the_stations_preflight_without_an_api() -> anyhow::Result<()> {
     assert!(checks(&check(&station, &[])?.ended_with(0)?)?.contains("api warning"));
     station.api.inject("GET", "/.well-known/jwks.json", Fault::Redirect("https://elsewhere.example/".into()), 1);
     assert!(checks(&check(&station, &[])?.ended_with(76)?)?.contains("api failed"));
+    Ok(())
+}
+
+/// A raw ext4 image of the station's root file system, or the Android sparse image of that.
+fn make_image(station: &Station, image: &Path, features: &str, is_sparse: bool) -> anyhow::Result<()> {
+    let (rootfs, image) = (station.rootfs(), image.to_owned());
+    let raw = if is_sparse { station.path("raw") } else { image.clone() };
+    output(
+        Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-b", "4096", "-O", features, "-d"])
+            .args([&rootfs, &raw])
+            .arg("16M"),
+    )?;
+    fs::set_permissions(&raw, fs::Permissions::from_mode(0o600))?;
+    if is_sparse {
+        // One raw chunk.
+        let raw = fs::read(raw)?;
+        let blocks = u32::try_from(raw.len() / 4096)?;
+        let words = [0xed26_ff3a, 1, 0x000c_001c, 4096, blocks, 1, 0, 0xcac1, blocks, 12 + blocks * 4096];
+        let head: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+        File::create(image)?.write_all(&[head, raw].concat())?;
+    }
+    Ok(())
+}
+
+/// What `check` reports of an image besides the usual, as `id status: message`.
+fn image_warnings(station: &Station, image: &Path) -> anyhow::Result<String> {
+    let image = image.display().to_string();
+    let run = station.provision(&["check", "--json", "--rootfs", &image, "--deadline", "1"])?.ended_with(0)?;
+    let usual = "privileges ok, target ok, api ok, admin-login ok";
+    let is_usual = |line: &&serde_json::Value| usual.contains(line["id"].as_str().unwrap_or_default());
+    let (usual_ones, others): (Vec<_>, Vec<_>) = run.json_lines()?.into_iter().partition(|line| is_usual(&line));
+    assert_eq!(usual_ones.len(), 4, "{}", run.stdout);
+    assert!(usual_ones.iter().all(|line| line["status"] == "ok"), "{}", run.stdout);
+    let text = others.iter().map(|line| {
+        let field = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        format!("{} {}: {}", field("id"), field("status"), field("message"))
+    });
+    Ok(text.collect::<Vec<_>>().join("\n"))
+}
+
+// Promise: an image that can be provisioned but may not boot, or is not the one that the flasher writes, is a warning,
+// which says what to do and does not change the exit code. Nothing in flash.cfg is executed.
+#[test]
+fn warnings_about_images() -> anyhow::Result<()> {
+    const PLAIN: &str = "^metadata_csum_seed";
+    const SEED: &str = "metadata_csum_seed";
+    const EXTERNAL: &str = "APP_ext=system.img\nexternal_device=nvme0n1p1\nCHIPID=0x23\n";
+    let station = Station::new(Options::default())?;
+    let images = station.path("images");
+    for (features, is_sparse, flash_cfg, expected) in [
+        (PLAIN, false, "", &[][..]),
+        (PLAIN, true, EXTERNAL, &[]),
+        (
+            SEED,
+            false,
+            EXTERNAL,
+            &["image warning: ", "/system.img has the ext4 feature metadata_csum_seed", "mkfs.ext4 -O"],
+        ),
+        (SEED, true, EXTERNAL, &["image warning: ", "metadata_csum_seed"]),
+        (
+            PLAIN,
+            false,
+            "APP_ext=system.img\nAPP_ext='system.img.raw' # -k APP\n",
+            &[
+                "flash-config warning: ",
+                "/external/flash.cfg: APP_ext is \"system.img.raw\" (line 2)",
+                "provision that one",
+            ],
+        ),
+        (PLAIN, false, "APP_ext=$(touch executed)\n", &["flash-config warning: ", "line 1 is not a plain assignment"]),
+        (SEED, false, "APP_ext=\"\"\n", &["image warning: ", "flash-config warning: ", "is empty"]),
+    ] {
+        station.put("images/external/flash.cfg", flash_cfg, 0o644)?;
+        let image = images.join("external/system.img");
+        make_image(&station, &image, features, is_sparse)?;
+        let before = fs::read(&image)?;
+        let said = image_warnings(&station, &image)?;
+        assert_eq!(said.lines().count(), expected.iter().filter(|part| part.ends_with(" warning: ")).count(), "{said}");
+        assert!(expected.iter().all(|part| said.contains(part)), "{flash_cfg}: {said}");
+        assert_eq!(fs::read(&image)?, before, "check changes nothing");
+        assert!(!Path::new("executed").exists(), "{flash_cfg} was executed");
+    }
+    // The internal device's file is sourced first, and is the image's only one if the other is missing.
+    fs::remove_file(images.join("external/flash.cfg"))?;
+    station.put("images/internal/flash.cfg", "APP=system.img\nAPP_ext=other.img\n", 0o644)?;
+    let image = images.join("external/system.img");
+    make_image(&station, &image, PLAIN, false)?;
+    assert!(image_warnings(&station, &image)?.contains("/internal/flash.cfg: APP_ext is \"other.img\""));
+    Ok(())
+}
+
+// Promise: for people, a warning is a line with its id; a target that is refused has its warnings all the same, and a
+// directory has none.
+#[test]
+fn warnings_beside_a_refused_image() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    station.put("images/flash.cfg", "APP_ext=system.img\n", 0o644)?;
+    station.put("images/other.img", [0; 5000], 0o600)?;
+    station.put("rootfs/flash.cfg", "APP_ext=system.img\n", 0o644)?;
+    let (image, rootfs) =
+        (station.path("images/other.img").display().to_string(), station.rootfs().display().to_string());
+    let arguments = ["check", "--rootfs", &rootfs, "--rootfs", &image, "--owner", "current", "--deadline", "1"];
+    let run = station.provision(&arguments)?.ended_with(66)?;
+    let lines: Vec<_> = run.stdout.lines().map(|line| line.get(..24).unwrap_or(line).trim_end()).collect();
+    let expected = [
+        "ok       privileges",
+        "ok       target",
+        "FAILED   target",
+        "warning  flash-config",
+        "ok       api",
+        "ok       admin-login",
+    ];
+    assert!(lines[1..] == expected[1..] && lines[0].contains("privileges"), "{}", run.stdout);
     Ok(())
 }
 

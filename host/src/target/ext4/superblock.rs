@@ -16,15 +16,18 @@ pub(super) struct Superblock {
     pub(super) inodes_per_group: u32,
     pub(super) inode_size: u16,
     pub(super) descriptor_size: u16,
+    pub(super) has_checksum_seed: bool,
     groups: u64,
 }
 
 /// `s_feature_incompat`: directory entries have types; the file system may be larger than 2^32 blocks.
 const FILETYPE: u32 = 0x2;
 const WIDE: u32 = 0x80;
+/// `metadata_csum_seed`: the seed of the metadata checksums is a field of the superblock, not derived from the UUID.
+const CHECKSUM_SEED: u32 = 0x2000;
 /// What changes nothing on the way to a file, or is known here: filetype, extents, 64bit, `flex_bg`, `csum_seed`,
 /// `large_dir`.
-const KNOWN_INCOMPAT: u32 = FILETYPE | 0x40 | WIDE | 0x200 | 0x2000 | 0x4000;
+const KNOWN_INCOMPAT: u32 = FILETYPE | 0x40 | WIDE | 0x200 | CHECKSUM_SEED | 0x4000;
 /// The bits of `s_feature_ro_compat` that are harmless to what is done here: `sparse_super`, `large_file`, `huge_file`,
 /// `gdt_csum`, `dir_nlink`, `extra_isize`, `metadata_csum`, project (without accounts of it).
 const KNOWN_RO_COMPAT: u32 = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x400 | 0x2000;
@@ -76,6 +79,7 @@ impl Superblock {
             inodes_per_group: f.u32(0x28)?,
             inode_size,
             descriptor_size: if is_wide { f.u16(0xFE)? } else { 32 },
+            has_checksum_seed: incompat & CHECKSUM_SEED != 0,
             groups: blocks.div_ceil(u64::from(per_group.max(1))),
         };
         superblock.check(per_group, f.u32(0x14)?, size)?;
@@ -149,7 +153,7 @@ mod tests {
 
     /// Blocks, inodes, inodes of a group, bytes of an inode and of a descriptor, groups.
     fn sizes(superblock: &Superblock) -> (u64, u32, u32, u16, u16, u64) {
-        let Superblock { blocks, inodes, inodes_per_group, inode_size, descriptor_size, groups } = *superblock;
+        let Superblock { blocks, inodes, inodes_per_group, inode_size, descriptor_size, groups, .. } = *superblock;
         (blocks, inodes, inodes_per_group, inode_size, descriptor_size, groups)
     }
 
@@ -170,6 +174,14 @@ mod tests {
         for (inode, descriptor) in [(128, 32), (4096, 64)] {
             let superblock = parse(&[], &[(0x58, inode), (0xFE, descriptor)], SIZE).unwrap();
             assert_eq!((superblock.inode_size, superblock.descriptor_size), (inode, descriptor));
+        }
+    }
+
+    // Promise: metadata_csum_seed is reported where the file system has it, and only there.
+    #[test]
+    fn checksum_seed_is_reported() {
+        for (incompat, expected) in [(0x2C2, false), (0x2C2 | 0x2000, true), (0x2C2 | 0x4000, false)] {
+            assert_eq!(parse(&[(0x60, incompat)], &[], SIZE).unwrap().has_checksum_seed, expected, "{incompat:#x}");
         }
     }
 

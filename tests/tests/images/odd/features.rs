@@ -16,7 +16,7 @@ fn plain(bench: &Bench) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), "", PLAIN)
 }
 
-const FEATURES: [Row; 30] = [
+const FEATURES: [Row; 31] = [
     refused("blocks of 1 KiB", Mkfs("-b 1024"), "4096 bytes"),
     refused("blocks of 2 KiB", Mkfs("-b 2048"), "4096 bytes"),
     refused("blocks of 64 KiB", Mkfs("-b 65536 -O ^has_journal"), "4096 bytes"),
@@ -33,6 +33,7 @@ const FEATURES: [Row; 30] = [
     refused("ea_inode", Mkfs("-O ea_inode"), "does not know"),
     good("large_dir", Mkfs("-O large_dir")),
     good("orphan_file", Mkfs("-O orphan_file")),
+    good("metadata_csum_seed", Mkfs("-O metadata_csum_seed")),
     refused("orphans", Debugfs("feature orphan_file orphan_present"), DIRTY),
     refused("shared blocks", Debugfs("feature shared_blocks"), "shared_blocks"),
     refused("read-only", Debugfs("feature read-only"), "read-only"),
