@@ -1,5 +1,6 @@
 //! Whole-system tests: the development admin API, and what the scenarios, the demo and the benchmarks share.
 
+pub mod bsp;
 pub mod completions;
 pub mod dev_api;
 pub mod machine;

@@ -1,4 +1,4 @@
-//! A station with a miniature `Linux_for_Tegra`, and the boards that were flashed at it.
+//! A flashing host with a miniature `Linux_for_Tegra`, and the boards that were flashed with it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use azaion_tests::bsp::Bsp;
 use azaion_tests::dev_api::{ADMIN_EMAIL, Options};
-use azaion_tests::programs::{Run, native, output, start, workspace};
+use azaion_tests::programs::{Run, native, output, start};
 use azaion_tests::record;
 use azaion_tests::station::{Station, command, value_in};
 use nix::unistd::geteuid;
@@ -18,7 +19,7 @@ use serde_json::Value;
 const CONF: &str = "etc/azaion/device.conf";
 /// Longer than any block of the page may take.
 const PATIENCE: &str = "60";
-/// The page's commands know nothing of a CA of the station's own.
+/// The page's commands do not name the CA of the development API.
 const WITH_CA: &str = "#!/bin/sh
 case $1 in
     device | check) exec PROGRAM \"$@\" --ca-file CA ;;
@@ -26,21 +27,18 @@ case $1 in
 esac
 ";
 
-/// The station.
+/// The flashing host.
 #[derive(Debug)]
 pub(crate) struct Factory {
     pub(crate) station: Station,
-    /// Of each serial that was seen on a board, the password.
+    /// The password of each serial that was seen on a board.
     passwords: RefCell<BTreeMap<String, String>>,
 }
 
 impl Factory {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new(bsp: Bsp) -> anyhow::Result<Self> {
         let station = Station::new(Options::default())?;
-        let mini = workspace().join("tests/tests/line/Linux_for_Tegra");
-        let copied = station.path("Linux_for_Tegra");
-        // Not their owner: the tree belongs to whoever unpacked it.
-        output(Command::new("cp").args(["-R", "--preserve=mode"]).arg(mini).arg(&copied))?;
+        bsp.unpack(&station.path("Linux_for_Tegra"))?;
         let ca = fs::read(station.api.ca_file())?;
         station.put("Linux_for_Tegra/rootfs/etc/azaion/ca.pem", ca, 0o644)?;
         let policy = "ca_file = \"/etc/azaion/ca.pem\"\n";
@@ -50,7 +48,6 @@ impl Factory {
         let program = native()?.join("azaion-provision");
         let (program, ca) = (program.display().to_string(), station.api.ca_file().display().to_string());
         station.put("bin/azaion-provision", WITH_CA.replace("PROGRAM", &program).replace("CA", &ca), 0o755)?;
-        fs::create_dir(station.path("bench"))?;
         Ok(Self { station, passwords: RefCell::default() })
     }
 
@@ -84,31 +81,66 @@ impl Factory {
 
     /// How many boards are flashed.
     pub(crate) fn boards(&self) -> usize {
-        (1..=99).take_while(|number| self.board(*number, "").exists()).count()
+        (1..=99).take_while(|number| self.drive(*number).exists()).count()
     }
 
-    /// A path on a partition of a board, counted from 1.
-    pub(crate) fn board(&self, number: usize, path: &str) -> PathBuf {
-        self.station.path(&format!("bench/unit-{number}")).join(path)
+    /// The partitions of a board, counted from 1, each a file.
+    fn drive(&self, number: usize) -> PathBuf {
+        self.station.path(&format!("bench/unit-{number}"))
     }
 
-    /// A board is this unit, whole and on each of its partitions, and no other; its agent gets ready.
+    fn partition(&self, number: usize, partition: &str) -> PathBuf {
+        self.drive(number).join(format!("{partition}.img"))
+    }
+
+    /// Whether a partition holds a whole file system.
+    pub(crate) fn is_bootable(&self, number: usize, partition: &str) -> anyhow::Result<bool> {
+        let mut check = command(Path::new("/usr/sbin/e2fsck"), &["-fn"]);
+        Ok(check.arg(self.partition(number, partition)).output()?.status.success())
+    }
+
+    /// The content of a partition as a directory, with modes and owners, as far as this user can set them.
+    pub(crate) fn board(&self, number: usize, partition: &str) -> anyhow::Result<PathBuf> {
+        let content = self.station.path(&format!("bench/content-{number}/{partition}"));
+        if !content.exists() {
+            ensure!(self.is_bootable(number, partition)?, "{partition} of board {number} holds no whole file system");
+            fs::create_dir_all(&content)?;
+            let request = format!("rdump / {}", content.display());
+            // Ends with 0 in any case; what is missing then is noticed by the caller.
+            output(Command::new("/usr/sbin/debugfs").args(["-R", &request]).arg(self.partition(number, partition)))?;
+            fs::remove_dir(content.join("lost+found"))?;
+        }
+        Ok(content)
+    }
+
+    /// A board is this device, on each of its partitions, and no other; its agent becomes ready. The checksum beside each image
+    /// was right when the image was flashed.
     pub(crate) fn is_unit(&self, number: usize, serial: &str, partitions: &[&str]) -> anyhow::Result<()> {
-        let found = fs::read_dir(self.board(number, ""))?.count();
+        let found = fs::read_dir(self.drive(number))?.count();
         ensure!(found == partitions.len(), "{found} partitions, not {partitions:?}");
-        let confs = partitions.iter().map(|partition| self.conf_of(&self.board(number, partition), serial));
-        let confs = confs.collect::<anyhow::Result<Vec<_>>>()?;
+        let conf = |partition: &&str| self.conf_of(&self.board(number, partition)?, serial);
+        let confs = partitions.iter().map(conf).collect::<anyhow::Result<Vec<_>>>()?;
         ensure!(confs.iter().all(|conf| *conf == confs[0]), "partitions of board {number} differ");
         let password = value_in(&confs[0], "AZAION_DEVICE_PASSWORD").unwrap().to_owned();
         record::secret(&password)?;
         let others: Vec<String> =
             self.passwords.borrow().iter().filter(|(other, _)| *other != serial).map(|(_, p)| p.clone()).collect();
         for other in &others {
-            ensure!(files_with(&self.board(number, ""), other)?.is_empty(), "board {number} has another's password");
+            ensure!(files_with(&self.drive(number), other)?.is_empty(), "board {number} has another's password");
         }
         self.passwords.borrow_mut().insert(serial.to_owned(), password);
         let ready = self.start_up(number, partitions[0])?.ended_with(0)?;
         ensure!(ready.words().contains(serial), "{}", ready.words());
+        self.had_right_sums()
+    }
+
+    /// The flasher reads no checksum; others do. It noted what each file should have had beside it, and what it had.
+    fn had_right_sums(&self) -> anyhow::Result<()> {
+        let Ok(sums) = fs::read_to_string(self.station.path("bench/sums")) else { return Ok(()) };
+        for line in sums.lines() {
+            let (is, should_be) = line.split_once('|').context("two sums")?;
+            ensure!(is.len() == 40 && is == should_be, "flashed with the sum {should_be:?}, not {is:?}");
+        }
         Ok(())
     }
 
@@ -128,9 +160,9 @@ impl Factory {
         Ok(conf)
     }
 
-    /// What a board's agent says when the unit is switched on.
+    /// What a board's agent says when the device is switched on.
     pub(crate) fn start_up(&self, number: usize, partition: &str) -> anyhow::Result<Run> {
-        let root = self.board(number, partition).display().to_string();
+        let root = self.board(number, partition)?.display().to_string();
         let run = start(&mut command(&native()?.join("azaion-agent"), &["boot", "--root", &root]))?.wait()?;
         record::words(&run.words())?;
         Ok(run)
@@ -143,7 +175,7 @@ impl Factory {
         Ok(())
     }
 
-    /// The files of `Linux_for_Tegra` that have an identity in them.
+    /// The files in `Linux_for_Tegra` that have an identity in them.
     pub(crate) fn identities(&self) -> anyhow::Result<Vec<String>> {
         Ok([files_with(&self.path(""), "AZAION_DEVICE_")?, self.known()?].concat())
     }
@@ -156,8 +188,8 @@ impl Factory {
 
     /// The record that the loop keeps, and takes it away: of each device its outcome, of each `clear` what it did.
     pub(crate) fn record(&self) -> anyhow::Result<Vec<String>> {
-        let text = fs::read_to_string(self.path("units.jsonl"))?;
-        fs::remove_file(self.path("units.jsonl"))?;
+        let text = fs::read_to_string(self.path("devices.jsonl"))?;
+        fs::remove_file(self.path("devices.jsonl"))?;
         let said = |line: &Value| {
             let serial = line["serial"].as_str().unwrap_or("none");
             match &line["outcome"] {
@@ -174,9 +206,11 @@ pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// The files in a folder that have these bytes in them.
-fn files_with(folder: &Path, bytes: &str) -> anyhow::Result<Vec<String>> {
-    let found = command(Path::new("grep"), &["-rlaF", "-e", bytes]).arg(folder).output()?;
-    ensure!(matches!(found.status.code(), Some(0 | 1)), "grep: {}", String::from_utf8_lossy(&found.stderr));
+/// The files in a directory that have these bytes in them, as they are or compressed.
+fn files_with(directory: &Path, bytes: &str) -> anyhow::Result<Vec<String>> {
+    let compressed = "find . -name 'system.img*' -exec sh -c 'zstd -qdcf \"$1\" | grep -qaFe \"$0\"' \"$0\" {} \\; -print";
+    let search = format!("grep -rlaFe \"$0\" . || [ $? = 1 ]; {compressed}");
+    let found = command(Path::new("sh"), &["-euc", &search, bytes]).current_dir(directory).output()?;
+    ensure!(found.status.success(), "searching {}: {}", directory.display(), String::from_utf8_lossy(&found.stderr));
     Ok(String::from_utf8(found.stdout)?.lines().map(str::to_owned).collect())
 }

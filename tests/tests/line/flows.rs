@@ -1,7 +1,8 @@
-//! Each flow of the page from its first line to the last unit.
+//! Each flow of the page from its first line to the last device, for the releases that it exists in.
 
 use std::fs;
 
+use azaion_tests::bsp::Bsp;
 use azaion_tests::pages::contains_in_order;
 
 use crate::docs::{LINE, recorded};
@@ -15,25 +16,54 @@ pub(crate) const LOOP: [&str; 3] = ["AZJN-0043", "AZJN-0044", "AZJN-0045"];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
     pub(crate) name: &'static str,
+    pub(crate) bsp: Bsp,
     /// The partitions that a board has then.
     pub(crate) partitions: &'static [&'static str],
-    /// The targets that are cleared after each unit.
+    /// How many targets are cleared after each device.
     pub(crate) targets: usize,
+    /// The block with the step "once", if it is another flow's.
+    once: Option<&'static str>,
     /// What is replaced in the commands.
     changes: &'static [(&'static str, &'static str)],
 }
 
-pub(crate) const SD: Flow = Flow { name: "sd", partitions: &["APP"], targets: 1, changes: &[] };
-pub(crate) const NVME: Flow = Flow { name: "nvme", ..SD };
-const AB: Flow = Flow { name: "ab", partitions: &["APP", "APP_b"], targets: 2, changes: &[] };
-pub(crate) const ROOTFS: Flow = Flow { name: "rootfs", targets: 3, ..SD };
-pub(crate) const FLOWS: [Flow; 4] = [SD, NVME, AB, ROOTFS];
+pub(crate) const SD: Flow =
+    Flow { name: "sd", bsp: Bsp::R36_5, partitions: &["APP"], targets: 1, once: None, changes: &[] };
+pub(crate) const NVME: Flow = Flow { name: "nvme", bsp: Bsp::R39_2, ..SD };
+const AB: Flow = Flow { name: "ab", partitions: &["APP", "APP_b"], targets: 2, ..NVME };
+pub(crate) const ROOTFS: Flow = Flow { name: "rootfs", targets: 4, ..NVME };
+pub(crate) const FLOWS: [Flow; 4] = [NVME, AB, SD, ROOTFS];
+/// The page: "Other releases".
+const NVME_R36_5: Flow = Flow { bsp: Bsp::R36_5, once: Some(R36), changes: &[R36_FLASH], ..NVME };
+pub(crate) const NVME_R36_2: Flow = Flow { bsp: Bsp::R36_2, changes: &[R36_FLASH, ("tar.zst", "tar")], ..NVME_R36_5 };
+const AB_R36_5: Flow = Flow { bsp: Bsp::R36_5, changes: &[R36_FLASH], ..AB };
 
-/// The page: "With `--sparse` after `--no-flash` the image is a sparse one instead".
-const SPARSE: Flow = Flow { changes: &[("--no-flash", "--no-flash --sparse"), ("(tar)", "(sparse)")], ..NVME };
-/// The page: "`flash.sh` with `ROOTFS_AB=1` has the two as …".
+pub(crate) const R36: &str = "r36 once";
+const R36_FLASH: (&str, &str) = ("--flash-only", "--flash-only --showlogs --network usb0");
+/// The page: "With `--sparse`".
+const SPARSE: Flow = Flow {
+    changes: &[
+        ("--no-flash", "--no-flash --sparse"),
+        ("external/system.img", "external/system.img.zst"),
+        ("tar.zst", "ext4.zst"),
+    ],
+    ..NVME
+};
+const SPARSE_R36_2: Flow =
+    Flow { changes: &[R36_FLASH, ("--no-flash", "--no-flash --sparse"), ("tar.zst", "sparse")], ..NVME_R36_2 };
+/// The page: "With `-k APP`".
+const APP_ALONE: Flow = Flow {
+    changes: &[
+        ("--no-flash", "--no-flash -k APP"),
+        ("--flash-only", "--flash-only -k APP"),
+        ("tar.zst", "sparse"),
+    ],
+    ..NVME
+};
+/// The page: "`flash.sh` with `ROOTFS_AB=1` builds …".
 const AB_BY_FLASH_SH: Flow = Flow {
     name: "sd",
+    bsp: Bsp::R36_5,
     changes: &[
         ("./flash.sh", "ROOTFS_AB=1 ./flash.sh"),
         ("--rootfs bootloader/system.img", "--rootfs bootloader/system.img --rootfs bootloader/system.img_b"),
@@ -47,14 +77,20 @@ const AB_BY_FLASH_SH: Flow = Flow {
 };
 
 impl Flow {
-    /// Whether it can be tried: what goes into a folder belongs to root.
+    /// Whether it can be tried: what is written into a directory belongs to root.
     pub(crate) fn is_possible(&self) -> bool {
         self.name != ROOTFS.name || is_root()
     }
 
     /// The commands of a step.
     pub(crate) fn step(&self, step: &str) -> anyhow::Result<String> {
-        Ok(self.changed(LINE.commands(&format!("line={} {step}", self.name))?))
+        Ok(self.changed(LINE.commands(&self.block(step))?))
+    }
+
+    /// The name of the block for a step, without its language.
+    fn block(&self, step: &str) -> String {
+        let own = format!("{} {step}", self.name);
+        format!("line={}", self.once.filter(|_| step == "once").unwrap_or(&own))
     }
 
     /// The loop, for these serials.
@@ -65,42 +101,44 @@ impl Flow {
         Ok(all.replace(&of(&LOOP), &of(serials)))
     }
 
-    /// One unit, without taking its identity out again.
+    /// One device, without the step `clear`.
     pub(crate) fn without_clear(&self) -> anyhow::Result<String> {
         let unit = self.step("unit")?;
         Ok(unit.split("azaion-provision clear").next().unwrap().to_owned())
     }
 
-    /// The commands of one unit that start with this, alone.
-    pub(crate) fn only(&self, start: &str) -> anyhow::Result<String> {
+    /// The commands for one device that have this in them.
+    pub(crate) fn only(&self, words: &str) -> anyhow::Result<String> {
         let unit = self.step("unit")?.replace("\\\n", "");
-        Ok(unit.lines().filter(|line| line.contains(start)).collect::<Vec<_>>().join("\n"))
+        Ok(unit.lines().filter(|line| line.contains(words)).collect::<Vec<_>>().join("\n"))
     }
 
     fn changed(&self, text: String) -> String {
         self.changes.iter().fold(text, |text, (from, to)| text.replace(from, to))
     }
 
-    /// What the loop's record says of a unit.
+    /// The loop's record of a device.
     pub(crate) fn recorded(&self, serial: &str, outcome: &str) -> Vec<String> {
         let cleared = vec![format!("{serial} cleared true"); self.targets];
         [vec![format!("{serial} {outcome}")], cleared].concat()
     }
 
-    /// Does a step as the page has it, says what the page says, and has nothing to warn of.
+    /// Runs a step as the page has it: the output is what the page says, without a warning, also of `tar`.
     fn does(&self, factory: &Factory, step: &str) -> anyhow::Result<()> {
         let run = factory.type_in(&self.step(step)?)?.ended_with(0)?;
-        assert!(!run.stderr.contains("azaion") && !run.stderr.contains("warning"), "{step}: {}", run.stderr);
-        contains_in_order(&run.stdout, &self.changed(LINE.printed(&format!("line={} {step}", self.name))?));
+        for word in ["azaion", "warning", "tar: "] {
+            assert!(!run.stderr.contains(word), "{step}: {}", run.stderr);
+        }
+        contains_in_order(&run.stdout, &self.changed(LINE.printed(&self.block(step))?));
         Ok(())
     }
 
-    /// All of the page.
+    /// All steps of the page.
     fn whole(&self) -> anyhow::Result<()> {
         if !self.is_possible() {
             return Ok(());
         }
-        let factory = Factory::new()?;
+        let factory = Factory::new(self.bsp)?;
         self.does(&factory, "once")?;
         self.does(&factory, "unit")?;
         factory.is_unit(1, FIRST, self.partitions)?;
@@ -111,49 +149,79 @@ impl Flow {
             factory.is_unit(number, serial, self.partitions)?;
         }
         factory.is_clear()?;
-        contains_in_order(&fs::read_to_string(factory.path("units.jsonl"))?, &self.changed(recorded(self.name)?));
+        contains_in_order(&fs::read_to_string(factory.path("devices.jsonl"))?, &self.changed(recorded(self.name)?));
         assert_eq!(factory.record()?, LOOP.map(|serial| self.recorded(serial, "created")).concat());
         assert_eq!(factory.station.api.users().len(), 4);
         self.leaves_no_files(&factory)
     }
 
-    /// Nothing of ours but what the contract names is beside the images.
+    /// Beside the images is no file of ours but those that the contract names.
     fn leaves_no_files(&self, factory: &Factory) -> anyhow::Result<()> {
-        for folder in ["", "bootloader", "rootfs/etc/azaion", "tools/kernel_flash/images/external"] {
-            let Ok(entries) = fs::read_dir(factory.path(folder)) else { continue };
+        for directory in ["", "bootloader", "rootfs/etc/azaion", "tools/kernel_flash/images/external"] {
+            let Ok(entries) = fs::read_dir(factory.path(directory)) else { continue };
             for entry in entries {
                 let name = entry?.file_name().to_string_lossy().into_owned();
                 let is_state = name.starts_with(".system.img") && name.ends_with(".azaion-sha1");
-                assert!(!name.starts_with('.') || is_state, "{folder}/{name} was left over");
-                assert!(folder != "rootfs/etc/azaion" || name != "device.conf", "{}", self.name);
+                assert!(!name.starts_with('.') || is_state, "{directory}/{name} was left over");
+                assert!(directory != "rootfs/etc/azaion" || name != "device.conf", "{}", self.name);
             }
         }
         Ok(())
     }
 }
 
-// Promise: on an SD card each unit is flashed with its own identity by `flash.sh -r`, and none is left at the station.
+// Promise: on an SD card `flash.sh -r` flashes each device with its own identity, and none is left on the host.
 #[test]
 fn sd_card() -> anyhow::Result<()> {
     SD.whole()
 }
 
-// Promise: so it is on NVMe, through `--no-flash` once and `--flash-only` for each, with an archive and its sum.
+// Promise: so it is on NVMe, with `--no-flash` once and `--flash-only` for each device. JetPack 7: a compressed tar.
 #[test]
 fn nvme() -> anyhow::Result<()> {
     NVME.whole()
 }
 
-// Promise: so it is with a sparse image in the initrd flow.
+// Promise: the same with a compressed disk image.
 #[test]
 fn nvme_sparse() -> anyhow::Result<()> {
     SPARSE.whole()
 }
 
-// Promise: A and B have the same identity, in the initrd flow.
+// Promise: the same where one partition is flashed alone, from an Android sparse image.
+#[test]
+fn nvme_app_alone() -> anyhow::Result<()> {
+    APP_ALONE.whole()
+}
+
+// Promise: the same on JetPack 6.2, with the commands that the page has for it.
+#[test]
+fn nvme_r36_5() -> anyhow::Result<()> {
+    NVME_R36_5.whole()
+}
+
+// Promise: the same on JetPack 6.0: a plain tar, or an Android sparse image.
+#[test]
+fn nvme_r36_2() -> anyhow::Result<()> {
+    NVME_R36_2.whole()
+}
+
+// Promise: the same with an Android sparse image.
+#[test]
+fn nvme_r36_2_sparse() -> anyhow::Result<()> {
+    SPARSE_R36_2.whole()
+}
+
+// Promise: A and B have the same identity, in the initrd flow of JetPack 7.
 #[test]
 fn a_and_b() -> anyhow::Result<()> {
     AB.whole()
+}
+
+// Promise: the same in that of JetPack 6.2.
+#[test]
+fn a_and_b_r36_5() -> anyhow::Result<()> {
+    AB_R36_5.whole()
 }
 
 // Promise: A and B have the same identity, by `flash.sh -r`.
@@ -162,8 +230,8 @@ fn a_and_b_by_flash_sh() -> anyhow::Result<()> {
     AB_BY_FLASH_SH.whole()
 }
 
-// Promise: what is made of a folder with an identity in it is cleared with the folder.
+// Promise: what is generated from a directory with an identity in it is cleared with the directory.
 #[test]
-fn the_folder_itself() -> anyhow::Result<()> {
+fn the_directory_itself() -> anyhow::Result<()> {
     ROOTFS.whole()
 }

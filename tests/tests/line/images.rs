@@ -1,26 +1,36 @@
-//! Images and sums that somebody has changed by hand, or that are of another kind than this flow needs.
+//! Images and checksums that somebody has changed by hand, or that are of another kind than this flow needs.
 
+use azaion_tests::bsp::Bsp;
 use azaion_tests::programs::Run;
 
 use crate::factory::Factory;
-use crate::flows::{FIRST, LOOP, NVME};
+use crate::flows::{FIRST, Flow, LOOP, NVME, NVME_R36_2};
 
-const CHANGE: &str = "echo by hand >by-hand; tar --numeric-owner --owner=0 --group=0 -rf system.img by-hand";
-const SUM: &str = "sha1sum system.img >system.img.sha1sum";
+/// How somebody adds a file to an image, for each kind of archive.
+const CHANGES: [(Flow, &str); 2] = [
+    (NVME_R36_2, "tar --numeric-owner --owner=0 --group=0 -rf system.img by-hand"),
+    (
+        NVME,
+        "zstd -qd system.img -o changed; tar --numeric-owner --owner=0 --group=0 -rf changed by-hand
+         zstd -qf --rm -T0 changed -o system.img",
+    ),
+];
+const SUM: &str = "sha1sum system.img | cut -d ' ' -f 1 >system.img.sha1sum";
 
-/// A station after its first unit of the initrd flow.
+/// A host after its first device of the initrd flow.
 struct Line {
+    flow: Flow,
     factory: Factory,
 }
 
 impl Line {
-    fn new() -> anyhow::Result<Self> {
-        let factory = Factory::new()?;
-        factory.type_in(&NVME.step("once")?)?.ended_with(0)?;
-        // For who goes back to it later.
-        factory.type_in("cp -a tools/kernel_flash/images/external made")?.ended_with(0)?;
-        factory.type_in(&NVME.step("unit")?)?.ended_with(0)?;
-        Ok(Self { factory })
+    fn new(flow: Flow) -> anyhow::Result<Self> {
+        let factory = Factory::new(flow.bsp)?;
+        factory.type_in(&flow.step("once")?)?.ended_with(0)?;
+        // To go back to later.
+        factory.type_in("cp -a tools/kernel_flash/images/external generated")?.ended_with(0)?;
+        factory.type_in(&flow.step("unit")?)?.ended_with(0)?;
+        Ok(Self { flow, factory })
     }
 
     fn by_hand(&self, commands: &str) -> anyhow::Result<()> {
@@ -28,59 +38,70 @@ impl Line {
     }
 
     fn next(&self) -> anyhow::Result<Run> {
-        self.factory.type_in(&NVME.loop_of(&LOOP[..1])?)
+        self.factory.type_in(&self.flow.loop_of(&LOOP[..1])?)
     }
 
     fn goes_on(&self) -> anyhow::Result<()> {
         self.next()?.ended_with(0)?;
-        self.factory.is_unit(1, FIRST, NVME.partitions)?;
-        self.factory.is_unit(2, LOOP[0], NVME.partitions)?;
+        self.factory.is_unit(1, FIRST, self.flow.partitions)?;
+        self.factory.is_unit(2, LOOP[0], self.flow.partitions)?;
         self.factory.is_clear()
     }
 }
 
-// Promise: an image that was changed by hand and does not match its sum takes no device; made again, it does.
+// Promise: an image that was changed by hand and does not match its checksum takes no device; generated again, it does.
 #[test]
 fn changed_without_the_sum() -> anyhow::Result<()> {
-    let line = Line::new()?;
-    line.by_hand(CHANGE)?;
-    let refused = line.next()?.ended_with(66)?;
-    assert!(refused.stderr.contains("does not match the .sha1sum"), "{}", refused.stderr);
-    assert_eq!((line.factory.boards(), line.factory.station.api.users().len()), (1, 1));
-    line.factory.type_in(&NVME.step("once")?)?.ended_with(0)?;
-    line.goes_on()
-}
-
-// Promise: an image that was changed by hand, with its sum, goes on, and keeps the change.
-#[test]
-fn changed_with_the_sum() -> anyhow::Result<()> {
-    let line = Line::new()?;
-    line.by_hand(&format!("{CHANGE}; {SUM}"))?;
-    line.goes_on()?;
-    assert!(line.factory.board(2, "APP/by-hand").exists());
+    for (flow, change) in CHANGES {
+        let line = Line::new(flow)?;
+        line.by_hand(&format!("echo by hand >by-hand; {change}"))?;
+        let refused = line.next()?.ended_with(66)?;
+        assert!(refused.stderr.contains("does not match the .sha1sum"), "{}", refused.stderr);
+        assert_eq!((line.factory.boards(), line.factory.station.api.users().len()), (1, 1));
+        line.factory.type_in(&flow.step("once")?)?.ended_with(0)?;
+        line.goes_on()?;
+    }
     Ok(())
 }
 
-// Promise: a sum that somebody has spoilt is put right, for the image is known to be the one that was made.
+// Promise: an image that was changed by hand, with its checksum, goes on, and keeps the change.
+#[test]
+fn changed_with_the_sum() -> anyhow::Result<()> {
+    for (flow, change) in CHANGES {
+        let line = Line::new(flow)?;
+        line.by_hand(&format!("echo by hand >by-hand; {change}; {SUM}"))?;
+        line.goes_on()?;
+        assert!(line.factory.board(2, "APP")?.join("by-hand").exists());
+    }
+    Ok(())
+}
+
+// Promise: a checksum that somebody has spoilt is corrected, for the image is known to be the one that was generated.
 #[test]
 fn a_spoilt_sum() -> anyhow::Result<()> {
-    let line = Line::new()?;
-    line.by_hand("echo \"$(printf %040d 0)  system.img\" >system.img.sha1sum")?;
-    line.goes_on()
+    for (flow, _) in CHANGES {
+        let line = Line::new(flow)?;
+        line.by_hand("printf '%040d\\n' 0 >system.img.sha1sum")?;
+        line.goes_on()?;
+    }
+    Ok(())
 }
 
-// Promise: images put back from a copy go on, whatever was kept of those that were there.
+// Promise: images restored from a copy go on, whatever was kept of those that were there.
 #[test]
-fn put_back_from_a_copy() -> anyhow::Result<()> {
-    let line = Line::new()?;
-    line.factory.type_in("cp -a made/. tools/kernel_flash/images/external/")?.ended_with(0)?;
-    line.goes_on()
+fn restored_from_a_copy() -> anyhow::Result<()> {
+    for (flow, _) in CHANGES {
+        let line = Line::new(flow)?;
+        line.factory.type_in("cp -a generated/. tools/kernel_flash/images/external/")?.ended_with(0)?;
+        line.goes_on()?;
+    }
+    Ok(())
 }
 
-// Promise: without its sum an image is not flashed; made by hand, the sum serves.
+// Promise: without its checksum an image is not flashed; one made by hand serves.
 #[test]
-fn the_sum_taken_away() -> anyhow::Result<()> {
-    let line = Line::new()?;
+fn the_sum_removed() -> anyhow::Result<()> {
+    let line = Line::new(NVME)?;
     line.by_hand("rm system.img.sha1sum")?;
     line.next()?.ended_with(1)?;
     assert_eq!(line.factory.boards(), 1);
@@ -88,10 +109,38 @@ fn the_sum_taken_away() -> anyhow::Result<()> {
     line.goes_on()
 }
 
-// Promise: an image that holds only /boot, for units with their root file system elsewhere, takes no device.
+// Promise: an image that the flasher would take for something else by its name takes no device.
+#[test]
+fn renamed() -> anyhow::Result<()> {
+    let generate = "./tools/kernel_flash/l4t_initrd_flash.sh --no-flash";
+    for (options, from, to) in [("", "system.img", "system.img.zst"), ("--sparse", "system.img.zst", "system.img")] {
+        let factory = Factory::new(Bsp::R39_2)?;
+        factory.type_in(&format!("{generate} {options} jetson-orin-nano-devkit internal"))?.ended_with(0)?;
+        let image = format!("tools/kernel_flash/images/external/{to}");
+        factory.type_in(&format!("mv tools/kernel_flash/images/external/{from} {image}"))?.ended_with(0)?;
+        factory.type_in(&format!("azaion-provision device AZJN-0042 --rootfs {image}"))?.ended_with(66)?;
+        assert!(factory.station.api.users().is_empty());
+    }
+    Ok(())
+}
+
+// Promise: what the page says of an image that was decompressed in place is so: the flasher of JetPack 7 writes the tar to the
+// drive as it is, and the device does not boot.
+#[test]
+fn decompressed_in_place() -> anyhow::Result<()> {
+    let factory = Factory::new(Bsp::R39_2)?;
+    factory.type_in(&NVME.step("once")?)?.ended_with(0)?;
+    let by_hand = format!("zstd -qd system.img -o tar; mv tar system.img; {SUM}");
+    factory.type_in(&format!("cd tools/kernel_flash/images/external; {by_hand}"))?.ended_with(0)?;
+    factory.type_in(&NVME.only("flash.sh")?)?.ended_with(0)?;
+    assert!(!factory.is_bootable(1, "APP")?);
+    Ok(())
+}
+
+// Promise: an image that holds only /boot, for devices with their root file system elsewhere, takes no device.
 #[test]
 fn only_boot() -> anyhow::Result<()> {
-    let factory = Factory::new()?;
+    let factory = Factory::new(Bsp::R36_5)?;
     factory.type_in("./flash.sh --no-flash jetson-orin-nano-devkit nvme0n1p1")?.ended_with(0)?;
     let refused =
         factory.type_in("azaion-provision device AZJN-0042 --rootfs bootloader/system.img")?.ended_with(66)?;

@@ -1,5 +1,5 @@
-//! The line, unit after unit: the very command lines of `docs/line.md` and `docs/runbook.md`, run in a miniature
-//! `Linux_for_Tegra` whose flash scripts are stand-ins. They check what they are given as the real ones do, and put onto a board what a board would get.
+//! The line, device after device: the very command lines of `docs/line.md` and `docs/runbook.md`, run in a miniature
+//! `Linux_for_Tegra` whose flash scripts are stand-ins: they read, check and write what the real ones of a release do.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

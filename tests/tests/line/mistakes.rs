@@ -1,9 +1,9 @@
-//! The mistakes of a line, and what becomes of them: no unit is another one, and the same serial again puts it right.
+//! Mistakes on a line and what they lead to: no device gets another's identity, and the same serial again repairs it.
 
 use crate::factory::Factory;
 use crate::flows::{FIRST, FLOWS, Flow, LOOP, NVME, ROOTFS, SD};
 
-/// The station with its images, for each flow that can be tried here.
+/// Runs a test on a host with its images, for each flow that can be tried here.
 fn each_flow(one: impl Fn(&Flow, &Factory) -> anyhow::Result<()>) -> anyhow::Result<()> {
     for flow in FLOWS.iter().filter(|flow| flow.is_possible()) {
         prepared(flow).and_then(|factory| one(flow, &factory)).map_err(|error| error.context(flow.name))?;
@@ -12,12 +12,12 @@ fn each_flow(one: impl Fn(&Flow, &Factory) -> anyhow::Result<()>) -> anyhow::Res
 }
 
 fn prepared(flow: &Flow) -> anyhow::Result<Factory> {
-    let factory = Factory::new()?;
+    let factory = Factory::new(flow.bsp)?;
     factory.type_in(&flow.step("once")?)?.ended_with(0)?;
     Ok(factory)
 }
 
-// Promise: where `clear` was left out, the next unit is not flashed as the last one: `device` refuses, until it is cleared.
+// Promise: without `clear` the next device is not flashed with the identity of the last one: `device` refuses until `clear`.
 #[test]
 fn clear_left_out() -> anyhow::Result<()> {
     each_flow(|flow, factory| {
@@ -34,9 +34,9 @@ fn clear_left_out() -> anyhow::Result<()> {
     })
 }
 
-// Promise: a flash that breaks off stops the loop; the same serial again goes on with the same account and password.
+// Promise: a flash that fails half-way stops the loop; the same serial again goes on with the same account and password.
 #[test]
-fn a_flash_that_breaks_off() -> anyhow::Result<()> {
+fn a_flash_that_fails() -> anyhow::Result<()> {
     each_flow(|flow, factory| {
         factory.cut_flash(2)?;
         factory.type_in(&flow.step("loop")?)?.ended_with(1)?;
@@ -53,7 +53,7 @@ fn a_flash_that_breaks_off() -> anyhow::Result<()> {
     })
 }
 
-// Promise: a station that can't reach the API flashes nothing, and the same serial again is enough.
+// Promise: a host that cannot reach the API flashes nothing, and the same serial again is enough.
 #[test]
 fn no_api() -> anyhow::Result<()> {
     each_flow(|flow, factory| {
@@ -67,9 +67,9 @@ fn no_api() -> anyhow::Result<()> {
     })
 }
 
-// Promise: images may be made again between two units.
+// Promise: images may be generated again between two devices.
 #[test]
-fn made_again_between_units() -> anyhow::Result<()> {
+fn generated_again_between_devices() -> anyhow::Result<()> {
     each_flow(|flow, factory| {
         factory.type_in(&flow.loop_of(&LOOP[..1])?)?.ended_with(0)?;
         factory.type_in(&flow.step("once")?)?.ended_with(0)?;
@@ -80,10 +80,10 @@ fn made_again_between_units() -> anyhow::Result<()> {
     })
 }
 
-// Promise: images made again after `device` make a unit without identity, which `clear` and the unit say; the same serial
-// again puts it right.
+// Promise: images generated again after `device` make a device without identity, which `clear` and the device report; the
+// same serial again repairs it.
 #[test]
-fn made_again_before_the_flash() -> anyhow::Result<()> {
+fn generated_again_before_the_flash() -> anyhow::Result<()> {
     for flow in [SD, NVME] {
         let factory = prepared(&flow)?;
         factory.type_in(&flow.only("azaion-provision device")?)?.ended_with(0)?;
@@ -100,7 +100,7 @@ fn made_again_before_the_flash() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: without `device` a unit has no identity, not the last one's, and says so.
+// Promise: without `device` a device has no identity, not the last one's, and reports it.
 #[test]
 fn device_left_out() -> anyhow::Result<()> {
     each_flow(|flow, factory| {
@@ -114,11 +114,11 @@ fn device_left_out() -> anyhow::Result<()> {
     })
 }
 
-// Promise: before there are images nothing is flashed, and no account is made.
+// Promise: before there are images nothing is flashed, and no account is created.
 #[test]
-fn images_not_made() -> anyhow::Result<()> {
+fn images_not_generated() -> anyhow::Result<()> {
     for flow in [SD, NVME] {
-        let factory = Factory::new()?;
+        let factory = Factory::new(flow.bsp)?;
         factory.type_in(&flow.step("unit")?)?.ended_with(66)?;
         factory.type_in(&flow.only("flash.sh")?)?.ended_with(1)?;
         assert_eq!((factory.boards(), factory.station.api.users().len()), (0, 0));
@@ -126,9 +126,9 @@ fn images_not_made() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: where the folder alone is cleared, what was made of it is found and cleared later, too.
+// Promise: where the directory alone is cleared, the images generated from it are found and cleared later, too.
 #[test]
-fn only_the_folder_cleared() -> anyhow::Result<()> {
+fn only_the_directory_cleared() -> anyhow::Result<()> {
     if !ROOTFS.is_possible() {
         return Ok(());
     }
@@ -136,12 +136,25 @@ fn only_the_folder_cleared() -> anyhow::Result<()> {
     factory.type_in(&ROOTFS.without_clear()?)?.ended_with(0)?;
     factory.type_in("azaion-provision clear rootfs")?.ended_with(0)?;
     assert!(factory.is_clear().is_err(), "the images should have it still");
-    let inside = factory.type_in("azaion-provision inspect bootloader/system.img bootloader/system.img.raw --json")?;
-    let inside = inside.ended_with(0)?.json_lines()?;
-    assert!(inside.iter().all(|image| image["serial"] == FIRST) && inside.len() == 2, "{inside:?}");
-    // They are no obstacle: they are made anew with the next unit.
+    let images = "bootloader/system.img bootloader/system.img.raw tools/kernel_flash/images/external/system.img";
+    let inside = factory.type_in(&format!("azaion-provision inspect {images} --json"))?.ended_with(0)?.json_lines()?;
+    assert!(inside.iter().all(|image| image["serial"] == FIRST) && inside.len() == 3, "{inside:?}");
+    // They are no obstacle: they are generated again for the next device.
     factory.type_in(&ROOTFS.loop_of(&LOOP[..1])?)?.ended_with(0)?;
     factory.is_unit(1, FIRST, ROOTFS.partitions)?;
     factory.is_unit(2, LOOP[0], ROOTFS.partitions)?;
     factory.is_clear()
+}
+
+// Promise: what the page says of `-r` is so: l4t_initrd_flash.sh swallows the next word, `--flash-only`, and generates the
+// images again. The device has no identity, which it and `clear` report.
+#[test]
+fn dash_r_in_the_initrd_flow() -> anyhow::Result<()> {
+    let factory = prepared(&NVME)?;
+    factory.type_in(&NVME.only("azaion-provision device")?)?.ended_with(0)?;
+    factory.type_in(&NVME.only("flash.sh")?.replace("--flash-only", "-r --flash-only"))?.ended_with(0)?;
+    factory.start_up(1, "APP")?.ended_with(78)?;
+    let cleared = factory.type_in(&NVME.only("azaion-provision clear")?)?.ended_with(0)?;
+    assert!(cleared.stdout.contains("there was no device.conf"), "{}", cleared.stdout);
+    Ok(())
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use azaion_agent::device::announce::STATES;
 use azaion_agent::exit::Exit;
+use azaion_tests::bsp::Bsp;
 use azaion_tests::pages::{Page, contains_in_order};
 use azaion_tests::programs::{arm64_package, native, workspace};
 
@@ -14,13 +15,13 @@ use crate::factory::Factory;
 use crate::flows::FIRST;
 
 const RUNBOOK: Page = Page("docs/runbook.md");
-/// At the station, in their order.
+/// On the host, in their order.
 const STEPS: [&str; 6] = ["agent", "ca", "images", "device", "flash", "clear"];
-/// On the unit.
+/// On the device.
 const ON_THE_UNIT: [&str; 2] = ["status", "api"];
 /// The module of the page.
 const MODULE: &str = "1422924012345";
-/// On the unit all paths are those of the board, and the CA is its own.
+/// On the device all paths are those of the board, and the CA is its own.
 const AGENT: &str = "#!/bin/sh\nexec PROGRAM \"$@\" --root BOARD\n";
 
 fn does(factory: &Factory, mark: &str, before: &str) -> anyhow::Result<()> {
@@ -31,18 +32,18 @@ fn does(factory: &Factory, mark: &str, before: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: who types what the page has gets a unit that talks to the admin API, and sees what the page says; nothing of it is
-// left at the station.
+// Promise: typing what the page has gives a device that talks to the admin API, and prints what the page says; no identity is
+// left on the host.
 #[test]
 fn from_the_box_to_the_api() -> anyhow::Result<()> {
-    let factory = Factory::new()?;
+    let factory = Factory::new(Bsp::R39_2)?;
     let package = arm64_package()?;
     fs::copy(package, factory.station.path(&package.file_name().unwrap().to_string_lossy()))?;
     fs::copy(factory.station.api.ca_file(), factory.station.path("ca.pem"))?;
     for step in STEPS {
         does(&factory, &format!("run={step}"), "")?;
     }
-    let board = factory.board(1, "APP");
+    let board = factory.board(1, "APP")?;
     let serial = board.join("proc/device-tree/serial-number");
     fs::create_dir_all(serial.parent().unwrap())?;
     factory.station.put("module", format!("{MODULE}\0"), 0o444)?;
@@ -69,7 +70,7 @@ fn on_the_unit(factory: &Factory, board: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a block is run, or says that it needs hardware or NVIDIA's files; none says what nothing prints.
+// Promise: each block is run, or is marked as one that needs hardware or NVIDIA's files; no output is of a block that is not run.
 #[test]
 fn every_block_is_run() -> anyhow::Result<()> {
     let run =
@@ -122,7 +123,7 @@ fn sources(folder: &Path) -> anyhow::Result<String> {
 // that the programs have.
 #[test]
 fn the_tables_are_whole() -> anyhow::Result<()> {
-    let (station, unit) = (rows("### At the station")?, rows("### On the unit")?);
+    let (station, unit) = (rows("### On the host")?, rows("### On the device")?);
     let shared = [Exit::Done, Exit::Usage, Exit::Internal, Exit::Later, Exit::Protocol, Exit::Refused, Exit::Config];
     let on_station = [Exit::Data, Exit::Target, Exit::Unreachable, Exit::Exists, Exit::Io, Exit::Interrupted];
     assert_eq!(codes(&station), shared.iter().chain(&on_station).map(|exit| exit.code()).collect());

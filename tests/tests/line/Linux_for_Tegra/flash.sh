@@ -1,9 +1,10 @@
-#!/bin/sh
-# A stand-in for flash.sh: packs rootfs/ into bootloader/system.img and flashes that, or with -r the one that is there.
+#!/bin/bash
+# A stand-in for flash.sh: builds bootloader/system.img from rootfs/ and flashes it, or with -r the one that is there.
 #   ROOTFS_AB=1  two root file systems, system.img and system.img_b
-set -eu
 cd "$(dirname "$0")"
-. ./stand-in.sh
+. stand-in/common.sh
+. stand-in/images.sh
+. stand-in/flasher.sh
 
 reuse=no flash=yes
 while :; do
@@ -17,37 +18,37 @@ while :; do
 done
 [ $# -eq 2 ] || fail "usage: flash.sh [OPTIONS] BOARD ROOTDEV"
 [ -f "$1.conf" ] || fail "no such board: $1"
-images=system.img
-[ "${ROOTFS_AB:-0}" = 0 ] || images="system.img system.img_b"
 
-folder=rootfs
+directory=rootfs
 case $2 in
     internal | mmcblk*) ;;
-    # Such a unit has its root file system elsewhere: the image is for booting alone.
+    # The root file system is elsewhere: the image is for booting alone.
     nvme*)
-        folder=bootloader/boot-only
-        rm -rf $folder
-        mkdir -p $folder
-        cp -a rootfs/boot $folder
+        directory=bootloader/boot-only
+        rm -rf $directory
+        mkdir -p $directory
+        cp -a rootfs/boot $directory
         ;;
     *) fail "no such root device: $2" ;;
 esac
 
-for image in $images; do
+for image in $(system_images); do
     if [ $reuse = yes ]; then
         echo "Reusing existing $image..."
         [ -e "bootloader/$image" ] || fail "file does not exist."
     else
-        make_image "bootloader/$image" $folder
+        build_system_image "$image" "$directory"
     fi
 done
 [ $flash = yes ] || exit 0
 
 begin_board
-for image in $images; do
-    [ "$(kind "bootloader/$image")" = sparse ] || fail "bootloader/$image is not sparse"
-    write_partition "APP${image#system.img}" "bootloader/$image"
-    break_off
+for image in $(system_images); do
+    drive=$bench/at-hand/$(partition_of "$image").img
+    if is_sparse "bootloader/$image"; then write_sparse "bootloader/$image" "$drive"
+    else write_raw "bootloader/$image" "$drive"
+    fi
+    fail_if_cut
 done
 end_board
 echo "*** The target $1 has been flashed successfully. ***"

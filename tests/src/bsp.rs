@@ -1,0 +1,42 @@
+//! A miniature of NVIDIA's Board Support Package, `Linux_for_Tegra`, with stand-ins for its flash scripts that behave as those of
+//! a release do.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::programs::{output, workspace};
+
+/// A release of Jetson Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bsp {
+    /// JetPack 6.0: a plain tar or an Android sparse image.
+    R36_2,
+    /// JetPack 6.2: a zstd-compressed tar.
+    R36_5,
+    /// JetPack 7.2: a zstd-compressed tar or disk image.
+    R39_2,
+}
+
+impl Bsp {
+    fn name(self) -> &'static str {
+        match self {
+            Self::R36_2 => "R36.2",
+            Self::R36_5 => "R36.5",
+            Self::R39_2 => "R39.2",
+        }
+    }
+
+    /// Copies the miniature to a new directory, as if the release had been unpacked there. Beside it is `bench`, for the boards.
+    ///
+    /// # Errors
+    /// The I/O error.
+    #[expect(clippy::disallowed_methods, reason = "the tests' own files")]
+    pub fn unpack(self, to: &Path) -> anyhow::Result<()> {
+        let miniature = workspace().join("tests/tests/line/Linux_for_Tegra");
+        // Not their owner: the tree belongs to whoever unpacked it.
+        output(Command::new("cp").args(["-R", "--preserve=mode"]).arg(miniature).arg(to))?;
+        fs::write(to.join("stand-in/release"), format!("{}\n", self.name()))?;
+        Ok(fs::create_dir(to.with_file_name("bench"))?)
+    }
+}
