@@ -208,7 +208,8 @@ pub(crate) fn is_root() -> bool {
 
 /// The files in a directory that have these bytes in them, as they are or compressed.
 fn files_with(directory: &Path, bytes: &str) -> anyhow::Result<Vec<String>> {
-    let compressed = "find . -name 'system.img*' -exec sh -c 'zstd -qdcf \"$1\" | grep -qaFe \"$0\"' \"$0\" {} \\; -print";
+    let compressed =
+        "find . -name 'system.img*' -exec sh -c 'zstd -qdcf \"$1\" | grep -qaFe \"$0\"' \"$0\" {} \\; -print";
     let search = format!("grep -rlaFe \"$0\" . || [ $? = 1 ]; {compressed}");
     let found = command(Path::new("sh"), &["-euc", &search, bytes]).current_dir(directory).output()?;
     ensure!(found.status.success(), "searching {}: {}", directory.display(), String::from_utf8_lossy(&found.stderr));

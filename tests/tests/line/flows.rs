@@ -53,11 +53,7 @@ const SPARSE_R36_2: Flow =
     Flow { changes: &[R36_FLASH, ("--no-flash", "--no-flash --sparse"), ("tar.zst", "sparse")], ..NVME_R36_2 };
 /// The page: "With `-k APP`".
 const APP_ALONE: Flow = Flow {
-    changes: &[
-        ("--no-flash", "--no-flash -k APP"),
-        ("--flash-only", "--flash-only -k APP"),
-        ("tar.zst", "sparse"),
-    ],
+    changes: &[("--no-flash", "--no-flash -k APP"), ("--flash-only", "--flash-only -k APP"), ("tar.zst", "sparse")],
     ..NVME
 };
 /// The page: "`flash.sh` with `ROOTFS_AB=1` builds …".

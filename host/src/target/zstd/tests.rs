@@ -127,6 +127,19 @@ fn archives_of_every_make() {
     }
 }
 
+// Promise: wherever in a record the last member ends, the slot is found again.
+#[test]
+fn every_alignment_of_the_end() {
+    for blocks in 0..20 {
+        let (dir, path) =
+            archive(&format!("head -c {} /dev/zero >root/usr/zeros", blocks * 512), "zstd -q <archive >system.img");
+        write(&path, CONF);
+        assert!(conf_in(&path).contains("firstpassword"), "{blocks}");
+        assert!(open(&path).unwrap().look().unwrap().is_some(), "{blocks}");
+        assert_eq!(sh(dir.path(), "zstd -dcq system.img | wc -c").trim().parse::<u64>().unwrap() % 10_240, 0);
+    }
+}
+
 // Promise: credentials that were packed with the rest are found, replaced and taken out, also where they are compressed.
 #[test]
 fn packed_credentials() {
