@@ -9,13 +9,14 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::thread::available_parallelism;
+use std::sync::mpsc;
+use std::thread::{self, available_parallelism};
 
 use zeroize::Zeroizing;
 use zstd::stream::write::Encoder;
 
 use super::slot_frame::{self, HEADER};
-use super::stream::Stream;
+use super::stream::{Block, Stream};
 use crate::target::copy::data_after;
 use crate::target::filesystem::{find_slot, make_slot, warnings};
 use crate::target::image::Image;
@@ -27,6 +28,9 @@ use crate::target::{Kind, prepare};
 
 /// Bytes that are compressed at a time.
 const CHUNK: usize = 1 << 20;
+
+/// Blocks that may wait to be written.
+const QUEUE: usize = 16;
 
 /// A compressed raw image.
 #[derive(Debug, Default)]
@@ -104,17 +108,35 @@ impl Format for Ext4Format {
     }
 }
 
-/// Decompresses a file into an empty one; blocks of zeros become holes.
+/// Decompresses a file into an empty one; blocks of zeros become holes. Another thread writes, which takes as long.
 fn unpack(from: &File, raw: &File) -> Result<(), Problem> {
     let mut stream = Stream::new(from)?;
-    let mut at = 0;
-    while let Some(block) = stream.next_block()? {
-        at = block.boundary.start;
-        write_data(raw, &block.content, at)?;
-        at += block.content.len() as u64;
-        stream.reuse(block);
-    }
-    Ok(raw.set_len(at)?)
+    let (to_writer, blocks) = mpsc::sync_channel::<Block>(QUEUE);
+    let (back, used) = mpsc::channel();
+    let size = thread::scope(|scope| {
+        let writer = thread::Builder::new().spawn_scoped(scope, move || {
+            blocks.iter().try_for_each(|block| {
+                write_data(raw, &block.content, block.boundary.start)?;
+                // Nobody wants it back once everything is decompressed.
+                let _ = back.send(block);
+                Ok(())
+            })
+        })?;
+        let mut size = 0;
+        while let Some(block) = stream.next_block()? {
+            size = block.end();
+            for block in used.try_iter() {
+                stream.reuse(block);
+            }
+            if to_writer.send(block).is_err() {
+                break;
+            }
+        }
+        drop(to_writer);
+        writer.join().map_err(|_| io::Error::other("the writing thread panicked"))?.map_err(Problem::Io)?;
+        Ok::<_, Problem>(size)
+    })?;
+    Ok(raw.set_len(size)?)
 }
 
 /// Writes what is not zeros, run by run.
