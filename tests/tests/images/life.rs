@@ -240,4 +240,3 @@ impl<'r> Life<'r> {
         self.holds("AZJN-0044", "azaion-jetson-0044@azaion.com")
     }
 }
-

@@ -39,13 +39,18 @@ const WITHOUT_ITS_SECOND_ZERO_BLOCK: &str = "s=$(($(stat -c %s archive) - 512));
                                              tail -c 512 archive | zstd -q; } >system.img";
 
 /// The last member ends where a block of 128 KiB does.
-const ALIGNED: Tree = |tree| {
+const ALIGNED: Tree = |tree| filled(tree, 128 << 10, 0);
+/// It ends so that the most zeros follow ours, up to a record of 10240 bytes.
+const LONGEST_END: Tree = |tree| filled(tree, 10_240, 4608);
+
+/// A file makes the last member end `rest` bytes after a multiple of `unit`, if it is packed as [`USUAL`].
+fn filled(tree: &Path, unit: usize, rest: usize) -> anyhow::Result<()> {
     let filler = tree.join("usr/filler");
     put(&filler, [b'x'; 512], 0o644)?;
     let size = run("sh", &["-c", "tar -C \"$1\" --xattrs '--xattrs-include=*' -b1 -cf - . | wc -c", "sh", text(tree)])?;
     let end: usize = size.trim().parse::<usize>()? - 1024;
-    put(&filler, vec![b'x'; 512 + end.next_multiple_of(128 << 10) - end], 0o644)
-};
+    put(&filler, vec![b'x'; 512 + rest + end.next_multiple_of(unit) - end], 0o644)
+}
 
 /// What can't be compressed, so that blocks hold it as it is.
 const RANDOM: Tree = |tree| random(&tree.join("usr/zz"));
@@ -54,7 +59,7 @@ fn random(file: &Path) -> anyhow::Result<()> {
     run("dd", &["if=/dev/urandom", &format!("of={}", text(file)), "bs=100K", "count=4", "status=none"]).map(drop)
 }
 
-const MAKES: [Row; 28] = [
+const MAKES: [Row; 29] = [
     row("by tar itself", USUAL, rich, BY_TAR),
     row("through a pipe", USUAL, rich, PIPE),
     row("of a known size", USUAL, rich, SIZED),
@@ -77,6 +82,7 @@ const MAKES: [Row; 28] = [
     row("half of the end marker in one", &["--xattrs", "-b1", "."], PLAIN, WITHOUT_ITS_SECOND_ZERO_BLOCK),
     row("the end marker in a block of its own", USUAL, ALIGNED, PIPE),
     row("the end marker in a block of its own, of a known size", USUAL, ALIGNED, SIZED),
+    row("the longest end", USUAL, LONGEST_END, PIPE),
     row("names without ./", &["--xattrs", "boot", "etc", "usr"], rich, PIPE),
     row("gnu, sparse files", &["--format=gnu", "-S", "."], rich, PIPE),
     row("pax, sparse files", &["--xattrs", "-S", "."], rich, PIPE),
