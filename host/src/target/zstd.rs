@@ -39,7 +39,10 @@ pub(super) fn format(image: &Image) -> anyhow::Result<Box<dyn Format>> {
         ))),
         Ok(Signature::Tar) => Ok(Box::<tar::TarFormat>::default()),
         Ok(Signature::Ext4) => Ok(Box::<ext4::Ext4Format>::default()),
-        Ok(_) => Err(image.refused(
+        Ok(Signature::Zstd) => Err(image.refused(
+            "is compressed with zstd twice, and the flasher decompresses it once; decompress it once with zstd -d",
+        )),
+        Ok(Signature::Sparse) => Err(image.refused(
             "is a compressed Android sparse image, which the flasher would write as it is; decompress it with zstd -d",
         )),
         Err(why) => Err(image.refused(format_args!("is compressed with zstd, and its content {why}"))),

@@ -1,7 +1,7 @@
 //! Tar archives as they lie in `images/` of the initrd flow: GNU tar packs and unpacks them, sha1sum has the sum.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
@@ -17,6 +17,11 @@ const FOLDER: &str = "etc/azaion";
 /// All in a tree but the device's file and its folder, in an order that is always the same.
 const ALL_ELSE: &str = "cd \"$1\" && shift && find . ! -path ./etc/azaion ! -path ./etc/azaion/device.conf -print0 | \
                         LC_ALL=C sort -z | tar --no-recursion --numeric-owner --mtime=@0 \"$@\" -c --null -T -";
+/// The times of last change in it, in seconds, without those of the folders in which something of ours is made.
+const TIMES: &str = "cd \"$1\" && find . ! -path . ! -path ./etc ! -path './etc/azaion' ! -path ./etc/azaion/device.conf \
+                     -exec stat -c '%Y %n' '{}' + | LC_ALL=C sort -k2";
+/// How the flasher unpacks a compressed archive.
+const UNPACK_ZSTD: &str = "cd \"$1\" && tar --numeric-owner --xattrs '--xattrs-include=*' -x -I 'zstd -T0' -pf \"$2\"";
 /// What would differ from run to run, and attributes.
 const WITH_ATTRIBUTES: [&str; 3] =
     ["--xattrs", "--xattrs-include=*", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"];
@@ -36,6 +41,17 @@ pub(crate) fn is_tar(file: &Path) -> anyhow::Result<bool> {
     Ok(fs::read(file)?.get(257..).is_some_and(|bytes| bytes.starts_with(b"ustar")))
 }
 
+/// Whether a file is a compressed archive: zstd, and not named as a compressed disk image, as the flasher tells it.
+pub(crate) fn is_tar_zst(file: &Path) -> anyhow::Result<bool> {
+    Ok(is_zstd(file)? && !text(file).ends_with(".zst"))
+}
+
+/// Whether a file starts with a frame of zstd, or a skippable one.
+pub(crate) fn is_zstd(file: &Path) -> anyhow::Result<bool> {
+    let start = fs::read(file)?.first_chunk().map(|&magic| u32::from_le_bytes(magic)).unwrap_or_default();
+    Ok(start == 0xFD2F_B528 || start & !0xF == 0x184D_2A50)
+}
+
 /// What a root file system in small has besides files.
 pub(crate) fn rich(tree: &Path) -> anyhow::Result<()> {
     let long = "a-rather-long-name-".repeat(5);
@@ -47,6 +63,8 @@ pub(crate) fn rich(tree: &Path) -> anyhow::Result<()> {
     own(&tree.join("usr/home"), 1000, 0o2770)?;
     own(&tree.join("usr/home/of-somebody"), 1001, 0o600)?;
     run("mkfifo", &["-m", "0620", text(&tree.join("etc/fifo"))])?;
+    put(&tree.join("usr/sparse"), "before a hole", 0o644)?;
+    OpenOptions::new().write(true).open(tree.join("usr/sparse"))?.write_all_at(b"behind it", 1 << 20)?;
     if is_root() {
         run("mknod", &["-m", "0660", text(&tree.join("usr/null")), "c", "1", "3"])?;
     }
@@ -62,9 +80,14 @@ pub(crate) fn pack(bench: &Bench, archive: &Path, options: &[&str]) -> anyhow::R
 
 /// An archive of a tree with the sum of it, as NVIDIA's scripts leave them.
 pub(crate) fn make(bench: &Bench, archive: &Path, change: Tree) -> anyhow::Result<()> {
-    recipe::tree(bench, change)?;
-    pack(bench, archive, &["--xattrs", "."])?;
+    make_plain(bench, archive, change)?;
     put_sum(archive)
+}
+
+/// The same without the sum.
+pub(crate) fn make_plain(bench: &Bench, archive: &Path, change: Tree) -> anyhow::Result<()> {
+    recipe::tree(bench, change)?;
+    pack(bench, archive, &["--xattrs", "."])
 }
 
 /// The file with the sum of an image.
@@ -77,10 +100,11 @@ pub(crate) fn sum_of(image: &Path) -> anyhow::Result<String> {
     Ok(run("sha1sum", &["--", text(image)])?.chars().take(40).collect())
 }
 
-/// Puts the sum beside an image.
+/// Puts the sum beside an image; of a compressed one in the form of the scripts that make such, which is digits alone.
 pub(crate) fn put_sum(image: &Path) -> anyhow::Result<()> {
     let name = image.file_name().unwrap().to_string_lossy();
-    put(&sum_file(image), format!("{}  {name}\n", sum_of(image)?), 0o644)
+    let name = if is_zstd(image)? { String::new() } else { format!("  {name}") };
+    put(&sum_file(image), format!("{}{name}\n", sum_of(image)?), 0o644)
 }
 
 /// The sum beside an image is right, if there is one.
@@ -102,9 +126,24 @@ impl Unpacked {
 
     /// With further options.
     pub(crate) fn with(archive: &Path, options: &[&str]) -> anyhow::Result<Self> {
+        if is_zstd(archive)? {
+            return Self::compressed(archive);
+        }
         let folder = tempfile::tempdir()?;
         let fixed = ["--numeric-owner", "--xattrs", "-xpf", text(archive), "-C", text(folder.path())];
         let said = output("tar", &[&fixed[..], options].concat())?;
+        let words = String::from_utf8_lossy(&said.stderr);
+        ensure!(said.status.success() && words.is_empty(), "tar: {} {words}", said.status);
+        Ok(Self(folder))
+    }
+
+    /// A compressed archive, with the commands of the flasher.
+    fn compressed(archive: &Path) -> anyhow::Result<Self> {
+        run("zstd", &["-tq", text(archive)])?;
+        let kind = run("file", &["-b", text(archive)])?;
+        ensure!(kind.contains("Zstandard compressed"), "file: {kind}");
+        let folder = tempfile::tempdir()?;
+        let said = output("sh", &["-c", UNPACK_ZSTD, "sh", text(folder.path()), text(archive)])?;
         let words = String::from_utf8_lossy(&said.stderr);
         ensure!(said.status.success() && words.is_empty(), "tar: {} {words}", said.status);
         Ok(Self(folder))
@@ -126,7 +165,8 @@ impl Unpacked {
     }
 }
 
-/// All in an archive but the device's file and its folder: contents, modes, owners, links, and attributes if asked for.
+/// All in an archive but the device's file and its folder: contents, modes, owners, times, links, and attributes if asked
+/// for.
 pub(crate) fn all_else(archive: &Path, attributes: bool) -> anyhow::Result<Vec<u8>> {
     let unpacked = Unpacked::with(archive, &["--xattrs-include=*"])?;
     all_else_in(unpacked.0.path(), attributes)
@@ -137,5 +177,6 @@ pub(crate) fn all_else_in(tree: &Path, attributes: bool) -> anyhow::Result<Vec<u
     let options = if attributes { &WITH_ATTRIBUTES[..] } else { &[] };
     let packed = output("sh", &[&["-c", ALL_ELSE, "sh", text(tree)], options].concat())?;
     ensure!(packed.status.success() && packed.stdout.len() > 800_000, "{}", String::from_utf8_lossy(&packed.stderr));
-    Ok(packed.stdout)
+    let times = run("sh", &["-c", TIMES, "sh", text(tree)])?;
+    Ok([packed.stdout, times.into_bytes()].concat())
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::archive;
 use crate::oracle;
+use crate::recipe::Kind;
 
 /// The serial of most tests, and its e-mail.
 pub(crate) const SERIAL: &str = "AZJN-0042";
@@ -24,8 +25,8 @@ pub(crate) const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 /// Another unit.
 pub(crate) const OTHER: &str = "AZJN-0043";
 pub(crate) const OTHER_EMAIL: &str = "azaion-jetson-0043@azaion.com";
-/// What is known of an image's sum, beside it.
-pub(crate) const STATE: &str = ".system.img.azaion-sha1";
+/// The name of the image; that of a compressed disk image has another ending behind it.
+const IMAGE: &str = "system.img";
 /// Longer than any run may take: none may hang.
 const PATIENCE: &str = "10";
 
@@ -80,9 +81,31 @@ impl Bench {
         Ok(chown(self.station.path(name), owner, owner)?)
     }
 
-    /// The image.
+    /// Gives the image to the station's user, and the file with its sum, if there is one.
+    pub(crate) fn give_image(&self) -> anyhow::Result<()> {
+        let (image, sum) = (self.name(), format!("{}.sha1sum", self.name()));
+        for name in [image, sum].map(|name| format!("images/{name}")) {
+            if self.path(&name).exists() {
+                self.give(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The image: of the two names that it may have, the one that is there.
     pub(crate) fn image(&self) -> PathBuf {
-        self.station.path("images/system.img")
+        let of_disk_image = self.station.path(&format!("images/{}", Kind::Ext4Zst.named(IMAGE)));
+        if of_disk_image.exists() { of_disk_image } else { self.station.path(&format!("images/{IMAGE}")) }
+    }
+
+    /// The image's name.
+    pub(crate) fn name(&self) -> String {
+        self.image().file_name().unwrap().to_string_lossy().into_owned()
+    }
+
+    /// What is known of the image's sum, beside it.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path("images").join(format!(".{}.azaion-sha1", self.name()))
     }
 
     /// Something else on the station.
@@ -174,10 +197,11 @@ impl Bench {
     pub(crate) fn is_tidy(&self) -> anyhow::Result<()> {
         archive::sum_is_right(&self.image())?;
         let has_sum = archive::sum_file(&self.image()).exists();
-        let expected = if has_sum { &["system.img", "system.img.sha1sum"][..] } else { &["system.img"] };
+        let (image, state) = (self.name(), self.state());
+        let expected = if has_sum { vec![image.clone(), format!("{image}.sha1sum")] } else { vec![image] };
         let mut names = self.beside()?;
         if has_sum || archive::is_tar(&self.image())? {
-            names.retain(|name| name != STATE);
+            names.retain(|name| !state.ends_with(name));
         }
         assert_eq!(names, expected);
         Ok(())

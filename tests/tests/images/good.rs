@@ -29,6 +29,10 @@ const fn sparse(name: &'static str, how: How) -> Row {
     Row { name, how, kind: Kind::Sparse }
 }
 
+const fn zstd(name: &'static str, how: How) -> Row {
+    Row { name, how, kind: Kind::Ext4Zst }
+}
+
 /// The folder is there, for somebody else.
 const ODD_FOLDER: Tree = |tree| {
     put(&tree.join("etc/azaion/agent.toml"), "", 0o600)?;
@@ -45,7 +49,7 @@ const EARLIER_FILE: Tree = |tree| {
 /// An empty file.
 const EMPTY_FILE: Tree = |tree| put(&tree.join("etc/azaion/device.conf"), "", 0o644);
 
-const ROWS: [Row; 21] = [
+const ROWS: [Row; 26] = [
     raw("plain", Mkfs("", PLAIN)),
     raw("filled by the kernel, a large /etc", Kernel("")),
     raw("a folder of somebody else", Mkfs("", ODD_FOLDER)),
@@ -67,6 +71,11 @@ const ROWS: [Row; 21] = [
     sparse("a folder of somebody else", Mkfs("", ODD_FOLDER)),
     sparse("a file of another size", Mkfs("", EARLIER_FILE)),
     sparse("no metadata_csum, no journal", Mkfs("-O ^metadata_csum,^has_journal", PLAIN)),
+    zstd("plain", Mkfs("", PLAIN)),
+    zstd("filled by the kernel", Kernel("")),
+    zstd("a folder of somebody else", Mkfs("", ODD_FOLDER)),
+    zstd("a file of another size", Mkfs("", EARLIER_FILE)),
+    zstd("no metadata_csum, no journal", Mkfs("-O ^metadata_csum,^has_journal", PLAIN)),
 ];
 
 impl Row {
@@ -75,10 +84,12 @@ impl Row {
             Mkfs(options, change) => mkfs(bench, &bench.image(), options, change)?,
             Kernel(options) => by_the_kernel(bench, &bench.image(), options)?,
         }
-        if self.kind == Kind::Sparse {
-            recipe::to_sparse(&bench.image())?;
+        match self.kind {
+            Kind::Sparse => recipe::to_sparse(&bench.image())?,
+            Kind::Ext4Zst => recipe::to_zstd(&bench.image())?,
+            _ => {}
         }
-        bench.give("images/system.img")
+        bench.give_image()
     }
 
     fn needs_root(&self) -> bool {
@@ -148,7 +159,7 @@ fn cleared(bench: &Bench, passwords: &[String]) -> anyhow::Result<()> {
     for secret in passwords.iter().map(String::as_str).chain(["AZAION_DEVICE_PASSWORD"]) {
         assert!(!has_bytes(&bench.image(), secret)?, "a password is still there");
     }
-    assert_eq!(bench.beside()?, ["system.img"]);
+    bench.is_tidy()?;
     let before = Snapshot::of(&bench.image())?;
     assert_eq!(bench.verb("clear")?.ended_with(0)?.json_lines()?[0]["cleared"], false);
     before.is_still(&bench.image())

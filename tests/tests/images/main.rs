@@ -1,5 +1,6 @@
 //! Images as targets: the real program against images made by mke2fs, debugfs, the kernel and img2simg, with debugfs,
-//! e2fsck, a loop mount and simg2img as witnesses; and archives made by GNU tar, which unpacks them, too.
+//! e2fsck, a loop mount and simg2img as witnesses; archives made by GNU tar, which unpacks them, too; and both compressed with
+//! zstd, which decompresses them.
 //!
 //! What needs a loop device passes with nothing tried for those who are not root.
 #![allow(
@@ -16,6 +17,7 @@ mod bench;
 mod fixtures;
 mod good;
 mod killed;
+mod life;
 mod odd;
 mod oracle;
 mod pairs;
@@ -24,3 +26,4 @@ mod sparse;
 mod sums;
 mod tar;
 mod together;
+mod zstd;

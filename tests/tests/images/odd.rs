@@ -5,6 +5,7 @@ mod content;
 mod features;
 mod places;
 mod sparse_files;
+mod zstd;
 
 use std::fs;
 

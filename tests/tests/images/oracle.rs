@@ -9,7 +9,7 @@ use azaion_tests::programs;
 use azaion_tests::station::command;
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::archive::{Unpacked, is_tar};
+use crate::archive::{Unpacked, is_tar, is_tar_zst, is_zstd};
 
 const CONF: &str = "/etc/azaion/device.conf";
 const SPARSE_MAGIC: [u8; 4] = [0x3A, 0xFF, 0x26, 0xED];
@@ -30,11 +30,13 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// What an image looks like when it is on the disk: a copy, so that no witness touches the image itself.
+/// What an image looks like when it is on the disk, or what a compressed file has in it: a copy, so that no witness touches the image itself.
 pub(crate) fn raw_copy(image: &Path) -> anyhow::Result<NamedTempFile> {
     let raw = NamedTempFile::new()?;
     if fs::read(image)?.starts_with(&SPARSE_MAGIC) {
         run("simg2img", &[text(image), text(raw.path())])?;
+    } else if is_zstd(image)? {
+        run("zstd", &["-dqf", "--sparse", text(image), "-o", text(raw.path())])?;
     } else {
         run("cp", &["--sparse=always", text(image), text(raw.path())])?;
     }
@@ -70,19 +72,23 @@ pub(crate) fn is_private(raw: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn is_archive(image: &Path) -> anyhow::Result<bool> {
+    Ok(is_tar(image)? || is_tar_zst(image)?)
+}
+
 /// The content of the device's file in an image of any kind; of no file, nothing.
 pub(crate) fn content_in(image: &Path) -> anyhow::Result<String> {
-    if is_tar(image)? { Ok(Unpacked::new(image)?.content()) } else { content(raw_copy(image)?.path()) }
+    if is_archive(image)? { Ok(Unpacked::new(image)?.content()) } else { content(raw_copy(image)?.path()) }
 }
 
 /// An image of any kind has nothing to be mended.
 pub(crate) fn is_whole(image: &Path) -> anyhow::Result<()> {
-    if is_tar(image)? { Unpacked::new(image).map(drop) } else { is_clean(raw_copy(image)?.path()) }
+    if is_archive(image)? { Unpacked::new(image).map(drop) } else { is_clean(raw_copy(image)?.path()) }
 }
 
 /// So it is, and file and folder have the modes and owners of the contract.
 pub(crate) fn is_private_in(image: &Path) -> anyhow::Result<()> {
-    if is_tar(image)? {
+    if is_archive(image)? {
         return Unpacked::new(image)?.is_private();
     }
     let raw = raw_copy(image)?;
@@ -104,8 +110,12 @@ pub(crate) fn differences(one: &Path, other: &Path) -> anyhow::Result<Vec<u64>> 
     places.lines().map(|line| place(line).context("a place")).collect()
 }
 
-/// Whether the bytes of `secret` are anywhere in a file.
+/// Whether the bytes of `secret` are anywhere in a file, compressed or not.
 pub(crate) fn has_bytes(file: &Path, secret: &str) -> anyhow::Result<bool> {
+    Ok(are_in(file, secret)? || is_zstd(file)? && are_in(raw_copy(file)?.path(), secret)?)
+}
+
+fn are_in(file: &Path, secret: &str) -> anyhow::Result<bool> {
     let status = output("grep", &["-aqF", "-e", secret, text(file)])?.status;
     ensure!(matches!(status.code(), Some(0 | 1)), "grep: {status}");
     Ok(status.success())

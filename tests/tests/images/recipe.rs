@@ -111,27 +111,58 @@ pub(crate) enum Kind {
     Ext4,
     Sparse,
     Tar,
+    TarZst,
+    Ext4Zst,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Ext4, Self::Sparse, Self::Tar];
+    pub(crate) const ALL: [Self; 5] = [Self::Ext4, Self::Sparse, Self::Tar, Self::TarZst, Self::Ext4Zst];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
             Self::Sparse => "sparse",
             Self::Tar => "tar",
+            Self::TarZst => "tar.zst",
+            Self::Ext4Zst => "ext4.zst",
         }
     }
 
-    /// Makes a usual image of this kind of a tree; beside an archive there is its sum.
+    /// The name of an image of this kind that is called `stem`, as the flasher tells the kinds apart.
+    pub(crate) fn named(self, stem: &str) -> String {
+        if self == Self::Ext4Zst { format!("{stem}.zst") } else { stem.to_owned() }
+    }
+
+    pub(crate) fn is_compressed(self) -> bool {
+        matches!(self, Self::TarZst | Self::Ext4Zst)
+    }
+
+    /// Makes a usual image of this kind of a tree, which is named [`Kind::named`]; beside an archive there is its checksum file.
     pub(crate) fn make(self, bench: &Bench, image: &Path, change: Tree) -> anyhow::Result<()> {
         match self {
             Self::Ext4 => mkfs(bench, image, "", change),
             Self::Sparse => mkfs(bench, image, "", change).and_then(|()| to_sparse(image)),
             Self::Tar => archive::make(bench, image, change),
+            Self::TarZst => {
+                archive::make_plain(bench, image, change)?;
+                // Through a pipe, as GNU tar does it: no content size in the header.
+                compress(image, &image.with_extension("new"), "zstd -q -T0 <\"$1\" >\"$2\"")?;
+                fs::rename(image.with_extension("new"), image)?;
+                archive::put_sum(image)
+            }
+            Self::Ext4Zst => mkfs(bench, image, "", change).and_then(|()| to_zstd(image)),
         }
     }
+}
+
+/// Compresses a file into another one and removes it.
+fn compress(from: &Path, to: &Path, script: &str) -> anyhow::Result<()> {
+    run("sh", &["-c", script, "sh", text(from), text(to)]).map(drop)
+}
+
+/// Compresses a raw image as the flasher's scripts do it: its name ends in `.zst` then.
+pub(crate) fn to_zstd(image: &Path) -> anyhow::Result<()> {
+    run("zstd", &["-qf", "-T0", "--rm", text(image)]).map(drop)
 }
 
 /// Turns a raw image into an Android sparse one.

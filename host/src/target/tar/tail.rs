@@ -29,7 +29,7 @@ pub(in crate::target) fn length(base: u64, size: u64) -> Option<u64> {
 
 /// The most bytes that may follow a base, if `padding` may follow an archive.
 pub(in crate::target) const fn longest(padding: u64) -> u64 {
-    padding + MEMBERS + RECORD
+    padding + MEMBERS + END_MARKS + RECORD
 }
 
 /// All that follows the base, `length` bytes.
@@ -95,4 +95,19 @@ fn header(name: &str, is_dotted: bool, kind: EntryType, mode: u32, size: u64) ->
     header.set_mtime(MTIME);
     header.set_cksum();
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: what follows a base is within the bound by which it is found again, wherever in a record the base ends.
+    #[test]
+    fn no_tail_is_too_long() {
+        for base in (0..2 * RECORD).step_by(512) {
+            let length = length(base, 0).unwrap();
+            assert!(length >= MEMBERS + END_MARKS && length <= longest(0), "{base}: {length}");
+            assert_eq!((base + length) % RECORD, 0);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use super::{Trial, WAYS};
 use crate::archive;
-use crate::bench::{Bench, EMAIL, OTHER, SERIAL, STATE};
+use crate::bench::{Bench, EMAIL, OTHER, SERIAL};
 use crate::oracle;
 use crate::recipe::{self, Kind, PLAIN, mkfs, put};
 
@@ -52,7 +52,7 @@ fn a_torn_first_tail() -> anyhow::Result<()> {
         let inject = "inject=pwrite64:signal=SIGKILL:when=1";
         let run = trial.under("strace", &["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", inject])?;
         assert_ne!(run.code, Some(0));
-        anyhow::ensure!(trial.bench.beside()?.iter().any(|name| name == STATE), "nothing is known");
+        anyhow::ensure!(trial.bench.state().exists(), "nothing is known");
         fs::rename(trial.bench.path("images"), trial.bench.path("pending"))?;
         let before = fs::read(trial.bench.path("pending/system.img"))?;
         trial.put_back("pending")?;

@@ -1,0 +1,1 @@
+//! Compressed disk images that are mostly holes.
