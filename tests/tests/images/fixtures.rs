@@ -373,7 +373,7 @@ fn table_and_files_agree() -> anyhow::Result<()> {
     names.sort();
     found.sort();
     assert_eq!(names, found, "rows and directories");
-    for kind in ["directory", "ext4", "sparse", "tar"] {
+    for kind in ["directory", "ext4", "sparse", "tar", "tar.zst", "ext4.zst"] {
         for state in ["never", "device", "confirmed", "cleared"] {
             assert!(rows.iter().any(|row| row.kind == kind && row.state == state), "{kind}, {state}: no fixture");
         }
