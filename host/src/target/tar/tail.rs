@@ -43,9 +43,6 @@ pub(in crate::target) fn make(block: &[u8], is_dotted: bool, length: u64) -> Zer
     tail
 }
 
-/// The most bytes that [`length`] gives for an archive without room behind its end.
-pub(in crate::target) const LONGEST_WITHOUT_ROOM: u64 = MEMBERS + END_MARKS + RECORD - BLOCK;
-
 /// The block of text of what follows a base, if that is a tail of ours, and whether its names start with `./`.
 pub(in crate::target) fn parse(rest: &[u8]) -> Option<(&[u8], bool)> {
     let (start, content) = rest.split_at_checked(CONTENT)?;

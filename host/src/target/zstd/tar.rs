@@ -87,8 +87,7 @@ impl TarFormat {
         let Some(place) = slot_frame::located(file)? else { return Ok(None) };
         let end = file.metadata()?.len() - LOCATOR;
         let Some(start) = place.checked_sub(tail::CONTENT as u64 + HEADER) else { return Ok(None) };
-        let Some(length) = end.checked_sub(start + HEADER).filter(|&length| length <= tail::LONGEST_WITHOUT_ROOM)
-        else {
+        let Some(length) = end.checked_sub(start + HEADER).filter(|&length| length <= tail::longest(0)) else {
             return Ok(None);
         };
         let mut frame = Zeroizing::new(vec![0; usize::try_from(HEADER + length).unwrap_or_default()]);
