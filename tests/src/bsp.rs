@@ -10,11 +10,11 @@ use crate::programs::{output, workspace};
 /// A release of Jetson Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bsp {
-    /// JetPack 6.0: a plain tar or an Android sparse image.
+    /// Images: a plain tar or an Android sparse image.
     R36_2,
-    /// JetPack 6.2: a zstd-compressed tar.
+    /// Images: a zstd-compressed tar.
     R36_5,
-    /// JetPack 7.2: a zstd-compressed tar or disk image.
+    /// Images: a zstd-compressed tar or disk image.
     R39_2,
 }
 
@@ -24,6 +24,21 @@ impl Bsp {
             Self::R36_2 => "R36.2",
             Self::R36_5 => "R36.5",
             Self::R39_2 => "R39.2",
+        }
+    }
+
+    /// The options that `l4t_initrd_flash.sh --no-flash` needs for a drive.
+    pub fn nvme_options(self) -> &'static [&'static str] {
+        match self {
+            Self::R36_2 | Self::R36_5 => &[
+                "--external-device",
+                "nvme0n1p1",
+                "-c",
+                "tools/kernel_flash/flash_l4t_t234_nvme.xml",
+                "-p",
+                "-c bootloader/generic/cfg/flash_t234_qspi.xml",
+            ],
+            Self::R39_2 => &[],
         }
     }
 

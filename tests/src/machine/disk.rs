@@ -13,7 +13,7 @@ use super::emulator::{Boot, Machine};
 use crate::programs::output;
 
 /// Room for the root file system and a journal.
-const SIZE: u64 = 400 << 20;
+pub(super) const SIZE: u64 = 400 << 20;
 
 /// A disk with one ext4 file system on it, and the kernel that boots from it.
 #[derive(Debug)]
@@ -31,6 +31,13 @@ impl Disk {
         output(
             Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-b", "4096", "-d"]).arg(rootfs).arg(disk.image()),
         )?;
+        Ok(disk)
+    }
+
+    /// The drive of a board that was flashed: its partition with the root file system.
+    pub(super) fn flashed(partition: &Path, kernel: &Path, port: u16) -> anyhow::Result<Self> {
+        let disk = Self { folder: Arc::new(tempfile::tempdir()?), kernel: kernel.to_owned(), port };
+        output(Command::new("cp").arg("--sparse=always").arg(partition).arg(disk.image()))?;
         Ok(disk)
     }
 

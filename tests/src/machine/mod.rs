@@ -12,7 +12,7 @@ mod unit;
 pub use base::Release;
 pub use disk::Disk;
 pub use emulator::{Boot, Machine};
-pub use unit::{Image, Unit};
+pub use unit::Unit;
 
 use std::path::Path;
 use std::thread;

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
 
 use super::base::{Base, Release, base};
-use super::disk::Disk;
+use super::disk::{Disk, SIZE as DISK_SIZE};
+use crate::bsp::Bsp;
 use crate::dev_api::Options;
 use crate::programs::{arm64_agent, output, workspace};
 use crate::record;
@@ -16,6 +17,9 @@ use crate::station::{SERIAL, Station, value_in};
 
 /// How the machine sees the loopback address of the station.
 const STATION: &str = "10.0.2.2";
+
+/// Where the scripts find mkfs.ext4 and losetup.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The unit, and the station that makes it.
 #[derive(Debug)]
@@ -76,47 +80,45 @@ impl Unit {
     /// # Errors
     /// The file system can't be made.
     pub fn flash(&self) -> anyhow::Result<Disk> {
-        let port = self.station.api.url().rsplit(':').next().and_then(|port| port.parse().ok());
         self.station.password().map_or(Ok(()), |password| record::secret(&password))?;
-        Disk::of(&self.station.rootfs(), &self.base.kernel, port.context("the port of the API")?)
+        Disk::of(&self.station.rootfs(), &self.base.kernel, self.port()?)
     }
 
-    /// Makes the disk of a root file system that nobody provisioned, and lets the host tool write into the image.
+    /// Generates the images of a root file system that nobody provisioned, as the scripts of a release do it, writes the device into
+    /// its image (`images/external/NAME`), and flashes it. Options of `l4t_initrd_flash.sh --no-flash` come last.
     ///
     /// # Errors
-    /// The file system can't be made, or the host tool failed.
-    pub fn flash_then_provision(&self, kind: Image) -> anyhow::Result<Disk> {
+    /// A script or the host tool failed.
+    pub fn flash_image(&self, bsp: Bsp, options: &[&str]) -> anyhow::Result<(Disk, PathBuf)> {
         self.station.provision_offline(&["clear", &self.station.rootfs().display().to_string()])?.ended_with(0)?;
-        let disk = self.flash()?;
-        let raw = disk.image();
-        let provision = |image: &Path| -> anyhow::Result<()> {
-            let image = image.display().to_string();
-            self.station.provision(&["device", SERIAL, "--rootfs", &image])?.ended_with(0).map(drop)
+        let tree = self.station.path("Linux_for_Tegra");
+        bsp.unpack(&tree)?;
+        fs::remove_dir_all(tree.join("rootfs"))?;
+        symlink(self.station.rootfs(), tree.join("rootfs"))?;
+        self.station.put("bench/partition-size", DISK_SIZE.to_string(), 0o644)?;
+        let script = |options: &[&str]| {
+            let mut script = Command::new(tree.join("tools/kernel_flash/l4t_initrd_flash.sh"));
+            script.args(options).args(["jetson-orin-nano-devkit", "internal"]).env("PATH", PATH);
+            output(&mut script)
         };
-        match kind {
-            Image::Raw => provision(&raw)?,
-            Image::Sparse => {
-                let sparse = self.station.path("system.img");
-                output(Command::new("/usr/bin/img2simg").arg(&raw).arg(&sparse))?;
-                provision(&sparse)?;
-                fs::remove_file(&raw)?;
-                output(Command::new("/usr/bin/simg2img").arg(&sparse).arg(&raw))?;
-            }
-        }
+        script(&[&["--no-flash"], bsp.nvme_options(), options].concat())?;
+        let images = tree.join("tools/kernel_flash/images/external");
+        let names = ["system.img.zst", "system.img"].map(|name| images.join(name));
+        let image = names.into_iter().find(|image| image.exists()).context("the generated image")?;
+        let provisioned = self.station.provision(&["device", SERIAL, "--rootfs", &image.display().to_string()])?;
+        provisioned.ended_with(0)?;
+        script(&["--flash-only"])?;
+        let disk = Disk::flashed(&self.station.path("bench/unit-1/APP.img"), &self.base.kernel, self.port()?)?;
         disk.edit("/etc/azaion/device.conf", |text| text.replace("://127.0.0.1:", &format!("://{STATION}:")))?;
         let conf = disk.read("/etc/azaion/device.conf")?;
         record::secret(value_in(&conf, "AZAION_DEVICE_PASSWORD").context("no password in the image")?)?;
-        Ok(disk)
+        Ok((disk, image))
     }
-}
 
-/// Which image the host tool writes into; the machine boots from the raw one in any case.
-#[derive(Clone, Copy, Debug)]
-pub enum Image {
-    /// A raw ext4 image.
-    Raw,
-    /// An Android sparse image, unpacked afterwards as the flasher does it.
-    Sparse,
+    fn port(&self) -> anyhow::Result<u16> {
+        let port = self.station.api.url().rsplit(':').next().and_then(|port| port.parse().ok());
+        port.context("the port of the API")
+    }
 }
 
 /// Unpacks our package into a root file system; that is a complete installation.

@@ -95,8 +95,8 @@ fn a_used_root_file_system_will_do() -> anyhow::Result<()> {
     File::create(tree.at("/etc/.updated"))?;
     output(Command::new("touch").args(["--date", "+1 day"]).arg(tree.at("/etc/.updated")))?;
     let target = "[Unit]\nRequires=basic.target\nAfter=basic.target\nConflicts=multi-user.target\nAllowIsolate=yes\n";
-    tree.write("/etc/systemd/system/oem-config.target", target)?;
-    symlink("oem-config.target", tree.at("/etc/systemd/system/default.target"))?;
+    tree.write("/etc/systemd/system/nv-oem-config.target", target)?;
+    symlink("nv-oem-config.target", tree.at("/etc/systemd/system/default.target"))?;
     let booted = Booted::new(&tree)?;
     let sysusers = booted.run("systemctl show -P ConditionResult systemd-sysusers.service")?;
     assert_eq!(sysusers.trim(), "no", "the tree is no used one");

@@ -64,12 +64,12 @@ impl Compressed {
     fn make_tree(&self) -> anyhow::Result<()> {
         self.sh("mkdir -p root/etc root/boot root/usr; echo host >root/etc/hostname; echo kernel >root/boot/Image")?;
         let mut number = 1_u64;
-        let mut words = [0_u8; 1 << 20];
+        let mut words = vec![0_u8; 1 << 20];
         for file in 0..CONTENT / words.len() {
             for word in words.chunks_mut(8) {
                 number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let [a, b, c, d, ..] =
-                    (number >> 24).to_be_bytes().map(|byte| b"etaoinshrdlucmfw"[usize::from(byte & 15)]);
+                // Sixteen letters.
+                let [a, b, c, d, ..] = (number >> 24).to_be_bytes().map(|byte| b'a' + (byte & 15));
                 word.copy_from_slice(&[b'\n', d, c, b' ', b'x', a, b, b'\t']);
             }
             File::create(self.path(&format!("root/usr/{file}")))?.write_all(&words)?;
@@ -90,7 +90,8 @@ impl Compressed {
                 "large.img",
                 "system.img",
                 "zstd -qdc large.img >/dev/null && cp large.img copy",
-                Row { what: "first device of a tar.zst / zstd -dc and a copy", bound: Bound::Ratio(1.5), ..Row::EMPTY },
+                "first device of a tar.zst / zstd -dc and a copy",
+                Bound::Ratio(1.5),
             )?,
             self.memory()?,
         ];
@@ -99,12 +100,13 @@ impl Compressed {
             "large.img.zst",
             "system.img.zst",
             "zstd -qdc large.img.zst | zstd -q -T0 >copy",
-            Row { what: "first device of an ext4.zst / zstd -dc | zstd -T0", bound: Bound::Ratio(2.0), ..Row::EMPTY },
+            "first device of an ext4.zst / zstd -dc | zstd -T0",
+            Bound::Ratio(2.0),
         )?);
         Ok(rows)
     }
 
-    fn first(&self, from: &str, to: &str, beside: &str, row: Row) -> anyhow::Result<Row> {
+    fn first(&self, from: &str, to: &str, beside: &str, what: &'static str, bound: Bound) -> anyhow::Result<Row> {
         let (ours, theirs) = in_few_turns(
             &mut (),
             FEW,
@@ -117,7 +119,7 @@ impl Compressed {
                 timed(|| self.sh(beside).map(drop))
             },
         )?;
-        Ok(Row { ours, theirs, ..row })
+        Ok(Row { what, ours, theirs, bound, ..Row::EMPTY })
     }
 
     /// The whole command on an image or a directory.
