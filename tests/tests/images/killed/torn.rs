@@ -81,8 +81,8 @@ fn a_torn_first_tail() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the half of a later tail is no device's, the archive unpacks, and the next run writes it anew. So it is with the frame of a
-// compressed image.
+// Promise: the half of a later tail is no device's, the archive unpacks, and the next run writes it anew. So it is with the
+// frame of a compressed image.
 #[test]
 fn a_torn_later_tail() {
     for_each(&[Kind::Tar, Kind::TarZst, Kind::Ext4Zst], |kind| kind.name().to_owned(), |kind| torn_later(*kind));
