@@ -65,7 +65,7 @@ const fn way(name: &'static str, kind: Kind, before: Before, beside: Beside, ver
     Way { name, kind, before, beside, verb }
 }
 
-const WAYS: [Way; 18] = [
+const WAYS: [Way; 30] = [
     way("making the slot", Kind::Ext4, Before::Nothing, Beside::Nothing, "device"),
     way("making the slot, with a sum (sparse)", Kind::Sparse, Before::Nothing, Beside::Sum, "device"),
     way("making a slot of a file", Kind::Ext4, Before::SmallFile, Beside::Nothing, "device"),
@@ -84,6 +84,18 @@ const WAYS: [Way; 18] = [
     way("a later tail of an archive that was copied", Kind::Tar, Before::Other, Beside::Sum, "device"),
     way("clearing a tail", Kind::Tar, Before::Other, Beside::Known, "clear"),
     way("clearing a packed file", Kind::Tar, Before::SmallFile, Beside::Sum, "clear"),
+    way("a first frame", Kind::TarZst, Before::Nothing, Beside::Sum, "device"),
+    way("a first frame, without a sum", Kind::TarZst, Before::Nothing, Beside::Nothing, "device"),
+    way("a first frame over a packed file", Kind::TarZst, Before::SmallFile, Beside::Sum, "device"),
+    way("a later frame", Kind::TarZst, Before::Other, Beside::Known, "device"),
+    way("a later frame of an archive that was copied", Kind::TarZst, Before::Other, Beside::Sum, "device"),
+    way("clearing a frame", Kind::TarZst, Before::Other, Beside::Known, "clear"),
+    way("clearing a packed and compressed file", Kind::TarZst, Before::SmallFile, Beside::Sum, "clear"),
+    way("making the slot, with a sum (ext4.zst)", Kind::Ext4Zst, Before::Nothing, Beside::Sum, "device"),
+    way("making a slot of a file (ext4.zst)", Kind::Ext4Zst, Before::SmallFile, Beside::Nothing, "device"),
+    way("replacing a device, with a sum (ext4.zst)", Kind::Ext4Zst, Before::Other, Beside::Known, "device"),
+    way("clearing, with a sum (ext4.zst)", Kind::Ext4Zst, Before::Other, Beside::Known, "clear"),
+    way("clearing a file, with a sum (ext4.zst)", Kind::Ext4Zst, Before::SmallFile, Beside::Sum, "clear"),
 ];
 
 /// A way with a station, and the image that each run starts from.
@@ -178,7 +190,7 @@ impl<'w> Trial<'w> {
     fn is_whole(&self) -> anyhow::Result<()> {
         let image = self.bench.image();
         oracle::is_whole(&image)?;
-        if fs::read(&image)? != fs::read(self.bench.path("start/system.img"))? {
+        if fs::read(&image)? != fs::read(self.bench.path("start").join(self.bench.name()))? {
             let told = self.bench.inspect()?;
             let conf = conf_in(&image)?;
             anyhow::ensure!(conf.get("EMAIL").map(String::as_str) == told["email"].as_str(), "{told}");
@@ -197,8 +209,9 @@ impl<'w> Trial<'w> {
         }
         self.bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
         self.bench.holds(SERIAL, EMAIL)?;
-        if self.way.kind == Kind::Tar {
-            let lines = oracle::run("grep", &["-ac", "AZAION_DEVICE_PASSWORD", oracle::text(&image)])?;
+        if matches!(self.way.kind, Kind::Tar | Kind::TarZst) {
+            let archive = oracle::raw_copy(&image)?;
+            let lines = oracle::run("grep", &["-ac", "AZAION_DEVICE_PASSWORD", oracle::text(archive.path())])?;
             anyhow::ensure!(lines.trim() == "1", "{lines} passwords");
         }
         let users = self.bench.station.api.users();
@@ -210,7 +223,9 @@ impl<'w> Trial<'w> {
     fn everywhere(&self) -> anyhow::Result<()> {
         let mut killed = 0;
         for (call, times) in self.count()? {
-            for time in some(times) {
+            // A compressed image costs a second for each.
+            let most = if self.way.kind.is_compressed() { 3 } else { MOST };
+            for time in some(times, most) {
                 self.reset()?;
                 let inject = format!("inject={call}:signal=SIGKILL:when={time}");
                 let traced = ["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject];
@@ -237,8 +252,8 @@ impl<'w> Trial<'w> {
 }
 
 /// All of a few times, or some of many: the first, the last, and some between.
-fn some(times: usize) -> impl Iterator<Item = usize> {
-    let places = times.min(MOST);
+fn some(times: usize, most: usize) -> impl Iterator<Item = usize> {
+    let places = times.min(most);
     (1..=places).map(move |place| (place * times).div_ceil(places))
 }
 
@@ -250,20 +265,24 @@ fn everywhere(is_of_group: fn(&Way) -> bool) {
     );
 }
 
+fn is_disk(way: &Way) -> bool {
+    matches!(way.kind, Kind::Ext4 | Kind::Sparse)
+}
+
 fn makes_a_slot(way: &Way) -> bool {
-    way.kind != Kind::Tar && matches!(way.before, Before::Nothing | Before::SmallFile)
+    matches!(way.before, Before::Nothing | Before::SmallFile)
 }
 
 // Promise: a run that dies while it makes the slot leaves the image as it was, or with the slot.
 #[test]
 fn while_preparing() {
-    everywhere(makes_a_slot);
+    everywhere(|way| is_disk(way) && makes_a_slot(way));
 }
 
 // Promise: a run that dies while it writes or clears the slot leaves the old content or the new.
 #[test]
 fn while_overwriting() {
-    everywhere(|way| way.kind != Kind::Tar && !makes_a_slot(way));
+    everywhere(|way| is_disk(way) && !makes_a_slot(way));
 }
 
 // Promise: a run that dies while it writes into an archive leaves one that GNU tar unpacks, with the old device or the
@@ -271,6 +290,19 @@ fn while_overwriting() {
 #[test]
 fn while_writing_into_an_archive() {
     everywhere(|way| way.kind == Kind::Tar);
+}
+
+// Promise: a run that dies while it writes a compressed image anew leaves the one of before, or one that the flasher unpacks; the
+// next run goes on, and the sum is right then.
+#[test]
+fn while_compressing() {
+    everywhere(|way| way.kind.is_compressed() && makes_a_slot(way));
+}
+
+// Promise: so does one that dies while it overwrites the frame of a device, or takes it out.
+#[test]
+fn while_overwriting_a_frame() {
+    everywhere(|way| way.kind.is_compressed() && !makes_a_slot(way));
 }
 
 // Promise: the same at any time.

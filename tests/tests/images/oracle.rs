@@ -189,3 +189,21 @@ impl Drop for Mounted {
         persist("umount", &[text(self.path())]);
     }
 }
+
+/// A file system in memory, which has no more room than that; unmounted when dropped.
+#[derive(Debug)]
+pub(crate) struct InMemory(PathBuf);
+
+impl InMemory {
+    /// Mounts it over a folder.
+    pub(crate) fn over(folder: &Path, size: &str) -> anyhow::Result<Self> {
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=0755"), "none", text(folder)])?;
+        Ok(Self(folder.to_owned()))
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        persist("umount", &[text(&self.0)]);
+    }
+}

@@ -9,7 +9,7 @@ use azaion_tests::station::conf_value;
 use crate::archive;
 use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, Snapshot, for_each, password_in};
 use crate::oracle::{self, has_bytes, text};
-use crate::recipe::{PLAIN, mkfs, put, to_sparse};
+use crate::recipe::{Kind, PLAIN, mkfs, put, to_sparse};
 
 const KEY: &str = "AZAION_DEVICE_PASSWORD";
 
@@ -19,9 +19,12 @@ enum Second {
     Raw,
     Sparse,
     Tar,
+    TarZst,
+    Ext4Zst,
     Directory,
 }
-const SECONDS: [Second; 4] = [Second::Raw, Second::Sparse, Second::Tar, Second::Directory];
+const SECONDS: [Second; 6] =
+    [Second::Raw, Second::Sparse, Second::Tar, Second::TarZst, Second::Ext4Zst, Second::Directory];
 
 /// A station with two targets.
 struct Pair {
@@ -36,12 +39,18 @@ impl Pair {
         mkfs(&bench, &bench.image(), "", PLAIN)?;
         let other = match second {
             Second::Directory => bench.station.rootfs(),
-            Second::Raw | Second::Sparse | Second::Tar => bench.path("app_b.img"),
+            Second::Ext4Zst => bench.path("app_b.img.zst"),
+            _ => bench.path("app_b.img"),
         };
         match second {
             Second::Directory => {}
             Second::Raw => mkfs(&bench, &other, "-O ^metadata_csum", PLAIN)?,
             Second::Tar => archive::make(&bench, &other, PLAIN)?,
+            Second::TarZst => Kind::TarZst.make(&bench, &other, PLAIN)?,
+            Second::Ext4Zst => {
+                Kind::Ext4Zst.make(&bench, &bench.path("app_b.img"), PLAIN)?;
+                archive::put_sum(&other)?;
+            }
             Second::Sparse => {
                 mkfs(&bench, &other, "", PLAIN)?;
                 to_sparse(&other)?;
@@ -78,7 +87,7 @@ impl Pair {
     fn other_password(&self) -> anyhow::Result<Option<String>> {
         match self.second {
             Second::Directory => Ok(conf_value(&self.other.join("etc/azaion/device.conf"), KEY)),
-            Second::Raw | Second::Sparse | Second::Tar => password_in(&self.other),
+            _ => password_in(&self.other),
         }
     }
 

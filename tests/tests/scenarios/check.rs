@@ -8,7 +8,7 @@ use std::process::Command;
 
 use azaion_tests::dev_api::{Fault, Generation, Options, Tls};
 use azaion_tests::programs::{Run, output};
-use azaion_tests::station::{EMAIL, Station};
+use azaion_tests::station::{EMAIL, SERIAL, Station};
 
 /// `id status`, a check a line.
 fn checks(run: &Run) -> anyhow::Result<String> {
@@ -145,6 +145,25 @@ fn warnings_about_images() -> anyhow::Result<()> {
     let image = images.join("external/system.img");
     make_image(&station, &image, PLAIN, false)?;
     assert!(image_warnings(&station, &image)?.contains("/internal/flash.cfg: APP_ext is \"other.img\""));
+    Ok(())
+}
+
+// Promise: of an archive as current releases generate it, with the name and the flash.cfg of those, check says nothing but
+// that it can be provisioned, also when it has a device.
+#[test]
+fn a_compressed_archive_is_no_reason_to_warn() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    station.put("images/external/flash.cfg", "APP_ext=system.img\nexternal_device=nvme0n1p1\nCHIPID=0x23\n", 0o644)?;
+    let image = station.path("images/external/system.img");
+    let script =
+        "umask 77; tar -C \"$1\" --xattrs -cf - . | zstd -q -T0 >\"$2\"; sha1sum \"$2\" | cut -c-40 >\"$2.sha1sum\"";
+    output(Command::new("sh").args(["-c", script, "sh"]).args([&station.rootfs(), &image]))?;
+    let before = fs::read(&image)?;
+    assert_eq!(image_warnings(&station, &image)?, "");
+    assert_eq!(fs::read(&image)?, before, "check changes nothing");
+    station.provision(&["device", SERIAL, "--rootfs", &image.display().to_string()])?.ended_with(0)?;
+    let run = station.provision(&["check", "--json", "--rootfs", &image.display().to_string(), "--deadline", "1"])?;
+    assert_eq!(checks(&run.ended_with(0)?)?, "privileges ok, target warning, api ok, admin-login ok");
     Ok(())
 }
 

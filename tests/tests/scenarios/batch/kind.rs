@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyhow::ensure;
+
 use super::{CONF, Line, said, text};
 
-pub(super) const KINDS: [Kind; 4] = [Kind::Directory, Kind::Raw, Kind::Sparse, Kind::Tar];
+pub(super) const KINDS: [Kind; 6] = [Kind::Directory, Kind::Raw, Kind::Sparse, Kind::Tar, Kind::TarZst, Kind::Ext4Zst];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
@@ -13,9 +15,26 @@ pub(super) enum Kind {
     Raw,
     Sparse,
     Tar,
+    TarZst,
+    Ext4Zst,
 }
 
+/// How the flasher unpacks a compressed archive.
+const UNPACK_ZSTD: &str =
+    "tar --numeric-owner --xattrs '--xattrs-include=*' -x -I 'zstd -T0' -pf \"$1\" -O \"./$2\" >\"$3\"";
+
 impl Kind {
+    /// The name of a target of this kind: the flasher takes what ends in `.zst` for a compressed disk image.
+    pub(super) const fn name(self) -> &'static str {
+        if matches!(self, Self::Ext4Zst) { "system.img.zst" } else { "system.img" }
+    }
+
+    /// A usual checksum file beside a target, in the form that NVIDIA's scripts write: digits alone.
+    pub(super) fn put_sum(target: &Path) -> anyhow::Result<()> {
+        let script = "sha1sum \"$1\" | cut -c-40 >\"$1.sha1sum\"";
+        said("sh", &["-c", script, "sh", &text(target)]).map(drop)
+    }
+
     /// A root file system of this kind, made from the station's.
     pub(super) fn make(self, line: &Line, to: &Path) -> anyhow::Result<()> {
         let (tree, made) = (text(&line.station.rootfs()), text(to));
@@ -34,6 +53,15 @@ impl Kind {
                 let name = to.file_name().unwrap().to_string_lossy().into_owned();
                 let script = format!("cd '{}' && sha1sum {name} >{name}.sha1sum", text(to.parent().unwrap()));
                 said("sh", &["-c", &script])?;
+            }
+            Self::TarZst => {
+                said("sh", &["-c", "tar -C \"$1\" -cf - . | zstd -q -T0 >\"$2\"", "sh", &tree, &made])?;
+                Self::put_sum(to)?;
+            }
+            Self::Ext4Zst => {
+                let raw = format!("{made}.raw");
+                make_ext4(&tree, &raw)?;
+                said("zstd", &["-q", "-T0", "--rm", &raw, "-o", &made])?;
             }
         }
         Ok(())
@@ -57,9 +85,26 @@ impl Kind {
                 let script = format!("tar -xOf '{}' ./{CONF} >'{}'", text(target), text(&copy));
                 said("sh", &["-c", &script])?;
             }
+            Self::TarZst => {
+                sum_is_right(target)?;
+                said("sh", &["-c", UNPACK_ZSTD, "sh", &text(target), CONF, &text(&copy)])?;
+            }
+            Self::Ext4Zst => {
+                let raw = line.station.path("read/raw");
+                said("zstd", &["-dqf", &text(target), "-o", &text(&raw)])?;
+                dump(&raw, &copy)?;
+            }
         }
         Ok(copy)
     }
+}
+
+/// The checksum file beside a target holds its checksum.
+pub(super) fn sum_is_right(target: &Path) -> anyhow::Result<()> {
+    let is = said("sha1sum", &[&text(target)])?;
+    let sum = fs::read_to_string(format!("{}.sha1sum", text(target)))?;
+    ensure!(sum == format!("{}\n", is.get(..40).unwrap_or_default()), "{} has {sum}", text(target));
+    Ok(())
 }
 
 fn make_ext4(tree: &str, image: &str) -> anyhow::Result<()> {

@@ -8,19 +8,24 @@ use anyhow::ensure;
 use azaion_tests::dev_api::Options;
 use nix::unistd::geteuid;
 
-use super::kind::{KINDS, Kind};
+use super::kind::{KINDS, Kind, sum_is_right};
 use super::{Line, said, serials, text};
 
 const RANGE: &str = "AZJN-0001..AZJN-0003";
 fn batch(line: &Line, options: &[&str]) -> anyhow::Result<()> {
-    let template = text(&line.target("{serial}").join("system.img"));
+    batch_of("system.img", line, options)
+}
+
+fn batch_of(name: &str, line: &Line, options: &[&str]) -> anyhow::Result<()> {
+    let template = text(&line.target("{serial}").join(name));
     let fixed = [RANGE, "--owner", "current", "--rootfs", &template];
     line.run(&[&fixed, options].concat())?.ended_with(0).map(drop)
 }
 
 fn each_is_let_in(line: &Line, kind_of: impl Fn(usize) -> Kind) -> anyhow::Result<()> {
     for (number, serial) in serials(1, 3).iter().enumerate() {
-        let conf = kind_of(number).conf(line, &line.target(serial).join("system.img"))?;
+        let kind = kind_of(number);
+        let conf = kind.conf(line, &line.target(serial).join(kind.name()))?;
         line.lets_in(&conf, serial)?;
     }
     Ok(())
@@ -29,7 +34,7 @@ fn each_is_let_in(line: &Line, kind_of: impl Fn(usize) -> Kind) -> anyhow::Resul
 // Promise: one batch may have targets of all kinds, told by what is in them.
 #[test]
 fn kinds_may_be_mixed() -> anyhow::Result<()> {
-    let kinds = [Kind::Directory, Kind::Raw, Kind::Tar];
+    let kinds = [Kind::TarZst, Kind::Raw, Kind::Tar];
     let line = Line::new(Options::default())?;
     for (serial, kind) in serials(1, 3).iter().zip(kinds) {
         kind.make(&line, &line.target(serial).join("system.img"))?;
@@ -44,29 +49,54 @@ fn kinds_may_be_mixed() -> anyhow::Result<()> {
 fn copies_of_every_kind() -> anyhow::Result<()> {
     for kind in KINDS {
         let line = Line::new(Options::default())?;
-        let base = line.station.path("base/whatever.img");
+        let name = kind.name();
+        let base = line.station.path("base").join(name.replace("system", "whatever"));
         kind.make(&line, &base)?;
-        batch(&line, &["--base", &text(&base)])?;
+        batch_of(name, &line, &["--base", &text(&base)])?;
         each_is_let_in(&line, |_| kind).map_err(|error| error.context(format!("{kind:?}")))?;
         for serial in serials(1, 3) {
             let folder = line.target(&serial);
             let mut names: Vec<_> =
                 fs::read_dir(&folder)?.map(|e| Ok(e?.file_name())).collect::<anyhow::Result<_>>()?;
             names.sort();
-            let expected: &[&str] =
-                if kind == Kind::Tar { &["system.img", "system.img.sha1sum"] } else { &["system.img"] };
+            let has_sum = matches!(kind, Kind::Tar | Kind::TarZst);
+            let expected: &[&str] = if has_sum { &["system.img", "system.img.sha1sum"] } else { &[name] };
             let known = names.iter().all(|name| expected.iter().any(|known| name == known) || is_kept_state(name));
             ensure!(known && names.len() >= expected.len(), "{kind:?}: {names:?}");
-            let mode = fs::metadata(folder.join("system.img"))?.mode() & 0o7777;
+            let mode = fs::metadata(folder.join(name))?.mode() & 0o7777;
             ensure!(kind == Kind::Directory || mode == 0o600, "{kind:?}: {mode:o}");
         }
         let inspected = line.station.provision_offline(&["inspect", "--json", &text(&base)])?.ended_with(0)?;
         assert_eq!(inspected.json_lines()?[0]["empty"], true, "{kind:?}");
-        let before = fs::metadata(line.target("AZJN-0002").join("system.img"))?;
-        batch(&line, &["--base", &text(&base)])?;
-        let after = fs::metadata(line.target("AZJN-0002").join("system.img"))?;
+        let before = fs::metadata(line.target("AZJN-0002").join(name))?;
+        batch_of(name, &line, &["--base", &text(&base)])?;
+        let after = fs::metadata(line.target("AZJN-0002").join(name))?;
         assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()), "{kind:?}");
         assert_eq!(line.created(), 3);
+    }
+    Ok(())
+}
+
+// Promise: a template image of any kind that has a checksum file has the right one right after the batch has made its slot, and
+// so has each copy of it.
+#[test]
+fn checksums_of_copies() -> anyhow::Result<()> {
+    for kind in [Kind::Raw, Kind::Sparse, Kind::TarZst, Kind::Ext4Zst] {
+        let line = Line::new(Options::default())?;
+        let base = line.station.path("base").join(kind.name());
+        kind.make(&line, &base)?;
+        Kind::put_sum(&base)?;
+        for _ in 0..2 {
+            batch_of(kind.name(), &line, &["--base", &text(&base)])?;
+            sum_is_right(&base).map_err(|error| error.context(format!("{kind:?}, the template")))?;
+            for serial in serials(1, 3) {
+                sum_is_right(&line.target(&serial).join(kind.name()))?;
+            }
+            each_is_let_in(&line, |_| kind).map_err(|error| error.context(format!("{kind:?}")))?;
+        }
+        // Also the sum that is kept beside the template is that of the template, without a device.
+        line.station.provision(&["device", "AZJN-0099", "--rootfs", &text(&base)])?.ended_with(0)?;
+        sum_is_right(&base)?;
     }
     Ok(())
 }
@@ -113,12 +143,12 @@ fn a_copy_is_the_same() -> anyhow::Result<()> {
 fn a_base_with_somebody_in_it() -> anyhow::Result<()> {
     for kind in KINDS {
         let line = Line::new(Options::default())?;
-        let base = text(&line.station.path("base.img"));
+        let base = text(&line.station.path(kind.name()));
         kind.make(&line, Path::new(&base))?;
         let device = ["device", "AZJN-0099", "--rootfs", &base, "--owner", "current"];
         line.station.provision(&device)?.ended_with(0)?;
         line.station.api.forget_requests();
-        let template = text(&line.target("{serial}"));
+        let template = text(&line.target("{serial}").join(kind.name()));
         let run = line.run(&[RANGE, "--owner", "current", "--rootfs", &template, "--base", &base])?.ended_with(73)?;
         assert!(run.stderr.contains("AZJN-0099") && run.stderr.contains("clear it"), "{}", run.stderr);
         assert_eq!((line.station.api.requests().len(), fs::read_dir(line.units())?.count()), (0, 0), "{kind:?}");
