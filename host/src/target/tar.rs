@@ -128,13 +128,23 @@ impl TarImage {
             return self.set(&self.block_in_force()?);
         }
         match kept {
-            None if !has_tail => Ok(()),
+            None if !has_tail => self.check_packed_device(),
             Some(kept) if kept.is_current(&self.image) => match Sum::read(&self.image)? {
                 Some(sum) => kept.put_right(&self.image, &sum),
                 None => Ok(()),
             },
             _ => self.finish_anew(has_tail),
         }
+    }
+
+    /// Checks the checksum of an archive without an appendix if a device is packed in it, which may stay as it is: nothing else
+    /// checks it then.
+    fn check_packed_device(&self) -> anyhow::Result<()> {
+        let is_packed = self.layout.borrow().conf().is_some();
+        if is_packed && Sum::read(&self.image)?.is_some() {
+            self.certain_base()?;
+        }
+        Ok(())
     }
 
     /// Of an archive that is not as it was left: reads it again, and makes all follow from what is in it.

@@ -1,6 +1,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use secrecy::SecretString;
 
@@ -89,6 +90,52 @@ fn other_kinds_with_a_wrong_sum() {
         assert!(fs::read(&path).unwrap() == before, "{kind}");
         put(&dir.path().join("system.img.sha1sum"), b"none");
         assert_eq!(exit_of(&write(&path, CONF).unwrap_err()), Exit::Target, "{kind}");
+    }
+}
+
+/// An image of a tree that was provisioned, made by a command, with the sum beside it.
+fn packed(make: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("root/etc/azaion");
+    fs::create_dir_all(&folder).unwrap();
+    put(&folder.join("device.conf"), CONF.as_bytes());
+    fs::set_permissions(folder.join("device.conf"), Permissions::from_mode(0o600)).unwrap();
+    let done = Command::new("sh").args(["-c", make]).current_dir(dir.path()).status().unwrap();
+    assert!(done.success(), "{make}");
+    let path = dir.path().join("system.img");
+    sum(&path);
+    (dir, path)
+}
+
+// Promise: a device that is in an image already is reported only if the checksum beside it is right, also where there is no
+// state of it; `look` and `clear` work with a wrong one.
+#[test]
+fn a_device_that_is_there_with_a_wrong_sum() {
+    for make in [
+        "PATH=$PATH:/usr/sbin:/sbin; mke2fs -q -t ext4 -b 4096 -d root system.img 8M >/dev/null",
+        "PATH=$PATH:/usr/sbin:/sbin; mke2fs -q -t ext4 -b 4096 -d root raw 8M >/dev/null; img2simg raw system.img; rm raw",
+        "tar --owner=0 --group=0 -cf system.img -C root .",
+        "tar --owner=0 --group=0 -I zstd -cf system.img -C root .",
+    ] {
+        for is_packed in [true, false] {
+            let (dir, path) = packed(make);
+            if !is_packed {
+                write(&path, CONF).unwrap();
+                fs::remove_file(dir.path().join(".system.img.azaion-sha1")).unwrap();
+            }
+            let survey = || open(&path).unwrap().survey(Owner::Root).map(|found| found.is_some());
+            let image = fs::read(&path).unwrap();
+            assert!(survey().unwrap() && summed(&path), "{make}");
+            let _ = fs::remove_file(dir.path().join(".system.img.azaion-sha1"));
+            let wrong = "0".repeat(40);
+            put(&dir.path().join("system.img.sha1sum"), wrong.as_bytes());
+            assert_eq!(survey().map_err(|error| exit_of(&error)), Err(Exit::Target), "{make} {is_packed}");
+            assert!(fs::read(&path).unwrap() == image, "{make}");
+            let target = open(&path).unwrap();
+            assert!(target.look().unwrap().is_some() && target.clear().unwrap(), "{make}");
+            assert!(target.look().unwrap().is_none(), "{make}");
+            assert_eq!(fs::read_to_string(dir.path().join("system.img.sha1sum")).unwrap(), wrong, "{make}");
+        }
     }
 }
 
