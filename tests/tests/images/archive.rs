@@ -43,7 +43,7 @@ pub(crate) fn is_tar(file: &Path) -> anyhow::Result<bool> {
 
 /// Whether a file is a compressed archive: zstd, and not named as a compressed disk image, as the flasher tells it.
 pub(crate) fn is_tar_zst(file: &Path) -> anyhow::Result<bool> {
-    Ok(is_zstd(file)? && !text(file).ends_with(".zst"))
+    Ok(is_zstd(file)? && file.extension().is_none_or(|extension| extension != "zst"))
 }
 
 /// Whether a file starts with a frame of zstd, or a skippable one.

@@ -292,8 +292,8 @@ fn while_writing_into_an_archive() {
     everywhere(|way| way.kind == Kind::Tar);
 }
 
-// Promise: a run that dies while it writes a compressed image anew leaves the one of before, or one that the flasher unpacks; the
-// next run goes on, and the sum is right then.
+// Promise: a run that dies while it writes a compressed image again leaves the one of before, or one that the flasher unpacks;
+// the next run goes on, and the sum is right then.
 #[test]
 fn while_compressing() {
     everywhere(|way| way.kind.is_compressed() && makes_a_slot(way));

@@ -215,6 +215,14 @@ impl<'r> Life<'r> {
         self.cleared(&[])
     }
 
+    /// What was packed with the rest, for another unit, gives way when it is asked for, and no byte of its password is left.
+    pub(crate) fn replaced(&self) -> anyhow::Result<()> {
+        self.device(SERIAL, &["--replace"], "created")?;
+        self.holds(SERIAL, EMAIL)?;
+        assert!(!has_bytes(&self.bench.image(), EARLIER)?, "the other's password is still there");
+        Ok(())
+    }
+
     /// A device, the same, another, none, and a third.
     pub(crate) fn whole(&self) -> anyhow::Result<()> {
         let packed = self.bench.inspect()?["email"].as_str().map(str::to_owned);

@@ -121,6 +121,16 @@ fn with_something_packed() {
     lives(&PACKED, User::Caller);
 }
 
+// Promise: credentials of another device that were packed are replaced in one run, and none of them stays, compressed or not.
+#[test]
+fn with_another_device_packed() {
+    for_each(
+        PACKED.iter().filter(|row| row.name.starts_with("provisioned for another")),
+        |row| row.name.to_owned(),
+        |row| Life::new(row, User::Caller)?.replaced(),
+    );
+}
+
 // Promise: compressed archives need no root at all.
 #[test]
 fn without_any_privilege() {

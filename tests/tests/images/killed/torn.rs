@@ -81,7 +81,7 @@ fn a_torn_first_tail() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the half of a later tail is no device's, the archive unpacks, and the next run writes it anew. So it is with the
+// Promise: the half of a later tail is no device's, the archive unpacks, and the next run writes it again. So it is with the
 // frame of a compressed image.
 #[test]
 fn a_torn_later_tail() {
