@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::archive::{sum_file, sum_is_right};
 use crate::bench::{Bench, User, for_each};
-use crate::oracle::{content_in, is_private_in, is_whole, run, text};
+use crate::oracle::{content_in, has_bytes, is_private_in, is_whole, run, text};
 
 const HEADER: &str = "name\tkind\tstate\tserial\temail\tpassword\toutcome\tmade_by";
 /// The address of the API in every `device.conf` of the fixtures (`listen` in `make`). Below the ports that the kernel
@@ -306,16 +306,15 @@ impl<'r> Copy<'r> {
         Ok(())
     }
 
-    /// `clear` removes every byte of the password from all files, and the next device gets the target.
+    /// `clear` removes every byte of the password from all files, compressed or not, and the next device gets the target.
     fn is_cleared(&self) -> anyhow::Result<()> {
         self.reset()?;
         let report = self.run(&["clear", text(&self.target())], false)?.ended_with(0)?.json_lines()?.remove(0);
         ensure!(report["cleared"] == self.row.device.is_some(), "clear: {report}");
         let password = self.row.device.as_ref().map(|device| device.password.as_str());
         for secret in password.into_iter().chain(["AZAION_DEVICE_PASSWORD"]) {
-            for (file, bytes) in contents(&self.images())? {
-                let is_there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-                ensure!(!is_there, "{} still has a password", file.display());
+            for file in files_under(&self.images())? {
+                ensure!(!has_bytes(&file, secret)?, "{} still has a password", file.display());
             }
         }
         self.is_empty()?;
