@@ -15,6 +15,8 @@ const CHANGES: [(Flow, &str); 2] = [
          zstd -qf --rm -T0 changed -o system.img",
     ),
 ];
+/// With R39.2, which needs no more options for a drive.
+const GENERATE: &str = "./tools/kernel_flash/l4t_initrd_flash.sh --no-flash";
 const SUM: &str = "sha1sum system.img | cut -d ' ' -f 1 >system.img.sha1sum";
 
 /// A host after its first device of the initrd flow.
@@ -109,17 +111,36 @@ fn the_sum_removed() -> anyhow::Result<()> {
     line.goes_on()
 }
 
-// Promise: an image that the flasher would take for something else by its name takes no device.
+// Promise: an image that the flasher would take for something else by its name takes no device, and the message says why.
 #[test]
 fn renamed() -> anyhow::Result<()> {
-    let generate = "./tools/kernel_flash/l4t_initrd_flash.sh --no-flash";
-    for (options, from, to) in [("", "system.img", "system.img.zst"), ("--sparse", "system.img.zst", "system.img")] {
+    let compressed_tar = ("", "system.img", "system.img.zst", "is a compressed tar archive, but the flasher takes");
+    let disk_image =
+        ("--sparse", "system.img.zst", "system.img", "is a compressed disk image, but the flasher unpacks");
+    for (options, from, to, why) in [compressed_tar, disk_image] {
         let factory = Factory::new(Bsp::R39_2)?;
-        factory.type_in(&format!("{generate} {options} jetson-orin-nano-devkit internal"))?.ended_with(0)?;
+        factory.type_in(&format!("{GENERATE} {options} jetson-orin-nano-devkit internal"))?.ended_with(0)?;
         let image = format!("tools/kernel_flash/images/external/{to}");
         factory.type_in(&format!("mv tools/kernel_flash/images/external/{from} {image}"))?.ended_with(0)?;
-        factory.type_in(&format!("azaion-provision device AZJN-0042 --rootfs {image}"))?.ended_with(66)?;
+        let refused =
+            factory.type_in(&format!("azaion-provision device AZJN-0042 --rootfs {image}"))?.ended_with(66)?;
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
         assert!(factory.station.api.users().is_empty());
+    }
+    Ok(())
+}
+
+// Promise: with `-k APP` a second line of flash.cfg names another image than `--sparse` alone; `check` warns of the one that is not
+// flashed, and not of the one that is.
+#[test]
+fn not_the_image_that_is_flashed() -> anyhow::Result<()> {
+    let factory = Factory::new(Bsp::R39_2)?;
+    factory.type_in(&format!("{GENERATE} --sparse -k APP jetson-orin-nano-devkit internal"))?.ended_with(0)?;
+    for (name, is_warned_of) in [("system.img.zst", true), ("system.img", false)] {
+        let check = format!("azaion-provision check --rootfs tools/kernel_flash/images/external/{name}");
+        let checked = factory.type_in(&check)?.ended_with(0)?;
+        let warning = checked.stdout.lines().find(|line| line.starts_with("warning  flash-config"));
+        assert_eq!(warning.is_some(), is_warned_of, "{name}: {}", checked.stdout);
     }
     Ok(())
 }
