@@ -49,7 +49,7 @@ impl Bsp {
     #[expect(clippy::disallowed_methods, reason = "the tests' own files")]
     pub fn unpack(self, to: &Path) -> anyhow::Result<()> {
         let miniature = workspace().join("tests/tests/line/Linux_for_Tegra");
-        // Not their owner: the tree belongs to whoever unpacked it.
+        // Without their owner: the tree belongs to the user that unpacks it.
         output(Command::new("cp").args(["-R", "--preserve=mode"]).arg(miniature).arg(to))?;
         fs::write(to.join("stand-in/release"), format!("{}\n", self.name()))?;
         Ok(fs::create_dir(to.with_file_name("bench"))?)
