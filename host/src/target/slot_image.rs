@@ -6,15 +6,13 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
-use azaion_agent::exit::Exit;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::image::Image;
 use super::slot::{self, Content};
-use super::sums::{self, CopySum, Sum};
+use super::sums::{self, ImageSum, Sum};
 use super::{Found, Kind, Owner, Target, look_and_mark};
-use crate::failure::failure;
 
 /// What an image has for a `device.conf`.
 pub(super) struct Slot {
@@ -117,7 +115,7 @@ impl SlotImage {
         let staged = self.image.stage()?;
         sums::check_while(&self.image, sum.as_ref(), || self.format.make(&self.image, block, staged.file()))?;
         let place = self.place_in_copy(block, staged.file())?;
-        let sum = sum.map(|sum| CopySum::read(&self.image, staged.file(), place, sum)).transpose()?;
+        let sum = sum.map(|sum| ImageSum::read(&self.image, staged.file(), place, sum)).transpose()?;
         if let Some(sum) = &sum {
             sum.keep(&self.image)?;
         }
@@ -270,9 +268,4 @@ impl Target for SlotImage {
         self.blank(&slot, is_given_up)?;
         Ok(true)
     }
-}
-
-/// What is wrong with a slot that was just made.
-pub(super) fn lost() -> anyhow::Error {
-    failure(Exit::Internal, "the slot that was made can't be found again")
 }

@@ -119,16 +119,16 @@ pub(super) fn begin(image: &Image, place: u64) -> anyhow::Result<Option<Base>> {
     Ok(Some(base))
 }
 
-/// The checksum of a copy that is to take the image's place.
-pub(super) struct CopySum {
+/// The checksum of all of an image with a slot, or of a copy that is to take its place.
+pub(super) struct ImageSum {
     sum: Sum,
     base: Base,
     whole: String,
     slot: String,
 }
 
-impl CopySum {
-    /// Reads a copy with a slot at `place`; `sum` is what stands beside the image.
+impl ImageSum {
+    /// Reads an image or a copy with a slot at `place`; `sum` is what stands beside the image.
     pub(super) fn read(image: &Image, copy: &File, place: u64, sum: Sum) -> anyhow::Result<Self> {
         let fail = |error| image.failed("reading the copy of", error);
         let mut slot = Sha1::new();
@@ -143,7 +143,7 @@ impl CopySum {
         self.base.keep(image)
     }
 
-    /// Once the copy is the image: puts the checksum beside it right.
+    /// Once what was read is the image: corrects the checksum beside it, and records the image as it is.
     pub(super) fn finish(self, image: &Image) -> anyhow::Result<()> {
         self.sum.set(image, &self.whole)?;
         Kept::done(&self.base, image, self.whole, slot::SIZE as u64, self.slot)?.save(image)
@@ -206,7 +206,7 @@ pub(super) fn settle(image: &Image, place: Option<u64>) -> anyhow::Result<()> {
     let Some(kept) = Kept::load(image) else {
         // Without a slot, all is read when that is made.
         let Some(place) = place else { return Ok(()) };
-        let found = CopySum::read(image, &image.file(), place, sum)?;
+        let found = ImageSum::read(image, &image.file(), place, sum)?;
         return if found.sum.is(&found.whole) { found.finish(image) } else { Err(changed_by_others(image)) };
     };
     if kept.is_current(image) {

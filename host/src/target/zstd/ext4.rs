@@ -44,24 +44,22 @@ impl Ext4Format {
     fn unpacked(&self, image: &Image) -> anyhow::Result<File> {
         let mut unpacked = self.unpacked.borrow_mut();
         let fail = |error| image.failed("unpacking", error);
-        if unpacked.is_none() {
-            // There is no room for it elsewhere, as a rule; who may not write there can still look at it.
+        let raw = if let Some(raw) = unpacked.take() {
+            raw
+        } else {
+            // Elsewhere there is rarely room for it; a user who cannot write there can still inspect the image.
             let raw = tempfile::tempfile_in(image.real_folder()).or_else(|_| tempfile::tempfile()).map_err(fail)?;
             unpack(&image.file(), &raw).map_err(|problem| image.problem(problem))?;
-            *unpacked = Some(raw);
-        }
-        let raw = unpacked.as_ref().map(File::try_clone).transpose().map_err(fail)?;
-        raw.ok_or_else(crate::target::slot_image::lost)
+            raw
+        };
+        unpacked.insert(raw).try_clone().map_err(fail)
     }
 
     /// The slot of an image that has one, by what lies at its end.
     fn made_slot(file: &File) -> io::Result<Option<Slot>> {
         let Some(place) = slot_frame::located(file)? else { return Ok(None) };
-        let Some(start) = place.checked_sub(HEADER) else { return Ok(None) };
-        let mut frame = Zeroizing::new(vec![0; usize::try_from(HEADER).unwrap_or_default() + slot::SIZE]);
-        file.read_exact_at(&mut frame, start)?;
-        let header = slot_frame::header(slot::SIZE as u64);
-        Ok(frame.strip_prefix(&header).map(|block| super::made_slot(block, place)))
+        let block = slot_frame::content(file, place, slot::SIZE as u64)?;
+        Ok(block.map(|block| super::made_slot(&block, place)))
     }
 }
 

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use zeroize::Zeroizing;
+
 use super::frame::{MAGIC, last_raw_block, skippable_header};
 use crate::target::slot;
 
@@ -51,6 +53,22 @@ pub(super) fn located(file: &File) -> io::Result<Option<u64>> {
     Ok(place.filter(|&place| {
         locator(place) == bytes && place.checked_add(slot::SIZE as u64).is_some_and(|end| end <= start)
     }))
+}
+
+/// The content of the frame of ours that has `length` bytes and starts with the byte at `start`, if there is one.
+///
+/// # Errors
+/// The I/O error.
+pub(super) fn content(file: &File, start: u64, length: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let Some(frame) = start.checked_sub(HEADER) else { return Ok(None) };
+    let mut there = [0; HEADER_BYTES];
+    file.read_exact_at(&mut there, frame)?;
+    if there != header(length) {
+        return Ok(None);
+    }
+    let mut content = Zeroizing::new(vec![0; usize::try_from(length).unwrap_or_default()]);
+    file.read_exact_at(&mut content, start)?;
+    Ok(Some(content))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! (`slot_frame`), which each later device overwrites in place. To append a frame behind the end marker would not do: tar stops
 //! at the marker, without an error.
 
-use std::cell::RefCell;
+use std::cell::OnceCell;
 use std::fs::File;
 use std::hash::Hasher;
 use std::io::{Seek, SeekFrom, Write};
@@ -35,7 +35,7 @@ const USUAL: i32 = zstd::DEFAULT_COMPRESSION_LEVEL;
 #[derive(Debug, Default)]
 pub(super) struct TarFormat {
     /// What reading all of the image gave.
-    scan: RefCell<Option<Scan>>,
+    scan: OnceCell<Scan>,
 }
 
 /// What a compressed archive without a slot holds.
@@ -75,25 +75,22 @@ impl Scan {
 }
 
 impl TarFormat {
-    fn scan(&self, image: &Image) -> anyhow::Result<()> {
-        if self.scan.borrow().is_none() {
-            self.scan.replace(Some(Scan::read(image)?));
+    fn scan(&self, image: &Image) -> anyhow::Result<&Scan> {
+        if let Some(scan) = self.scan.get() {
+            return Ok(scan);
         }
-        Ok(())
+        let scan = Scan::read(image)?;
+        Ok(self.scan.get_or_init(|| scan))
     }
 
     /// The slot of an image that has one, by what lies at its end.
     fn made_slot(file: &File) -> std::io::Result<Option<Slot>> {
         let Some(place) = slot_frame::located(file)? else { return Ok(None) };
         let end = file.metadata()?.len() - LOCATOR;
-        let Some(start) = place.checked_sub(tail::CONTENT as u64 + HEADER) else { return Ok(None) };
-        let Some(length) = end.checked_sub(start + HEADER).filter(|&length| length <= tail::longest(0)) else {
-            return Ok(None);
-        };
-        let mut frame = Zeroizing::new(vec![0; usize::try_from(HEADER + length).unwrap_or_default()]);
-        file.read_exact_at(&mut frame, start)?;
-        let header = slot_frame::header(length);
-        let block = frame.strip_prefix(&header).and_then(tail::parse).map(|(block, _)| block);
+        let Some(start) = place.checked_sub(tail::CONTENT as u64) else { return Ok(None) };
+        let length = end - start;
+        let content = if length <= tail::longest(0) { slot_frame::content(file, start, length)? } else { None };
+        let block = content.as_deref().and_then(|content| tail::parse(content)).map(|(block, _)| block);
         Ok(block.map(|block| super::made_slot(block, place)))
     }
 }
@@ -107,10 +104,7 @@ impl Format for TarFormat {
         if let Some(slot) = Self::made_slot(file).map_err(|error| image.failed("reading", error))? {
             return Ok(Some(slot));
         }
-        self.scan(image)?;
-        let scan = self.scan.borrow();
-        let last = scan.as_ref().and_then(|scan| scan.confs.last());
-        Ok(last.map(|(member, content)| Slot {
+        Ok(self.scan(image)?.confs.last().map(|(member, content)| Slot {
             content: content.clone(),
             place: None,
             is_in_order: false,
@@ -126,11 +120,7 @@ impl Format for TarFormat {
     }
 
     fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
-        self.scan(image)?;
-        let Some(scan) = self.scan.take() else { return Ok(()) };
-        let made = split(&image.file(), &scan, block, into);
-        self.scan.replace(Some(scan));
-        made.map_err(|problem| image.problem(problem))
+        split(&image.file(), self.scan(image)?, block, into).map_err(|problem| image.problem(problem))
     }
 
     fn needs_sum(&self) -> bool {
