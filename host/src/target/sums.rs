@@ -130,7 +130,7 @@ pub(super) struct ImageSum {
 impl ImageSum {
     /// Reads an image or a copy with a slot at `place`; `sum` is what stands beside the image.
     pub(super) fn read(image: &Image, copy: &File, place: u64, sum: Sum) -> anyhow::Result<Self> {
-        let fail = |error| image.failed("reading the copy of", error);
+        let fail = |error| image.failed("computing the checksum of", error);
         let mut slot = Sha1::new();
         hashing::feed(copy, slot_at(place), |bytes| slot.update(bytes)).map_err(fail)?;
         let hashes = hashing::read(copy, &slot_at(place), &[]).map_err(fail)?;

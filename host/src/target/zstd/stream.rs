@@ -168,7 +168,7 @@ impl<'f> Stream<'f> {
             }
             let mut start = [0; SKIPPABLE_HEADER];
             let (magic, rest) = start.split_at_mut(MAGIC.len());
-            self.input.read_exact(magic).map_err(|error| cut(&error))?;
+            self.input.read_exact(magic).map_err(cut)?;
             if magic == MAGIC {
                 self.compressed.extend_from_slice(&MAGIC);
                 let (header, header_length) = self.read_frame_header()?;
@@ -176,7 +176,7 @@ impl<'f> Stream<'f> {
                 let frame = Frame { offset, header, header_length, start: self.end, length_note };
                 return Ok(Some(OpenFrame { frame, previous: None, hash: XxHash64::with_seed(0) }));
             }
-            self.input.read_exact(rest).map_err(|error| cut(&error))?;
+            self.input.read_exact(rest).map_err(cut)?;
             let length = skippable_length(start).ok_or(damaged("something that is no frame follows"))?;
             if io::copy(&mut (&mut self.input).take(length), &mut io::sink())? != length {
                 return Err(damaged("it is cut"));
@@ -199,7 +199,7 @@ impl<'f> Stream<'f> {
                 parsed => return parsed.map(|(header, length)| (header, length as u64)),
             }
             let mut byte = [0];
-            self.input.read_exact(&mut byte).map_err(|error| cut(&error))?;
+            self.input.read_exact(&mut byte).map_err(cut)?;
             self.compressed.extend_from_slice(&byte);
         }
     }
@@ -208,7 +208,7 @@ impl<'f> Stream<'f> {
     fn read_block(&mut self, mut open: OpenFrame) -> Result<Block, Problem> {
         let offset = self.offset;
         let mut header = [0; BLOCK_HEADER];
-        self.input.read_exact(&mut header).map_err(|error| cut(&error))?;
+        self.input.read_exact(&mut header).map_err(cut)?;
         self.compressed.extend_from_slice(&header);
         let header = BlockHeader::parse(header)?;
         let checksum = if header.is_last && open.frame.header.has_checksum() { CHECKSUM } else { 0 };
@@ -331,12 +331,8 @@ fn rest_of(block: &Block, position: u64) -> &[u8] {
     block.content.get(skip..).unwrap_or_default()
 }
 
-fn cut(error: &io::Error) -> Problem {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        damaged("it is cut")
-    } else {
-        Problem::Io(io::Error::new(error.kind(), error.to_string()))
-    }
+fn cut(error: io::Error) -> Problem {
+    if error.kind() == io::ErrorKind::UnexpectedEof { damaged("it is cut") } else { Problem::Io(error) }
 }
 
 /// Why the library refuses a block.
