@@ -149,16 +149,46 @@ impl Drop for Http {
     }
 }
 
+/// A file with CA certificates (PEM).
+#[derive(Clone, Debug)]
+pub struct CaFile {
+    path: PathBuf,
+    pem: Vec<u8>,
+}
+
+impl CaFile {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`HttpError::CaFile`].
+    pub fn read(path: &Path) -> Result<Self, HttpError> {
+        // O_NONBLOCK: a FIFO in this place must not hang the boot.
+        let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+        Self::read_from(file, path)
+    }
+
+    /// Reads one that is open, or was to be; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`HttpError::CaFile`].
+    pub fn read_from(file: io::Result<File>, path: &Path) -> Result<Self, HttpError> {
+        let mut pem = Vec::new();
+        file.and_then(|file| file.take(LARGEST_CA_FILE).read_to_end(&mut pem))
+            .map_err(|source| HttpError::CaFile { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), pem })
+    }
+}
+
 impl Http {
-    /// A client that trusts the usual roots (Mozilla's) and those of `ca_file`, and judges certificates by `clock`.
+    /// A client that trusts the usual roots (Mozilla's) and those of `ca`, and judges certificates by `clock`.
     ///
     /// # Errors
     /// The CA file can't be used, or the system refuses what a client needs.
     #[expect(clippy::disallowed_methods, reason = "this is the one constructor")]
-    pub fn new(api: &ApiUrl, ca_file: Option<&Path>, clock: Arc<dyn TlsClock>) -> Result<Self, HttpError> {
+    pub fn new(api: &ApiUrl, ca: Option<&CaFile>, clock: Arc<dyn TlsClock>) -> Result<Self, HttpError> {
         let localhost = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls_config(ca_file, clock)?)
+            .tls_backend_preconfigured(tls_config(ca, clock)?)
             .tls_info(true)
             .redirect(redirect::Policy::none())
             .no_proxy()
@@ -279,10 +309,10 @@ fn retry_after(value: &str, date: Option<Timestamp>) -> Duration {
     wait.unwrap_or(UNREADABLE_RETRY_AFTER).min(LONGEST_RETRY_AFTER)
 }
 
-fn tls_config(ca_file: Option<&Path>, clock: Arc<dyn TlsClock>) -> Result<ClientConfig, HttpError> {
+fn tls_config(ca: Option<&CaFile>, clock: Arc<dyn TlsClock>) -> Result<ClientConfig, HttpError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(path) = ca_file {
-        add_roots(&mut roots, path)?;
+    if let Some(ca) = ca {
+        add_roots(&mut roots, ca)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_details(provider, Arc::new(CertificateTime(clock)))
@@ -291,22 +321,13 @@ fn tls_config(ca_file: Option<&Path>, clock: Arc<dyn TlsClock>) -> Result<Client
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), HttpError> {
-    let pem = read_ca_file(path).map_err(|source| HttpError::CaFile { path: path.to_owned(), source })?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+fn add_roots(roots: &mut RootCertStore, ca: &CaFile) -> Result<(), HttpError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&ca.pem).collect();
     let (added, _) = roots.add_parsable_certificates(certificates.unwrap_or_default());
     if added == 0 {
-        return Err(HttpError::NoCertificate { path: path.to_owned() });
+        return Err(HttpError::NoCertificate { path: ca.path.clone() });
     }
     Ok(())
-}
-
-fn read_ca_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut pem = Vec::new();
-    // O_NONBLOCK: a FIFO in this place must not hang the boot.
-    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    file.take(LARGEST_CA_FILE).read_to_end(&mut pem)?;
-    Ok(pem)
 }
 
 /// Lets rustls see our clock.

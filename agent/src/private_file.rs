@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, fstatat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, linkat, unlinkat};
+use rustix::fs::fremovexattr;
 
 /// Whether a file has to be there after a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,18 +82,10 @@ impl<'a> Staged<'a> {
     /// The I/O error.
     pub fn create(dir: BorrowedFd<'a>, name: &'a str) -> io::Result<Self> {
         tidy(dir, name)?;
-        let private = Mode::from_bits_truncate(0o600);
-        let common = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let (file, is_named) = match openat(dir, ".", common | OFlag::O_TMPFILE, private) {
-            Ok(file) => (file, false),
-            // Not every file system has O_TMPFILE (FAT, NFS), and old kernels say EISDIR.
-            Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
-                let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-                (openat(dir, staged_name(name).as_str(), common | create, private)?, true)
-            }
-            Err(errno) => return Err(errno.into()),
-        };
-        Ok(Self { dir, name, file: file.into(), is_named })
+        let (file, is_named) = create_private(dir, name)?;
+        let staged = Self { dir, name, file, is_named };
+        drop_access_list(&staged.file)?;
+        Ok(staged)
     }
 
     /// To be written to.
@@ -105,8 +98,7 @@ impl<'a> Staged<'a> {
     /// # Errors
     /// The first step that failed; nothing new has a name in the folder then.
     pub fn commit(mut self, attributes: Attributes, lifetime: Lifetime) -> io::Result<()> {
-        set_attributes(self.file.as_fd(), attributes)?;
-        sync(self.file.as_fd(), lifetime)?;
+        self.finish(attributes, lifetime)?;
         let (dir, staged) = (self.dir, staged_name(self.name));
         if !self.is_named {
             match link(&self.file, dir, self.name) {
@@ -120,6 +112,49 @@ impl<'a> Staged<'a> {
         renameat(dir, staged.as_str(), dir, self.name)?;
         self.is_named = false;
         sync(dir, lifetime)
+    }
+
+    fn finish(&self, attributes: Attributes, lifetime: Lifetime) -> io::Result<()> {
+        set_attributes(self.file.as_fd(), attributes)?;
+        sync(self.file.as_fd(), lifetime)
+    }
+}
+
+/// An empty file for the caller alone, without a name where the file system can do that; whether it has one, beside `name`.
+fn create_private(dir: BorrowedFd<'_>, name: &str) -> io::Result<(File, bool)> {
+    let private = Mode::from_bits_truncate(0o600);
+    let common = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    match openat(dir, ".", common | OFlag::O_TMPFILE, private) {
+        Ok(file) => Ok((file.into(), false)),
+        // Not every file system has O_TMPFILE (FAT, NFS), and old kernels say EISDIR.
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
+            let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+            Ok((openat(dir, staged_name(name).as_str(), common | create, private)?.into(), true))
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// An empty file for the caller alone, on the file system of the folder `dir`; it is gone once it is closed. Where it must have
+/// a name for a moment, that is one beside `name`.
+///
+/// # Errors
+/// The I/O error.
+pub fn scratch(dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+    let (file, is_named) = create_private(dir, name)?;
+    if is_named {
+        remove(dir, &staged_name(name))?;
+    }
+    Ok(file)
+}
+
+/// Takes away the access control list that a new file has from its folder (acl(5)): once the file gets the mode that it is to
+/// have, the list would let in whom that mode does not.
+fn drop_access_list(file: &File) -> io::Result<()> {
+    use rustix::io::Errno;
+    match fremovexattr(file, "system.posix_acl_access") {
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -180,23 +215,35 @@ pub fn erase_all(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
 }
 
 fn erase(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
-    let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    match openat(dir, name, flags, Mode::empty()) {
-        Ok(file) => overwrite(&file.into())?,
+    // Told before it is opened: to open a device or a pipe may do something, or hang.
+    let there = match openat(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(there) => there,
         Err(Errno::ENOENT) => return Ok(false),
-        // A symlink, a FIFO: its name is all there is to take.
-        Err(Errno::ELOOP | Errno::ENXIO) => {}
-        Err(Errno::EISDIR) => {
+        Err(errno) => return Err(errno.into()),
+    };
+    match SFlag::from_bits_truncate(fstat(&there)?.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => overwrite(&reopen(there.as_fd(), OFlag::O_WRONLY)?)?,
+        SFlag::S_IFDIR => {
             return Err(io::Error::new(
                 io::ErrorKind::IsADirectory,
                 format!("{name} in its folder is a folder; take it away"),
             ));
         }
-        Err(errno) => return Err(errno.into()),
+        // A symlink, a pipe, a device: its name is all there is to take.
+        _ => {}
     }
     let was_there = remove(dir, name)?;
     fsync(dir)?;
     Ok(was_there)
+}
+
+/// Opens what a descriptor stands for, with other rights. It is not looked up by a path again (proc(5), `/proc/self/fd`).
+///
+/// # Errors
+/// The I/O error.
+pub fn reopen(descriptor: BorrowedFd<'_>, flags: OFlag) -> io::Result<File> {
+    let opened = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+    Ok(open(opened.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
 }
 
 /// Files with secrets are smaller than this many bytes. A larger one is the copy of an image, full of holes.
@@ -205,7 +252,7 @@ const LARGEST: u64 = 65_536;
 /// Writes newlines over a whole file. One with a second name is somebody else's, too, and left as it is.
 fn overwrite(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.nlink() != 1 || metadata.size() > LARGEST {
+    if metadata.nlink() != 1 || metadata.size() > LARGEST {
         return Ok(());
     }
     let blank = [b'\n'; 4096];

@@ -12,7 +12,7 @@ mod results;
 mod stop;
 mod template;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -26,8 +26,10 @@ use crate::admin_login::AdminLogin;
 use crate::cli::BatchOptions;
 use crate::connection;
 use crate::device::{self, Common};
+use crate::place::Place;
 use crate::screen::{self, Screen};
-use base::Base;
+use crate::target;
+use crate::target::original::Original;
 use list::{List, Unit};
 pub(crate) use record::Record;
 use record::Tally;
@@ -51,10 +53,10 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> anyhow::Result<Exit> {
     } else {
         // A person is asked for the password before there is a bar.
         login.prepare()?;
-        let client = |_| connection::http(&api, &options.job.api);
-        (0..options.jobs).map(client).collect::<Result<_, _>>()?
+        let ca = connection::ca_file(&options.job.api)?;
+        (0..options.jobs).map(|_| connection::client(&api, ca.as_ref())).collect::<Result<_, _>>()?
     };
-    let (base, _held) = options.base.as_deref().map(|base| Base::open(base, options.dry_run)).transpose()?.unzip();
+    let (base, _held) = options.base.as_deref().map(|base| base::open(base, options.dry_run)).transpose()?.unzip();
     let stop = Stop::on_signals()?;
     let start = Instant::now();
     let batch = Batch { options, list: &list, templates, base, login: &login, stop: &stop, next: AtomicUsize::new(0) };
@@ -67,7 +69,7 @@ struct Batch<'a> {
     options: &'a BatchOptions,
     list: &'a List,
     templates: Templates,
-    base: Option<Base>,
+    base: Option<Original>,
     login: &'a AdminLogin<'a>,
     stop: &'a Stop,
     next: AtomicUsize,
@@ -80,7 +82,7 @@ impl Batch<'_> {
         thread::scope(|scope| {
             if self.options.dry_run {
                 scope.spawn(|| {
-                    self.work(&results, |unit, paths| plan::plan(self.options, self.base.as_ref(), unit, paths));
+                    self.work(&results, |unit, paths| plan::plan(self.options, self.base.is_some(), unit, paths));
                 });
             }
             for http in clients {
@@ -93,9 +95,7 @@ impl Batch<'_> {
 
     fn provision_all(&self, http: &Http, results: &Mutex<Results>) {
         self.work(results, |unit, paths| {
-            if let Some(base) = &self.base {
-                paths.iter().try_for_each(|path| base.make(path))?;
-            }
+            let places = paths.iter().map(|path| self.place(path)).collect::<anyhow::Result<_>>()?;
             // Each unit's own, for a wait that was cut short ends the unit that it was for.
             let clock = StoppableClock::new(self.stop);
             let common = Common {
@@ -106,9 +106,20 @@ impl Batch<'_> {
                 deadline: DEADLINE,
                 marks: !self.options.job.verify,
             };
-            let report = device::provision(&common, http, &unit.serial, paths)?;
+            let report = device::provision(&common, http, &unit.serial, places)?;
             Ok(report.outcome.to_string())
         });
+    }
+
+    /// Where a target is, copied from the base if it was missing.
+    fn place(&self, path: &Path) -> anyhow::Result<Place> {
+        let Some(base) = &self.base else { return target::find(path) };
+        let mut place = target::find_or_make_way(path)?;
+        if !place.is_found() {
+            base.copy_to(&place)?;
+            place.look_again()?;
+        }
+        Ok(place)
     }
 
     /// Takes unit after unit, until none is left or the batch is stopped.

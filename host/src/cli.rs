@@ -17,6 +17,9 @@ pub(crate) struct Cli {
     /// More words on standard error; twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    /// As root, use paths that others than root and the user who called sudo can change, too
+    #[arg(long, global = true)]
+    pub(crate) no_strict_modes: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

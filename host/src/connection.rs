@@ -1,6 +1,5 @@
 //! The API as the command line names it: address, roots, admin credentials, and the time for all calls together.
 
-use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,13 +9,15 @@ use std::time::Duration;
 use azaion_agent::api_url::{ApiUrl, ApiUrlError};
 use azaion_agent::clock::{Clock, SystemClock};
 use azaion_agent::exit::Exit;
-use azaion_agent::http::{Http, HttpError};
+use azaion_agent::http::{CaFile, Http};
 use azaion_agent::retry::{POLICY, Retry};
+use nix::fcntl::OFlag;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::cli::ApiOptions;
 use crate::failure::failure;
+use crate::place::{Place, PlaceError};
 
 /// Bytes that a file with the admin's secret may have at most.
 const LARGEST_SECRET: usize = 16 * 1024;
@@ -42,10 +43,28 @@ pub(crate) fn api_url(options: &ApiOptions) -> anyhow::Result<ApiUrl> {
 }
 
 /// A client for the API.
-pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http, HttpError> {
+pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> anyhow::Result<Http> {
+    client(api, ca_file(options)?.as_ref())
+}
+
+/// The same with a CA file that has been read: of several clients, all trust the same.
+pub(crate) fn client(api: &ApiUrl, ca: Option<&CaFile>) -> anyhow::Result<Http> {
+    Ok(Http::new(api, ca, Arc::new(SystemClock))?)
+}
+
+/// The CA file that the options name.
+pub(crate) fn ca_file(options: &ApiOptions) -> anyhow::Result<Option<CaFile>> {
     // As of a variable that is there and empty.
-    let ca_file = options.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty());
-    Http::new(api, ca_file, Arc::new(SystemClock))
+    let Some(path) = options.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty()) else { return Ok(None) };
+    let file = match Place::find(path) {
+        // O_NONBLOCK: a FIFO in this place must not hang the station.
+        Ok(place) => place.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK),
+        Err(PlaceError::Io(error)) => Err(error),
+        Err(error @ PlaceError::Unsafe(_)) => {
+            return Err(anyhow::Error::from(error).context(format!("the CA file {}", path.display())));
+        }
+    };
+    Ok(Some(CaFile::read_from(file, path)?))
 }
 
 /// The time for all calls of one device, counted from now; `usual` where the command line names none.
@@ -86,7 +105,13 @@ fn password_without_file(email: &str) -> anyhow::Result<SecretString> {
 fn secret_file(path: &Path, what: &str) -> anyhow::Result<SecretString> {
     let fail = |problem: &str| failure(Exit::Config, format!("reading {what} from {}: {problem}", path.display()));
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_SECRET + 1));
-    let file = File::open(path).map_err(|error| fail(&error.to_string()))?;
+    let unsafe_path = |error| anyhow::Error::from(error).context(format!("the file with {what}, {}", path.display()));
+    let file = match Place::find(path) {
+        Ok(place) => place.open(OFlag::O_RDONLY),
+        Err(PlaceError::Io(error)) => Err(error),
+        Err(error @ PlaceError::Unsafe(_)) => return Err(unsafe_path(error)),
+    };
+    let file = file.map_err(|error| fail(&error.to_string()))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o077 != 0) {
         log::warn!("{} can be read by others than its owner; chmod 0600 it", path.display());
     }

@@ -1,6 +1,5 @@
 //! `azaion-provision device`: the main job, from the command line to the report.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use azaion_agent::clock::{Clock, SystemClock};
@@ -17,6 +16,7 @@ use crate::cli::{DeviceOptions, JobOptions};
 use crate::connection;
 use crate::failure::failure;
 use crate::output;
+use crate::place::Place;
 use crate::provision::{Job, Outcome};
 use crate::target::{self, Kind, Owner};
 
@@ -26,13 +26,13 @@ pub(crate) struct Report {
     pub(crate) serial: String,
     pub(crate) email: String,
     pub(crate) outcome: Outcome,
-    pub(crate) targets: Vec<Place>,
+    pub(crate) targets: Vec<Located>,
     api_url: String,
     pub(crate) elapsed_ms: u128,
 }
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Place {
+pub(crate) struct Located {
     kind: Kind,
     path: String,
 }
@@ -73,7 +73,8 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
         marks: false,
         module_serial,
     };
-    let report = provision(&common, &http, &serial, &options.rootfs)?;
+    let places = options.rootfs.iter().map(|path| target::find(path)).collect::<anyhow::Result<_>>()?;
+    let report = provision(&common, &http, &serial, places)?;
     output::print(json, &report, &report.text())?;
     Ok(Exit::Done)
 }
@@ -83,10 +84,10 @@ pub(crate) fn provision(
     common: &Common<'_>,
     http: &Http,
     serial: &Serial,
-    rootfs: &[PathBuf],
+    places: Vec<Place>,
 ) -> anyhow::Result<Report> {
     let (start, options) = (Instant::now(), common.options);
-    let targets = target::open_all(rootfs)?;
+    let targets = target::open_all(places)?;
     let retry = connection::retry(&options.api, common.deadline, common.clock);
     let job = Job {
         serial,
@@ -116,7 +117,7 @@ pub(crate) fn provision(
         serial: serial.to_string(),
         email: job.email.clone(),
         outcome,
-        targets: targets.iter().map(|t| Place { kind: t.kind(), path: t.path().display().to_string() }).collect(),
+        targets: targets.iter().map(|t| Located { kind: t.kind(), path: t.path().display().to_string() }).collect(),
         api_url: http.api().to_string(),
         elapsed_ms: start.elapsed().as_millis(),
     })

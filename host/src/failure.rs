@@ -7,6 +7,8 @@ use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Fault, chain};
 use azaion_agent::http::HttpError;
 
+use crate::place::PlaceError;
+
 /// A failure with an exit code of its own; the message says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -64,6 +66,12 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(fault) = cause.downcast_ref::<Fault>() {
         return Some(fault.class().on_host());
+    }
+    if let Some(error) = cause.downcast_ref::<PlaceError>() {
+        return Some(match error {
+            PlaceError::Io(error) => exit_of_io(error),
+            PlaceError::Unsafe(_) => Exit::Refused,
+        });
     }
     if cause.is::<DeviceConfError>() {
         return Some(Exit::Data);

@@ -17,8 +17,10 @@ mod flash_cfg;
 mod inspect;
 mod mark;
 mod output;
+mod place;
 mod provision;
 mod screen;
+mod strict_modes;
 pub mod target;
 
 use azaion_agent::exit::Exit;
@@ -45,6 +47,9 @@ pub fn run() -> Exit {
     // Nobody else has set a logger yet.
     let _ = log::set_logger(&UnitLog);
     log::set_max_level(level(log::LevelFilter::Warn, cli.verbose));
+    if cli.no_strict_modes {
+        strict_modes::switch_off();
+    }
     let done = match &cli.command {
         Command::Device(options) => device::run(options, cli.json),
         Command::Batch(options) => batch::run(options, cli.json),

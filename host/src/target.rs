@@ -9,6 +9,7 @@ mod fixture;
 mod image;
 mod lock;
 pub mod medium;
+pub mod original;
 mod prepare;
 pub mod problem;
 mod slot;
@@ -18,10 +19,8 @@ mod sums;
 pub mod tar;
 pub mod zstd;
 
-use std::fmt;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::{fmt, io};
 
 use azaion_agent::device_conf::{DeviceConf, DeviceConfError, PATH};
 use azaion_agent::exit::Exit;
@@ -29,8 +28,10 @@ use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::failure::failure;
+use crate::failure::{failure, io_failure};
 use crate::mark::{is_marked, with_mark};
+use crate::place::{Place, PlaceError};
+use original::Original;
 
 /// The kind of a target, told by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -143,6 +144,9 @@ pub trait Target: fmt::Debug {
         Ok(Vec::new())
     }
 
+    /// What copies of it are made from.
+    fn original(&self) -> anyhow::Result<Original>;
+
     /// Puts back what was there, file or none; folders may stay.
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()>;
 
@@ -161,20 +165,48 @@ fn look_and_mark<T: Target + ?Sized>(target: &T, owner: Owner) -> anyhow::Result
 /// Opens a target and waits for its lock.
 ///
 /// # Errors
-/// It is missing, of a kind that can't take a `device.conf`, or locked for too long.
+/// It is missing, of a kind that can't take a `device.conf`, locked for too long, or can be changed by others (strict modes).
 pub fn open(path: &Path) -> anyhow::Result<Box<dyn Target>> {
-    let refuse = |why: &dyn fmt::Display| Err(failure(Exit::Target, format!("the target {} {why}", path.display())));
-    let metadata = match path.metadata() {
-        Ok(metadata) => metadata,
-        Err(error) => return refuse(&format_args!("can't be opened: {error}")),
-    };
-    if metadata.is_dir() {
-        return Ok(Box::new(directory::Directory::open(path)?));
+    open_at(find(path)?)
+}
+
+/// Follows the path of a target.
+pub(crate) fn find(path: &Path) -> anyhow::Result<Place> {
+    Place::find(path).map_err(|error| match error {
+        PlaceError::Io(error) => refused(path, format_args!("can't be opened: {error}")),
+        PlaceError::Unsafe(_) => not_safe(path, error),
+    })
+}
+
+/// The same for a target that may have to be made, with the directories on the way.
+pub(crate) fn find_or_make_way(path: &Path) -> anyhow::Result<Place> {
+    Place::find_or_make_way(path).map_err(|error| match error {
+        PlaceError::Io(error) => io_failure(error, &format!("making the way to {}", path.display())),
+        PlaceError::Unsafe(_) => not_safe(path, error),
+    })
+}
+
+fn not_safe(path: &Path, error: PlaceError) -> anyhow::Error {
+    anyhow::Error::from(error).context(format!("the target {}", path.display()))
+}
+
+fn refused(path: &Path, why: impl fmt::Display) -> anyhow::Error {
+    failure(Exit::Target, format!("the target {} {why}", path.display()))
+}
+
+/// Opens the target at a place.
+pub(crate) fn open_at(place: Place) -> anyhow::Result<Box<dyn Target>> {
+    if !place.is_found() {
+        let missing = io::Error::from(nix::errno::Errno::ENOENT);
+        return Err(refused(place.path(), format_args!("can't be opened: {missing}")));
     }
-    if !metadata.is_file() {
-        return refuse(&"is neither a directory nor a file; mount it and name the mount point");
+    if place.is_directory() {
+        return Ok(Box::new(directory::Directory::open(&place)?));
     }
-    let image = image::Image::open(path)?;
+    if !place.is_file() {
+        return Err(refused(place.path(), "is neither a directory nor a file; mount it and name the mount point"));
+    }
+    let image = image::Image::at(place)?;
     let format: Box<dyn slot_image::Format> = match image.signature()? {
         Signature::Tar => return Ok(Box::new(tar::TarImage::new(image)?)),
         Signature::Ext4 => Box::new(filesystem::Ext4Format),
@@ -185,26 +217,19 @@ pub fn open(path: &Path) -> anyhow::Result<Box<dyn Target>> {
 }
 
 /// Opens all targets, in an order that two runs share, so that they can't wait for each other; returned as given.
-pub fn open_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Box<dyn Target>>> {
+pub(crate) fn open_all(places: Vec<Place>) -> anyhow::Result<Vec<Box<dyn Target>>> {
     // By what it is, not by its name: a file may have two. What is missing is refused when its turn comes.
-    let place = |path: &PathBuf| path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
-    let mut order: Vec<_> = paths.iter().enumerate().map(|(index, path)| (place(path), index, path)).collect();
-    order.sort();
-    if let Some((_, _, path)) = order.windows(2).find_map(|pair| match pair {
-        [(Some(one), ..), other @ (Some(same), ..)] if one == same => Some(other),
-        _ => None,
-    }) {
-        return Err(failure(Exit::Usage, format!("the target {} is given twice", path.display())));
+    let mut order: Vec<_> = places.into_iter().enumerate().collect();
+    order.sort_by_key(|(index, place)| (place.identity(), *index));
+    if let Some([_, (_, twice)]) =
+        order.array_windows().find(|[(_, one), (_, other)]| one.is_found() && one.identity() == other.identity())
+    {
+        return Err(failure(Exit::Usage, format!("the target {} is given twice", twice.path().display())));
     }
     let mut opened =
-        order.iter().map(|(_, index, path)| Ok((*index, open(path)?))).collect::<anyhow::Result<Vec<_>>>()?;
+        order.into_iter().map(|(index, place)| Ok((index, open_at(place)?))).collect::<anyhow::Result<Vec<_>>>()?;
     opened.sort_by_key(|(index, _)| *index);
     Ok(opened.into_iter().map(|(_, target)| target).collect())
-}
-
-/// Whether a path leads to this very file or folder.
-fn is_still(file: &Metadata, path: &Path) -> bool {
-    path.metadata().is_ok_and(|other| (file.dev(), file.ino()) == (other.dev(), other.ino()))
 }
 
 /// What a file is by its first bytes.

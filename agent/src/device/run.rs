@@ -10,7 +10,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::device_conf::{DeviceConf, DeviceConfError};
 use crate::exit::Exit;
 use crate::fault::{Class, Fault, Problem, chain};
-use crate::http::{Answer, Http, HttpError};
+use crate::http::{Answer, CaFile, Http, HttpError};
 use crate::keys;
 use crate::private_file::Lifetime;
 use crate::retry::{POLICY, Retry};
@@ -61,7 +61,8 @@ impl Device {
     /// The CA file that `agent.toml` names can't be used.
     pub fn http(&self, conf: &DeviceConf, settings: &Settings, time: Arc<TrueTime>) -> Result<Http, HttpError> {
         let ca_file = settings.ca_file.as_ref().map(|file| self.paths.place(file));
-        Http::new(&conf.api_url, ca_file.as_deref(), time)
+        let ca = ca_file.as_deref().map(CaFile::read).transpose()?;
+        Http::new(&conf.api_url, ca.as_ref(), time)
     }
 }
 

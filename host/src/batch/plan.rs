@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::base::Base;
 use super::list::Unit;
 use crate::cli::BatchOptions;
 use crate::mark::is_marked;
+use crate::place::Place;
 use crate::provision;
 use crate::target::{self, Target};
 
@@ -16,16 +16,16 @@ const BEGUN: &str = "would_resume";
 /// An earlier batch has done it.
 const DONE: &str = "done";
 
-pub(super) fn plan(
-    options: &BatchOptions,
-    base: Option<&Base>,
-    unit: &Unit,
-    paths: &[PathBuf],
-) -> anyhow::Result<String> {
+pub(super) fn plan(options: &BatchOptions, has_base: bool, unit: &Unit, paths: &[PathBuf]) -> anyhow::Result<String> {
     let mut states = Vec::new();
     for path in paths {
-        let is_to_be_made = base.is_some() && path.symlink_metadata().is_err();
-        states.push(if is_to_be_made { NEW } else { state(options, unit, target::open(path)?.as_ref())? });
+        // The directories on the way may be missing, too, and would be made.
+        let place = Place::find(path).ok().filter(Place::is_found);
+        states.push(match place {
+            None if has_base => NEW,
+            Some(place) => state(options, unit, target::open_at(place)?.as_ref())?,
+            None => state(options, unit, target::open(path)?.as_ref())?,
+        });
     }
     let all = |state: &str| states.iter().all(|other| *other == state);
     let outcome = match () {

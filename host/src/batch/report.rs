@@ -2,15 +2,22 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use azaion_agent::exit::Exit;
+use azaion_agent::private_file::{Attributes, Lifetime, Staged};
 
 use super::record::Record;
 use crate::failure::{failure, io_failure};
+use crate::place::Place;
 
 /// The columns of a CSV report; those of the list follow.
 const COLUMNS: [&str; 7] = ["serial", "email", "outcome", "target", "duration_ms", "exit_code", "error"];
+
+/// No secret is in it.
+const MODE: u32 = 0o644;
 
 /// A report that is written as units end, so that a run that is killed leaves what it had done.
 pub(super) struct ReportFile {
@@ -31,7 +38,7 @@ impl ReportFile {
     /// # Errors
     /// 64 if its name says neither CSV nor JSON, 74 or 77 if it can't be made.
     pub(super) fn create(path: &Path, columns: &[String]) -> anyhow::Result<Self> {
-        let make = || File::create(path).map_err(|error| io_failure(error, &format!("making {}", path.display())));
+        let make = || create(path).map_err(|error| error.context(format!("making {}", path.display())));
         let format = match path.extension().and_then(|extension| extension.to_str()) {
             Some("csv") => Format::Csv(Box::new(csv::Writer::from_writer(make()?)), columns.to_vec()),
             Some("json") => Format::Json(BufWriter::new(make()?), false),
@@ -79,6 +86,17 @@ impl ReportFile {
     fn judge(&self, written: io::Result<()>) -> anyhow::Result<()> {
         written.map_err(|error| io_failure(error, &format!("writing {}", self.path.display())))
     }
+}
+
+/// An empty file in place of what has its name; a symlink is replaced, not followed.
+fn create(path: &Path) -> anyhow::Result<File> {
+    let place = Place::of_new_file(path)?;
+    let name = place.name().to_str().context("the name is not UTF-8")?;
+    let folder = place.listed_folder()?;
+    let staged = Staged::create(folder.as_fd(), name)?;
+    let file = staged.file().try_clone()?;
+    staged.commit(Attributes { mode: MODE, uid: None, gid: None }, Lifetime::ThisBoot)?;
+    Ok(file)
 }
 
 fn row<'a>(writer: &mut csv::Writer<File>, values: impl Iterator<Item = &'a str>) -> io::Result<()> {

@@ -84,7 +84,7 @@ fn run(confs: &[&str], answers: &[Answer]) -> Ran {
     };
     let (serial, clock) = (SERIAL.parse().unwrap(), SystemClock);
     let http = connection::http(&connection::api_url(&options).unwrap(), &options).unwrap();
-    let targets = target::open_all(&roots).unwrap();
+    let targets = target::open_all(roots.iter().map(|root| target::find(root).unwrap()).collect()).unwrap();
     let retry = connection::retry(&options, connection::USUAL_DEADLINE, &clock);
     let login = AdminLogin::new(&options, &clock);
     let job = Job {

@@ -1,21 +1,25 @@
 //! A directory as target: nothing outside of it is ever touched, whatever symlinks are in it.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use azaion_agent::device_conf::{MODE, read_bounded};
 use azaion_agent::exit::Exit;
-use azaion_agent::private_file::{Attributes, Lifetime, erase_all, replace, set_attributes, tidy};
+use azaion_agent::private_file::{Attributes, Lifetime, erase_all, reopen, replace, set_attributes, tidy};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{AccessFlags, faccessat, fsync, geteuid};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{FOLDER_MODE, Found, Kind, Owner, Target, is_still, lock};
+use super::original::Original;
+use super::{FOLDER_MODE, Found, Kind, Owner, Target, lock};
 use crate::failure::{failure, io_failure};
+use crate::place::Place;
 
 const NAME: &str = "device.conf";
 /// The folders on the way to the file.
@@ -30,17 +34,20 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Opens the folder and waits until no other run works on it.
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        let root = File::open(path).map_err(|error| io_failure(error, &format!("opening {}", path.display())))?;
-        let root = lock::wait(root, path)?;
-        let directory = Self { path: path.to_owned(), root };
+    pub(super) fn open(place: &Place) -> anyhow::Result<Self> {
+        let path = place.path().to_owned();
+        let root = place.open(OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+        let root = root.map_err(|error| io_failure(error, &format!("opening {}", path.display())))?;
+        let root = lock::wait(root, &path)?;
+        let directory = Self { path, root };
         directory.check_is_root_file_system()?;
         Ok(directory)
     }
 
     fn check_is_root_file_system(&self) -> anyhow::Result<()> {
         let refuse = |why| Err(failure(Exit::Target, format!("the target {} {why}", self.path.display())));
-        if self.root.metadata().is_ok_and(|root| is_still(&root, Path::new("/"))) {
+        let own = Place::find(Path::new("/")).ok().and_then(|own| own.identity());
+        if self.root.metadata().is_ok_and(|root| own == Some((root.dev(), root.ino()))) {
             return refuse("is this station's own root; name the root file system to be flashed");
         }
         let has = |name| self.open_folder(name).map(|folder| folder.is_some());
@@ -117,24 +124,26 @@ impl Directory {
     fn open_file(&self, access: OFlag) -> anyhow::Result<Option<(File, FileStat)>> {
         let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(None) };
         let name = self.inside("etc/azaion/device.conf");
-        // O_NONBLOCK: a FIFO in this place must not hang the station.
-        let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let odd = |what: &str| failure(Exit::Target, format!("{name} {what}; look at it, and take it away by hand"));
-        let file = match openat(&folder, NAME, flags, Mode::empty()) {
-            Ok(file) => file,
+        let fail = |error: io::Error| io_failure(error, &format!("opening {name}"));
+        // Told before it is opened: to open a device or a pipe may do something, or hang.
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let there = match openat(&folder, NAME, flags, Mode::empty()) {
+            Ok(there) => there,
             Err(Errno::ENOENT) => return Ok(None),
-            Err(Errno::ELOOP) => return Err(odd("is a symlink")),
-            Err(Errno::EISDIR | Errno::ENXIO) => return Err(odd("is not a file")),
-            Err(errno) => return Err(io_failure(errno, &format!("opening {name}"))),
+            Err(errno) => return Err(fail(errno.into())),
         };
-        let stat = fstat(&file).map_err(|errno| io_failure(errno, &name))?;
-        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
-            return Err(odd("is not a file"));
+        let stat = fstat(&there).map_err(|errno| io_failure(errno, &name))?;
+        match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFREG => {}
+            SFlag::S_IFLNK => return Err(odd("is a symlink")),
+            _ => return Err(odd("is not a file")),
         }
         if stat.st_nlink != 1 {
             return Err(odd("has a second name (a hard link)"));
         }
-        Ok(Some((file.into(), stat)))
+        let file = reopen(there.as_fd(), access).map_err(fail)?;
+        Ok(Some((file, stat)))
     }
 
     fn inside(&self, name: &str) -> String {
@@ -194,6 +203,11 @@ impl Target for Directory {
     fn write(&self, conf: &SecretString, owner: Owner) -> anyhow::Result<()> {
         let folder = self.make_folder(owner)?;
         self.replace(&folder, Attributes { mode: MODE, ..folder_attributes(owner) }, conf.expose_secret().as_bytes())
+    }
+
+    fn original(&self) -> anyhow::Result<Original> {
+        let root = self.root.try_clone().context("the directory of the base")?;
+        Ok(Original::tree(root.into()))
     }
 
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {

@@ -72,7 +72,7 @@ impl Format for SparseFormat {
         let fail = |error| image.failed("making a copy of", error);
         let file = image.file();
         let sparse = sparse(image, &file)?;
-        let raw = tempfile::tempfile_in(image.real_folder()).map_err(fail)?;
+        let raw = image.scratch()?;
         sparse.unpack(&raw).map_err(fail)?;
         make_slot(image, &raw, block)?;
         sparse.repack(&raw, into).map_err(|problem| image.problem(problem))

@@ -1,26 +1,28 @@
 //! An image as a file: opened, locked, and used by nobody else.
 
 use std::cell::{OnceCell, Ref, RefCell};
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Once};
 
 use anyhow::Context;
 use azaion_agent::exit::Exit;
-use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, tidy};
+use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AtFlags, Flock, OFlag};
 use nix::unistd::{AccessFlags, faccessat};
 use zeroize::Zeroizing;
 
 use super::medium::BLOCK_BYTES;
+use super::original::Original;
 use super::problem::Problem;
-use super::{Signature, is_still, lock};
+use super::sums::Sum;
+use super::{Signature, lock};
 use crate::failure::{failure, image_failure};
+use crate::place::Place;
 
 /// Bytes that tell the kind of an image.
 pub(super) const HEAD: usize = 2048;
@@ -30,9 +32,8 @@ pub(super) const HEAD: usize = 2048;
 pub(super) struct Image {
     /// As it was named.
     pub(super) path: PathBuf,
-    real: PathBuf,
-    folder: OwnedFd,
-    listed: OnceCell<File>,
+    place: Place,
+    listed: OnceCell<OwnedFd>,
     name: String,
     file: RefCell<Flock<File>>,
     /// Who may read the file.
@@ -41,47 +42,44 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Opens the file, for writing if that is allowed, and waits until no other run works on it.
+    /// Opens the file that a path leads to.
+    #[cfg(test)]
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        Self::at(Place::find(path)?)
+    }
+
+    /// Opens a file, for writing if that is allowed, and waits until no other run works on it.
+    pub(super) fn at(mut place: Place) -> anyhow::Result<Self> {
+        let path = place.path().to_owned();
         let fail = |error: io::Error| image_failure(error, &format!("opening {}", path.display()));
-        let mut real = path.to_owned();
         loop {
-            let (file, is_writable) = match open_for_writing(&real) {
-                // A symlink is followed once, here: what replaces the image goes where it is.
-                Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
-                    real = path.canonicalize().map_err(fail)?;
-                    continue;
-                }
-                opened => opened.map_err(fail)?,
-            };
-            let file = lock::wait(file, path)?;
+            let (file, is_writable) = open_for_writing(&place).map_err(fail)?;
+            let file = lock::wait(file, &path)?;
             // Whoever held the lock may have put another file in its place.
-            let metadata = file.metadata().map_err(fail)?;
-            if !is_still(&metadata, &real) {
+            if !place.is_current() {
+                place.look_again()?;
                 continue;
             }
-            let name =
-                real.file_name().and_then(|name| name.to_str()).context("the image's name is not UTF-8")?.to_owned();
-            // To look at what is in it needs no right to list it.
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let folder = open(folder_of(&real), flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
-            let (path, file) = (path.to_owned(), RefCell::new(file));
-            let image =
-                Self { path, real, folder, listed: OnceCell::new(), name, file, mode: metadata.mode(), is_writable };
-            image.refuse_if_attached(&metadata)?;
+            let mode = file.metadata().map_err(fail)?.mode();
+            let name = place.name().to_str().context("the image's name is not UTF-8")?.to_owned();
+            let file = RefCell::new(file);
+            let image = Self { path, place, listed: OnceCell::new(), name, file, mode, is_writable };
+            image.refuse_if_attached()?;
             return Ok(image);
         }
     }
 
     /// Refuses an image that a loop device shows to the kernel: what is written to the file may be lost then, or mixed.
-    fn refuse_if_attached(&self, metadata: &Metadata) -> anyhow::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own names of files")]
+    fn refuse_if_attached(&self) -> anyhow::Result<()> {
         // Of all loop devices, those that show a file: the others have no size.
         // Without that file, there are no such devices to be seen.
         let partitions = block_devices().unwrap_or_default();
         let devices = partitions.lines().filter_map(|line| line.split_whitespace().nth(3));
         for device in devices.filter(|name| name.starts_with("loop")) {
             let Ok(backing) = fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")) else { continue };
-            if is_still(metadata, Path::new(backing.trim_end_matches('\n'))) {
+            let other = Path::new(backing.trim_end_matches('\n')).metadata();
+            if other.is_ok_and(|other| self.place.identity() == Some((other.dev(), other.ino()))) {
                 return Err(self.refused(format_args!(
                     "is attached to /dev/{device}, and may be mounted; unmount it and run `losetup -d /dev/{device}`"
                 )));
@@ -127,7 +125,7 @@ impl Image {
 
     /// The folder it is in, to find files in it.
     pub(super) fn folder(&self) -> &OwnedFd {
-        &self.folder
+        self.place.folder()
     }
 
     /// The folder it is in, to make files in it and make them durable.
@@ -135,19 +133,19 @@ impl Image {
         if let Some(folder) = self.listed.get() {
             return Ok(folder.as_fd());
         }
-        let folder = File::open(self.real_folder()).map_err(|error| self.failed("opening the folder of", error))?;
+        let folder = self.place.listed_folder().map_err(|error| self.failed("opening the folder of", error))?;
         Ok(self.listed.get_or_init(|| folder).as_fd())
     }
 
-    /// The path of the folder it is in.
-    pub(super) fn real_folder(&self) -> &Path {
-        folder_of(&self.real)
+    /// An empty file without a name beside the image, for what is needed for a while.
+    pub(super) fn scratch(&self) -> anyhow::Result<File> {
+        scratch(self.listed_folder()?, &self.name).map_err(|error| self.failed("making a copy of", error))
     }
 
     /// Takes away what a run that was killed may have left beside the image in place of a file of this name. Where no
     /// file can be made, there is none.
     pub(super) fn tidy_beside(&self, name: &str) -> anyhow::Result<()> {
-        if is_tidy(self.folder.as_fd(), name) || self.may_write_beside().is_err() {
+        if is_tidy(self.folder().as_fd(), name) || self.may_write_beside().is_err() {
             return Ok(());
         }
         tidy(self.listed_folder()?, name).map_err(|error| self.failed("tidying up beside", error))
@@ -185,7 +183,7 @@ impl Image {
 
     /// Whether files can be made beside it.
     pub(super) fn may_write_beside(&self) -> anyhow::Result<()> {
-        faccessat(&self.folder, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
+        faccessat(self.folder(), ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
             .map_err(|errno| self.failed("may not write into the folder of", errno))
     }
 
@@ -211,6 +209,12 @@ impl Image {
     /// minute (`vm.dirty_expire_centisecs`).
     pub(super) fn overwrite_lazily(&self, bytes: &[u8], place: u64) -> anyhow::Result<()> {
         self.file().write_all_at(bytes, place).map_err(|error| self.failed("writing", error))
+    }
+
+    /// What copies of it are made from.
+    pub(super) fn original(&self, sum: Option<Sum>) -> anyhow::Result<Original> {
+        let file = self.file().try_clone().map_err(|error| self.failed("reading", error))?;
+        Ok(Original::image(file, self.name.clone(), sum))
     }
 
     /// Takes away what a run that was killed may have left.
@@ -247,6 +251,7 @@ impl Image {
 }
 
 /// Opened once; each reading from its start makes it anew.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own name of a file")]
 static PARTITIONS: LazyLock<io::Result<File>> = LazyLock::new(|| File::open("/proc/partitions"));
 
 /// `/proc/partitions`. Its lines are collected until a page is full (the kernel's `seq_file`), so that a read of less than
@@ -264,22 +269,12 @@ fn block_devices() -> Option<String> {
     }
 }
 
-fn open_for_writing(path: &Path) -> io::Result<(File, bool)> {
-    let open = |write| {
-        // O_NONBLOCK: whatever has taken the image's place since it was looked at must not hang the station.
-        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        OpenOptions::new().read(true).write(write).custom_flags(flags.bits()).open(path)
-    };
-    match open(true) {
+fn open_for_writing(place: &Place) -> io::Result<(File, bool)> {
+    match place.open(OFlag::O_RDWR) {
         Ok(file) => Ok((file, true)),
         Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-            Ok((open(false)?, false))
+            Ok((place.open(OFlag::O_RDONLY)?, false))
         }
         Err(error) => Err(error),
     }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    if parent.as_os_str().is_empty() { Path::new(".") } else { parent }
 }

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::image::Image;
+use super::original::Original;
 use super::slot::{self, Content};
 use super::sums::{self, ImageSum, Sum};
 use super::{Found, Kind, Owner, Target, look_and_mark};
@@ -253,6 +254,10 @@ impl Target for SlotImage {
 
     fn warnings(&self) -> anyhow::Result<Vec<String>> {
         self.format.warnings(&self.image)
+    }
+
+    fn original(&self) -> anyhow::Result<Original> {
+        self.image.original(Sum::read(&self.image)?)
     }
 
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {

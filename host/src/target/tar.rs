@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::image::Image;
+use super::original::Original;
 use super::slot::{self, Content};
 use super::sums::{self, Base, Kept, Sum};
 use super::{FOLDER_MODE, Found, Kind, Owner, Target};
@@ -213,6 +214,10 @@ impl Target for TarImage {
 
     fn write(&self, conf: &SecretString, _owner: Owner) -> anyhow::Result<()> {
         self.set(&slot::block_of(conf.expose_secret().as_bytes())?)
+    }
+
+    fn original(&self) -> anyhow::Result<Original> {
+        self.image.original(Sum::read(&self.image)?)
     }
 
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {

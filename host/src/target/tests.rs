@@ -1,6 +1,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::{fs, os::unix::net::UnixListener};
 
 use nix::sys::stat::Mode;
@@ -161,7 +162,8 @@ fn a_target_given_twice_is_a_mistake() {
     let dir = tree();
     let root = dir.path().join("root");
     symlink(&root, dir.path().join("alias")).unwrap();
-    let error = open_all(&[root, dir.path().join("alias")]).unwrap_err();
+    let error =
+        open_all([root, dir.path().join("alias")].iter().map(|path| find(path).unwrap()).collect()).unwrap_err();
     assert_eq!(exit_of(&error), Exit::Usage);
 }
 

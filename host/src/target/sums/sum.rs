@@ -12,14 +12,13 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use crate::target::image::Image;
 
-const SUFFIX: &str = ".sha1sum";
 /// Digits of a sum.
 const DIGITS: usize = 40;
 /// Bytes of such a file: one line, and a long name in it.
 const MOST: u64 = 65_536;
 
 /// A sum as it stands beside an image.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::target) struct Sum {
     bytes: Vec<u8>,
     /// Where in them the digits are.
@@ -27,13 +26,24 @@ pub(in crate::target) struct Sum {
 }
 
 impl Sum {
+    /// What follows the image's name in the name of its checksum file.
+    pub(in crate::target) const SUFFIX: &str = ".sha1sum";
+
+    /// The text of the file for a copy of the image, of another name.
+    pub(in crate::target) fn text_for(&self, name: &str, copy: &str) -> Vec<u8> {
+        match self.bytes.trim_ascii_end().strip_suffix(name.as_bytes()) {
+            Some(before) => [before, copy.as_bytes(), b"\n"].concat(),
+            None => self.bytes.clone(),
+        }
+    }
+
     /// Reads it, if it is there; refused, if it could not be put right.
     pub(in crate::target) fn read(image: &Image) -> anyhow::Result<Option<Self>> {
         // O_NONBLOCK: a FIFO in this place must not hang the station.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let odd = |what| image.refused(format_args!("has a .sha1sum beside it that {what}; generate the images again"));
         let failed = |error| image.failed("reading the .sha1sum of", error);
-        let file: File = match openat(image.folder(), image.beside(SUFFIX).as_str(), flags, Mode::empty()) {
+        let file: File = match openat(image.folder(), image.beside(Sum::SUFFIX).as_str(), flags, Mode::empty()) {
             Ok(file) => file.into(),
             Err(Errno::ENOENT) => return Ok(None),
             Err(Errno::ELOOP) => return Err(odd("is a symlink")),
@@ -61,7 +71,7 @@ impl Sum {
             return Ok(());
         }
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        openat(image.folder(), image.beside(SUFFIX).as_str(), flags, Mode::empty())
+        openat(image.folder(), image.beside(Sum::SUFFIX).as_str(), flags, Mode::empty())
             .map_err(io::Error::from)
             .map(File::from)
             .and_then(|file| {
@@ -74,7 +84,7 @@ impl Sum {
 
 /// Whether the file can be written to: if not, the image must stay as it is.
 pub(super) fn may_write(image: &Image) -> anyhow::Result<()> {
-    faccessat(image.folder(), image.beside(SUFFIX).as_str(), AccessFlags::W_OK, AtFlags::AT_EACCESS)
+    faccessat(image.folder(), image.beside(Sum::SUFFIX).as_str(), AccessFlags::W_OK, AtFlags::AT_EACCESS)
         .map_err(|errno| image.failed("may not write the .sha1sum of", errno))
 }
 

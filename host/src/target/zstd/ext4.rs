@@ -48,7 +48,7 @@ impl Ext4Format {
             raw
         } else {
             // Elsewhere there is rarely room for it; a user who cannot write there can still inspect the image.
-            let raw = tempfile::tempfile_in(image.real_folder()).or_else(|_| tempfile::tempfile()).map_err(fail)?;
+            let raw = image.scratch().or_else(|_| tempfile::tempfile().map_err(fail))?;
             unpack(&image.file(), &raw).map_err(|problem| image.problem(problem))?;
             raw
         };

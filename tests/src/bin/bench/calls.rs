@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use azaion_agent::api_url::ApiUrl;
 use azaion_agent::clock::SystemClock;
-use azaion_agent::http::{Call, Http, Method};
+use azaion_agent::http::{CaFile, Call, Http, Method};
 use azaion_agent::identity::{ROLE, Serial, new_password};
 use azaion_agent::{json, session};
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD};
@@ -49,7 +49,7 @@ impl Calls {
     }
 
     fn client(&self) -> anyhow::Result<Http> {
-        Ok(Http::new(&self.api, Some(&self.ca_file), Arc::new(SystemClock))?)
+        Ok(Http::new(&self.api, Some(&CaFile::read(&self.ca_file)?), Arc::new(SystemClock))?)
     }
 
     fn work(&self, token: &SecretString, next: &AtomicUsize) -> anyhow::Result<()> {

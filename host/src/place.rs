@@ -1,0 +1,401 @@
+//! A path that the command line names, resolved once: each directory on the way is opened once and judged, and everything that
+//! follows goes through descriptors. Whoever renames a directory meanwhile, or puts a symlink there, changes nothing.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use azaion_agent::private_file::reopen;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use rustix::fs::{PROC_SUPER_MAGIC, fstatfs};
+
+use crate::strict_modes::{self, UnsafePath};
+
+/// As many symlinks as the kernel follows (path_resolution(7)).
+const MOST_LINKS: u32 = 40;
+const FOLDER_MODE: Mode = Mode::from_bits_truncate(0o755);
+
+/// Why a path leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceError {
+    /// A component is missing, no directory, or can't be searched.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Somebody else can change a component.
+    #[error(transparent)]
+    Unsafe(#[from] UnsafePath),
+}
+
+impl From<Errno> for PlaceError {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+/// The end of a path: a directory, and what has a name in it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    path: PathBuf,
+    folder: OwnedFd,
+    name: OsString,
+    found: Option<Found>,
+}
+
+/// What is there. The descriptor gives neither reading nor writing (`O_PATH`): a device or a pipe is told without being opened.
+#[derive(Debug)]
+struct Found {
+    descriptor: OwnedFd,
+    stat: FileStat,
+}
+
+impl Place {
+    /// Follows a path to its end, symlinks included; what is there may be missing.
+    pub(crate) fn find(path: &Path) -> Result<Self, PlaceError> {
+        Walk::new(path)?.run()
+    }
+
+    /// The same for a file that is to be written anew: what has its name, be it a symlink, is to be replaced.
+    pub(crate) fn of_new_file(path: &Path) -> Result<Self, PlaceError> {
+        Walk { follows_last: false, ..Walk::new(path)? }.run()
+    }
+
+    /// The same, with the directories on the way made where they are missing.
+    pub(crate) fn find_or_make_way(path: &Path) -> Result<Self, PlaceError> {
+        Walk { makes_folders: true, ..Walk::new(path)? }.run()
+    }
+
+    /// As it was named.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory, which takes no right to list or to change it.
+    pub(crate) fn folder(&self) -> &OwnedFd {
+        &self.folder
+    }
+
+    /// The directory, opened to be listed and synced.
+    pub(crate) fn listed_folder(&self) -> io::Result<OwnedFd> {
+        Ok(openat(&self.folder, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    /// The name in the directory.
+    pub(crate) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Whether anything is there.
+    pub(crate) fn is_found(&self) -> bool {
+        self.found.is_some()
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.is(SFlag::S_IFDIR)
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.is(SFlag::S_IFREG)
+    }
+
+    fn is(&self, kind: SFlag) -> bool {
+        self.found.as_ref().is_some_and(|found| kind_of(&found.stat) == kind)
+    }
+
+    /// Device and inode of what is there.
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+        self.found.as_ref().map(|found| identity_of(&found.stat))
+    }
+
+    /// Opens what is there, which need not have the name any more.
+    pub(crate) fn open(&self, flags: OFlag) -> io::Result<File> {
+        let found = self.found.as_ref().ok_or(Errno::ENOENT)?;
+        reopen(found.descriptor.as_fd(), flags)
+    }
+
+    /// Whether anything has the name now.
+    pub(crate) fn is_taken(&self) -> bool {
+        fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Whether what is there still has the name.
+    pub(crate) fn is_current(&self) -> bool {
+        let now = fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        now.is_ok_and(|now| Some(identity_of(&now)) == self.identity())
+    }
+
+    /// Looks at what has the name now; a symlink is not followed.
+    pub(crate) fn look_again(&mut self) -> Result<(), PlaceError> {
+        let found = look(self.folder.as_fd(), &self.name)?;
+        if kind_of(&found.stat) == SFlag::S_IFLNK {
+            return Err(Errno::ELOOP.into());
+        }
+        strict_modes::judge(&found.stat, &found.descriptor, &self.path)?;
+        self.found = Some(found);
+        Ok(())
+    }
+}
+
+/// The names in a directory, but for itself and its parent.
+pub(crate) fn names_in(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut names = Vec::new();
+    for entry in Dir::openat(folder, ".", flags, Mode::empty())?.iter() {
+        let name = os_string(entry?.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn os_string(bytes: &[u8]) -> OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec())
+}
+
+fn kind_of(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn identity_of(stat: &FileStat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+fn look(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Found, Errno> {
+    let descriptor = openat(folder, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let stat = fstat(&descriptor)?;
+    Ok(Found { descriptor, stat })
+}
+
+fn open_folder(path: &str) -> Result<OwnedFd, Errno> {
+    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// On the way to the end of a path.
+struct Walk {
+    path: PathBuf,
+    folder: OwnedFd,
+    /// Where that is, for messages.
+    shown: PathBuf,
+    left: VecDeque<OsString>,
+    links: u32,
+    has_followed_last: bool,
+    follows_last: bool,
+    makes_folders: bool,
+}
+
+impl Walk {
+    fn new(path: &Path) -> Result<Self, PlaceError> {
+        if path.as_os_str().is_empty() {
+            return Err(Errno::ENOENT.into());
+        }
+        let mut walk = Self {
+            path: path.to_owned(),
+            folder: open_folder(".")?,
+            shown: PathBuf::new(),
+            left: VecDeque::new(),
+            links: 0,
+            has_followed_last: false,
+            follows_last: true,
+            makes_folders: false,
+        };
+        // The directories above the working one count, too.
+        let whole =
+            if path.is_relative() && strict_modes::are_on() { &std::env::current_dir()?.join(path) } else { path };
+        walk.go_to(whole)?;
+        Ok(walk)
+    }
+
+    /// Puts a path before what is left.
+    fn go_to(&mut self, path: &Path) -> Result<(), PlaceError> {
+        let components = path.components().rev();
+        for component in components {
+            match component {
+                Component::RootDir => {
+                    (self.folder, self.shown) = (open_folder("/")?, PathBuf::from("/"));
+                    strict_modes::judge(&fstat(&self.folder)?, &self.folder, &self.shown)?;
+                }
+                Component::Prefix(_) | Component::CurDir => {}
+                Component::ParentDir | Component::Normal(_) => self.left.push_front(component.as_os_str().to_owned()),
+            }
+        }
+        Ok(())
+    }
+
+    fn run(mut self) -> Result<Place, PlaceError> {
+        while let Some(name) = self.left.pop_front() {
+            let is_last = self.left.is_empty();
+            let found = match look(self.folder.as_fd(), &name) {
+                Ok(found) => found,
+                // Where a symlink leads to nothing, nothing is to be made.
+                Err(Errno::ENOENT) if is_last && !self.has_followed_last => return Ok(self.end(name, None)),
+                Err(Errno::ENOENT) if self.makes_folders => {
+                    match mkdirat(&self.folder, name.as_os_str(), FOLDER_MODE) {
+                        Ok(()) | Err(Errno::EEXIST) => look(self.folder.as_fd(), &name)?,
+                        Err(errno) => return Err(errno.into()),
+                    }
+                }
+                Err(errno) => return Err(errno.into()),
+            };
+            if is_last && !self.follows_last {
+                return Ok(self.end(name, Some(found)));
+            }
+            strict_modes::judge(&found.stat, &found.descriptor, &self.shown.join(&name))?;
+            match kind_of(&found.stat) {
+                SFlag::S_IFLNK => {
+                    if let Some(found) = self.follow(&name, &found, is_last)? {
+                        return Ok(self.end(name, Some(found)));
+                    }
+                }
+                SFlag::S_IFDIR if !is_last => {
+                    self.folder = found.descriptor;
+                    self.shown.push(name);
+                }
+                _ if is_last => return Ok(self.end(name, Some(found))),
+                _ => return Err(Errno::ENOTDIR.into()),
+            }
+        }
+        // Of `/` and of the working directory.
+        let found = look(self.folder.as_fd(), OsStr::new("."))?;
+        Ok(self.end(".".into(), Some(found)))
+    }
+
+    /// Puts what a symlink says before what is left. What the links of /proc lead to has no path; it is returned.
+    fn follow(&mut self, name: &OsStr, link: &Found, is_last: bool) -> Result<Option<Found>, PlaceError> {
+        self.links += 1;
+        if self.links > MOST_LINKS {
+            return Err(Errno::ELOOP.into());
+        }
+        if is_last && fstatfs(&self.folder).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC) {
+            let descriptor = openat(&self.folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+            let stat = fstat(&descriptor)?;
+            strict_modes::judge(&stat, &descriptor, &self.shown.join(name))?;
+            return Ok(Some(Found { descriptor, stat }));
+        }
+        self.has_followed_last |= is_last;
+        let target = readlinkat(&link.descriptor, "")?;
+        self.go_to(Path::new(&target))?;
+        Ok(None)
+    }
+
+    fn end(self, name: OsString, found: Option<Found>) -> Place {
+        Place { path: self.path, folder: self.folder, name, found }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    // Promise: a path leads where the kernel says, through symlinks of every kind; what is missing, loops or leads through a file
+    // is told as the kernel tells it.
+    #[test]
+    fn as_the_kernel_resolves() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("a/b")).unwrap();
+        File::create(at("a/b/file")).unwrap();
+        for (link, to) in [
+            ("absolute", at("a").to_str().unwrap()),
+            ("relative", "a/b"),
+            ("a/up", ".."),
+            ("a/b/file-link", "../b/./file"),
+            ("chain", "a/up/relative/file-link"),
+            ("loop", "loop"),
+            ("nowhere", "a/none"),
+        ] {
+            symlink(to, at(link)).unwrap();
+        }
+        for name in [
+            "a",
+            "a/b",
+            "a/b/",
+            "a/./b/file",
+            "a/../a/b/file",
+            "absolute/b/file",
+            "relative/file",
+            "chain",
+            "a/up/absolute/b",
+            "relative/file-link",
+            "..",
+            "none",
+            "nowhere",
+            "none/file",
+            "nowhere/file",
+            "loop",
+            "a/b/file/under",
+        ] {
+            let expected = fs::metadata(at(name))
+                .map(|m| (std::os::unix::fs::MetadataExt::dev(&m), std::os::unix::fs::MetadataExt::ino(&m)));
+            match (Place::find(&at(name)), expected) {
+                (Ok(place), Ok(expected)) => assert_eq!(place.identity(), Some(expected), "{name}"),
+                // The last component alone may be missing.
+                (Ok(place), Err(error)) => {
+                    assert!(!place.is_found() && error.kind() == io::ErrorKind::NotFound, "{name}")
+                }
+                (Err(PlaceError::Io(error)), Err(expected)) => assert_eq!(error.kind(), expected.kind(), "{name}"),
+                (found, expected) => panic!("{name}: {found:?}, not {expected:?}"),
+            }
+        }
+        assert!(Place::find(Path::new("/")).unwrap().is_directory());
+        assert!(Place::find(Path::new(".")).unwrap().is_directory());
+        assert!(Place::find(Path::new("")).is_err());
+    }
+
+    // Promise: pipes by their number, as a shell's `<(…)` gives them, and devices are found, and not opened.
+    #[test]
+    fn what_has_no_path() {
+        let (reader, _writer) = io::pipe().unwrap();
+        for path in [format!("/proc/self/fd/{}", reader.as_raw_fd()), format!("/dev/fd/{}", reader.as_raw_fd())] {
+            let place = Place::find(Path::new(&path)).unwrap();
+            assert!(place.is_found() && !place.is_file() && !place.is_directory());
+        }
+        assert!(Place::find(Path::new("/dev/null")).is_ok_and(|place| place.is_found() && !place.is_file()));
+    }
+
+    // Promise: what was found is what is opened, whatever has taken its name, or the name of its directory, meanwhile.
+    #[test]
+    fn nothing_is_resolved_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("a/b")).unwrap();
+        File::create(at("a/b/file")).unwrap();
+        let mut place = Place::find(&at("a/b/file")).unwrap();
+        fs::rename(at("a"), at("moved")).unwrap();
+        symlink("/", at("a")).unwrap();
+        assert!(place.is_current());
+        fs::rename(at("moved/b/file"), at("moved/b/other")).unwrap();
+        symlink("/etc/passwd", at("moved/b/file")).unwrap();
+        assert!(!place.is_current());
+        assert_eq!(place.open(OFlag::O_RDONLY).unwrap().metadata().unwrap().len(), 0);
+        assert!(place.look_again().is_err());
+        fs::rename(at("moved/b/other"), at("moved/b/file")).unwrap();
+        place.look_again().unwrap();
+        assert!(place.is_current());
+    }
+
+    // Promise: of a new file, a symlink in its place is not followed; directories on the way are made if that is asked for.
+    #[test]
+    fn new_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        symlink("elsewhere", at("link")).unwrap();
+        let place = Place::of_new_file(&at("link")).unwrap();
+        assert!(place.is_found() && place.name() == "link" && !place.is_file());
+        assert!(Place::find(&at("x/y/z")).is_err());
+        let place = Place::find_or_make_way(&at("x/y/z")).unwrap();
+        assert!(!place.is_found() && at("x/y").is_dir());
+        assert_eq!(at("x/y").metadata().unwrap().permissions().mode() & 0o7022, 0);
+        assert_eq!(names_in(&place.listed_folder().unwrap()).unwrap().len(), 0);
+    }
+}

@@ -1,0 +1,94 @@
+//! What missing targets are copied from.
+//!
+//! A copy is made in a fresh directory that nobody else can enter, and gets its name when it is complete and durable: nobody can
+//! open it before a password is in it, and a power cut leaves a whole copy or none.
+
+mod staging;
+mod tree;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use azaion_agent::private_file::{self, Attributes, Lifetime};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::fsync;
+use rustix::fs::{ioctl_ficlone, syncfs};
+
+use super::copy::copy_with_holes;
+use super::sums::Sum;
+use crate::failure::io_failure;
+use crate::place::Place;
+use staging::Staging;
+
+/// Of an image with a password in it, whatever the original's is.
+const IMAGE_MODE: u32 = 0o600;
+const SUM_MODE: u32 = 0o644;
+
+/// A target without a device.
+#[derive(Debug)]
+pub struct Original(Content);
+
+#[derive(Debug)]
+enum Content {
+    /// A root file system as a directory.
+    Tree(OwnedFd),
+    /// An image, with its name and the checksum file beside it.
+    Image { file: File, name: String, sum: Option<Sum> },
+}
+
+impl Original {
+    pub(super) fn tree(root: OwnedFd) -> Self {
+        Self(Content::Tree(root))
+    }
+
+    pub(super) fn image(file: File, name: String, sum: Option<Sum>) -> Self {
+        Self(Content::Image { file, name, sum })
+    }
+
+    /// Copies it to a place where nothing is: whole, or not at all. What has been put there meanwhile stays.
+    pub(crate) fn copy_to(&self, place: &Place) -> anyhow::Result<()> {
+        let fail = |error: io::Error| io_failure(error, &format!("making {}", place.path().display()));
+        let staging = Staging::make(place)?;
+        if place.is_taken() {
+            return staging.remove().map_err(fail);
+        }
+        match &self.0 {
+            Content::Tree(root) => {
+                tree::copy(root, staging.folder(), staging::NAME).map_err(|error| {
+                    let what = format!("copying {} to {}", error.path.display(), place.path().display());
+                    io_failure(error.source, &what)
+                })?;
+                syncfs(staging.folder()).map_err(|errno| fail(errno.into()))?;
+            }
+            Content::Image { file, .. } => copy_file(file, staging.folder()).map_err(fail)?,
+        }
+        let folder = place.listed_folder().map_err(fail)?;
+        if let Content::Image { name, sum: Some(sum), .. } = &self.0 {
+            put_sum(sum, name, place, &folder).map_err(fail)?;
+        }
+        staging.give_name(place).map_err(fail)?;
+        fsync(&folder).map_err(|errno| fail(errno.into()))
+    }
+}
+
+/// Blocks are shared where the file system can do that.
+fn copy_file(from: &File, folder: &OwnedFd) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let to: File = openat(folder, staging::NAME, flags, Mode::from_bits_truncate(IMAGE_MODE))?.into();
+    copy_content(from, &to)?;
+    to.sync_all()
+}
+
+fn copy_content(from: &File, to: &File) -> io::Result<()> {
+    if ioctl_ficlone(to, from).is_ok() { Ok(()) } else { copy_with_holes(from, to) }
+}
+
+/// The name of the image stands in the file.
+fn put_sum(sum: &Sum, name: &str, place: &Place, folder: &OwnedFd) -> io::Result<()> {
+    let new_name = place.name().to_string_lossy();
+    let attributes = Attributes { mode: SUM_MODE, uid: None, gid: None };
+    let (file, text) = (format!("{new_name}{}", Sum::SUFFIX), sum.text_for(name, &new_name));
+    private_file::replace(folder.as_fd(), &file, attributes, &text, Lifetime::Durable)
+}
