@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 /// The role that every device's account has on the admin API.
@@ -95,6 +95,12 @@ pub fn new_password() -> Result<SecretString, rand::rngs::SysError> {
         characters.extend(drawn.take(missing).copied().map(char::from));
     }
     Ok(SecretString::from(characters.as_str()))
+}
+
+/// Whether a password is of the form that [`new_password`] gives.
+pub fn is_generated_password(password: &SecretString) -> bool {
+    let password = password.expose_secret().as_bytes();
+    password.len() == PASSWORD_LENGTH && password.iter().all(u8::is_ascii_alphanumeric)
 }
 
 #[cfg(test)]

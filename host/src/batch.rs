@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use azaion_agent::api_url::ApiUrl;
 use azaion_agent::clock::SystemClock;
 use azaion_agent::exit::Exit;
 use azaion_agent::http::Http;
@@ -59,7 +60,16 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> anyhow::Result<Exit> {
     let (base, _held) = options.base.as_deref().map(|base| base::open(base, options.dry_run)).transpose()?.unzip();
     let stop = Stop::on_signals()?;
     let start = Instant::now();
-    let batch = Batch { options, list: &list, templates, base, login: &login, stop: &stop, next: AtomicUsize::new(0) };
+    let batch = Batch {
+        options,
+        api: &api,
+        list: &list,
+        templates,
+        base,
+        login: &login,
+        stop: &stop,
+        next: AtomicUsize::new(0),
+    };
     let tally = batch.run(clients, report, json)?;
     tally.tell(list.units.len(), start.elapsed(), json, login.is_refused())?;
     Ok(if stop.is_asked() { Exit::Interrupted } else { tally.exit() })
@@ -67,6 +77,7 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> anyhow::Result<Exit> {
 
 struct Batch<'a> {
     options: &'a BatchOptions,
+    api: &'a ApiUrl,
     list: &'a List,
     templates: Templates,
     base: Option<Original>,
@@ -82,7 +93,9 @@ impl Batch<'_> {
         thread::scope(|scope| {
             if self.options.dry_run {
                 scope.spawn(|| {
-                    self.work(&results, |unit, paths| plan::plan(self.options, self.base.is_some(), unit, paths));
+                    self.work(&results, |unit, paths| {
+                        plan::plan(self.options, self.api, self.base.is_some(), unit, paths)
+                    });
                 });
             }
             for http in clients {

@@ -42,7 +42,7 @@ pub(crate) fn run(options: &CheckOptions, json: bool) -> anyhow::Result<Exit> {
             results.push(admin_login(options, &http, &retry));
         }
         Err(error) => {
-            results.push(failed(API, &error.into()));
+            results.push(failed(API, &error));
             results.push((Check::failed(ADMIN_LOGIN, "not tried: there is no client for the API"), Exit::Config));
         }
     }

@@ -6,6 +6,7 @@
 
 mod admin;
 mod admin_login;
+mod adoption;
 mod batch;
 mod check;
 mod clear;

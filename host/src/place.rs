@@ -17,7 +17,7 @@ use rustix::fs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::strict_modes::{self, UnsafePath};
 
-/// As many symlinks as the kernel follows (path_resolution(7)).
+/// As many symlinks as the kernel follows (`path_resolution(7)`).
 const MOST_LINKS: u32 = 40;
 const FOLDER_MODE: Mode = Mode::from_bits_truncate(0o755);
 
@@ -341,7 +341,7 @@ mod tests {
                 (Ok(place), Ok(expected)) => assert_eq!(place.identity(), Some(expected), "{name}"),
                 // The last component alone may be missing.
                 (Ok(place), Err(error)) => {
-                    assert!(!place.is_found() && error.kind() == io::ErrorKind::NotFound, "{name}")
+                    assert!(!place.is_found() && error.kind() == io::ErrorKind::NotFound, "{name}");
                 }
                 (Err(PlaceError::Io(error)), Err(expected)) => assert_eq!(error.kind(), expected.kind(), "{name}"),
                 (found, expected) => panic!("{name}: {found:?}, not {expected:?}"),

@@ -26,6 +26,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::admin::{self, Admin, AdminFault, Creation};
+use crate::adoption;
 use crate::cli::OnExisting;
 use crate::failure::failure;
 use crate::mark::is_marked;
@@ -169,10 +170,21 @@ impl Job<'_> {
     fn look<'t>(&self, target: &'t dyn Target) -> anyhow::Result<Place<'t>> {
         let before = target.survey(self.owner)?;
         let ours = match &before {
-            Some(found) => ours(target, found, self.serial, self.replace)?,
+            Some(found) => adoption::ours(target, found, self.serial, self.replace)?
+                .filter(|conf| self.adopts(target, found, conf)),
             None => None,
         };
         Ok(Place { target, before, ours, is_written: Cell::new(false) })
+    }
+
+    /// Whether what is there is used, its password among it. What is not is written anew, as if nothing were there.
+    fn adopts(&self, target: &dyn Target, found: &Found, conf: &DeviceConf) -> bool {
+        let objection = adoption::objection(target.kind(), found, conf, self.owner, self.http.api());
+        if let Some(why) = &objection {
+            let path = target.path().display();
+            log::warn!("the device.conf in {path} is not as this tool writes it ({why}), so its password is not used");
+        }
+        objection.is_none()
     }
 
     /// Writes the password into all targets, or into none. What holds it already is left alone.
@@ -321,34 +333,6 @@ impl Job<'_> {
 /// The modules that this device is for, as far as its files in the targets say.
 fn modules<'a>(places: &'a [Place<'_>]) -> impl Iterator<Item = &'a str> {
     places.iter().filter_map(|place| place.ours.as_ref()?.module_serial.as_deref())
-}
-
-/// What a file that is there says, if it is this device's; none if it may be replaced.
-pub(crate) fn ours(
-    target: &dyn Target,
-    found: &Found,
-    serial: &Serial,
-    replace: bool,
-) -> anyhow::Result<Option<DeviceConf>> {
-    let conf =
-        match found.conf(target.path()) {
-            Ok(conf) => conf,
-            Err(_) if replace => return Ok(None),
-            Err(error) => return Err(anyhow::Error::from(error).context(
-                "the target holds a device.conf that can't be read; see whose it is, then clear it or give --replace",
-            )),
-        };
-    if conf.is_of(serial) {
-        return Ok(Some(conf));
-    }
-    if replace {
-        return Ok(None);
-    }
-    let (path, other) = (target.path().display(), conf.whose());
-    Err(failure(
-        Exit::Exists,
-        format!("{path} holds the device.conf of {other}; clear it once that unit is flashed, or give --replace"),
-    ))
 }
 
 fn same(one: &SecretString, other: &SecretString) -> bool {

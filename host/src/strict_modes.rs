@@ -1,6 +1,6 @@
 //! Strict modes: as root, nothing is read or written through a path that somebody else could turn elsewhere meanwhile.
 //!
-//! The rule is that of sshd (`StrictModes`, sshd_config(5)), for every component of a path: it belongs to root or to the user who
+//! The rule is that of sshd (`StrictModes`, `sshd_config(5)`), for every component of a path: it belongs to root or to the user who
 //! called sudo, and nobody else may change it. In a directory with the sticky bit nobody may rename or remove what is not theirs.
 
 use std::os::fd::{AsFd, AsRawFd};

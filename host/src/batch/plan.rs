@@ -1,12 +1,15 @@
 //! `--dry-run`: what would be done with a unit, without a write or a call.
 
+use std::io;
 use std::path::PathBuf;
 
+use azaion_agent::api_url::ApiUrl;
+
 use super::list::Unit;
+use crate::adoption;
 use crate::cli::BatchOptions;
 use crate::mark::is_marked;
-use crate::place::Place;
-use crate::provision;
+use crate::place::{Place, PlaceError};
 use crate::target::{self, Target};
 
 /// Nothing has been done with it yet.
@@ -16,16 +19,23 @@ const BEGUN: &str = "would_resume";
 /// An earlier batch has done it.
 const DONE: &str = "done";
 
-pub(super) fn plan(options: &BatchOptions, has_base: bool, unit: &Unit, paths: &[PathBuf]) -> anyhow::Result<String> {
+pub(super) fn plan(
+    options: &BatchOptions,
+    api: &ApiUrl,
+    has_base: bool,
+    unit: &Unit,
+    paths: &[PathBuf],
+) -> anyhow::Result<String> {
     let mut states = Vec::new();
     for path in paths {
         // The directories on the way may be missing, too, and would be made.
-        let place = Place::find(path).ok().filter(Place::is_found);
-        states.push(match place {
-            None if has_base => NEW,
-            Some(place) => state(options, unit, target::open_at(place)?.as_ref())?,
-            None => state(options, unit, target::open(path)?.as_ref())?,
-        });
+        let is_missing = match Place::find(path) {
+            Ok(place) => !place.is_found(),
+            Err(PlaceError::Io(error)) => error.kind() == io::ErrorKind::NotFound,
+            Err(PlaceError::Unsafe(_)) => false,
+        };
+        let is_to_be_made = has_base && is_missing;
+        states.push(if is_to_be_made { NEW } else { state(options, api, unit, target::open(path)?.as_ref())? });
     }
     let all = |state: &str| states.iter().all(|other| *other == state);
     let outcome = match () {
@@ -36,10 +46,12 @@ pub(super) fn plan(options: &BatchOptions, has_base: bool, unit: &Unit, paths: &
     Ok(outcome.to_owned())
 }
 
-fn state(options: &BatchOptions, unit: &Unit, target: &dyn Target) -> anyhow::Result<&'static str> {
+fn state(options: &BatchOptions, api: &ApiUrl, unit: &Unit, target: &dyn Target) -> anyhow::Result<&'static str> {
     target.may_write(options.job.owner.owner)?;
     let Some(found) = target.look()? else { return Ok(NEW) };
-    Ok(match provision::ours(target, &found, &unit.serial, options.job.replace)? {
+    let ours = adoption::ours(target, &found, &unit.serial, options.job.replace)?
+        .filter(|conf| adoption::objection(target.kind(), &found, conf, options.job.owner.owner, api).is_none());
+    Ok(match ours {
         Some(_) if is_marked(&found.bytes) => DONE,
         Some(_) => BEGUN,
         None => NEW,

@@ -1,8 +1,9 @@
 //! What the scenarios don't tell apart, on a real folder, with an API that gives prepared answers.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +20,7 @@ use crate::{connection, target};
 const SERIAL: &str = "AZJN-0042";
 const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 /// The password of a file that was there before.
-const EARLIER: &str = "earlier-password-1";
+const EARLIER: &str = "EarlierPassword00000000000000001";
 const LOGIN: &str = "POST /login";
 const CREATE: &str = "POST /users";
 const UPDATE: &str = "PATCH /users/password";
@@ -64,7 +65,10 @@ fn serve(answers: &[Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
 fn run(confs: &[&str], answers: &[Answer]) -> Ran {
     let (api_url, calls) = serve(answers);
     let dir = TempDir::new().unwrap();
-    let file = |path: &Path, text: &str| File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    let file = |path: &Path, text: &str| {
+        let private = OpenOptions::new().write(true).create(true).mode(0o600).open(path);
+        private.unwrap().write_all(text.as_bytes()).unwrap();
+    };
     let roots: Vec<PathBuf> = (0..confs.len()).map(|number| dir.path().join(number.to_string())).collect();
     for (root, conf) in roots.iter().zip(confs) {
         fs::create_dir_all(root.join("etc/azaion")).unwrap();
@@ -167,10 +171,10 @@ fn a_password_is_tried_once() {
 #[test]
 fn one_password_for_all_targets() {
     let earlier = conf(Some(SERIAL), EMAIL);
-    let other = earlier.replace(EARLIER, "another-password-1");
+    let other = earlier.replace(EARLIER, "AnotherPassword00000000000000001");
     for (confs, logins, works) in [
         ([&earlier, &other], &[200][..], EARLIER),
-        ([&earlier, &other], &[401, 200], "another-password-1"),
+        ([&earlier, &other], &[401, 200], "AnotherPassword00000000000000001"),
         ([&earlier, &earlier], &[200], EARLIER),
     ] {
         let answers: Vec<Answer> = logins.iter().map(|&status| (LOGIN, status, TOKEN)).collect();

@@ -121,7 +121,7 @@ fn open_private(place: &Place, name: &OsString) -> io::Result<Option<OwnedFd>> {
     match openat(place.folder(), name.as_os_str(), flags, Mode::empty()) {
         Ok(folder) => {
             let stat = fstat(&folder)?;
-            if stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o077 == 0 {
+            if stat.st_uid == geteuid().as_raw() && Mode::from_bits_truncate(stat.st_mode & 0o7777) == Mode::S_IRWXU {
                 return Ok(Some(folder));
             }
         }

@@ -1,0 +1,110 @@
+//! What to do with a `device.conf` that is there before: whose is it, and could this tool have written it?
+//!
+//! Whoever can put a file into a target could otherwise choose the password that the device's account gets.
+
+use azaion_agent::api_url::ApiUrl;
+use azaion_agent::device_conf::{DeviceConf, MODE};
+use azaion_agent::exit::Exit;
+use azaion_agent::identity::{Serial, is_generated_password};
+use nix::unistd::geteuid;
+
+use crate::failure::failure;
+use crate::strict_modes::invoking_user;
+use crate::target::{Found, Kind, Owner, Target};
+
+/// What a file says, if it is this device's; none if it may be replaced.
+pub(crate) fn ours(
+    target: &dyn Target,
+    found: &Found,
+    serial: &Serial,
+    replace: bool,
+) -> anyhow::Result<Option<DeviceConf>> {
+    let conf =
+        match found.conf(target.path()) {
+            Ok(conf) => conf,
+            Err(_) if replace => return Ok(None),
+            Err(error) => return Err(anyhow::Error::from(error).context(
+                "the target holds a device.conf that can't be read; see whose it is, then clear it or give --replace",
+            )),
+        };
+    if conf.is_of(serial) {
+        return Ok(Some(conf));
+    }
+    if replace {
+        return Ok(None);
+    }
+    let (path, other) = (target.path().display(), conf.whose());
+    Err(failure(
+        Exit::Exists,
+        format!("{path} holds the device.conf of {other}; clear it once that unit is flashed, or give --replace"),
+    ))
+}
+
+/// Why this tool can't have written a file for this API, if it can't.
+pub(crate) fn objection(
+    kind: Kind,
+    found: &Found,
+    conf: &DeviceConf,
+    owner: Owner,
+    api: &ApiUrl,
+) -> Option<&'static str> {
+    if !is_generated_password(&conf.password) {
+        return Some("a password of another form");
+    }
+    if found.mode != MODE {
+        return Some("another mode than 0600");
+    }
+    if !has_right_owner(kind, found, owner) {
+        return Some("another owner");
+    }
+    (conf.api_url != *api).then_some("another API")
+}
+
+/// In images it is root, by number. With `--owner current`, root and the user who called sudo come to the same tree in turns.
+fn has_right_owner(kind: Kind, found: &Found, owner: Owner) -> bool {
+    let is_roots = (found.uid, found.gid) == (0, 0);
+    if kind != Kind::Directory || is_roots {
+        return is_roots;
+    }
+    let caller = geteuid();
+    match owner {
+        Owner::Current if found.uid == caller.as_raw() => true,
+        Owner::Root | Owner::Current => caller.is_root() && invoking_user() == Some(found.uid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    // Promise: only what this tool could have written for this API is used again.
+    #[test]
+    fn what_is_adopted() {
+        let good = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6";
+        let nobody = 65_534;
+        let judge = |kind, password: &str, mode, uid, gid, api: &str| {
+            let text = format!(
+                "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD={password}\nAZAION_API_URL=https://a.example\n"
+            );
+            let found = Found { bytes: Zeroizing::new(text.into_bytes()), mode, uid, gid };
+            let conf = found.conf(std::path::Path::new("t")).unwrap();
+            objection(kind, &found, &conf, Owner::Root, &api.parse().unwrap())
+        };
+        let api = "https://a.example";
+        for kind in [Kind::Directory, Kind::Ext4] {
+            assert_eq!(judge(kind, good, 0o600, 0, 0, api), None);
+            for password in ["attacker", &good[1..], &format!("{good}x"), &good.replace('a', "-")] {
+                assert_eq!(judge(kind, password, 0o600, 0, 0, api), Some("a password of another form"), "{password}");
+            }
+            for mode in [0o644, 0o640, 0o400, 0o4600] {
+                assert_eq!(judge(kind, good, mode, 0, 0, api), Some("another mode than 0600"), "{mode:o}");
+            }
+            for (uid, gid) in [(nobody, 0), (0, nobody), (nobody, nobody)] {
+                assert_eq!(judge(kind, good, 0o600, uid, gid, api), Some("another owner"), "{uid}:{gid}");
+            }
+            assert_eq!(judge(kind, good, 0o600, 0, 0, "https://b.example"), Some("another API"));
+        }
+    }
+}
