@@ -27,6 +27,7 @@ const API: &str = "api";
 const ADMIN_LOGIN: &str = "admin-login";
 
 /// Prints a line a check; ends with the exit code that `device` would fail with first.
+#[expect(clippy::disallowed_methods, reason = "of a path, a message follows, nothing else")]
 pub(crate) fn run(options: &CheckOptions, json: bool) -> anyhow::Result<Exit> {
     let clock = SystemClock;
     let retry = connection::retry(&options.api, connection::USUAL_DEADLINE, &clock);

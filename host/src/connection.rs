@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::cli::ApiOptions;
 use crate::failure::failure;
 use crate::place::{Place, PlaceError};
+use crate::prompt;
 
 /// Bytes that a file with the admin's secret may have at most.
 const LARGEST_SECRET: usize = 16 * 1024;
@@ -96,9 +97,7 @@ fn password_without_file(email: &str) -> anyhow::Result<SecretString> {
         let message = "there is no admin password; give --admin-password-file FILE, or set AZAION_ADMIN_PASSWORD";
         return Err(failure(Exit::Config, message));
     }
-    let password = rpassword::prompt_password(format!("Password of {email}: "))
-        .map_err(|error| failure(Exit::Config, format!("asking for the admin password: {error}")))?;
-    Ok(SecretString::from(password))
+    prompt::password(&format!("Password of {email}: "))
 }
 
 /// The one line of a file; more would lead to a puzzling refusal.

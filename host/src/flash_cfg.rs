@@ -68,6 +68,7 @@ pub(crate) fn warning(image: &Path) -> Option<String> {
 }
 
 /// NVIDIA's scripts name the directories.
+#[expect(clippy::disallowed_methods, reason = "a warning follows from it, nothing else")]
 fn device_of(directory: &Path) -> Device {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let real = directory.canonicalize().unwrap_or_default();
@@ -92,6 +93,7 @@ fn read_all(directory: &Path, device: Device) -> anyhow::Result<Variables> {
 }
 
 /// The text of a file, if there is one.
+#[expect(clippy::disallowed_methods, reason = "a warning follows from it, nothing else")]
 fn read(file: &Path) -> anyhow::Result<Option<String>> {
     // O_NONBLOCK: a FIFO in this place must not hang the check.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;

@@ -4,6 +4,8 @@
 //! serial → identity → intent in the target → API → report: [`device`] is that way. A library so that the targets can be
 //! measured and fuzzed without a process each, and documents held to the command line.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "the tests' own files"))]
+
 mod admin;
 mod admin_login;
 mod adoption;
@@ -19,6 +21,7 @@ mod inspect;
 mod mark;
 mod output;
 mod place;
+mod prompt;
 mod provision;
 mod screen;
 mod strict_modes;

@@ -17,6 +17,7 @@ const ZSTD: &str = "zstd";
 const USUAL_DIRECTORIES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 
 /// Compares an image with the `flash.cfg` beside it; nothing is said of a directory.
+#[expect(clippy::disallowed_methods, reason = "a warning follows from it, nothing else")]
 pub(super) fn flash_config(path: &Path) -> Option<Check> {
     let warning = if path.is_file() { flash_cfg::warning(path) } else { None };
     warning.map(|message| Check::warning(FLASH_CONFIG, message))
@@ -51,6 +52,7 @@ fn program_directories() -> Vec<PathBuf> {
 }
 
 /// Whether one of the directories has a program of this name. Relative ones do not count: the flash scripts run elsewhere.
+#[expect(clippy::disallowed_methods, reason = "a warning follows from it, nothing else")]
 fn is_installed(program: &str, directories: &[PathBuf]) -> bool {
     let is_program = |file: PathBuf| file.is_file() && access(&file, AccessFlags::X_OK).is_ok();
     directories.iter().any(|directory| directory.is_absolute() && is_program(directory.join(program)))

@@ -66,7 +66,7 @@ fn run(confs: &[&str], answers: &[Answer]) -> Ran {
     let (api_url, calls) = serve(answers);
     let dir = TempDir::new().unwrap();
     let file = |path: &Path, text: &str| {
-        let private = OpenOptions::new().write(true).create(true).mode(0o600).open(path);
+        let private = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         private.unwrap().write_all(text.as_bytes()).unwrap();
     };
     let roots: Vec<PathBuf> = (0..confs.len()).map(|number| dir.path().join(number.to_string())).collect();

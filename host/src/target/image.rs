@@ -156,6 +156,16 @@ impl Image {
         if self.is_writable { Ok(()) } else { Err(self.failed("opening for writing", Errno::EACCES)) }
     }
 
+    /// Refuses an image with another name: what is written in place is written under that name, too, and would make another
+    /// device's image this one's.
+    pub(super) fn refuse_if_linked(&self) -> anyhow::Result<()> {
+        let links = self.file().metadata().map_err(|error| self.failed("reading", error))?.nlink();
+        if links < 2 {
+            return Ok(());
+        }
+        Err(self.refused("has another name (a hard link), which would get this device's identity, too; make it a copy of its own with cp"))
+    }
+
     /// What is in the image is as open as its file, whatever the mode inside.
     pub(super) fn warn_if_open(&self) {
         static WARNED: Once = Once::new();

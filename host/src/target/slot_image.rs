@@ -148,7 +148,9 @@ impl SlotImage {
     fn may_write_to(&self, slot: Option<&Slot>) -> anyhow::Result<()> {
         self.image.may_write()?;
         self.image.warn_if_open();
-        if slot.is_none_or(|slot| slot.writable_place().is_none()) {
+        if slot.is_some_and(|slot| slot.writable_place().is_some()) {
+            self.image.refuse_if_linked()?;
+        } else {
             self.image.may_write_beside()?;
             self.format.can_make()?;
         }
