@@ -65,15 +65,18 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
     }
     let api = connection::api_url(&options.job.api)?;
     let http = connection::http(&api, &options.job.api)?;
+    let places = options.rootfs.iter().map(|path| target::find(path)).collect::<anyhow::Result<_>>()?;
+    let login = AdminLogin::new(&options.job.api, &SystemClock);
+    // Before anything else takes time, and before a target is locked: a person may be asked for the password.
+    login.prepare()?;
     let common = Common {
         options: &options.job,
-        login: &AdminLogin::new(&options.job.api, &SystemClock),
+        login: &login,
         clock: &SystemClock,
         deadline: connection::USUAL_DEADLINE,
         marks: false,
         module_serial,
     };
-    let places = options.rootfs.iter().map(|path| target::find(path)).collect::<anyhow::Result<_>>()?;
     let report = provision(&common, &http, &serial, places)?;
     output::print(json, &report, &report.text())?;
     Ok(Exit::Done)

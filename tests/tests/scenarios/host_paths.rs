@@ -211,27 +211,31 @@ fn a_damaged_file() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a file that others could read is put right, with the same password.
+// Promise: the password of a file that others could read is used no more; the device gets a new one, in a file that is in order.
 #[test]
 fn an_open_file_is_put_right() -> anyhow::Result<()> {
     let station = station()?;
     station.device(&[])?.ended_with(0)?;
     let password = station.password();
     fs::set_permissions(station.inside(CONF), fs::Permissions::from_mode(0o644))?;
-    assert_eq!(outcome(&station.device(&[])?.ended_with(0)?)?, "reused");
+    let run = station.device(&[])?.ended_with(0)?;
+    assert_eq!(outcome(&run)?, "updated");
+    assert!(run.stderr.contains("another mode than 0600"), "{}", run.stderr);
     assert_eq!(fs::metadata(station.inside(CONF))?.mode() & 0o7777, 0o600);
-    assert_eq!(station.password(), password);
+    assert_ne!(station.password(), password);
     Ok(())
 }
 
-// Promise: the same device on another API keeps its password, and the file names the new address.
+// Promise: a password that was made for another API is not given to this one, and the file names the new address.
 #[test]
 fn another_api_is_written_into_the_file() -> anyhow::Result<()> {
     let station = station()?;
     station.device(&[])?.ended_with(0)?;
+    let password = station.password();
     let text = fs::read_to_string(station.inside(CONF))?.replace(&station.api.url(), "https://old.example");
     station.put(&format!("rootfs/{CONF}"), text, 0o600)?;
-    assert_eq!(outcome(&station.device(&[])?.ended_with(0)?)?, "reused");
+    assert_eq!(outcome(&station.device(&[])?.ended_with(0)?)?, "updated");
+    assert_ne!(station.password(), password);
     assert_eq!(station.conf("AZAION_API_URL"), Some(station.api.url()));
     Ok(())
 }

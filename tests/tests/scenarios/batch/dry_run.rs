@@ -21,7 +21,7 @@ fn line() -> anyhow::Result<Line> {
     line.batch("AZJN-0001..AZJN-0001", &[])?.ended_with(0)?;
     for (folder, serial) in [("AZJN-0002", "AZJN-0002"), ("AZJN-0003", "AZJN-0098")] {
         let conf = format!(
-            "AZAION_DEVICE_SERIAL={serial}\nAZAION_DEVICE_EMAIL={}\nAZAION_DEVICE_PASSWORD=earlier-password-1\n\
+            "AZAION_DEVICE_SERIAL={serial}\nAZAION_DEVICE_EMAIL={}\nAZAION_DEVICE_PASSWORD=EarlierPassword00000000000000001\n\
              AZAION_API_URL={}\n",
             super::email(serial),
             line.station.api.url()

@@ -1,0 +1,133 @@
+//! Directories and names that are something else from one moment to the next.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::ensure;
+use azaion_tests::dev_api::Fault;
+use azaion_tests::station::Station;
+
+use crate::attacker::{Attacker, give, is_root, make_image, races, station, text, victim};
+
+const UNITS: usize = 4;
+
+/// Runs something again and again while somebody is at it; root's own directory must stay as it is.
+fn while_attacked(
+    station: &Station,
+    attack: &str,
+    arguments: &[&str],
+    mut run: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let before = victim(station)?;
+    let attacker = Attacker::start(attack, arguments)?;
+    let mut done = Ok(());
+    for round in 0..races() {
+        done = run().and_then(|()| {
+            ensure!(victim(station)? == before, "round {round}: root's own directory has changed");
+            Ok(())
+        });
+        if done.is_err() {
+            break;
+        }
+    }
+    let result = attacker.stop()?;
+    done?;
+    ensure!(result["rounds"].as_u64() > Some(races() as u64 / 2), "the attacker came to nothing: {result}");
+    Ok(())
+}
+
+// Promise: whoever renames a directory on the way to an image, and puts a symlink there, does not make the copy with the slot
+// appear where the symlink leads, nor anything there be replaced or given away; also without strict modes.
+#[test]
+fn a_renamed_directory_of_an_image() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let station = station()?;
+    let (image, original) = (station.path("shared/images/system.img"), station.path("original.img"));
+    make_image(&station, &original)?;
+    // The login of the admin lies between the first look and the write.
+    station.api.inject("POST", "/login", Fault::Delay(Duration::from_millis(10)), usize::MAX);
+    let images = text(&station.path("shared/images"));
+    while_attacked(&station, "turn", &[&images, &text(&station.path("victim"))], || {
+        fs::create_dir_all(station.path("fresh"))?;
+        fs::copy(&original, station.path("fresh/system.img"))?;
+        give(&station.path("fresh/system.img"))?;
+        // Where the attacker has put it aside, this one takes its place later.
+        let _ = fs::remove_dir_all(station.path("shared/images"));
+        let _ = fs::rename(station.path("fresh"), station.path("shared/images"));
+        station.provision(&["device", "AZJN-0042", "--rootfs", &text(&image), "--no-strict-modes"])?;
+        Ok(())
+    })
+}
+
+// Promise: whoever renames the directory that a batch makes its copies in, once it is found, does not make a tree or an image appear
+// elsewhere.
+#[test]
+fn a_renamed_directory_of_copies() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    for is_image in [false, true] {
+        let station = station()?;
+        for number in 0..200 {
+            station.put(&format!("rootfs/usr/{number}"), [0; 4096], 0o644)?;
+        }
+        let base = if is_image { station.path("base.img") } else { station.rootfs() };
+        if is_image {
+            make_image(&station, &base)?;
+        }
+        let units = text(&station.path("shared/units"));
+        let template = format!("{units}/{{serial}}");
+        fs::create_dir(&units)?;
+        let arguments = [units.as_str(), &text(&station.path("victim")), ".AZJN-0001.new"];
+        while_attacked(&station, "turn_when", &arguments, || {
+            batch(&station, 1, &template, &text(&base))?;
+            // Until the attacker has put it back.
+            while !fs::symlink_metadata(&units).is_ok_and(|metadata| metadata.is_dir()) {}
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+// Promise: a symlink where a temporary file or directory is expected is not followed, whenever it is put there.
+#[test]
+fn a_symlink_in_place_of_a_temporary_file() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    for (is_image, elsewhere) in
+        [(false, "victim"), (true, "victim/system.img"), (false, "victim/none"), (true, "victim/none")]
+    {
+        let station = station()?;
+        let base = if is_image { station.path("base.img") } else { station.rootfs() };
+        if is_image {
+            make_image(&station, &base)?;
+        }
+        let units = station.path("shared/units");
+        fs::create_dir(&units)?;
+        give(&units)?;
+        let template = format!("{}/{{serial}}", text(&units));
+        let elsewhere = text(&station.path(elsewhere));
+        let names = (1..=UNITS).map(|number| text(&units.join(format!(".AZJN-{number:04}.new"))));
+        let arguments: Vec<String> = std::iter::once(elsewhere).chain(names).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        while_attacked(&station, "plant", &arguments, || batch(&station, UNITS, &template, &text(&base)))?;
+    }
+    Ok(())
+}
+
+/// A batch of some units that are copied from a base, and not there any more afterwards.
+fn batch(station: &Station, units: usize, template: &str, base: &str) -> anyhow::Result<()> {
+    let list = format!("AZJN-0001..AZJN-{units:04}");
+    station.provision(&["batch", &list, "--rootfs", template, "--base", base, "--no-strict-modes"])?;
+    for number in 1..=units {
+        for parent in ["shared/units", "shared/units.aside"] {
+            let target = station.path(parent).join(format!("AZJN-{number:04}"));
+            let _ = fs::remove_dir_all(&target);
+            let _ = fs::remove_file(&target);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+"""Runs a program on a terminal until it asks for a password, then ends it; whether the terminal shows what is typed afterwards."""
+
+import os
+import pty
+import signal
+import sys
+import termios
+
+how, question, *arguments = sys.argv[1:]
+child, master = pty.fork()
+if child == 0:
+    os.execv(arguments[0], arguments)
+shown = b""
+while question.encode() not in shown:
+    shown += os.read(master, 4096)
+# The terminal is silent once the question is there; the settings may come a moment later.
+while termios.tcgetattr(master)[3] & termios.ECHO:
+    pass
+if how == "key":
+    os.write(master, b"\x03")
+else:
+    os.kill(child, getattr(signal, how))
+# What else it says must be taken, and the terminal's settings are asked for before it is gone.
+status = None
+while status is None:
+    try:
+        os.read(master, 4096)
+    except OSError:
+        pass
+    done, result = os.waitpid(child, os.WNOHANG)
+    status = result if done else None
+echo = bool(termios.tcgetattr(master)[3] & termios.ECHO)
+print(os.waitstatus_to_exitcode(status), echo)

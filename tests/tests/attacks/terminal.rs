@@ -1,0 +1,27 @@
+//! What is left of a terminal.
+
+use std::path::Path;
+
+use anyhow::ensure;
+use azaion_tests::dev_api::{ADMIN_EMAIL, Options};
+use azaion_tests::programs::output;
+use azaion_tests::station::{SERIAL, Station, command};
+
+use crate::attacker::text;
+
+// Promise: however a run ends while it asks for the admin's password, it ends with 130, and the terminal shows what is typed next.
+#[test]
+fn shows_what_is_typed_after_an_interruption() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    let rootfs = text(&station.rootfs());
+    let (url, ca) = (station.api.url(), text(&station.api.ca_file()));
+    let ours = station.provision_command(&["device", SERIAL, "--rootfs", &rootfs, "--owner", "current"])?;
+    for how in ["key", "SIGINT", "SIGTERM", "SIGHUP"] {
+        let mut python = command(Path::new("python3"), &["-c", include_str!("terminal.py"), how, "Password of"]);
+        python.arg(ours.get_program()).args(ours.get_args());
+        python.args(["--api-url", &url, "--ca-file", &ca, "--admin-email", ADMIN_EMAIL]);
+        let ended = output(&mut python)?;
+        ensure!(ended == "130 True\n", "{how}: {ended}");
+    }
+    Ok(())
+}
