@@ -59,7 +59,7 @@ _azaion__provision() {
 
     case "${cmd}" in
         azaion__provision)
-            opts="-v -h -V --json --verbose --help --version device batch inspect clear check help"
+            opts="-v -h -V --json --verbose --no-strict-modes --help --version device batch inspect clear check help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -73,7 +73,7 @@ _azaion__provision() {
             return 0
             ;;
         azaion__provision__subcmd__batch)
-            opts="-v -h --rootfs --base --jobs --report --dry-run --on-existing --replace --verify --owner --api-url --ca-file --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --help"
+            opts="-v -h --rootfs --base --jobs --report --dry-run --on-existing --replace --verify --owner --api-url --ca-file --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --no-strict-modes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -135,7 +135,7 @@ _azaion__provision() {
             return 0
             ;;
         azaion__provision__subcmd__check)
-            opts="-v -h --rootfs --owner --api-url --ca-file --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --help"
+            opts="-v -h --rootfs --owner --api-url --ca-file --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --no-strict-modes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -181,7 +181,7 @@ _azaion__provision() {
             return 0
             ;;
         azaion__provision__subcmd__clear)
-            opts="-v -h --if-serial --json --verbose --help"
+            opts="-v -h --if-serial --json --verbose --no-strict-modes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -199,7 +199,7 @@ _azaion__provision() {
             return 0
             ;;
         azaion__provision__subcmd__device)
-            opts="-v -h --rootfs --module-serial --on-existing --replace --verify --owner --api-url --ca-file --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --help"
+            opts="-v -h --rootfs --module-serial --on-existing --replace --verify --owner --api-url --ca-file --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --no-strict-modes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -351,7 +351,7 @@ _azaion__provision() {
             return 0
             ;;
         azaion__provision__subcmd__inspect)
-            opts="-v -h --json --verbose --help"
+            opts="-v -h --json --verbose --no-strict-modes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

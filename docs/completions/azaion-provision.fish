@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_azaion_provision_global_optspecs
-    string join \n json v/verbose h/help V/version
+    string join \n json v/verbose no-strict-modes h/help V/version
 end
 
 function __fish_azaion_provision_needs_command
@@ -26,6 +26,7 @@ end
 
 complete -c azaion-provision -n "__fish_azaion_provision_needs_command" -l json -d 'One JSON object a line on standard output'
 complete -c azaion-provision -n "__fish_azaion_provision_needs_command" -s v -l verbose -d 'More words on standard error; twice for even more'
+complete -c azaion-provision -n "__fish_azaion_provision_needs_command" -l no-strict-modes -d 'As root, use paths that others than root and the user who called sudo can change, too'
 complete -c azaion-provision -n "__fish_azaion_provision_needs_command" -s h -l help -d 'Print help'
 complete -c azaion-provision -n "__fish_azaion_provision_needs_command" -s V -l version -d 'Print version'
 complete -c azaion-provision -n "__fish_azaion_provision_needs_command" -f -a "device" -d 'Make the device\'s user and write device.conf into the target; safe to run again'
@@ -50,6 +51,7 @@ complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l verify -d 'Log in as the device afterwards and judge the token as the device will'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l json -d 'One JSON object a line on standard output'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -s v -l verbose -d 'More words on standard error; twice for even more'
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l no-strict-modes -d 'As root, use paths that others than root and the user who called sudo can change, too'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l rootfs -d 'Root file system of a unit, with {serial} where its serial stands in the path; more than once for A/B layouts' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l base -d 'What a root file system that is missing is copied from: a directory, an image or an archive' -r -F
@@ -70,13 +72,16 @@ complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l verify -d 'Log in as the device afterwards and judge the token as the device will'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l json -d 'One JSON object a line on standard output'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -s v -l verbose -d 'More words on standard error; twice for even more'
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l no-strict-modes -d 'As root, use paths that others than root and the user who called sudo can change, too'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand inspect" -l json -d 'One JSON object a line on standard output'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand inspect" -s v -l verbose -d 'More words on standard error; twice for even more'
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand inspect" -l no-strict-modes -d 'As root, use paths that others than root and the user who called sudo can change, too'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand inspect" -s h -l help -d 'Print help'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand clear" -l if-serial -d 'Clear only what is this device\'s; another one\'s file is left alone' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand clear" -l json -d 'One JSON object a line on standard output'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand clear" -s v -l verbose -d 'More words on standard error; twice for even more'
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand clear" -l no-strict-modes -d 'As root, use paths that others than root and the user who called sudo can change, too'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand clear" -s h -l help -d 'Print help'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l rootfs -d 'Root file system to check; may be given more than once' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l owner -d 'Who owns what is written into a directory: root (needs root), or the caller, for a staging tree whose owners the image builder maps' -r -f -a "root\t'Root, by number'
@@ -89,6 +94,7 @@ complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l deadline -d 'Seconds that all calls for a device together may take, with those that are tried again [default: 30; of a batch 300, for the API may ask a station to wait]' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l json -d 'One JSON object a line on standard output'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -s v -l verbose -d 'More words on standard error; twice for even more'
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l no-strict-modes -d 'As root, use paths that others than root and the user who called sudo can change, too'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand help; and not __fish_seen_subcommand_from device batch inspect clear check help" -f -a "device" -d 'Make the device\'s user and write device.conf into the target; safe to run again'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand help; and not __fish_seen_subcommand_from device batch inspect clear check help" -f -a "batch" -d 'The same for a list of devices, each with a target of its own; run again, it does what is left'
