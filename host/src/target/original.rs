@@ -92,3 +92,6 @@ fn put_sum(sum: &Sum, name: &str, place: &Place, folder: &OwnedFd) -> io::Result
     let (file, text) = (format!("{new_name}{}", Sum::SUFFIX), sum.text_for(name, &new_name));
     private_file::replace(folder.as_fd(), &file, attributes, &text, Lifetime::Durable)
 }
+
+#[cfg(test)]
+mod tests;

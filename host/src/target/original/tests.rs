@@ -1,0 +1,168 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::stat::{SFlag, mknod};
+use nix::unistd::{geteuid, mkfifo};
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, setxattr};
+use tempfile::TempDir;
+
+use super::*;
+use crate::target;
+
+/// A directory with something of everything.
+fn tree() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join("base").join(name);
+    for folder in ["etc", "usr/bin", "var/deep/er/est"] {
+        fs::create_dir_all(at(folder)).unwrap();
+    }
+    let file = |name: &str, content: &[u8], mode| {
+        File::create(at(name)).unwrap().write_all(content).unwrap();
+        fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    file("etc/passwd", b"root:x:0:0::/:/bin/sh\n", 0o644);
+    file("etc/shadow", b"root:*:\n", 0o640);
+    file("usr/bin/sudo", b"#!", 0o4755);
+    file("usr/bin/ping", b"#!", 0o755);
+    file("usr/bin/unreadable", b"", 0o000);
+    fs::hard_link(at("etc/shadow"), at("var/deep/shadow-")).unwrap();
+    fs::hard_link(at("etc/shadow"), at("usr/shadow-")).unwrap();
+    symlink("../../etc/passwd", at("usr/bin/link")).unwrap();
+    symlink("/nowhere", at("var/dangling")).unwrap();
+    let mut holes = File::create(at("var/holes")).unwrap();
+    holes.seek(SeekFrom::Start(1 << 20)).unwrap();
+    holes.write_all(b"end").unwrap();
+    holes.set_len(3 << 20).unwrap();
+    mkfifo(&at("var/fifo"), Mode::S_IRUSR).unwrap();
+    drop(UnixListener::bind(at("var/socket")).unwrap());
+    fs::set_permissions(at("var/deep"), fs::Permissions::from_mode(0o1711)).unwrap();
+    setxattr(at("etc/passwd"), "user.note", b"\0binary\xff", XattrFlags::empty()).unwrap();
+    if geteuid().is_root() {
+        chown(at("usr/bin/sudo"), Some(1), Some(2)).unwrap();
+        fs::set_permissions(at("usr/bin/sudo"), fs::Permissions::from_mode(0o4755)).unwrap();
+        std::os::unix::fs::lchown(at("var/dangling"), Some(3), Some(4)).unwrap();
+        mknod(&at("var/null"), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), nix::libc::makedev(1, 3)).unwrap();
+        // cap_net_raw=ep (capabilities(7)), and u::rw- u:65534:r-- g::r-- m::r-- o::---
+        let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        setxattr(at("usr/bin/ping"), "security.capability", &capability, XattrFlags::empty()).unwrap();
+        let nobody = 65_534_u32.to_le_bytes();
+        let entry = |tag: u8, perm: u8, id: [u8; 4]| [&[tag, 0, perm, 0][..], &id].concat();
+        let list = [(1, 6, [255; 4]), (2, 4, nobody), (4, 4, [255; 4]), (16, 4, [255; 4]), (32, 0, [255; 4])];
+        let list: Vec<u8> = list.into_iter().flat_map(|(tag, perm, id)| entry(tag, perm, id)).collect();
+        setxattr(
+            at("etc/shadow"),
+            "system.posix_acl_access",
+            &[&[2, 0, 0, 0], &list[..]].concat(),
+            XattrFlags::empty(),
+        )
+        .unwrap();
+    }
+    // Last, for what is made in a directory changes its time.
+    let touch = ["-depth", "-exec", "touch", "-h", "-d", "2001-02-03 04:05:06.789", "{}", "+"];
+    assert!(Command::new("find").arg(dir.path().join("base")).args(touch).status().unwrap().success());
+    dir
+}
+
+/// All that there is to know of a tree, by name.
+fn listed(root: &Path) -> BTreeMap<String, String> {
+    let (mut all, mut left, mut links) = (BTreeMap::new(), vec![root.to_owned()], BTreeMap::new());
+    while let Some(path) = left.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        let kind = metadata.file_type();
+        let content =
+            if kind.is_symlink() { fs::read_link(&path).unwrap().display().to_string() } else { String::new() };
+        let mut attributes = String::new();
+        if kind.is_file() || kind.is_dir() {
+            let file = File::open(&path);
+            attributes = file.map_or_else(|error| error.to_string(), |file| extended(&file));
+        }
+        // A directory has one link less for each directory that is not in it; which files are one is seen by their first names.
+        let first = links.entry(metadata.ino()).or_insert_with(|| name.clone()).clone();
+        let size = if kind.is_dir() { 0 } else { metadata.size() };
+        let facts = format!(
+            "{:o} {}:{} {size} {} {} {}.{:09} {first} {content} {attributes}",
+            metadata.mode(),
+            metadata.uid(),
+            metadata.gid(),
+            metadata.blocks(),
+            metadata.rdev(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+        );
+        let bytes = if kind.is_file() { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        all.insert(name, format!("{facts} {bytes:?}"));
+        if kind.is_dir() {
+            let mut inner: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+            inner.sort();
+            left.extend(inner);
+        }
+    }
+    all
+}
+
+fn extended(file: &File) -> String {
+    let mut names = vec![0; 4096];
+    let length = flistxattr(file, names.as_mut_slice()).unwrap();
+    let mut all: Vec<String> = names[..length]
+        .split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let mut value = vec![0; 4096];
+            let length = fgetxattr(file, name, value.as_mut_slice()).unwrap();
+            format!("{}={:?}", String::from_utf8_lossy(name), &value[..length])
+        })
+        .collect();
+    all.sort();
+    all.join(" ")
+}
+
+// Promise: a copy of a tree is what `cp -a` makes of it, and nothing of the copying is left beside it.
+#[test]
+fn as_cp_copies() {
+    let dir = tree();
+    let (base, ours, theirs) = (dir.path().join("base"), dir.path().join("ours"), dir.path().join("theirs"));
+    let copied = Command::new("cp").args(["-a", "-T"]).args([&base, &theirs]).status().unwrap();
+    let place = Place::find_or_make_way(&ours).unwrap();
+    target::open(&base).unwrap().original().unwrap().copy_to(&place).unwrap();
+    assert!(copied.success());
+    let (ours, theirs) = (listed(&ours), listed(&theirs));
+    for (name, facts) in &theirs {
+        assert_eq!(ours.get(name), Some(facts), "{name}");
+    }
+    assert_eq!(ours.len(), theirs.len());
+    let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["base", "ours", "theirs"]);
+}
+
+// Promise: a copy is made once; what is there stays, also if it came meanwhile; what a run that was killed has left is taken away.
+#[test]
+fn what_is_there_stays() {
+    let dir = tree();
+    let (base, copy) = (dir.path().join("base"), dir.path().join("copy"));
+    let original = target::open(&base).unwrap().original().unwrap();
+    let place = Place::find_or_make_way(&copy).unwrap();
+    fs::create_dir_all(dir.path().join(".copy.new/copy/half")).unwrap();
+    fs::set_permissions(dir.path().join(".copy.new"), fs::Permissions::from_mode(0o700)).unwrap();
+    File::create(&copy).unwrap();
+    original.copy_to(&place).unwrap();
+    assert!(copy.is_file() && !dir.path().join(".copy.new").exists());
+    fs::remove_file(&copy).unwrap();
+    // What is no directory of ours is replaced by one.
+    for plant in [
+        |path: &Path| symlink("/", path),
+        |path: &Path| File::create(path).map(drop),
+        |path: &Path| fs::create_dir(path),
+    ] {
+        plant(&dir.path().join(".copy.new")).unwrap();
+        original.copy_to(&place).unwrap();
+        assert!(copy.join("etc/passwd").is_file() && !dir.path().join(".copy.new").exists());
+        fs::remove_dir_all(&copy).unwrap();
+    }
+}
