@@ -157,8 +157,8 @@ fn tail_at(file: &File, start: u64, says: Option<u64>) -> io::Result<Option<Zero
     }
 }
 
-/// Where the tail starts that a version up to November 2026 wrote in place, if there is one. Its headers do not say where they
-/// lie, so that it gives way to another in a copy.
+/// Where the tail starts that a version up to November 2026 wrote in place, or that was decompressed, if there is one. Its headers
+/// do not say where they lie, so that it gives way to another in a copy.
 fn tail_of_earlier_version(file: &File, archive: &Archive) -> io::Result<Option<u64>> {
     let Some(start) = tail::place(archive) else { return Ok(None) };
     Ok(tail_at(file, start, None)?.map(|_| start))

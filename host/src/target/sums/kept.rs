@@ -180,6 +180,13 @@ impl Kept {
     pub(super) fn of_version(self, version: u32) -> Self {
         Self { version, ..self }
     }
+
+    /// With the state of SHA-1 after `length` zeros, and a checksum of zeros.
+    pub(super) fn forged(self, length: u64) -> Self {
+        let zeros = vec![0; usize::try_from(length).unwrap()];
+        let image = self.image.map(|left| Left { sum: "0".repeat(40), ..left });
+        Self { sha1: text_of(&Sha1::new_with_prefix(zeros)), image, ..self }
+    }
 }
 
 /// Opens the file, unless another user may have written it.

@@ -34,6 +34,23 @@ fn the_form_stays() {
     assert!(Sum::read(&image).unwrap().is_none());
 }
 
+// Promise: a sum that has another name, beside a copy of the image, is right there, too: it is not written through.
+#[test]
+fn another_name_keeps_its_sum() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, sum, other) = (dir.path().join("i"), dir.path().join("i.sha1sum"), dir.path().join("other"));
+    put(&path, b"image");
+    let (old, new) = ("a".repeat(40), "1".repeat(40));
+    put(&sum, format!("{old}  i\n").as_bytes());
+    fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
+    fs::hard_link(&sum, &other).unwrap();
+    let image = Image::open(&path).unwrap();
+    Sum::read(&image).unwrap().unwrap().set(&image, &new).unwrap();
+    assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{new}  i\n"));
+    assert_eq!(fs::read_to_string(&other).unwrap(), format!("{old}  i\n"));
+    assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
+}
+
 // Promise: from a state that was written down, the sum goes on as if all had been read.
 #[test]
 fn the_state_goes_on() {
@@ -227,6 +244,63 @@ fn a_damaged_state_is_none() {
     }
     kept.of_version(1).save(&image).unwrap();
     assert_eq!(Kept::load(&image), None);
+}
+
+// Promise: a state that another user may have written is not believed, and neither is one that is not of as many bytes as it
+// says: the checksum is right after a run that ends well.
+#[test]
+fn a_forged_state_is_not_believed() {
+    type Give = fn(&Path);
+    let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let chown = |path: &Path, uid| std::os::unix::fs::chown(path, Some(uid), None).unwrap();
+    let as_it_is: Give = |_| ();
+    let mut cases: Vec<(&str, Box<dyn Fn(&Path)>, u64, bool)> = vec![
+        // Who owns the file is trusted; this shows that the others are forged well.
+        ("the caller's", Box::new(as_it_is), 0, true),
+        ("readable by all", Box::new(move |path| mode(path, 0o644)), 0, true),
+        ("of another length", Box::new(as_it_is), 1, false),
+        ("of another length, a block more", Box::new(as_it_is), 64, false),
+        ("writable by the group", Box::new(move |path| mode(path, 0o620)), 0, false),
+        ("writable by all", Box::new(move |path| mode(path, 0o602)), 0, false),
+        ("with another name", Box::new(|path| fs::hard_link(path, path.with_file_name("other")).unwrap()), 0, false),
+        (
+            "through a symlink",
+            Box::new(|path| {
+                fs::rename(path, path.with_file_name("other")).unwrap();
+                std::os::unix::fs::symlink("other", path).unwrap();
+            }),
+            0,
+            false,
+        ),
+    ];
+    if nix::unistd::geteuid().is_root() {
+        cases.push(("another user's", Box::new(move |path| chown(path, 65_534)), 0, false));
+    }
+    for kind in [Kind::Ext4, Kind::Tar] {
+        for (name, give, more, is_believed) in &cases {
+            let (dir, path) = if kind == Kind::Tar {
+                packed("tar --owner=0 --group=0 -cf system.img -C root .")
+            } else {
+                image(kind)
+            };
+            write(&path, CONF).unwrap();
+            let state = dir.path().join(".system.img.azaion-sha1");
+            {
+                let image = Image::open(&path).unwrap();
+                let kept = Kept::load(&image).unwrap();
+                let length = kept.end() + more;
+                kept.forged(length).save(&image).unwrap();
+            }
+            give(&state);
+            write(&path, &CONF.replace("first", "second")).unwrap();
+            assert_eq!(summed(&path), !is_believed, "{kind}, {name}");
+            if !is_believed {
+                assert!(state.symlink_metadata().is_ok_and(|state| state.is_file() && state.nlink() == 1), "{name}");
+                write(&path, CONF).unwrap();
+                assert!(summed(&path), "{kind}, {name}");
+            }
+        }
+    }
 }
 
 // Promise: an image is given a slot only if the sum beside it is right; all of it is read for that only if it must be.
