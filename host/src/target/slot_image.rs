@@ -270,6 +270,10 @@ impl Target for SlotImage {
 
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
         let Some(before) = before else { return self.clear().map(drop) };
+        // A write that failed before the copy took the image's place, for want of room perhaps, has changed nothing.
+        if self.slot()?.is_some_and(|slot| slot.content == Content::Conf(before.bytes.clone())) {
+            return Ok(());
+        }
         self.set(&slot::block_of(&before.bytes)?).map(drop)
     }
 

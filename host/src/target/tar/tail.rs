@@ -12,7 +12,7 @@ use ::tar::{EntryType, Header};
 use azaion_agent::device_conf::MODE;
 use zeroize::Zeroizing;
 
-use super::header::BLOCK;
+use super::header::{BLOCK, BLOCK_BYTES};
 use super::walk::{Archive, END_MARKS};
 use crate::target::{FOLDER_MODE, slot};
 
@@ -22,7 +22,7 @@ pub(in crate::target) const CONTENT: usize = 1024;
 pub(super) const MEMBERS: u64 = MEMBERS_END as u64;
 const MEMBERS_END: usize = CONTENT + slot::SIZE;
 /// Bytes of the shortest tail.
-pub(super) const SHORTEST: usize = MEMBERS_END + 1024;
+pub(super) const SHORTEST: usize = MEMBERS_END + 2 * BLOCK_BYTES;
 /// What archives are padded to: the usual `--blocking-factor` of 20.
 const RECORD: u64 = 20 * BLOCK;
 /// 2020, for tar warns of times in the early 1970s, and `now` would make each device's headers differ.

@@ -332,12 +332,15 @@ fn a_packed_conf_is_found_and_taken_out() {
     }
 }
 
-// Promise: a packed device.conf that a restore puts back is the same again.
+// Promise: a packed device.conf that a restore puts back is the same again; where nothing was written, nothing is put back.
 #[test]
 fn a_packed_conf_is_put_back() {
     let fixture = with_conf(&["."]);
+    let archive = fixture.bytes();
     let target = fixture.open();
     let before = target.look().unwrap();
+    target.restore(before.as_ref()).unwrap();
+    assert!(fixture.bytes() == archive);
     target.write(&SecretString::from(OTHER), Owner::Root).unwrap();
     target.restore(before.as_ref()).unwrap();
     drop(target);
