@@ -103,7 +103,7 @@ mod tests {
     fn no_tail_is_too_long() {
         for base in (0..2 * RECORD).step_by(512) {
             let length = length(base, 0).unwrap();
-            assert!(length >= MEMBERS + END_MARKS && length <= LONGEST, "{base}: {length}");
+            assert!((MEMBERS + END_MARKS..=LONGEST).contains(&length), "{base}: {length}");
             assert_eq!((base + length) % RECORD, 0);
         }
     }
