@@ -3,10 +3,9 @@
 //! The headers are the same for every device, so that a write changes only the block of text: a power cut then leaves an
 //! archive that is whole, with a block that says itself that it is not.
 //!
-//! In a plain archive, the directory's header also says where in the archive it lies, in the bytes at its end that ustar leaves
-//! unused. So a tail of another archive, packed as a file, is never taken for one.
-
-use std::ops::Range;
+//! In a plain archive, the directory's header also says where in the archive it lies: the device numbers, which no program looks at
+//! in a directory's header, are the upper and the lower half of the number of its block. So a tail of another archive, packed as a
+//! file, is never taken for one.
 
 use ::tar::{EntryType, Header};
 use azaion_agent::device_conf::MODE;
@@ -27,13 +26,12 @@ pub(super) const SHORTEST: usize = MEMBERS_END + 2 * BLOCK_BYTES;
 const RECORD: u64 = 20 * BLOCK;
 /// 2020, for tar warns of times in the early 1970s, and `now` would make each device's headers differ.
 const MTIME: u64 = 1_577_836_800;
-/// The bytes of a ustar header that no field has, and the largest number of as many digits.
-const OWN_PLACE: Range<usize> = 500..512;
-const LAST_PLACE: u64 = 999_999_999_999;
+/// Bits of a device number that have room in its field, which has seven octal digits.
+const DEVICE_BITS: u32 = 21;
 
 /// How many bytes follow a base of `base` bytes in an archive of `size`, once there is a tail: an archive never shrinks.
 pub(in crate::target) fn length(base: u64, size: u64) -> Option<u64> {
-    let needed = base.checked_add(MEMBERS + END_MARKS).filter(|_| base <= LAST_PLACE)?;
+    let needed = base.checked_add(MEMBERS + END_MARKS).filter(|_| (base / BLOCK) >> (2 * DEVICE_BITS) == 0)?;
     if size >= needed { Some(size - base) } else { Some(needed.checked_next_multiple_of(RECORD)? - base) }
 }
 
@@ -70,9 +68,13 @@ pub(super) fn place(archive: &Archive) -> Option<u64> {
 
 fn headers(is_dotted: bool, place: Option<u64>) -> Vec<u8> {
     let mut directory = header("etc/azaion/", is_dotted, EntryType::Directory, FOLDER_MODE, 0);
-    if let Some(place) = place {
-        let digits = format!("{place:012}");
-        directory.as_mut_bytes()[OWN_PLACE].iter_mut().zip(digits.bytes()).for_each(|(there, byte)| *there = byte);
+    if let (Some(place), Some(fields)) = (place, directory.as_ustar_mut()) {
+        let block = place / BLOCK;
+        for (field, half) in
+            [(&mut fields.dev_major, block >> DEVICE_BITS), (&mut fields.dev_minor, block % (1 << DEVICE_BITS))]
+        {
+            field.iter_mut().zip(format!("{half:07o}").bytes()).for_each(|(there, digit)| *there = digit);
+        }
         directory.set_cksum();
     }
     let file = header("etc/azaion/device.conf", is_dotted, EntryType::Regular, MODE, slot::SIZE as u64);
