@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
+use azaion_agent::device_conf::MODE;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
@@ -41,6 +42,13 @@ impl Slot {
     }
 }
 
+/// A slot that this program has made, whose bytes start with `block`.
+pub(super) fn made_slot(block: &[u8], place: u64) -> Slot {
+    let block = block.get(..slot::SIZE).unwrap_or(block);
+    let content = slot::judge_own(block);
+    Slot { content, place: Some(place), is_in_order: true, size: slot::SIZE, mode: MODE, uid: 0, gid: 0 }
+}
+
 /// A format of images.
 pub(super) trait Format: fmt::Debug {
     /// What it is called.
@@ -48,6 +56,11 @@ pub(super) trait Format: fmt::Debug {
 
     /// The `device.conf` in `file`, which is the image or a copy made by [`Format::make`].
     fn find(&self, image: &Image, file: &File) -> anyhow::Result<Option<Slot>>;
+
+    /// Whether the image has credentials besides those that [`Format::find`] finds, which only a copy is without.
+    fn has_overridden(&self, _image: &Image) -> anyhow::Result<bool> {
+        Ok(false)
+    }
 
     /// Whether what [`Format::make`] needs is installed.
     fn can_make(&self) -> anyhow::Result<()>;
@@ -104,9 +117,9 @@ impl SlotImage {
     }
 
     fn overwrite(&self, block: &[u8], place: u64) -> anyhow::Result<()> {
-        let base = sums::begin(&self.image, place)?;
+        let sum = sums::begin(&self.image, place)?;
         self.image.overwrite(block, place)?;
-        base.map_or(Ok(()), |base| base.finish(&self.image, slot::SIZE as u64))
+        sum.map_or(Ok(()), |sum| sum.finish(&self.image))
     }
 
     /// Makes a slot with this block, in a copy that then takes the image's place. The checksum beside the image has to be
@@ -264,12 +277,19 @@ impl Target for SlotImage {
 
     fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
         let Some(before) = before else { return self.clear().map(drop) };
+        // A write that failed before the copy took the image's place, for want of room perhaps, has changed nothing.
+        if self.slot()?.is_some_and(|slot| slot.content == Content::Conf(before.bytes.clone())) {
+            return Ok(());
+        }
         self.set(&slot::block_of(&before.bytes)?).map(drop)
     }
 
     fn clear(&self) -> anyhow::Result<bool> {
         let is_given_up = sums::is_given_up(self.tidy())?;
-        let Some(slot) = self.slot()?.filter(|slot| slot.content != Content::Blank) else { return Ok(false) };
+        let Some(slot) = self.slot()? else { return Ok(false) };
+        if slot.content == Content::Blank && !self.format.has_overridden(&self.image)? {
+            return Ok(false);
+        }
         self.image.may_write()?;
         sums::may_write(&self.image)?;
         self.blank(&slot, is_given_up)?;

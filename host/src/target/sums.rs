@@ -23,8 +23,7 @@ use super::image::Image;
 use super::slot;
 use crate::failure::{failure, failure_by};
 
-pub(super) use hashing::Blank;
-pub(super) use kept::{Kept, tidy};
+use kept::{Kept, tidy};
 pub(super) use sum::Sum;
 
 /// SHA-1 as the files have it.
@@ -51,43 +50,33 @@ pub(super) fn is_given_up(settled: anyhow::Result<()>) -> anyhow::Result<bool> {
 
 /// Bytes of an image that never change, and the state of SHA-1 after them.
 #[derive(Clone, Debug)]
-pub(super) struct Base {
-    pub(super) end: u64,
-    pub(super) sha1: Sha1,
-    /// The sum of what never changes, either, behind the bytes that do: of nothing, in an archive.
-    pub(super) rest: String,
-    /// Whether the sum beside the image was right when it was read; a run of ours that was killed may have left it wrong.
-    pub(super) is_summed: bool,
+struct Base {
+    end: u64,
+    sha1: Sha1,
+    /// The sum of what never changes, either, behind the bytes that do.
+    rest: String,
 }
 
 impl Base {
     /// Reads all of an image that is about to be changed, and refuses it if the sum beside it is wrong, unless that is
-    /// the work of a run of ours. The base is taken as it will be, with `blanks` in it; `changing` follows it.
-    pub(super) fn read(image: &Image, changing: Part, blanks: &[Blank]) -> anyhow::Result<Self> {
+    /// the work of a run of ours. `changing` follows the base.
+    fn read(image: &Image, changing: &Part) -> anyhow::Result<Self> {
         let sum = Sum::read(image)?;
-        let hashes = hashing::read(&image.file(), &changing, blanks).map_err(|error| image.failed("reading", error))?;
-        let is_summed = sum.is_none_or(|sum| sum.is(&hashes.whole));
-        let base = Self { end: changing.start, sha1: hashes.base, rest: hashes.rest, is_summed };
-        if !is_summed && !Kept::load(image).is_some_and(|kept| kept.is_of(&base)) {
+        let hashes = hashing::read(&image.file(), changing).map_err(|error| image.failed("reading", error))?;
+        let base = Self { end: changing.start, sha1: hashes.base, rest: hashes.rest };
+        if sum.is_some_and(|sum| !sum.is(&hashes.whole)) && !Kept::load(image).is_some_and(|kept| kept.is_of(&base)) {
             return Err(changed_by_others(image));
         }
         Ok(base)
     }
 
-    /// Whether the bytes before the kept end are those that were kept, of an archive.
-    pub(super) fn is_proven(image: &Image, kept: &Kept, blanks: &[Blank]) -> anyhow::Result<bool> {
-        let hashes = hashing::read_base(&image.file(), kept.end(), blanks);
-        let sha1 = hashes.map_err(|error| image.failed("reading", error))?;
-        Ok(kept.is_of(&Self { end: kept.end(), sha1, rest: hex(Sha1::new()), is_summed: false }))
-    }
-
     /// Keeps it before the image is changed, so that a run that is killed can be told from a change by others.
-    pub(super) fn keep(&self, image: &Image) -> anyhow::Result<()> {
+    fn keep(&self, image: &Image) -> anyhow::Result<()> {
         Kept::pending(self).save(image)
     }
 
     /// After a change within the `length` bytes that follow the base: puts the sum beside the image right.
-    pub(super) fn finish(&self, image: &Image, length: u64) -> anyhow::Result<()> {
+    fn finish(&self, image: &Image, length: u64) -> anyhow::Result<()> {
         let (mut whole, mut changing) = (self.sha1.clone(), Sha1::new());
         let file = image.file();
         let end = self.end.saturating_add(length);
@@ -106,17 +95,29 @@ impl Base {
     }
 }
 
+/// The base of an image that has a checksum beside it, whose slot is about to be overwritten.
+#[derive(Debug)]
+pub(super) struct Pending(Base);
+
+impl Pending {
+    /// Once the slot is overwritten: corrects the checksum beside the image.
+    pub(super) fn finish(&self, image: &Image) -> anyhow::Result<()> {
+        self.0.finish(image, slot::SIZE as u64)
+    }
+}
+
 /// Of an image whose slot lies at `place`, the base, if there is a sum beside it to be kept right; ready for a change.
-pub(super) fn begin(image: &Image, place: u64) -> anyhow::Result<Option<Base>> {
+pub(super) fn begin(image: &Image, place: u64) -> anyhow::Result<Option<Pending>> {
     if Sum::read(image)?.is_none() {
         return Ok(None);
     }
-    if let Some(kept) = Kept::load(image).filter(|kept| kept.end() == place && kept.is_current(image)) {
-        return Ok(Some(kept.base()?));
+    let kept = Kept::load(image).filter(|kept| kept.end() == place && kept.is_current(image));
+    if let Some(base) = kept.and_then(|kept| kept.base()) {
+        return Ok(Some(Pending(base)));
     }
-    let base = Base::read(image, slot_at(place), &[])?;
+    let base = Base::read(image, &slot_at(place))?;
     base.keep(image)?;
-    Ok(Some(base))
+    Ok(Some(Pending(base)))
 }
 
 /// The checksum of all of an image with a slot, or of a copy that is to take its place.
@@ -133,8 +134,8 @@ impl ImageSum {
         let fail = |error| image.failed("computing the checksum of", error);
         let mut slot = Sha1::new();
         hashing::feed(copy, slot_at(place), |bytes| slot.update(bytes)).map_err(fail)?;
-        let hashes = hashing::read(copy, &slot_at(place), &[]).map_err(fail)?;
-        let base = Base { end: place, sha1: hashes.base, rest: hashes.rest, is_summed: true };
+        let hashes = hashing::read(copy, &slot_at(place)).map_err(fail)?;
+        let base = Base { end: place, sha1: hashes.base, rest: hashes.rest };
         Ok(Self { sum, base, whole: hashes.whole, slot: hex(slot) })
     }
 
@@ -213,9 +214,12 @@ pub(super) fn settle(image: &Image, place: Option<u64>) -> anyhow::Result<()> {
         return kept.put_right(image, &sum);
     }
     let size = hashing::size(&image.file()).map_err(|error| image.failed("reading", error))?;
-    let base = Base::read(image, slot_at(kept.end().min(size)), &[])?;
+    let end = kept.end().min(size);
+    // Versions up to November 2026 overwrote all that follows the members of an archive.
+    let changing = if place.is_none() && kept.has_no_rest() { end..size } else { slot_at(end) };
+    let base = Base::read(image, &changing)?;
     // Else it is another image, with a sum that is right.
-    if kept.is_of(&base) { base.finish(image, kept.length()) } else { Ok(()) }
+    if kept.is_of(&base) { base.finish(image, changing.end - changing.start) } else { Ok(()) }
 }
 
 fn lost(what: &str) -> anyhow::Error {

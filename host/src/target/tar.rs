@@ -1,248 +1,167 @@
-//! Tar archives, which `l4t_initrd_flash.sh` flashes as `system.img`: the last member of a name wins, so a folder and a
-//! `device.conf` follow those of the image builder. Each device overwrites them in place; nothing else changes.
+//! Tar archives, which `l4t_initrd_flash.sh` flashes as `system.img` up to R36.2. Of several members of one name, the last one
+//! wins: a directory and a `device.conf` follow the members of the image builder.
 //!
-//! A `device.conf` that was packed with the rest is made blank once ours follows, for its password must not stay.
+//! The first device makes a copy with these members; each later device overwrites the text of `device.conf` in place. The
+//! header of the directory says where in the archive it lies, so that no walk over all headers is needed to find it again.
 
 mod header;
-pub(in crate::target) mod layout;
+pub(in crate::target) mod packed;
 pub(in crate::target) mod source;
 pub(in crate::target) mod tail;
 pub(in crate::target) mod walk;
 
-use std::cell::RefCell;
-use std::path::Path;
+use std::cell::OnceCell;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
-use azaion_agent::device_conf::MODE;
-use nix::errno::Errno;
-use nix::fcntl::posix_fallocate;
-use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::copy::copy_with_holes;
 use super::image::Image;
-use super::original::Original;
-use super::slot::{self, Content};
-use super::sums::{self, Base, Kept, Sum};
-use super::{FOLDER_MODE, Found, Kind, Owner, Target};
-use layout::Layout;
+use super::slot_image::{Format, Slot, made_slot};
+use super::{FOLDER_MODE, Kind};
+use header::BLOCK;
+use packed::Packed;
+use walk::MOST_PADDING;
 
 pub use source::{Plain, Source};
 pub use walk::{Archive, Member, PackedConf, Problem, walk};
 
-/// An archive of a root file system.
+/// Bytes at the end of an archive that are read first: more than the usual padding.
+const USUAL_END: u64 = 1 << 14;
+
+/// A plain archive.
+#[derive(Debug, Default)]
+pub(super) struct TarFormat {
+    /// What the walk over the archive found.
+    scan: OnceCell<Scan>,
+}
+
+/// What an archive without a slot holds.
 #[derive(Debug)]
-pub(super) struct TarImage {
-    image: Image,
-    layout: RefCell<Layout>,
+struct Scan {
+    /// Offset of the end of the members that stay.
+    end: u64,
+    is_dotted: bool,
+    /// Whether the last `etc/azaion` has the mode and owner that it must have.
+    is_directory_in_order: bool,
+    packed: Packed,
 }
 
-impl TarImage {
-    pub(super) fn new(image: Image) -> anyhow::Result<Self> {
-        let layout = RefCell::new(Layout::read(&image)?);
-        Ok(Self { image, layout })
-    }
-
-    /// The base, certain, and kept beside the image.
-    fn base(&self) -> anyhow::Result<Base> {
-        let base = self.certain_base()?;
-        if !self.layout.borrow().is_kept {
-            base.keep(&self.image)?;
-            self.layout.borrow_mut().is_kept = true;
-        }
-        Ok(base)
-    }
-
-    fn certain_base(&self) -> anyhow::Result<Base> {
-        if let Some(base) = &self.layout.borrow().base {
-            return Ok(base.clone());
-        }
-        let (base, is_kept) = {
-            let layout = self.layout.borrow();
-            let base = Base::read(&self.image, layout.end..u64::MAX, &layout.blanks())?;
-            let is_kept = Kept::load(&self.image).is_some_and(|kept| kept.is_of(&base));
-            (base, is_kept)
-        };
-        let mut layout = self.layout.borrow_mut();
-        (layout.base, layout.is_kept) = (Some(base.clone()), is_kept);
-        Ok(base)
-    }
-
-    /// Writes the tail with this block in it; durable, and the sum right, when this returns.
-    fn set(&self, block: &[u8]) -> anyhow::Result<()> {
-        let base = self.base()?;
-        let length = self.put(block, base.end)?;
-        base.finish(&self.image, length)
-    }
-
-    /// Writes the tail with this block in it behind the base; its length.
-    fn put(&self, block: &[u8], end: u64) -> anyhow::Result<u64> {
-        let size = self.size()?;
-        let length = tail::length(end, size)
-            .ok_or_else(|| self.image.refused("is too large; provision the rootfs directory"))?;
-        self.grow(size, end.saturating_add(length))?;
-        let tail = tail::make(block, self.layout.borrow().is_dotted, length);
-        // Until it is written, for a write that fails may have got half way.
-        self.layout.borrow_mut().tail = Some(Content::Torn);
-        self.image.overwrite(&tail, end)?;
-        self.layout.borrow_mut().tail = Some(slot::judge(block));
-        self.make_blank()?;
-        Ok(length)
-    }
-
-    fn size(&self) -> anyhow::Result<u64> {
-        let metadata = self.image.file().metadata().map_err(|error| self.image.failed("reading", error))?;
-        Ok(metadata.len())
-    }
-
-    /// Makes room for the tail first: a full disk leaves an archive with more zeros behind its end then.
-    fn grow(&self, size: u64, wanted: u64) -> anyhow::Result<()> {
-        let (Ok(from), Ok(more)) = (i64::try_from(size), i64::try_from(wanted.saturating_sub(size))) else {
-            return Ok(());
-        };
-        if more == 0 {
-            return Ok(());
-        }
-        match posix_fallocate(&*self.image.file(), from, more) {
-            // Not every file system can; the write will tell.
-            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => Ok(()),
-            Err(errno) => Err(self.image.failed("making room in", errno)),
-        }
-    }
-
-    /// Takes credentials out of the base, where the tail overrides them.
-    fn make_blank(&self) -> anyhow::Result<()> {
-        let blanks = self.layout.borrow().blanks();
-        for blank in &blanks {
-            self.image.overwrite(&blank.text, blank.start)?;
-        }
-        self.layout.borrow_mut().confs.clear();
-        Ok(())
-    }
-
-    /// Finishes what a run that was killed has left half done: the tail, blanks, the sum.
-    fn settle(&self) -> anyhow::Result<()> {
-        let kept = Kept::load(&self.image);
-        let (is_torn, has_tail) = {
-            let tail = &self.layout.borrow().tail;
-            (*tail == Some(Content::Torn), tail.is_some())
-        };
-        if is_torn {
-            return self.set(&self.block_in_force()?);
-        }
-        match kept {
-            None if !has_tail => self.check_packed_device(),
-            Some(kept) if kept.is_current(&self.image) => match Sum::read(&self.image)? {
-                Some(sum) => kept.put_right(&self.image, &sum),
-                None => Ok(()),
-            },
-            _ => self.finish_anew(has_tail),
-        }
-    }
-
-    /// Checks the checksum of an archive without an appendix if a device is packed in it, which may stay as it is: nothing else
-    /// checks it then.
-    fn check_packed_device(&self) -> anyhow::Result<()> {
-        let is_packed = self.layout.borrow().conf().is_some();
-        if is_packed && Sum::read(&self.image)?.is_some() {
-            self.certain_base()?;
-        }
-        Ok(())
-    }
-
-    /// Of an archive that is not as it was left: reads it again, and makes all follow from what is in it.
-    fn finish_anew(&self, has_tail: bool) -> anyhow::Result<()> {
-        let base = self.certain_base()?;
-        if !has_tail {
-            // One that was killed before it had written anything but room for the tail.
-            return if base.is_summed { Ok(()) } else { self.set(&self.block_in_force()?) };
-        }
-        self.make_blank()?;
-        base.finish(&self.image, self.size()?.saturating_sub(base.end))
-    }
-
-    /// The block that says what would be unpacked.
-    fn block_in_force(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-        match self.layout.borrow().conf() {
-            Some((bytes, _)) => slot::block_of(bytes),
-            None => Ok(Zeroizing::new(slot::blank())),
-        }
+impl Scan {
+    fn read(image: &Image) -> anyhow::Result<Self> {
+        let file = image.file();
+        let fail = |error| image.failed("reading", error);
+        let archive = walk(&mut Plain::new(&file).map_err(fail)?).map_err(|problem| image.problem(problem))?;
+        let earlier = tail_of_earlier_version(&file, &archive).map_err(fail)?;
+        Ok(Self {
+            end: earlier.unwrap_or(archive.end),
+            is_dotted: archive.is_dotted,
+            is_directory_in_order: archive
+                .folder
+                .is_some_and(|directory| (directory.mode, directory.uid, directory.gid) == (FOLDER_MODE, 0, 0)),
+            packed: Packed::of(image, &archive, earlier.is_some())?,
+        })
     }
 }
 
-impl Target for TarImage {
-    fn path(&self) -> &Path {
-        &self.image.path
+impl TarFormat {
+    fn scan(&self, image: &Image) -> anyhow::Result<&Scan> {
+        if let Some(scan) = self.scan.get() {
+            return Ok(scan);
+        }
+        let scan = Scan::read(image)?;
+        Ok(self.scan.get_or_init(|| scan))
     }
+}
 
+impl Format for TarFormat {
     fn kind(&self) -> Kind {
         Kind::Tar
     }
 
-    fn may_write(&self, _owner: Owner) -> anyhow::Result<()> {
-        self.image.may_write()?;
-        self.image.warn_if_open();
-        self.image.may_write_beside()?;
-        if !sums::may_write(&self.image)? {
-            self.image.warn_of_no_sum();
+    fn find(&self, image: &Image, file: &File) -> anyhow::Result<Option<Slot>> {
+        if let Some(slot) = slot_at_end(file).map_err(|error| image.failed("reading", error))? {
+            return Ok(Some(slot));
         }
+        let scan = self.scan(image)?;
+        Ok(scan.packed.slot(scan.is_directory_in_order))
+    }
+
+    fn has_overridden(&self, image: &Image) -> anyhow::Result<bool> {
+        let slot = slot_at_end(&image.file()).map_err(|error| image.failed("reading", error))?;
+        Ok(slot.is_none() && self.scan(image)?.packed.has_overridden())
+    }
+
+    fn can_make(&self) -> anyhow::Result<()> {
         Ok(())
     }
 
-    fn tidy(&self) -> anyhow::Result<()> {
-        self.image.tidy()?;
-        sums::tidy(&self.image)?;
-        self.settle()
+    fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
+        let scan = self.scan(image)?;
+        let file = image.file();
+        let fail = |error| image.failed("making a copy of", error);
+        let size = file.metadata().map_err(fail)?.len();
+        let length = tail::length(scan.end, size)
+            .ok_or_else(|| image.refused("is too large; provision the rootfs directory"))?;
+        let tail = tail::make(block, scan.is_dotted, Some(scan.end), length);
+        copy_with_holes(&file, into)
+            .and_then(|()| {
+                scan.packed.blanks().iter().try_for_each(|blank| into.write_all_at(&blank.text, blank.start))
+            })
+            .and_then(|()| into.write_all_at(&tail, scan.end))
+            .map_err(fail)
     }
 
-    fn look(&self) -> anyhow::Result<Option<Found>> {
-        let layout = self.layout.borrow();
-        if layout.tail == Some(Content::Torn) {
-            self.image.warn_of_torn();
+    fn needs_sum(&self) -> bool {
+        true
+    }
+
+    fn warnings(&self, _image: &Image) -> anyhow::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+/// The slot of an archive that has one, by what lies at its end.
+fn slot_at_end(file: &File) -> io::Result<Option<Slot>> {
+    let Some(last) = last_byte(file)? else { return Ok(None) };
+    let end = last.checked_add(1).and_then(|end| end.checked_next_multiple_of(BLOCK));
+    let Some(start) = end.and_then(|end| end.checked_sub(tail::MEMBERS)) else { return Ok(None) };
+    let block = tail_at(file, start, Some(start))?;
+    Ok(block.map(|block| made_slot(&block, start + tail::CONTENT as u64)))
+}
+
+/// Offset of the last byte that is not zero, as far as padding may reach.
+fn last_byte(file: &File) -> io::Result<Option<u64>> {
+    let size = file.metadata()?.len();
+    for most in [USUAL_END, MOST_PADDING + BLOCK] {
+        let start = size.saturating_sub(most);
+        // It may hold a password.
+        let mut bytes = Zeroizing::new(vec![0; usize::try_from(size - start).unwrap_or_default()]);
+        file.read_exact_at(&mut bytes, start)?;
+        if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
+            return Ok(Some(start + last as u64));
         }
-        Ok(layout.conf().map(|(bytes, member)| {
-            let (mode, uid, gid) = member.map_or((MODE, 0, 0), |member| (member.mode, member.uid, member.gid));
-            Found { bytes: Zeroizing::new(bytes.to_vec()), mode, uid, gid }
-        }))
     }
+    Ok(None)
+}
 
-    fn is_in_order(&self, found: &Found, _owner: Owner) -> anyhow::Result<bool> {
-        let layout = self.layout.borrow();
-        // Of a tail of ours, all is.
-        let folder = layout.tail.is_some()
-            || layout.folder.is_some_and(|folder| (folder.mode, folder.uid, folder.gid) == (FOLDER_MODE, 0, 0));
-        Ok(folder && (found.mode, found.uid, found.gid) == (MODE, 0, 0))
+/// The block of text of a tail that starts at `start`, if there is one; `says` is what its header says of that.
+fn tail_at(file: &File, start: u64, says: Option<u64>) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let mut tail = Zeroizing::new(vec![0; tail::SHORTEST]);
+    match file.read_exact_at(&mut tail, start) {
+        Ok(()) => Ok(tail::parse(&tail, says).map(|block| Zeroizing::new(block.to_vec()))),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
     }
+}
 
-    fn write(&self, conf: &SecretString, _owner: Owner) -> anyhow::Result<()> {
-        self.set(&slot::block_of(conf.expose_secret().as_bytes())?)
-    }
-
-    fn original(&self) -> anyhow::Result<Original> {
-        self.image.original(Sum::read(&self.image)?)
-    }
-
-    fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
-        let Some(before) = before else { return self.clear().map(drop) };
-        if self.layout.borrow().is_unchanged_from(&before.bytes) {
-            return Ok(());
-        }
-        self.set(&slot::block_of(&before.bytes)?)
-    }
-
-    fn clear(&self) -> anyhow::Result<bool> {
-        let had = self.layout.borrow().has_credentials();
-        if had {
-            self.image.may_write()?;
-            sums::may_write(&self.image)?;
-        }
-        let is_given_up = sums::is_given_up(self.tidy())?;
-        if self.layout.borrow().has_credentials() {
-            let end = self.layout.borrow().end;
-            if is_given_up || sums::is_given_up(self.set(&slot::blank()))? {
-                self.put(&slot::blank(), end)?;
-            }
-        }
-        Ok(had)
-    }
+/// Where the tail starts that a version up to November 2026 wrote in place, or that was decompressed, if there is one. Its headers
+/// do not say where they lie, so that it gives way to another in a copy.
+fn tail_of_earlier_version(file: &File, archive: &Archive) -> io::Result<Option<u64>> {
+    let Some(start) = tail::place(archive) else { return Ok(None) };
+    Ok(tail_at(file, start, None)?.map(|_| start))
 }
 
 #[cfg(test)]

@@ -8,12 +8,9 @@ mod tar;
 
 use std::fs::File;
 
-use azaion_agent::device_conf::MODE;
-
 use super::image::Image;
 use super::problem::Problem;
-use super::slot;
-use super::slot_image::{Format, Slot};
+use super::slot_image::{Format, made_slot};
 use super::{Signature, signature_of};
 use stream::Stream;
 
@@ -63,13 +60,6 @@ fn head(file: &File) -> Result<Vec<u8>, Problem> {
         head.extend_from_slice(&block.content);
     }
     Ok(head)
-}
-
-/// A slot that this program has made.
-fn made_slot(block: &[u8], place: u64) -> Slot {
-    let block = block.get(..slot::SIZE).unwrap_or(block);
-    let content = slot::judge_own(block);
-    Slot { content, place: Some(place), is_in_order: true, size: slot::SIZE, mode: MODE, uid: 0, gid: 0 }
 }
 
 #[cfg(test)]

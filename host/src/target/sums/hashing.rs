@@ -12,32 +12,9 @@ use super::{Part, hex};
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 18;
 
-/// Bytes that are to take the place of others in a base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::target) struct Blank {
-    pub(in crate::target) start: u64,
-    pub(in crate::target) text: Vec<u8>,
-}
-
-impl Blank {
-    /// Puts it into bytes that start at an offset.
-    pub(in crate::target) fn put_into(&self, bytes: &mut [u8], start: u64) {
-        for (offset, &byte) in (self.start..).zip(&self.text) {
-            let place = offset.checked_sub(start).and_then(|place| usize::try_from(place).ok());
-            if let Some(there) = place.and_then(|place| bytes.get_mut(place)) {
-                *there = byte;
-            }
-        }
-    }
-
-    fn part(&self) -> Part {
-        self.start..self.start.saturating_add(self.text.len() as u64)
-    }
-}
-
 /// What reading a whole image gives.
 pub(super) struct Hashes {
-    /// The state after the base, with the blanks in it.
+    /// The state after the base.
     pub(super) base: Sha1,
     /// The sum of what lies behind the bytes that change.
     pub(super) rest: String,
@@ -65,31 +42,18 @@ pub(super) fn feed(file: &File, part: Part, mut take: impl FnMut(&[u8])) -> io::
     Ok(())
 }
 
-/// Reads a file once. The blanks lie in the base, one behind the other; the base ends where `changing` starts.
-pub(super) fn read(file: &File, changing: &Part, blanks: &[Blank]) -> io::Result<Hashes> {
-    let (end, size) = (changing.start, size(file)?);
-    let (mut whole, mut rest) = (Sha1::new(), Sha1::new());
-    // Up to the first blank, both are one.
-    let mut at = blanks.first().map_or(end, |blank| blank.start);
-    feed(file, 0..at, |bytes| whole.update(bytes))?;
-    let mut base = whole.clone();
-    for blank in blanks {
-        let part = blank.part();
-        feed(file, at..part.start, |bytes| both(&mut base, &mut whole, bytes))?;
-        feed(file, part.clone(), |bytes| whole.update(bytes))?;
-        base.update(&blank.text);
-        at = part.end;
-    }
-    feed(file, at..end, |bytes| both(&mut base, &mut whole, bytes))?;
-    let next = changing.end.min(size);
-    feed(file, end..next, |bytes| whole.update(bytes))?;
-    feed(file, next..size, |bytes| both(&mut rest, &mut whole, bytes))?;
+/// Reads a file once. The base ends where `changing` starts.
+pub(super) fn read(file: &File, changing: &Part) -> io::Result<Hashes> {
+    let (size, mut base, mut rest) = (size(file)?, Sha1::new(), Sha1::new());
+    feed(file, 0..changing.start, |bytes| base.update(bytes))?;
+    let mut whole = base.clone();
+    let end = changing.end.min(size);
+    feed(file, changing.start..end, |bytes| whole.update(bytes))?;
+    feed(file, end..size, |bytes| {
+        whole.update(bytes);
+        rest.update(bytes);
+    })?;
     Ok(Hashes { base, rest: hex(rest), whole: hex(whole) })
-}
-
-fn both(part: &mut Sha1, whole: &mut Sha1, bytes: &[u8]) {
-    part.update(bytes);
-    whole.update(bytes);
 }
 
 /// The sum of a whole file.
@@ -97,18 +61,4 @@ pub(super) fn whole(file: &File) -> io::Result<String> {
     let mut whole = Sha1::new();
     feed(file, 0..size(file)?, |bytes| whole.update(bytes))?;
     Ok(hex(whole))
-}
-
-/// Reads the base alone.
-pub(super) fn read_base(file: &File, end: u64, blanks: &[Blank]) -> io::Result<Sha1> {
-    let mut base = Sha1::new();
-    let mut at = 0;
-    for blank in blanks {
-        let part = blank.part();
-        feed(file, at..part.start, |bytes| base.update(bytes))?;
-        base.update(&blank.text);
-        at = part.end;
-    }
-    feed(file, at..end, |bytes| base.update(bytes))?;
-    Ok(base)
 }

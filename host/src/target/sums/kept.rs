@@ -1,6 +1,10 @@
-//! `.NAME.azaion-sha1`: what is known of an image, so that it need not be read again. Nothing in it is secret, and
-//! nothing in it is believed that the image does not bear out.
+//! `.NAME.azaion-sha1`: what is known of an image, so that it need not be read again. Nothing in it is secret.
+//!
+//! Of an image with the same identity and the same bytes in its slot, all of it is believed without reading the image: the
+//! checksum, and the state of SHA-1 before the slot. Who writes the file could make a run write a wrong checksum, so one that
+//! another user may have written is ignored, and the image is read again.
 
+use std::env;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -8,6 +12,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use azaion_agent::private_file::{self, Attributes, Lifetime};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use sha1::digest::common::hazmat::{SerializableState, SerializedState};
 use sha1::{Digest, Sha1};
@@ -18,12 +23,18 @@ use crate::target::image::Image;
 const VERSION: u32 = 2;
 /// Bytes of such a file: a few numbers.
 const MOST: usize = 4096;
+/// Bytes of a serialized state of SHA-1 that are its five words.
+const STATE_WORDS: usize = 20;
+/// The bits of a mode that let others write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// Names the user who runs this program as root by `sudo`.
+const SUDO_UID: &str = "SUDO_UID";
 /// Bytes that may follow a base and be read each time.
 const MOST_CHANGING: u64 = 2 << 20;
 
 /// What is known of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::target) struct Kept {
+pub(super) struct Kept {
     version: u32,
     /// Where the base ends.
     end: u64,
@@ -90,12 +101,12 @@ impl Kept {
     }
 
     /// Reads it. One that is damaged is as good as none: the image is read again then.
-    pub(in crate::target) fn load(image: &Image) -> Option<Self> {
+    pub(super) fn load(image: &Image) -> Option<Self> {
         let file = open(image, OFlag::O_RDONLY).ok()?;
         let mut bytes = Vec::with_capacity(MOST);
         file.take(MOST as u64).read_to_end(&mut bytes).ok()?;
         let Checked { kept, check } = serde_json::from_slice(&bytes).ok()?;
-        (kept.version == VERSION && kept.check().as_ref() == Some(&check)).then_some(kept)
+        (kept.version == VERSION && kept.check().as_ref() == Some(&check) && kept.base().is_some()).then_some(kept)
     }
 
     /// Writes it.
@@ -118,35 +129,38 @@ impl Kept {
     }
 
     /// Where the base ends.
-    pub(in crate::target) fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// The base.
-    pub(in crate::target) fn base(&self) -> anyhow::Result<Base> {
-        let bytes = base16ct::lower::decode_vec(&self.sha1).map_err(|_| lost("is no hexadecimal"))?;
-        let state = <&SerializedState<Sha1>>::try_from(bytes.as_slice()).map_err(|_| lost("has another length"))?;
-        let sha1 = Sha1::deserialize(state).map_err(|_| lost("is none"))?;
-        Ok(Base { end: self.end, sha1, rest: self.rest.clone(), is_summed: self.image.is_some() })
+    /// The base; none, if what is kept is not the state of SHA-1 after as many bytes.
+    pub(super) fn base(&self) -> Option<Base> {
+        let bytes = base16ct::lower::decode_vec(&self.sha1).ok()?;
+        let state = <&SerializedState<Sha1>>::try_from(bytes.as_slice()).ok()?;
+        let sha1 = Sha1::deserialize(state).ok()?;
+        // Whole blocks of 64 bytes that are hashed, and the number of bytes that wait for the next.
+        let (blocks, waiting) = bytes.get(STATE_WORDS..)?.split_first_chunk()?;
+        let length = u64::from_le_bytes(*blocks).checked_mul(64)?.checked_add(u64::from(*waiting.first()?))?;
+        (length == self.end).then(|| Base { end: self.end, sha1, rest: self.rest.clone() })
+    }
+
+    /// Whether nothing follows the bytes that change.
+    pub(super) fn has_no_rest(&self) -> bool {
+        self.rest == hex(Sha1::new())
     }
 
     /// Whether this is the base that was kept.
-    pub(in crate::target) fn is_of(&self, base: &Base) -> bool {
+    pub(super) fn is_of(&self, base: &Base) -> bool {
         self.end == base.end && self.sha1 == text_of(&base.sha1) && self.rest == base.rest
     }
 
     /// Whether the image is as it was left.
-    pub(in crate::target) fn is_current(&self, image: &Image) -> bool {
+    pub(super) fn is_current(&self, image: &Image) -> bool {
         let file = image.file();
         self.image.as_ref().is_some_and(|left| {
             Identity::of(&file).is_ok_and(|identity| identity == left.identity)
                 && changing(&file, self.end, left.length).is_ok_and(|changing| changing == left.changing)
         })
-    }
-
-    /// Bytes that change; as many as a slot has, while that is not known.
-    pub(super) fn length(&self) -> u64 {
-        self.image.as_ref().map_or(crate::target::slot::SIZE as u64, |left| left.length)
     }
 
     /// Whether the sum is that of the image as it was left.
@@ -155,7 +169,7 @@ impl Kept {
     }
 
     /// Makes the sum that of the image as it was left.
-    pub(in crate::target) fn put_right(&self, image: &Image, sum: &Sum) -> anyhow::Result<()> {
+    pub(super) fn put_right(&self, image: &Image, sum: &Sum) -> anyhow::Result<()> {
         self.image.as_ref().map_or(Ok(()), |left| sum.set(image, &left.sum))
     }
 }
@@ -166,11 +180,33 @@ impl Kept {
     pub(super) fn of_version(self, version: u32) -> Self {
         Self { version, ..self }
     }
+
+    /// With the state of SHA-1 after `length` zeros, and a checksum of zeros.
+    pub(super) fn forged(self, length: u64) -> Self {
+        let zeros = vec![0; usize::try_from(length).unwrap()];
+        let image = self.image.map(|left| Left { sum: "0".repeat(40), ..left });
+        Self { sha1: text_of(&Sha1::new_with_prefix(zeros)), image, ..self }
+    }
 }
 
-fn open(image: &Image, access: OFlag) -> nix::Result<File> {
+/// Opens the file, unless another user may have written it.
+fn open(image: &Image, access: OFlag) -> io::Result<File> {
     let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    openat(image.folder(), name(image).as_str(), flags, Mode::empty()).map(File::from)
+    let file = File::from(openat(image.folder(), name(image).as_str(), flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    // Another name may be in a directory of somebody else, who has put it here.
+    let is_only_ours = metadata.is_file()
+        && metadata.nlink() == 1
+        && metadata.mode() & WRITABLE_BY_OTHERS == 0
+        && is_trusted(metadata.uid());
+    if is_only_ours { Ok(file) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// Whether a user may say what is believed: root, the caller, and who has become root by `sudo`.
+fn is_trusted(uid: u32) -> bool {
+    let caller = geteuid();
+    let is_invoking = || env::var(SUDO_UID).is_ok_and(|invoking| invoking.parse() == Ok(uid));
+    uid == 0 || uid == caller.as_raw() || caller.is_root() && is_invoking()
 }
 
 fn name(image: &Image) -> String {
@@ -191,7 +227,7 @@ fn changing(file: &File, end: u64, length: u64) -> io::Result<String> {
 }
 
 /// Takes away what a run that was killed may have left beside the image.
-pub(in crate::target) fn tidy(image: &Image) -> anyhow::Result<()> {
+pub(super) fn tidy(image: &Image) -> anyhow::Result<()> {
     image.tidy_beside(&name(image))
 }
 
@@ -213,7 +249,7 @@ mod tests {
         File::create(at("i")).unwrap();
         let image = Image::open(&at("i")).unwrap();
         let (state, left) = (at(&name(&image)), at("..i.azaion-sha1.new"));
-        let kept = Kept::pending(&Base::read(&image, 0..0, &[]).unwrap());
+        let kept = Kept::pending(&Base::read(&image, &(0..0)).unwrap());
         kept.clone().save(&image).unwrap();
         assert_eq!(Kept::load(&image), Some(kept));
         fs::rename(&state, at("elsewhere")).unwrap();

@@ -1,14 +1,15 @@
 //! The file with the sum, whose form is the image builder's.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
+use azaion_agent::private_file::{self, Attributes, Lifetime};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, faccessat};
+use nix::unistd::{AccessFlags, faccessat, geteuid};
 
 use crate::target::image::Image;
 
@@ -65,19 +66,30 @@ impl Sum {
     }
 
     /// Makes it this one, durable when this returns; all else in the file stays. In place, which costs one write: the
-    /// digits lie in one sector, and a sum that a power cut left wrong is put right by the next run as any other.
+    /// digits lie in one sector, and a sum that a power cut left wrong is put right by the next run as any other. A file with
+    /// another name is replaced, for that name may lie beside a copy of the image.
     pub(super) fn set(&self, image: &Image, sum: &str) -> anyhow::Result<()> {
         if self.is(sum) {
             return Ok(());
         }
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        openat(image.folder(), image.beside(Sum::SUFFIX).as_str(), flags, Mode::empty())
-            .map_err(io::Error::from)
-            .map(File::from)
-            .and_then(|file| {
-                file.write_all_at(sum.as_bytes(), self.digits.start as u64)?;
-                file.sync_data()
-            })
+        let failed = |error| image.failed("writing the .sha1sum of", error);
+        let file = openat(image.folder(), image.beside(Sum::SUFFIX).as_str(), flags, Mode::empty());
+        let file = file.map(File::from).map_err(|errno| failed(errno.into()))?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.nlink() > 1 {
+            return self.replace(image, sum, &metadata);
+        }
+        file.write_all_at(sum.as_bytes(), self.digits.start as u64).and_then(|()| file.sync_data()).map_err(failed)
+    }
+
+    fn replace(&self, image: &Image, sum: &str, old: &Metadata) -> anyhow::Result<()> {
+        let mut bytes = self.bytes.clone();
+        bytes.splice(self.digits.clone(), sum.bytes());
+        // Only root may give files away.
+        let owner = |id| geteuid().is_root().then_some(id);
+        let attributes = Attributes { mode: old.mode() & 0o7777, uid: owner(old.uid()), gid: owner(old.gid()) };
+        private_file::replace(image.listed_folder()?, &image.beside(Sum::SUFFIX), attributes, &bytes, Lifetime::Durable)
             .map_err(|error| image.failed("writing the .sha1sum of", error))
     }
 }

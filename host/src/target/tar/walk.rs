@@ -4,10 +4,9 @@
 //! Sources: ustar and pax of POSIX.1-2017 (`pax`), "Basic Tar Format" of GNU tar's manual. Numbers from the archive are
 //! never trusted: all arithmetic is checked, and each step advances by at least one block.
 
-use std::io;
 use std::mem::take;
 
-use ::tar::{EntryType, GnuExtSparseHeader, Header};
+use ::tar::{EntryType, Header};
 use zeroize::Zeroizing;
 
 use super::header::{self, BLOCK, BLOCK_BYTES, Block, Extension};
@@ -115,17 +114,6 @@ pub fn walk(source: &mut dyn Source) -> Result<Archive, Problem> {
     Ok(archive)
 }
 
-/// Walks over the members before `end`, where one must end.
-pub(super) fn walk_base(source: &mut dyn Source, end: u64) -> Result<Archive, Problem> {
-    let mut walk = Walk::new(source);
-    while walk.at < end {
-        let block = walk.read_block()?;
-        walk.step(&block)?;
-    }
-    walk.archive.end = walk.at;
-    if walk.at == end { walk.finish() } else { Err(damaged("no member ends where one did")) }
-}
-
 struct Walk<'s> {
     source: &'s mut dyn Source,
     at: u64,
@@ -176,14 +164,16 @@ impl<'s> Walk<'s> {
         let header = header::parse(block)?;
         let start = self.at - BLOCK;
         match header.entry_type() {
-            EntryType::GNULongName => self.next.path = Some(self.read_name(header)?),
-            EntryType::GNULongLink => self.next.link = Some(self.read_name(header)?),
+            kind @ (EntryType::GNULongName | EntryType::GNULongLink) => {
+                let content = self.read_extension(header)?;
+                self.next.add_long(kind, &content)?;
+            }
             EntryType::XHeader => {
                 let records = self.read_extension(header)?;
-                header::read_pax(&records, &mut self.next)?;
+                self.next.add_pax(&records)?;
             }
             EntryType::XGlobalHeader => header::judge_global_pax(&self.read_extension(header)?)?,
-            kind => return self.member(header, kind, start),
+            kind => return self.member(block, kind, start),
         }
         self.start.get_or_insert(start);
         Ok(())
@@ -197,37 +187,32 @@ impl<'s> Walk<'s> {
         self.read_content(size)
     }
 
-    fn read_name(&mut self, header: &Header) -> Result<Vec<u8>, Problem> {
-        let mut name = self.read_extension(header)?;
-        name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
-        Ok(name)
-    }
-
-    fn member(&mut self, header: &Header, kind: EntryType, start: u64) -> Result<(), Problem> {
+    fn member(&mut self, block: &Block, kind: EntryType, start: u64) -> Result<(), Problem> {
+        let header = Header::from_byte_slice(block);
         let (next, start) = (take(&mut self.next), self.start.take().unwrap_or(start));
         let size = next.size.map_or_else(|| header::size(header), Ok)?;
         if !header::has_content(kind)? && size != 0 {
             return Err(damaged("a member that is no file has content"));
         }
         if kind == EntryType::GNUSparse {
-            self.skip_sparse_map(header)?;
+            self.skip_sparse_map(block)?;
         }
-        let path = next.path.as_deref().map_or_else(|| header.path_bytes(), Into::into);
-        let link = next.link.as_deref().map_or_else(|| header.link_name_bytes(), |link| Some(link.into()));
-        let is_plain = kind == EntryType::Regular && !next.is_sparse && !path.ends_with(b"/");
-        let number = |pax: Option<u64>, own: io::Result<u64>| {
-            u32::try_from(pax.map_or(own, Ok).unwrap_or(u64::MAX)).unwrap_or(u32::MAX)
+        let (path, link) = (next.path_of(header)?, next.link_of(header));
+        let is_plain = kind == EntryType::Regular && !next.is_sparse && !path.ends_with(b"/") && !path.ends_with(b"/.");
+        let fields = header.as_old();
+        let number = |pax: Option<u64>, own: &[u8]| {
+            pax.or_else(|| header::number(own)).and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX)
         };
         let member = Member {
             start,
             content: self.at,
             size,
-            mode: header.mode().unwrap_or(u32::MAX) & 0o7777,
-            uid: number(next.uid, header.uid()),
-            gid: number(next.gid, header.gid()),
+            mode: number(None, &fields.mode) & 0o7777,
+            uid: number(next.uid, &fields.uid),
+            gid: number(next.gid, &fields.gid),
         };
         let kind = if is_plain { None } else { Some(kind) };
-        if self.is_conf(&path, link.as_deref().unwrap_or_default(), kind, member)? {
+        if self.is_conf(&path, &link, kind, member)? {
             let text = Zeroizing::new(self.read_content(size)?);
             self.archive.confs.push(PackedConf { member, text });
             return Ok(());
@@ -236,12 +221,13 @@ impl<'s> Walk<'s> {
     }
 
     /// Skips the blocks that the map of a sparse file continues in.
-    fn skip_sparse_map(&mut self, header: &Header) -> Result<(), Problem> {
-        let mut goes_on = header.as_gnu().ok_or(damaged("a sparse file is not GNU tar's"))?.is_extended();
+    fn skip_sparse_map(&mut self, block: &Block) -> Result<(), Problem> {
+        if Header::from_byte_slice(block).as_gnu().is_none() {
+            return Err(damaged("a sparse file is not GNU tar's"));
+        }
+        let mut goes_on = header::sparse_map_goes_on(block, true)?;
         while goes_on {
-            let mut map = GnuExtSparseHeader::new();
-            map.as_mut_bytes().copy_from_slice(&self.read_block()?);
-            goes_on = map.is_extended();
+            goes_on = header::sparse_map_goes_on(&self.read_block()?, false)?;
         }
         Ok(())
     }

@@ -21,11 +21,10 @@ use crate::target::Kind;
 use crate::target::copy::copy;
 use crate::target::image::Image;
 use crate::target::problem::Problem;
-use crate::target::slot::{self, Content};
 use crate::target::slot_image::{Format, Slot};
-use crate::target::sums::Blank;
-use crate::target::tar::walk::{Member, check_end, walk_members};
-use crate::target::tar::{layout, tail};
+use crate::target::tar::packed::{Blank, Packed};
+use crate::target::tar::tail;
+use crate::target::tar::walk::{check_end, walk_members};
 
 /// For the little that is compressed again in the usual case, and for the much where credentials are taken out.
 const BEST: i32 = 19;
@@ -43,7 +42,7 @@ struct Scan {
     /// Offset of the end of the last member.
     end: u64,
     is_dotted: bool,
-    confs: Vec<(Member, Content)>,
+    packed: Packed,
     /// The boundary before the block in which the last member ends, and what of the members is in that block.
     boundary: Boundary,
     members: Zeroizing<Vec<u8>>,
@@ -69,8 +68,8 @@ impl Scan {
         let (boundary, members) = cut.ok_or_else(|| problem(super::frame::damaged("it has no end")))?;
         check_end(&mut stream).map_err(problem)?;
         let skipped = stream.skipped.iter().copied().filter(|(offset, _)| *offset > boundary.offset).collect();
-        let confs = archive.confs.iter().map(|conf| layout::classify(image, conf)).collect::<anyhow::Result<_>>()?;
-        Ok(Self { end: archive.end, is_dotted: archive.is_dotted, confs, boundary, members, skipped })
+        let packed = Packed::of(image, &archive, false)?;
+        Ok(Self { end: archive.end, is_dotted: archive.is_dotted, packed, boundary, members, skipped })
     }
 }
 
@@ -89,8 +88,8 @@ impl TarFormat {
         let end = file.metadata()?.len() - LOCATOR;
         let Some(start) = place.checked_sub(tail::CONTENT as u64) else { return Ok(None) };
         let length = end - start;
-        let content = if length <= tail::longest(0) { slot_frame::content(file, start, length)? } else { None };
-        let block = content.as_deref().and_then(|content| tail::parse(content)).map(|(block, _)| block);
+        let content = if length <= tail::LONGEST { slot_frame::content(file, start, length)? } else { None };
+        let block = content.as_deref().and_then(|content| tail::parse(content, None));
         Ok(block.map(|block| super::made_slot(block, place)))
     }
 }
@@ -104,15 +103,12 @@ impl Format for TarFormat {
         if let Some(slot) = Self::made_slot(file).map_err(|error| image.failed("reading", error))? {
             return Ok(Some(slot));
         }
-        Ok(self.scan(image)?.confs.last().map(|(member, content)| Slot {
-            content: content.clone(),
-            place: None,
-            is_in_order: false,
-            size: usize::try_from(member.size).unwrap_or(slot::SIZE),
-            mode: member.mode,
-            uid: member.uid,
-            gid: member.gid,
-        }))
+        Ok(self.scan(image)?.packed.slot(false))
+    }
+
+    fn has_overridden(&self, image: &Image) -> anyhow::Result<bool> {
+        let slot = Self::made_slot(&image.file()).map_err(|error| image.failed("reading", error))?;
+        Ok(slot.is_none() && self.scan(image)?.packed.has_overridden())
     }
 
     fn can_make(&self) -> anyhow::Result<()> {
@@ -134,7 +130,7 @@ impl Format for TarFormat {
 
 /// Writes the image with a slot into an empty file.
 fn split(from: &File, scan: &Scan, block: &[u8], into: &File) -> Result<(), Problem> {
-    let blanks = layout::blanks(&scan.confs);
+    let blanks = scan.packed.blanks();
     match blanks.first() {
         None => {
             keep(from, &scan.boundary, into)?;
@@ -234,7 +230,7 @@ fn append_slot(into: &File, scan: &Scan, block: &[u8]) -> Result<(), Problem> {
     let length = tail::length(scan.end, 0).filter(|&length| length <= u64::from(LONGEST_BLOCK)).ok_or(too_large)?;
     let at = into.metadata()?.len();
     let header = slot_frame::header(length);
-    let frame = Zeroizing::new([&header[..], &tail::make(block, scan.is_dotted, length)].concat());
+    let frame = Zeroizing::new([&header[..], &tail::make(block, scan.is_dotted, None, length)].concat());
     into.write_all_at(&frame, at)?;
     let place = at + HEADER + tail::CONTENT as u64;
     Ok(into.write_all_at(&slot_frame::locator(place), at + frame.len() as u64)?)

@@ -3,7 +3,6 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 
-use super::{Trial, WAYS};
 use crate::archive;
 use crate::bench::{Bench, EMAIL, OTHER, SERIAL, for_each};
 use crate::oracle;
@@ -39,46 +38,6 @@ fn a_torn_block() -> anyhow::Result<()> {
 /// All of an image but the bytes from `edge` on, which are another one's, and the other way round.
 fn torn(one: &[u8], other: &[u8], edge: usize) -> [Vec<u8>; 2] {
     [[&one[..edge], &other[edge..]].concat(), [&other[..edge], &one[edge..]].concat()]
-}
-
-// Promise: a first tail of which a power cut left one half, with the sum of before, is made whole by the next run.
-#[test]
-fn a_torn_first_tail() -> anyhow::Result<()> {
-    for name in ["the first tail", "the first tail over a packed file"] {
-        let trial = Trial::new(WAYS.iter().find(|way| way.name == name).expect("the way"))?;
-        trial.reset()?;
-        let base = fs::metadata(trial.bench.image())?.len();
-        // All is kept that is known before the tail is written; that is the first of these calls.
-        let inject = "inject=pwrite64:signal=SIGKILL:when=1";
-        let run = trial.under("strace", &["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", inject])?;
-        assert_ne!(run.code, Some(0));
-        anyhow::ensure!(trial.bench.state().exists(), "nothing is known");
-        fs::rename(trial.bench.path("images"), trial.bench.path("pending"))?;
-        let before = fs::read(trial.bench.path("pending/system.img"))?;
-        trial.put_back("pending")?;
-        trial.bench.device(SERIAL, &[])?.ended_with(0)?;
-        let after = fs::read(trial.bench.image())?;
-        anyhow::ensure!(before.len() == after.len() && after.len() as u64 >= base, "there was no room made");
-        let header = b"./etc/azaion/\0";
-        let tail = after.windows(header.len()).rposition(|bytes| bytes == header).expect("the tail");
-        for edge in [100, 512, 1024, 1100, 1536, 4096, 5120] {
-            // What was packed is made blank after the tail alone.
-            let after = [&before[..tail], &after[tail..]].concat();
-            for torn in torn(&before, &after, tail + edge) {
-                trial.put_back("pending")?;
-                recipe::patch(&trial.bench.image(), 0, &torn)?;
-                let code = trial.bench.verb("inspect")?.code;
-                anyhow::ensure!(code == Some(0), "inspect: {code:?}, {edge}");
-                trial.bench.device(SERIAL, &[])?.ended_with(0).map_err(|e| e.context(format!("{name}, {edge}")))?;
-                trial.bench.holds(SERIAL, EMAIL)?;
-                let lines =
-                    oracle::run("grep", &["-ac", "AZAION_DEVICE_PASSWORD", oracle::text(&trial.bench.image())])?;
-                assert_eq!(lines.trim(), "1", "{name}, {edge}");
-                assert_eq!(trial.bench.station.api.users().len(), 1);
-            }
-        }
-    }
-    Ok(())
 }
 
 // Promise: the half of a later tail is no device's, the archive unpacks, and the next run writes it again. So it is with the

@@ -99,11 +99,12 @@ impl Kind {
     }
 }
 
-/// The checksum file beside a target holds its checksum.
+/// The checksum file beside a target holds its checksum, and that alone or with a name behind it.
 pub(super) fn sum_is_right(target: &Path) -> anyhow::Result<()> {
     let is = said("sha1sum", &[&text(target)])?;
     let sum = fs::read_to_string(format!("{}.sha1sum", text(target)))?;
-    ensure!(sum == format!("{}\n", is.get(..40).unwrap_or_default()), "{} has {sum}", text(target));
+    let is_right = sum.lines().map(|line| line.split("  ").next()).eq([is.get(..40)]);
+    ensure!(is_right && sum.ends_with('\n'), "{} has {sum}", text(target));
     Ok(())
 }
 

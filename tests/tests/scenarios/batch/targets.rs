@@ -81,11 +81,14 @@ fn copies_of_every_kind() -> anyhow::Result<()> {
 // so has each copy of it.
 #[test]
 fn checksums_of_copies() -> anyhow::Result<()> {
-    for kind in [Kind::Raw, Kind::Sparse, Kind::TarZst, Kind::Ext4Zst] {
+    for kind in [Kind::Raw, Kind::Sparse, Kind::Tar, Kind::TarZst, Kind::Ext4Zst] {
         let line = Line::new(Options::default())?;
         let base = line.station.path("base").join(kind.name());
         kind.make(&line, &base)?;
-        Kind::put_sum(&base)?;
+        // That of a plain tar has the name of the file in it.
+        if !matches!(kind, Kind::Tar) {
+            Kind::put_sum(&base)?;
+        }
         for _ in 0..2 {
             batch_of(kind.name(), &line, &["--base", &text(&base)])?;
             sum_is_right(&base).map_err(|error| error.context(format!("{kind:?}, the template")))?;

@@ -81,8 +81,7 @@ fn other_archives() {
 fn cut_and_continued() {
     let fixture = Fixture::new(&["."]);
     let whole = fixture.bytes();
-    let end = walk(&mut Plain::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
-    for length in (600..usize::try_from(end).unwrap() + 1024).step_by(200) {
+    for length in (600..end_of(&fixture) + 1024).step_by(200) {
         put(&fixture.image(), &whole[..length]);
         fixture.sum();
         refused(&fixture, "damaged");
@@ -93,7 +92,7 @@ fn cut_and_continued() {
     put(&fixture.image(), &whole);
     // Zeros without end are not read to the end.
     File::options().write(true).open(fixture.image()).unwrap().set_len(1 << 40).unwrap();
-    assert!(open(&fixture.image()).unwrap_err().to_string().contains("too much follows"));
+    assert!(fixture.open().look().unwrap_err().to_string().contains("too much follows"));
 }
 
 // Promise: a wrong byte in any header is found by its checksum.
@@ -175,12 +174,12 @@ fn wrong_sums() {
 #[test]
 fn limits() {
     let fixture = Fixture::new(&["."]);
-    let end = walk(&mut Plain::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
+    let end = end_of(&fixture) as u64;
     for (zeros, says) in
         [(1023, Some("it is cut")), (1024, None), (1 << 20, None), ((1 << 20) + 1, Some("too much follows"))]
     {
         File::options().write(true).open(fixture.image()).unwrap().set_len(end + zeros).unwrap();
-        let said = open(&fixture.image()).err().map(|error| error.to_string());
+        let said = fixture.open().look().err().map(|error| error.to_string());
         assert!(
             said.as_deref().map_or(says.is_none(), |said| says.is_some_and(|says| said.contains(says))),
             "{said:?}"
@@ -199,6 +198,6 @@ fn limits() {
             archive.append_data(&mut header, "etc/azaion/device.conf", text.as_slice()).unwrap();
         }
         archive.finish().unwrap();
-        assert_eq!(open(&fixture.image()).is_ok(), is_good, "{confs} of {size}");
+        assert_eq!(fixture.open().look().is_ok(), is_good, "{confs} of {size}");
     }
 }
