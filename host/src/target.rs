@@ -4,6 +4,7 @@ mod copy;
 mod directory;
 pub mod ext4;
 mod filesystem;
+pub(crate) mod first_sight;
 #[cfg(test)]
 mod fixture;
 mod image;
@@ -11,6 +12,8 @@ mod lock;
 pub mod medium;
 mod prepare;
 pub mod problem;
+mod room;
+mod sandbox;
 mod slot;
 mod slot_image;
 pub mod sparse;

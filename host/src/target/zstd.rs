@@ -69,7 +69,7 @@ fn head(file: &File) -> Result<Vec<u8>, Problem> {
 fn made_slot(block: &[u8], place: u64) -> Slot {
     let block = block.get(..slot::SIZE).unwrap_or(block);
     let content = slot::judge_own(block);
-    Slot { content, place: Some(place), is_in_order: true, size: slot::SIZE, mode: MODE, uid: 0, gid: 0 }
+    Slot { content, place: Some(place), is_in_order: true, is_ours: true, size: slot::SIZE, mode: MODE, uid: 0, gid: 0 }
 }
 
 #[cfg(test)]

@@ -108,6 +108,7 @@ impl Format for TarFormat {
             content: content.clone(),
             place: None,
             is_in_order: false,
+            is_ours: false,
             size: usize::try_from(member.size).unwrap_or(slot::SIZE),
             mode: member.mode,
             uid: member.uid,
