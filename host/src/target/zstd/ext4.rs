@@ -36,8 +36,8 @@ const MOST_THREADS: usize = 6;
 
 /// Bytes other than zeros that an image may hold: this, and so many times its compressed size. Of root file systems it is two to
 /// ten times that.
-const MOST_DATA: u64 = 64 << 20;
-const MOST_DATA_RATIO: u64 = 100;
+const MOST_DATA: u64 = 16 << 20;
+const MOST_DATA_RATIO: u64 = 32;
 
 /// A compressed raw image.
 #[derive(Debug, Default)]
@@ -181,7 +181,7 @@ struct Budget {
 impl Budget {
     fn spend(&mut self, bytes: u64) -> Result<(), Problem> {
         self.data = self.data.checked_sub(bytes).ok_or(Problem::Refused(
-            "decompresses to more than a hundred times its size, zeros aside, as no root file system does; generate the images again",
+            "decompresses to more than 32 times its size, zeros aside, as no root file system does; generate the images again",
         ))?;
         self.room = self.room.checked_sub(bytes).ok_or(io::Error::from(io::ErrorKind::StorageFull))?;
         Ok(())
