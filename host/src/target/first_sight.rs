@@ -40,30 +40,34 @@ fn is_recorded(file: &File) -> bool {
 pub(super) struct FirstSight(Cell<bool>);
 
 impl FirstSight {
+    /// Whether a file was checked as it is. To be asked before it is changed, too: see [`FirstSight::changed`].
+    pub(super) fn is_checked(&self, file: &File) -> bool {
+        if !self.0.get() {
+            self.0.set(is_recorded(file));
+        }
+        self.0.get()
+    }
+
     /// Checks a file, unless it was checked as it is.
     ///
     /// # Errors
     /// That of the check.
     pub(super) fn check(&self, file: &File, check: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-        if self.0.get() {
-            return Ok(());
-        }
-        if !is_recorded(file) {
+        if !self.is_checked(file) {
             check()?;
-            record(file);
+            self.made(file);
         }
-        self.0.set(true);
         Ok(())
     }
 
-    /// Records that a file that is checked was changed by this run, or made by it.
-    pub(super) fn changed(&self, file: &File) {
+    /// Records a file that is checked now, or was made by this run.
+    pub(super) fn made(&self, file: &File) {
         self.0.set(true);
         record(file);
     }
 
-    /// Records a change by this run of a file that may not be checked.
-    pub(super) fn kept(&self, file: &File) {
+    /// Records a change by this run, if the file was known to be checked before it.
+    pub(super) fn changed(&self, file: &File) {
         if self.0.get() {
             record(file);
         }
@@ -101,10 +105,11 @@ mod tests {
             // No such attributes here.
             return;
         }
-        let sight = look();
-        assert_eq!(times.get(), 1);
+        // A run that only changes it.
+        let sight = FirstSight::default();
+        assert!(sight.is_checked(&file));
         file.write_all_at(b"ours", 0).unwrap();
-        sight.kept(&file);
+        sight.changed(&file);
         look();
         assert_eq!(times.get(), 1);
         file.write_all_at(b"of others", 0).unwrap();
@@ -118,7 +123,8 @@ mod tests {
     fn refused() {
         let (file, sight) = (tempfile::tempfile().unwrap(), FirstSight::default());
         assert!(sight.check(&file, || anyhow::bail!("faults")).is_err());
-        sight.kept(&file);
+        assert!(!sight.is_checked(&file));
+        sight.changed(&file);
         assert!(!is_recorded(&file));
         assert!(sight.check(&file, || anyhow::bail!("faults")).is_err());
     }

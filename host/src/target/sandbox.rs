@@ -7,10 +7,10 @@
 //! with the password in it, and no process may still have it open then. The kernel ends all processes of the namespace with
 //! its first one.
 
-use std::fs::File;
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -130,7 +130,7 @@ fn find(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Runs a program on an image, which has to be unnamed or readable by everybody: if root runs this, the program's user gets it
-/// meanwhile, unless it may read it and only reads. `input` is another file for it, by the name that [`name_of`] gives.
+/// meanwhile, to write to it, or only to read it. `input` is another file for it, by the name that [`name_of`] gives.
 ///
 /// # Errors
 /// It can't be started.
@@ -138,14 +138,14 @@ pub(super) fn run(program: Program, arguments: &[&str], image: &File, input: Opt
     let doing = || format!("running {}", program.name());
     let metadata = image.metadata().with_context(doing)?;
     let seconds = deadline(metadata.blocks());
-    let _lent = Lent::new(program, image, &metadata).with_context(doing)?;
+    let most_written = if program == Program::Debugfs { metadata.len() } else { 0 };
+    let _lent = Lent::new(program, image, metadata).with_context(doing)?;
     let stdin = if program == Program::Debugfs { image.try_clone() } else { read_only(image) }.with_context(doing)?;
     if let Some(input) = input {
         // Whatever else is started meanwhile inherits it, too: there is no secret in it.
         fcntl_setfd(input, FdFlags::empty()).with_context(doing)?;
     }
     let (output, writer) = io::pipe().with_context(doing)?;
-    let most_written = if program == Program::Debugfs { metadata.len() } else { 0 };
     let mut command = confined(program, seconds, most_written)?;
     command.args(arguments).stdin(stdin).stdout(writer.try_clone().with_context(doing)?).stderr(writer);
     let child = command.spawn().with_context(doing)?;
@@ -269,24 +269,32 @@ fn words(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// An image that belongs to the program's user, until this is dropped.
-struct Lent<'f>(Option<(&'f File, u32, u32)>);
+/// A copy of an image that the program may use until this is dropped: its group may read it, or its user owns it.
+struct Lent<'f>(Option<(&'f File, Metadata)>);
 
 impl<'f> Lent<'f> {
-    fn new(program: Program, image: &'f File, metadata: &std::fs::Metadata) -> io::Result<Self> {
+    fn new(program: Program, image: &'f File, metadata: Metadata) -> io::Result<Self> {
         if !geteuid().is_root() || program == Program::E2fsck && may_read(image)? {
             return Ok(Self(None));
         }
-        fchown(image, Some(ID), Some(ID))?;
-        Ok(Self(Some((image, metadata.uid(), metadata.gid()))))
+        // Before anything is changed, so that what fails half way is taken back, too.
+        let lent = Self(Some((image, metadata)));
+        if program == Program::Debugfs {
+            fchown(image, Some(ID), Some(ID))?;
+        } else {
+            image.set_permissions(Permissions::from_mode(0o640))?;
+            fchown(image, None, Some(ID))?;
+        }
+        Ok(lent)
     }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if let Some((image, uid, gid)) = self.0
-            && let Err(error) = fchown(image, Some(uid), Some(gid))
-        {
+        let Some((image, before)) = &self.0 else { return };
+        let taken = fchown(image, Some(before.uid()), Some(before.gid()))
+            .and_then(|()| image.set_permissions(before.permissions()));
+        if let Err(error) = taken {
             log::error!("a copy of the image could not be taken back: {error}");
         }
     }

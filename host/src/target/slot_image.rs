@@ -122,9 +122,16 @@ impl SlotImage {
 
     fn overwrite(&self, block: &[u8], place: u64) -> anyhow::Result<()> {
         let base = sums::begin(&self.image, place)?;
-        self.image.overwrite(block, place)?;
-        self.first_sight.kept(&self.image.file());
+        self.overwrite_alone(block, place)?;
         base.map_or(Ok(()), |base| base.finish(&self.image, slot::SIZE as u64))
+    }
+
+    /// Without the checksum.
+    fn overwrite_alone(&self, block: &[u8], place: u64) -> anyhow::Result<()> {
+        self.first_sight.is_checked(&self.image.file());
+        self.image.overwrite(block, place)?;
+        self.first_sight.changed(&self.image.file());
+        Ok(())
     }
 
     /// Makes a slot with this block, in a copy that then takes the image's place. The checksum beside the image has to be
@@ -139,7 +146,7 @@ impl SlotImage {
             sum.keep(&self.image)?;
         }
         self.image.replace(staged)?;
-        self.first_sight.changed(&self.image.file());
+        self.first_sight.made(&self.image.file());
         sum.map_or(Ok(()), |sum| sum.finish(&self.image))?;
         Ok(place)
     }
@@ -205,7 +212,7 @@ impl SlotImage {
         let mut block = slot::blank();
         block.iter_mut().skip(slot.size).for_each(|byte| *byte = 0);
         if is_given_up || sums::is_given_up(self.overwrite(&block, place))? {
-            self.image.overwrite(&block, place)?;
+            self.overwrite_alone(&block, place)?;
         }
         Ok(())
     }
@@ -271,7 +278,7 @@ impl Target for SlotImage {
             && self.image.holds(&block, place)?
         {
             self.image.overwrite_lazily(&marked, place)?;
-            self.first_sight.kept(&self.image.file());
+            self.first_sight.changed(&self.image.file());
             return Ok(());
         }
         look_and_mark(self, owner)

@@ -116,7 +116,7 @@ impl Row {
         let image = text(&image);
         let (beside, before) = (bench.beside()?, Identity::of(&bench.image())?);
         let size = fs::metadata(image)?.blocks() * 512;
-        let list = format!("{SERIAL}..{SERIAL}");
+        let (list, mut is_slow) = (format!("{SERIAL}..{SERIAL}"), false);
         for arguments in [
             &["device", SERIAL, "--rootfs", image][..],
             &["batch", &list, "--rootfs", image],
@@ -124,9 +124,14 @@ impl Row {
             &["clear", image],
         ] {
             let has_api = matches!(arguments[0], "device" | "batch");
+            if arguments[0] == "batch" && is_slow {
+                // It takes as long as `device`.
+                continue;
+            }
             let measured = measure(&bench, arguments, has_api)?;
             let content = if image.ends_with(".zst") { 32 * size } else { size };
             self.is_within(arguments[0], &measured, content)?;
+            is_slow = measured.seconds > 5.0;
             if self.code != 0 {
                 ensure!(bench.beside()? == beside, "{} left {:?}", arguments[0], bench.beside()?);
                 ensure!(Identity::of(&bench.image())? == before, "{} changed it", arguments[0]);
@@ -142,8 +147,9 @@ impl Row {
         println!("{}: {command}: {seconds:.1} s, {} MiB, {} MiB on the disk", self.name, memory >> 10, room >> 20);
         let codes = if matches!(command, "device" | "batch") { &[self.code][..] } else { &[0, self.code] };
         ensure!(run.code.is_some_and(|code| codes.contains(&code)), "{command}: {}", run.words());
-        ensure!(run.code == Some(0) || run.stderr.contains(self.says), "{command}: {}", run.stderr);
-        ensure!(run.words().len() < 8192, "{command} says {} bytes", run.words().len());
+        // A batch says it in its report.
+        ensure!(run.code == Some(0) || run.words().contains(self.says), "{command}: {}", run.words());
+        ensure!(run.words().len() < 16_384, "{command} says {} bytes", run.words().len());
         ensure!(*seconds < MOST_SECONDS, "{command} takes {seconds} s");
         ensure!(*memory < MOST_MEMORY, "{command} takes {memory} KiB of memory");
         ensure!(*room < size + size / 10 + MOST_ROOM, "{command} takes {room} bytes on the disk");

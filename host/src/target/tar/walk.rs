@@ -18,7 +18,7 @@ use Problem::Refused;
 /// Bytes that one header before a member may have: extended attributes are 64 KiB at most, names 4 KiB.
 const MOST_EXTENSION: u64 = 1 << 20;
 /// Headers, and bytes of those before members, that an archive may have: many times those of any root file system.
-const MOST_BLOCKS: u32 = 4_000_000;
+const MOST_BLOCKS: u32 = 2_000_000;
 const MOST_EXTENSIONS: u64 = 1 << 30;
 /// Zeros that may follow the last member: more than any `--blocking-factor` in use leaves.
 pub(in crate::target) const MOST_PADDING: u64 = 1 << 20;
@@ -145,7 +145,7 @@ struct Walk<'s> {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == 0)
+    bytes.chunks(BLOCK_BYTES).all(|part| [0; BLOCK_BYTES].starts_with(part))
 }
 
 impl<'s> Walk<'s> {

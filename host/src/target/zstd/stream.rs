@@ -57,7 +57,7 @@ pub(super) struct Boundary {
     pub(super) previous: Option<u64>,
     /// Offset of the block's content in all content.
     pub(super) start: u64,
-    /// The content checksum's state, of the frame's content before the block.
+    /// The content checksum's state, of the frame's content before the block, if the frame has one.
     pub(super) hash: XxHash64,
 }
 
@@ -242,7 +242,9 @@ impl<'f> Stream<'f> {
             ));
         }
         if !header.is_last {
-            open.hash.write(&content);
+            if open.frame.header.has_checksum() {
+                open.hash.write(&content);
+            }
             open.previous = Some(offset);
             self.frame = Some(open);
         }
