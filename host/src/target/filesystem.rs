@@ -9,7 +9,7 @@ use azaion_agent::device_conf::MODE;
 use zeroize::Zeroizing;
 
 use super::copy::copy_with_holes;
-use super::ext4::{self, FileSystem};
+use super::ext4::{self, FileSystem, Inode};
 use super::image::Image;
 use super::medium::{BLOCK, Medium, Raw};
 use super::slot::{self, Content};
@@ -168,12 +168,15 @@ pub(super) fn find_slot(image: &Image, medium: &dyn Medium) -> anyhow::Result<Op
         );
     }
     let mode = inode.permissions();
-    let is_in_order = mode == MODE
-        && (inode.uid, inode.gid) == (0, 0)
-        && folder.permissions() == FOLDER_MODE
-        && (folder.uid, folder.gid) == (0, 0);
+    let is_in_order = is_in_order(&folder, inode);
     let (place, uid, gid) = (medium.place(block), inode.uid, inode.gid);
     Ok(Some(Slot { content, place, is_in_order, is_ours, size, mode, uid, gid }))
+}
+
+/// Whether `device.conf` and its folder have the modes and owners that they must have.
+fn is_in_order(folder: &Inode, file: &Inode) -> bool {
+    let is_roots = |inode: &Inode| (inode.uid, inode.gid) == (0, 0);
+    file.permissions() == MODE && folder.permissions() == FOLDER_MODE && is_roots(file) && is_roots(folder)
 }
 
 /// Makes a slot with this block in a raw image, and returns its offset.
@@ -187,7 +190,14 @@ pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> anyhow::Resu
     }
     prepare::make_slot(image, raw, &found)?;
     // What lies there is what was there before, or blank: its content says nothing yet.
-    let place = find_in(image, &medium)?.file.and_then(|file| medium.place(file.block?));
+    let place = match find_in(image, &medium)? {
+        ext4::Found { folder: Some(folder), file: Some(file) }
+            if is_in_order(&folder, &file.inode) && file.inode.size == slot::SIZE as u64 =>
+        {
+            file.block.and_then(|block| medium.place(block))
+        }
+        _ => None,
+    };
     let place = place.ok_or_else(|| {
         image.refused("could not be given a slot by debugfs, and was left alone; provision the rootfs directory")
     })?;

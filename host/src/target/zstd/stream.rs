@@ -30,7 +30,7 @@ const MOST_SKIPPED: usize = 1000;
 
 /// Bytes of content that a file may have: this, or so many times its own size, whichever is more. Partitions are mostly zeros,
 /// of which the format packs 32 KiB into a byte; a compressed root file system has some hundred MiB and more.
-const MOST_CONTENT: u64 = 32 << 30;
+const MOST_CONTENT: u64 = 16 << 30;
 const MOST_RATIO: u64 = 512;
 
 /// A frame of the file.
@@ -238,7 +238,7 @@ impl<'f> Stream<'f> {
         self.end += content.len() as u64;
         if self.end > self.most {
             return Err(Problem::Refused(
-                "decompresses to more than 512 times its size and more than 32 GiB, as no root file system does; generate the images again",
+                "decompresses to more than 512 times its size and more than 16 GiB, as no root file system does; generate the images again",
             ));
         }
         if !header.is_last {

@@ -33,10 +33,11 @@ fn probed(name: &str, options: &[&str]) -> anyhow::Result<Run> {
     mkfs(&bench, &bench.image(), "", PLAIN)?;
     let probe = bench.path("probe");
     put(&probe, PROBE, 0o755)?;
-    let mut program = bench.device_command(SERIAL, options)?;
-    program.env("AZAION_ADMIN_PASSWORD", "not for children");
-    let script = "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"";
-    let mut command = command(Path::new("unshare"), &["--mount", "sh", "-euc", script, "sh"]);
+    let program = bench.device_command(SERIAL, options)?;
+    // Whoever runs the tests may have left descriptors open.
+    let script = "mount --bind \"$1\" \"$2\"; shift 2; for n in $(ls /proc/$$/fd); do \
+                  if [ $n -gt 2 ] && [ $n != 255 ]; then eval \"exec $n>&-\"; fi; done; exec \"$@\"";
+    let mut command = command(Path::new("unshare"), &["--mount", "bash", "-euc", script, "bash"]);
     command.arg(&probe).arg(format!("/usr/sbin/{name}")).arg(program.get_program()).args(program.get_args());
     command.env("AZAION_ADMIN_PASSWORD", "not for children").env("LD_DEBUG_OUTPUT", "/nowhere");
     bench.wait(start(&mut command)?)?.ended_with(66)
