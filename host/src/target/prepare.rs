@@ -27,6 +27,7 @@ pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> anyhow::Res
         .context("writing debugfs' requests")?;
     let requests = sandbox::name_of(&file);
     let said = sandbox::run(Program::Debugfs, &["-w", "-f", &requests, IMAGE], raw, Some(&file))?;
+    drop(file);
     // It says so also of requests that failed.
     if said.end != End::Code(0) {
         return Err(unchecked(image, &said));

@@ -299,3 +299,55 @@ impl Drop for Lent<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: an image that takes more of the disk has more time, and one that claims to be large has not.
+    #[test]
+    fn deadlines() {
+        assert_eq!(deadline(0), 10);
+        assert_eq!(deadline((64 << 20) / 512), 10);
+        assert_eq!(deadline((14 << 30) / 512), 150);
+        assert_eq!(deadline(u64::MAX), 10 + (u64::MAX >> 30));
+        let claiming = tempfile::tempfile().unwrap();
+        claiming.set_len(1 << 40).unwrap();
+        assert_eq!(deadline(claiming.metadata().unwrap().blocks()), 10);
+    }
+
+    // Promise: a program that does not end is ended, and no more is kept of what it says than a page.
+    #[test]
+    fn ended_at_the_deadline() {
+        for (script, seconds, end) in [
+            ("yes", 1, End::Deadline(1)),
+            ("exec >&- 2>&-; sleep 60", 1, End::Deadline(1)),
+            ("seq 100000; exit 3", 60, End::Code(3)),
+            ("kill -9 $$", 60, End::Signal(9)),
+        ] {
+            let (output, writer) = io::pipe().unwrap();
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]).process_group(0).stdin(Stdio::null());
+            command.stdout(writer.try_clone().unwrap()).stderr(writer);
+            let child = command.spawn().unwrap();
+            drop(command);
+            let (ended, words) = wait(child, output, seconds).unwrap();
+            assert_eq!(ended, end, "{script}");
+            assert!(words.len() <= 4096, "{script}");
+        }
+    }
+
+    // Promise: a copy is the caller's again, whatever the program was.
+    #[test]
+    fn copies_come_back() {
+        for program in [Program::E2fsck, Program::Debugfs] {
+            let file = tempfile::tempfile().unwrap();
+            let what = |metadata: Metadata| (metadata.mode(), metadata.uid(), metadata.gid());
+            let before = what(file.metadata().unwrap());
+            let lent = Lent::new(program, &file, file.metadata().unwrap()).unwrap();
+            assert_eq!(what(file.metadata().unwrap()) != before, geteuid().is_root());
+            drop(lent);
+            assert_eq!(what(file.metadata().unwrap()), before);
+        }
+    }
+}
