@@ -342,6 +342,7 @@ mod tests {
     fn copies_come_back() {
         for program in [Program::E2fsck, Program::Debugfs] {
             let file = tempfile::tempfile().unwrap();
+            file.set_permissions(Permissions::from_mode(0o600)).unwrap();
             let what = |metadata: Metadata| (metadata.mode(), metadata.uid(), metadata.gid());
             let before = what(file.metadata().unwrap());
             let lent = Lent::new(program, &file, file.metadata().unwrap()).unwrap();

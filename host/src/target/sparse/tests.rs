@@ -97,7 +97,8 @@ fn claiming(chunks: &[(u16, u32, &[u8])]) -> File {
         let total = u32::try_from(CHUNK_HEADER + body.len()).unwrap();
         [&kind.to_le_bytes()[..], &[0, 0], &blocks.to_le_bytes(), &total.to_le_bytes(), body].concat()
     };
-    let chunks = [&[(RAW, 1, &block(1)[..])], chunks].concat();
+    let first = block(1);
+    let chunks = [&[(RAW, 1, &first[..])], chunks].concat();
     let blocks: u32 = chunks.iter().map(|(_, blocks, _)| blocks).sum();
     let numbers = [blocks, u32::try_from(chunks.len()).unwrap(), 0].map(u32::to_le_bytes);
     let chunks: Vec<u8> = chunks.iter().flat_map(chunk).collect();
