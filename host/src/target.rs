@@ -4,6 +4,7 @@ mod copy;
 mod directory;
 pub mod ext4;
 mod filesystem;
+pub(crate) mod first_sight;
 #[cfg(test)]
 mod fixture;
 mod image;
@@ -12,6 +13,8 @@ pub mod medium;
 pub mod original;
 mod prepare;
 pub mod problem;
+mod room;
+mod sandbox;
 mod slot;
 mod slot_image;
 pub mod sparse;

@@ -5,18 +5,25 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use azaion_agent::device_conf::is_module_serial;
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::Serial;
+use rustix::fs::{OFlags, fcntl_setfl, fstatfs};
 
 use crate::failure::failure;
 
-/// Bytes that a list may have: a million units with ten columns each.
-const LARGEST: u64 = 256 << 20;
-/// Units that a batch may have; a range with one digit too many is found out.
+/// Bytes that a list may have, lines with a unit or a mistake, and fields of a table: whatever it holds, it takes less than
+/// 256 MiB of memory.
+const LARGEST: u64 = 32 << 20;
+const MOST_LINES: usize = 250_000;
+const MOST_FIELDS: usize = 2_000_000;
+/// Units that a range may have; one with a digit too many is found out.
 const MOST: u64 = 1_000_000;
+/// The type of the file system of pipes without a name (statfs(2), `PIPEFS_MAGIC`).
+const PIPES: u64 = 0x5049_5045;
 /// Bad lines that are told of at once.
 const MOST_TOLD: usize = 10;
 /// The column with the serial of a module.
@@ -57,8 +64,12 @@ impl List {
         let fail = |error: io::Error| failure(Exit::Target, format!("the list {name} can't be read: {error}"));
         let mut text = String::new();
         let source: Box<dyn Read> =
-            if list == "-" { Box::new(io::stdin()) } else { Box::new(File::open(list).map_err(fail)?) };
-        source.take(LARGEST).read_to_string(&mut text).map_err(fail)?;
+            if list == "-" { Box::new(io::stdin()) } else { Box::new(open(list).map_err(fail)?) };
+        source.take(LARGEST + 1).read_to_string(&mut text).map_err(fail)?;
+        if text.len() as u64 > LARGEST {
+            let message = format!("the list {name} is larger than {} MiB; divide it", LARGEST >> 20);
+            return Err(failure(Exit::Data, message));
+        }
         Self::parse(&text).map_err(|problems| {
             let more = problems.len().saturating_sub(MOST_TOLD);
             let mut told: Vec<String> = problems.iter().take(MOST_TOLD).map(|p| format!("{name}:{p}")).collect();
@@ -75,7 +86,7 @@ impl List {
         let text = text.trim_start_matches('\u{feff}');
         let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
         let is_table = first.is_some_and(|line| line.contains(',') || unquoted(line).eq_ignore_ascii_case("serial"));
-        let (columns, rows) = if is_table { table(text)? } else { (Vec::new(), lines(text)) };
+        let (columns, rows) = if is_table { table(text)? } else { (Vec::new(), lines(text)?) };
         let list = Self { units: judge(rows, columns.iter().position(|name| name == MODULE_SERIAL))?, columns };
         if list.units.is_empty() { Err(vec!["1: there is no unit in it".to_owned()]) } else { Ok(list) }
     }
@@ -92,15 +103,38 @@ fn unquoted(text: &str) -> &str {
     text.trim_matches('"').trim()
 }
 
-fn lines(text: &str) -> Vec<Row> {
+/// Opens a list; a pipe that the shell has made (`<(...)`) is one, too.
+fn open(list: &str) -> io::Result<File> {
+    // A FIFO without a writer must not hang this host.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(list)?;
+    if file.metadata()?.file_type().is_fifo() {
+        if u64::try_from(fstatfs(&file)?.f_type) != Ok(PIPES) {
+            return Err(io::Error::other("it is a FIFO; give it as standard input, with - for its name"));
+        }
+        fcntl_setfl(&file, OFlags::empty())?;
+    }
+    Ok(file)
+}
+
+fn too_many() -> Vec<String> {
+    let message = format!("1: it has more than {MOST_LINES} lines or {MOST_FIELDS} fields; divide it");
+    vec![message]
+}
+
+fn lines(text: &str) -> Result<Vec<Row>, Vec<String>> {
     let row = |(line, text): (u64, &str)| {
         let serial = text.split('#').next().unwrap_or_default().trim().to_owned();
         (!serial.is_empty()).then_some(Row { line, serial, columns: Vec::new() })
     };
-    (1..).zip(text.lines()).filter_map(row).collect()
+    let rows: Vec<Row> = (1..).zip(text.lines()).filter_map(row).take(MOST_LINES + 1).collect();
+    if rows.len() > MOST_LINES { Err(too_many()) } else { Ok(rows) }
 }
 
 fn table(text: &str) -> Result<(Vec<String>, Vec<Row>), Vec<String>> {
+    if text.bytes().filter(|&byte| byte == b',').count() > MOST_FIELDS {
+        return Err(too_many());
+    }
     let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).trim(csv::Trim::All).from_reader(text.as_bytes());
     let names = reader.headers().map_err(|error| vec![format!("1: {error}")])?.clone();
     let Some(place) = names.iter().position(|name| name.eq_ignore_ascii_case("serial")) else {
@@ -112,6 +146,9 @@ fn table(text: &str) -> Result<(Vec<String>, Vec<Row>), Vec<String>> {
     };
     let (mut rows, mut problems) = (Vec::new(), Vec::new());
     for record in reader.records() {
+        if rows.len() + problems.len() == MOST_LINES {
+            return Err(too_many());
+        }
         match record {
             Ok(record) => rows.push(Row {
                 line: record.position().map_or(0, csv::Position::line),
@@ -235,6 +272,23 @@ mod tests {
         let list = List::parse("module_serial,serial\n1421222333,AZJN-1\n,AZJN-2\n").unwrap();
         let modules = list.units.iter().map(|unit| unit.module_serial.as_deref());
         assert_eq!(modules.collect::<Vec<_>>(), [Some("1421222333"), None]);
+    }
+
+    // Promise: a list that would take too much memory, or hang, is refused.
+    #[test]
+    fn too_large() {
+        for text in ["A\n".repeat(MOST_LINES + 1), "serial,x\n".repeat(MOST_LINES + 2), ",".repeat(MOST_FIELDS + 1)] {
+            let problems = List::parse(&text).unwrap_err();
+            assert!(problems[0].contains("divide it"), "{}", problems[0]);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("list");
+        File::create(&list).unwrap().set_len(LARGEST + 1).unwrap();
+        let read = || List::read(list.to_str().unwrap()).unwrap_err().to_string();
+        assert!(read().contains("larger than 32 MiB"));
+        std::fs::remove_file(&list).unwrap();
+        nix::unistd::mkfifo(&list, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(read().contains("is a FIFO"));
     }
 
     // Promise: what is wrong in a list is told with its line, all at once, before anything is done.

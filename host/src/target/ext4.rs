@@ -24,6 +24,20 @@ const SYMLINK: u16 = 0o120_000;
 /// Blocks that a folder or a tree of extents may have: 40 MiB of names.
 const MOST_BLOCKS: usize = 10_000;
 
+/// Bytes of the file system whose first bytes these are, by its superblock.
+///
+/// # Errors
+/// There is none, or one that [`FileSystem::open`] would refuse.
+pub fn claimed_size(head: &[u8]) -> Result<u64, Problem> {
+    Ok(Superblock::parse(head, u64::MAX)?.blocks.saturating_mul(BLOCK))
+}
+
+/// Whether content of so many bytes may be an image of a file system of that size: what builders append, such as hashes, is a
+/// small part of it.
+pub fn is_plausible(bytes: u64, file_system: u64) -> bool {
+    bytes <= file_system.saturating_add(file_system / 8).saturating_add(1 << 30)
+}
+
 fn damaged(how: &'static str) -> Problem {
     Problem::Damaged { what: "file system", how, advice: "run `e2fsck -f` on it, or generate it again" }
 }
@@ -103,6 +117,12 @@ impl<'m> FileSystem<'m> {
         medium.read_at(there, 0)?;
         let superblock = Superblock::parse(there, medium.size())?;
         Ok(Self { medium, head, superblock, inodes: RefCell::new((0, [0; BLOCK_BYTES])) })
+    }
+
+    /// Bytes of the file system, by its superblock.
+    pub fn size(&self) -> u64 {
+        // That they are not more than the medium has was checked.
+        self.superblock.blocks.saturating_mul(BLOCK)
     }
 
     /// Whether the file system has the feature `metadata_csum_seed`.
@@ -228,7 +248,12 @@ impl<'m> FileSystem<'m> {
         let mut read = 0;
         while let Some(node) = nodes.pop() {
             match node {
-                ExtentNode::Leaf(extents) => leaves.extend(extents),
+                ExtentNode::Leaf(extents) => {
+                    leaves.extend(extents);
+                    if leaves.len() > MOST_BLOCKS {
+                        return Err(damaged("a file has too many extents"));
+                    }
+                }
                 ExtentNode::Inner { depth, children } => {
                     // Backwards, so that the first comes out first.
                     for child in children.into_iter().rev() {

@@ -2,19 +2,20 @@
 //! overwrites in place. Nothing else of the image changes: no checksum of ext4 covers the data of a file.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use azaion_agent::device_conf::MODE;
 use zeroize::Zeroizing;
 
 use super::copy::copy_with_holes;
-use super::ext4::{self, FileSystem};
+use super::ext4::{self, FileSystem, Inode};
 use super::image::Image;
 use super::medium::{BLOCK, Medium, Raw};
 use super::slot::{self, Content};
 use super::slot_image::{Format, Slot};
 use super::sparse::Sparse;
-use super::{FOLDER_MODE, Kind, prepare};
+use super::{FOLDER_MODE, Kind, prepare, room, sandbox};
 
 const FOLDERS: [&str; 2] = ["etc", "azaion"];
 const NAME: &str = "device.conf";
@@ -42,12 +43,23 @@ impl Format for Ext4Format {
     }
 
     fn can_make(&self) -> anyhow::Result<()> {
-        prepare::is_possible()
+        sandbox::is_possible()
     }
 
     fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
-        copy_with_holes(&image.file(), into).map_err(|error| image.failed("making a copy of", error))?;
+        copy_in_room(&image.file(), into).map_err(|error| image.failed("making a copy of", error))?;
         make_slot(image, into, block).map(drop)
+    }
+
+    fn check_slot(&self, image: &Image, place: u64) -> anyhow::Result<()> {
+        let fail = |error| image.failed("reading", error);
+        let file = image.file();
+        if sandbox::may_read(&file).map_err(fail)? {
+            return prepare::check(image, &file);
+        }
+        let raw = scratch(image)?;
+        copy_in_room(&file, &raw).map_err(|error| image.failed("making a copy of", error))?;
+        check_copy(image, &raw, place)
     }
 
     fn warnings(&self, image: &Image) -> anyhow::Result<Vec<String>> {
@@ -65,17 +77,25 @@ impl Format for SparseFormat {
     }
 
     fn can_make(&self) -> anyhow::Result<()> {
-        prepare::is_possible()
+        sandbox::is_possible()
     }
 
     fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
-        let fail = |error| image.failed("making a copy of", error);
         let file = image.file();
         let sparse = sparse(image, &file)?;
         let raw = image.scratch()?;
-        sparse.unpack(&raw).map_err(fail)?;
+        unpack(image, &sparse, &raw)?;
         make_slot(image, &raw, block)?;
         sparse.repack(&raw, into).map_err(|problem| image.problem(problem))
+    }
+
+    fn check_slot(&self, image: &Image, _place: u64) -> anyhow::Result<()> {
+        let file = image.file();
+        let sparse = sparse(image, &file)?;
+        let raw = scratch(image)?;
+        unpack(image, &sparse, &raw)?;
+        let place = find_slot(image, &Raw::new(&raw).map_err(|error| image.failed("reading", error))?)?;
+        check_copy(image, &raw, place.and_then(|slot| slot.place).unwrap_or_default())
     }
 
     fn warnings(&self, image: &Image) -> anyhow::Result<Vec<String>> {
@@ -89,6 +109,32 @@ fn raw<'f>(image: &Image, file: &'f File) -> anyhow::Result<Raw<'f>> {
 
 fn sparse<'f>(image: &Image, file: &'f File) -> anyhow::Result<Sparse<'f>> {
     Sparse::open(file).map_err(|problem| image.problem(problem))
+}
+
+/// A file without a name for a copy: beside the image where that is possible, for elsewhere there is rarely room for it.
+pub(super) fn scratch(image: &Image) -> anyhow::Result<File> {
+    image.scratch().or_else(|_| tempfile::tempfile().map_err(|error| image.failed("making a copy of", error)))
+}
+
+/// Copies a file, if there is room for it.
+fn copy_in_room(from: &File, to: &File) -> io::Result<()> {
+    room::check(to, room::taken(from)?)?;
+    copy_with_holes(from, to)
+}
+
+/// Writes the raw image that a sparse one describes into an empty file.
+fn unpack(image: &Image, sparse: &Sparse<'_>, raw: &File) -> anyhow::Result<()> {
+    let size = FileSystem::open(sparse).and_then(|system| sparse.check_claims(system.size()));
+    size.map_err(|problem| image.problem(problem))?;
+    let fail = |error| image.failed("making a copy of", error);
+    room::check(raw, sparse.unpacked_bytes()).map_err(fail)?;
+    sparse.unpack(raw).map_err(fail)
+}
+
+/// Checks an unnamed copy, without the device in it, whose block lies at `place`.
+pub(super) fn check_copy(image: &Image, raw: &File, place: u64) -> anyhow::Result<()> {
+    raw.write_all_at(&slot::blank(), place).map_err(|error| image.failed("writing the copy of", error))?;
+    prepare::check(image, raw)
 }
 
 /// What in a file system may keep the device from booting.
@@ -113,28 +159,46 @@ pub(super) fn find_slot(image: &Image, medium: &dyn Medium) -> anyhow::Result<Op
     let inode = &file.inode;
     let size = usize::try_from(inode.size).unwrap_or(slot::SIZE);
     let content = slot::judge(bytes.get(..size).unwrap_or(&bytes));
+    let is_ours = slot::is_ours(&bytes);
     if content == Content::Foreign {
         return Err(
             image.refused("has an etc/azaion/device.conf that is no text; look at it, and take it away by hand")
         );
     }
     let mode = inode.permissions();
-    let is_in_order = mode == MODE
-        && (inode.uid, inode.gid) == (0, 0)
-        && folder.permissions() == FOLDER_MODE
-        && (folder.uid, folder.gid) == (0, 0);
-    Ok(Some(Slot { content, place: medium.place(block), is_in_order, size, mode, uid: inode.uid, gid: inode.gid }))
+    let is_in_order = is_in_order(&folder, inode);
+    let (place, uid, gid) = (medium.place(block), inode.uid, inode.gid);
+    Ok(Some(Slot { content, place, is_in_order, is_ours, size, mode, uid, gid }))
+}
+
+/// Whether `device.conf` and its folder have the modes and owners that they must have.
+fn is_in_order(folder: &Inode, file: &Inode) -> bool {
+    let is_roots = |inode: &Inode| (inode.uid, inode.gid) == (0, 0);
+    file.permissions() == MODE && folder.permissions() == FOLDER_MODE && is_roots(file) && is_roots(folder)
 }
 
 /// Makes a slot with this block in a raw image, and returns its offset.
 pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> anyhow::Result<u64> {
     let medium = Raw::new(raw).map_err(|error| image.failed("reading the copy of", error))?;
-    prepare::make_slot(raw, &find_in(image, &medium)?)?;
+    let fail = |error| image.failed("writing the copy of", error);
+    let found = find_in(image, &medium)?;
+    if let Some(place) = found.file.as_ref().and_then(|file| medium.place(file.block?)) {
+        // No other program needs to see the device that is there.
+        raw.write_all_at(&slot::blank(), place).map_err(fail)?;
+    }
+    prepare::make_slot(image, raw, &found)?;
     // What lies there is what was there before, or blank: its content says nothing yet.
-    let place = find_in(image, &medium)?.file.and_then(|file| medium.place(file.block?));
+    let place = match find_in(image, &medium)? {
+        ext4::Found { folder: Some(folder), file: Some(file) }
+            if is_in_order(&folder, &file.inode) && file.inode.size == slot::SIZE as u64 =>
+        {
+            file.block.and_then(|block| medium.place(block))
+        }
+        _ => None,
+    };
     let place = place.ok_or_else(|| {
         image.refused("could not be given a slot by debugfs, and was left alone; provision the rootfs directory")
     })?;
-    raw.write_all_at(block, place).map_err(|error| image.failed("writing the copy of", error))?;
+    raw.write_all_at(block, place).map_err(fail)?;
     Ok(place)
 }

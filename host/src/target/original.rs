@@ -17,6 +17,7 @@ use nix::unistd::fsync;
 use rustix::fs::{ioctl_ficlone, syncfs};
 
 use super::copy::copy_with_holes;
+use super::first_sight;
 use super::sums::Sum;
 use crate::failure::io_failure;
 use crate::place::Place;
@@ -78,6 +79,7 @@ fn copy_file(from: &File, folder: &OwnedFd) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let to: File = openat(folder, staging::NAME, flags, Mode::from_bits_truncate(IMAGE_MODE))?.into();
     copy_content(from, &to)?;
+    first_sight::record_copy(from, &to);
     to.sync_all()
 }
 

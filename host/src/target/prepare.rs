@@ -3,60 +3,77 @@
 //! debugfs ends with 0 whatever happens, and its `mkdir` on a folder that is there corrupts the file system. So: what is
 //! there is looked at first, nothing is asked for twice, and what came of it is judged by this program and by e2fsck.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Context;
-use azaion_agent::exit::Exit;
-use tempfile::TempDir;
 
 use super::ext4::Found;
+use super::image::Image;
+use super::sandbox::{self, End, Ended, IMAGE, Program};
 use super::slot;
-use crate::failure::failure;
 
-/// Where e2fsprogs has them, also where the caller's PATH has no sbin.
-const PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
-/// The image, for both programs: their standard input, so that it needs no name.
-const IMAGE: &str = "/proc/self/fd/0";
 const FOLDER: &str = "/etc/azaion";
 const FILE: &str = "/etc/azaion/device.conf";
 
-/// Whether the programs are there.
-pub(super) fn is_possible() -> anyhow::Result<()> {
-    let is_there = |program: &str| PATH.split(':').any(|folder| Path::new(folder).join(program).exists());
-    if is_there("debugfs") && is_there("e2fsck") {
-        return Ok(());
-    }
-    let message =
-        "the first device.conf of an image needs debugfs and e2fsck; install them:  apt-get install e2fsprogs";
-    Err(failure(Exit::Config, message))
-}
-
-/// Makes the slot in a raw image, where `found` is what is there.
-pub(super) fn make_slot(raw: &File, found: &Found) -> anyhow::Result<()> {
-    let folder = tempfile::tempdir().context("making a folder for debugfs' requests")?;
-    let put =
-        |name: &str, bytes: &[u8]| File::create(folder.path().join(name)).and_then(|mut file| file.write_all(bytes));
-    put("slot", &slot::blank())
-        .and_then(|()| put("requests", requests(found).as_bytes()))
+/// Makes the slot in a raw image, where `found` is what is there; its content is not that of a slot yet.
+pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> anyhow::Result<()> {
+    let mut file = tempfile::tempfile().context("making a file for debugfs' requests")?;
+    // debugfs reads it by this name twice: as its requests, and as a block to write.
+    let text = requests(found, &sandbox::name_of(&file));
+    file.set_permissions(Permissions::from_mode(0o644))
+        .and_then(|()| file.write_all(text.as_bytes()))
         .context("writing debugfs' requests")?;
-    let said = run(&folder, raw, "debugfs", &["-w", "-f", "requests", IMAGE])?;
-    log::debug!("{}", words(&said));
-    let checked = run(&folder, raw, "e2fsck", &["-f", "-n", IMAGE])?;
-    if checked.status.success() {
-        return Ok(());
+    let requests = sandbox::name_of(&file);
+    let said = sandbox::run(Program::Debugfs, &["-w", "-f", &requests, IMAGE], raw, Some(&file))?;
+    drop(file);
+    // It says so also of requests that failed.
+    if said.end != End::Code(0) {
+        return Err(unchecked(image, &said));
     }
-    let message = format!(
-        "e2fsck finds faults in a copy of the image with our file in it, so the image was left alone; run `e2fsck -f` on \
-         the image and try again, or provision the rootfs directory: {}",
-        words(&checked)
-    );
-    Err(failure(Exit::Target, message))
+    let checked = e2fsck(raw)?;
+    match checked.end {
+        End::Code(0) => Ok(()),
+        End::Code(code) if code & FAULTS != 0 => Err(image.refused(format_args!(
+            "was left alone: e2fsck finds faults in a copy of it with our file in it; run `e2fsck -f` on the image and try \
+             again, or provision the rootfs directory: {}",
+            checked.words
+        ))),
+        _ => Err(unchecked(image, &checked)),
+    }
 }
 
-fn requests(found: &Found) -> String {
+/// Refuses a file system in which e2fsck finds faults: a block of the slot may belong to another file, too, which others may
+/// read on the device. `raw` is the image, if everybody may read it, or an unnamed copy.
+pub(super) fn check(image: &Image, raw: &File) -> anyhow::Result<()> {
+    let checked = e2fsck(raw)?;
+    match checked.end {
+        End::Code(0) => Ok(()),
+        End::Code(code) if code & FAULTS != 0 => Err(image.refused(format_args!(
+            "has a slot, and e2fsck finds faults in it; run `e2fsck -f` on the image and try again, or generate it again: {}",
+            checked.words
+        ))),
+        _ => Err(unchecked(image, &checked)),
+    }
+}
+
+/// The bit in e2fsck's exit code for faults that it has left as they are (e2fsck(8)).
+const FAULTS: i32 = 4;
+
+fn e2fsck(raw: &File) -> anyhow::Result<Ended> {
+    sandbox::run(Program::E2fsck, &["-f", "-n", IMAGE], raw, None)
+}
+
+fn unchecked(image: &Image, ended: &Ended) -> anyhow::Error {
+    image.refused(format_args!(
+        "was left alone, for it can't be checked: {}; run `e2fsck -f` on it, or provision the rootfs directory",
+        ended.failure()
+    ))
+}
+
+/// The requests, in a file of one block of this name, which is the content of the new file until the slot is written.
+fn requests(found: &Found, name: &str) -> String {
     let mut requests = Vec::new();
     if found.folder.is_none() {
         requests.push(format!("mkdir {FOLDER}"));
@@ -67,7 +84,7 @@ fn requests(found: &Found) -> String {
         requests.push("rm device.conf".to_owned());
     }
     if is_empty || found.file.is_none() {
-        requests.push("write slot device.conf".to_owned());
+        requests.push(format!("write {name} device.conf"));
     }
     // The mode with the type's bits, for debugfs sets all of the field.
     for (path, mode) in [(FOLDER, "040755"), (FILE, "0100600")] {
@@ -76,25 +93,6 @@ fn requests(found: &Found) -> String {
         );
     }
     requests.push(format!("sif {FILE} size {}", slot::SIZE));
-    requests.join("\n") + "\n"
-}
-
-fn run(folder: &TempDir, raw: &File, program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
-    let image = raw.try_clone().context("the copy of the image")?;
-    Command::new(program)
-        .args(arguments)
-        .current_dir(folder)
-        // The admin's password may be in it.
-        .env_clear()
-        .env("PATH", PATH)
-        .env("LC_ALL", "C")
-        .stdin(image)
-        .output()
-        .with_context(|| format!("running {program}; is e2fsprogs installed?"))
-}
-
-/// What a program said, in one line.
-fn words(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&both).split_whitespace().collect::<Vec<_>>().join(" ")
+    // The last line is as long as it takes.
+    format!("{:<1$}\n", requests.join("\n"), slot::SIZE - 1)
 }

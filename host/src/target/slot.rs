@@ -24,6 +24,8 @@ pub(super) const SIZE: usize = BLOCK_BYTES;
 const BLANK: &str = "# azaion-provision: no device yet\n";
 /// Starts the first line of a slot with a device; the hash of its text follows.
 const SEAL: &str = "# azaion-provision: sha1 of what follows ";
+/// Starts both.
+const OURS: &[u8] = b"# azaion-provision:";
 
 /// What a slot holds.
 #[derive(Clone, PartialEq, Eq)]
@@ -98,6 +100,11 @@ fn trimmed(mut text: &[u8]) -> &[u8] {
     text.trim_ascii_end()
 }
 
+/// Whether a block starts as a slot does.
+pub(super) fn is_ours(block: &[u8]) -> bool {
+    block.starts_with(OURS)
+}
+
 /// What a block is that certainly is a slot.
 pub(super) fn judge_own(block: &[u8]) -> Content {
     match judge(block) {
@@ -128,11 +135,7 @@ pub(super) fn judge(bytes: &[u8]) -> Content {
     }
     // One newline is the end of the last line.
     let end = bytes.len().min(text.len() + 1);
-    if text.starts_with(b"# azaion-provision:") {
-        Content::Torn
-    } else {
-        conf_of(text, bytes.get(text.len()..end).unwrap_or_default())
-    }
+    if is_ours(text) { Content::Torn } else { conf_of(text, bytes.get(text.len()..end).unwrap_or_default()) }
 }
 
 fn conf_of(text: &[u8], end: &[u8]) -> Content {

@@ -10,6 +10,7 @@ use azaion_agent::device_conf::MODE;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::first_sight::FirstSight;
 use super::image::Image;
 use super::original::Original;
 use super::slot::{self, Content};
@@ -23,6 +24,8 @@ pub(super) struct Slot {
     pub(super) place: Option<u64>,
     /// Whether mode, owner and size are those of a slot, and its directory's are right.
     pub(super) is_in_order: bool,
+    /// Whether its block starts as only this program starts one.
+    pub(super) is_ours: bool,
     /// Bytes of the file, at most [`slot::SIZE`].
     pub(super) size: usize,
     pub(super) mode: u32,
@@ -46,7 +49,7 @@ impl Slot {
 pub(super) fn made_slot(block: &[u8], place: u64) -> Slot {
     let block = block.get(..slot::SIZE).unwrap_or(block);
     let content = slot::judge_own(block);
-    Slot { content, place: Some(place), is_in_order: true, size: slot::SIZE, mode: MODE, uid: 0, gid: 0 }
+    Slot { content, place: Some(place), is_in_order: true, is_ours: true, size: slot::SIZE, mode: MODE, uid: 0, gid: 0 }
 }
 
 /// A format of images.
@@ -68,6 +71,12 @@ pub(super) trait Format: fmt::Debug {
     /// Writes a copy of the image whose slot holds `block` into an empty file.
     fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()>;
 
+    /// Refuses an image with a slot at `place` whose file system has faults. Of formats without a slot's block in a file system,
+    /// nothing is checked.
+    fn check_slot(&self, _image: &Image, _place: u64) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Whether the flasher wants a checksum file beside it.
     fn needs_sum(&self) -> bool {
         false
@@ -83,6 +92,7 @@ pub(super) struct SlotImage {
     image: Image,
     format: Box<dyn Format>,
     written: RefCell<Option<Written>>,
+    first_sight: FirstSight,
 }
 
 /// A device's block that this run has put into the slot. As long as it lies there, nobody has moved the slot: no other block
@@ -101,7 +111,7 @@ impl fmt::Debug for Written {
 
 impl SlotImage {
     pub(super) fn new(image: Image, format: Box<dyn Format>) -> Self {
-        Self { image, format, written: RefCell::default() }
+        Self { image, format, written: RefCell::default(), first_sight: FirstSight::default() }
     }
 
     fn slot(&self) -> anyhow::Result<Option<Slot>> {
@@ -111,15 +121,31 @@ impl SlotImage {
     /// Puts a block into the slot; its offset. Durable, and the checksum right, when this returns.
     fn set(&self, block: &[u8]) -> anyhow::Result<u64> {
         match self.slot()?.and_then(|slot| slot.writable_place()) {
-            Some(place) => self.overwrite(block, place).map(|()| place),
+            Some(place) => {
+                self.check_slot(place)?;
+                self.overwrite(block, place).map(|()| place)
+            }
             None => self.make(block, Sum::read(&self.image)?),
         }
     }
 
+    /// Whether an image that was made elsewhere has this slot for itself.
+    fn check_slot(&self, place: u64) -> anyhow::Result<()> {
+        self.first_sight.check(&self.image.file(), || self.format.check_slot(&self.image, place))
+    }
+
     fn overwrite(&self, block: &[u8], place: u64) -> anyhow::Result<()> {
         let sum = sums::begin(&self.image, place)?;
-        self.image.overwrite(block, place)?;
+        self.overwrite_alone(block, place)?;
         sum.map_or(Ok(()), |sum| sum.finish(&self.image))
+    }
+
+    /// Without the checksum.
+    fn overwrite_alone(&self, block: &[u8], place: u64) -> anyhow::Result<()> {
+        self.first_sight.is_checked(&self.image.file());
+        self.image.overwrite(block, place)?;
+        self.first_sight.changed(&self.image.file());
+        Ok(())
     }
 
     /// Makes a slot with this block, in a copy that then takes the image's place. The checksum beside the image has to be
@@ -134,6 +160,7 @@ impl SlotImage {
             sum.keep(&self.image)?;
         }
         self.image.replace(staged)?;
+        self.first_sight.made(&self.image.file());
         sum.map_or(Ok(()), |sum| sum.finish(&self.image))?;
         Ok(place)
     }
@@ -161,8 +188,9 @@ impl SlotImage {
     fn may_write_to(&self, slot: Option<&Slot>) -> anyhow::Result<()> {
         self.image.may_write()?;
         self.image.warn_if_open();
-        if slot.is_some_and(|slot| slot.writable_place().is_some()) {
+        if let Some(place) = slot.and_then(Slot::writable_place) {
             self.image.refuse_if_linked()?;
+            self.check_slot(place)?;
         } else {
             self.image.may_write_beside()?;
             self.format.can_make()?;
@@ -199,7 +227,7 @@ impl SlotImage {
         let mut block = slot::blank();
         block.iter_mut().skip(slot.size).for_each(|byte| *byte = 0);
         if is_given_up || sums::is_given_up(self.overwrite(&block, place))? {
-            self.image.overwrite(&block, place)?;
+            self.overwrite_alone(&block, place)?;
         }
         Ok(())
     }
@@ -229,7 +257,9 @@ impl Target for SlotImage {
         self.image.may_write()?;
         self.tidy()?;
         let block = match self.slot()? {
-            Some(slot) if slot.writable_place().is_some() => return Ok(()),
+            Some(slot) if slot.writable_place().is_some() => {
+                return slot.writable_place().map_or(Ok(()), |place| self.check_slot(place));
+            }
             Some(Slot { content: Content::Conf(conf), .. }) => slot::block_of(&conf)?,
             _ => Zeroizing::new(slot::blank()),
         };
@@ -262,7 +292,9 @@ impl Target for SlotImage {
             && Sum::read(&self.image)?.is_none()
             && self.image.holds(&block, place)?
         {
-            return self.image.overwrite_lazily(&marked, place);
+            self.image.overwrite_lazily(&marked, place)?;
+            self.first_sight.changed(&self.image.file());
+            return Ok(());
         }
         look_and_mark(self, owner)
     }
@@ -292,6 +324,10 @@ impl Target for SlotImage {
         }
         self.image.may_write()?;
         sums::may_write(&self.image)?;
+        if let Some(place) = slot.place.filter(|_| !slot.is_ours) {
+            // Zeros would go into another file, too, if the block is shared.
+            self.check_slot(place)?;
+        }
         self.blank(&slot, is_given_up)?;
         Ok(true)
     }

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use writer::Writer;
 
 use super::copy::copy;
+use super::ext4;
 use super::medium::{BLOCK, BLOCK_BYTES, Medium};
 pub use super::problem::Problem;
 use Problem::Refused;
@@ -24,8 +25,12 @@ const FILL: u16 = 0xCAC2;
 const DONT_CARE: u16 = 0xCAC3;
 const CRC32: u16 = 0xCAC4;
 
-/// More than any image has: of 14 GiB, one has some thousands.
-const MOST_CHUNKS: u32 = 4_000_000;
+/// More than any image has: of 14 GiB, one has some thousands. Each takes 32 bytes of memory.
+const MOST_CHUNKS: u32 = 1_000_000;
+/// Bytes that chunks of one word other than zero may unpack to, and the part of the file besides: its tenth.
+const MOST_FILLED: u64 = 16 << 20;
+/// Bytes of the same word that are written at a time.
+const WORDS: usize = 64 << 10;
 const CHECKSUM: &str =
     "carries checksums, which a changed block would break; generate it without (simg2img, then mksparse or img2simg)";
 
@@ -48,6 +53,44 @@ struct Chunk {
     first: u64,
     blocks: u64,
     body: Body,
+}
+
+/// Whether it is a word other than zero.
+fn is_filled(body: Body) -> bool {
+    matches!(body, Body::Fill(word) if word != [0; 4])
+}
+
+/// Small parts of a file that lie close together, read together.
+struct Headers<'f> {
+    file: &'f File,
+    /// Offset of what was read last.
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Headers<'_> {
+    /// The bytes at an offset, if the file has them.
+    fn at<const N: usize>(&mut self, offset: u64) -> io::Result<Option<[u8; N]>> {
+        if let Some(known) = self.known(offset) {
+            return Ok(Some(known));
+        }
+        self.bytes.resize(BLOCK_BYTES, 0);
+        let mut length = 0;
+        while let Some(room) = self.bytes.get_mut(length..).filter(|room| !room.is_empty()) {
+            match self.file.read_at(room, offset + length as u64)? {
+                0 => break,
+                read => length += read,
+            }
+        }
+        self.bytes.truncate(length);
+        self.start = offset;
+        Ok(self.known(offset))
+    }
+
+    fn known<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
+        let at = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        self.bytes.get(at..)?.first_chunk().copied()
+    }
 }
 
 /// A sparse image as the raw one that it describes.
@@ -105,8 +148,9 @@ impl<'a> Sparse<'a> {
             first_chunk: file_header.into(),
             end: file_header.into(),
         };
+        let mut headers = Headers { file, start: 0, bytes: Vec::new() };
         for _ in 0..chunks {
-            sparse.read_chunk(size)?;
+            sparse.read_chunk(&mut headers, size)?;
         }
         if sparse.blocks != u64::from(u32_at(&header, 16)) {
             return Err(damaged("the chunks are not as many blocks as the header says"));
@@ -114,20 +158,15 @@ impl<'a> Sparse<'a> {
         Ok(sparse)
     }
 
-    fn read_chunk(&mut self, size: u64) -> Result<(), Problem> {
-        let mut header = [0; CHUNK_HEADER];
-        self.file.read_exact_at(&mut header, self.end).map_err(|_| damaged("the file ends before its chunks do"))?;
+    fn read_chunk(&mut self, headers: &mut Headers<'_>, size: u64) -> Result<(), Problem> {
+        let header: [u8; CHUNK_HEADER] = headers.at(self.end)?.ok_or(damaged("the file ends before its chunks do"))?;
         let (blocks, total) = (u64::from(u32_at(&header, 4)), u64::from(u32_at(&header, 8)));
         let start = self.end + u64::from(self.chunk_header);
         let bytes = total.checked_sub(self.chunk_header.into()).ok_or(damaged("a chunk is smaller than its header"))?;
         let end = start.checked_add(bytes).filter(|&end| end <= size).ok_or(damaged("a chunk is cut"))?;
         let body = match u16_at(&header, 0) {
             RAW if Some(bytes) == blocks.checked_mul(BLOCK) => Body::Raw(start),
-            FILL if bytes == 4 => {
-                let mut word = [0; 4];
-                self.file.read_exact_at(&mut word, start)?;
-                Body::Fill(word)
-            }
+            FILL if bytes == 4 => Body::Fill(headers.at(start)?.ok_or(damaged("a chunk is cut"))?),
             DONT_CARE if bytes == 0 => Body::DontCare,
             CRC32 => return Err(Refused(CHECKSUM)),
             RAW | FILL | DONT_CARE => return Err(damaged("a chunk has another length than its kind")),
@@ -147,7 +186,32 @@ impl<'a> Sparse<'a> {
         (block - chunk.first < chunk.blocks).then_some(chunk)
     }
 
-    /// Writes the raw image that it describes into an empty file; what nobody cares for stays a hole there.
+    /// Bytes that the raw image takes on a disk with holes.
+    pub fn unpacked_bytes(&self) -> u64 {
+        self.bytes_of(|body| matches!(body, Body::Raw(_)) || is_filled(body))
+    }
+
+    fn bytes_of(&self, counts: impl Fn(Body) -> bool) -> u64 {
+        self.chunks.iter().filter(|chunk| counts(chunk.body)).map(|chunk| chunk.blocks * BLOCK).sum()
+    }
+
+    /// Refuses an image that describes much more than the file system in it, or than its own bytes: it would fill the disk.
+    ///
+    /// # Errors
+    /// It does.
+    pub fn check_claims(&self, file_system: u64) -> Result<(), Problem> {
+        if !ext4::is_plausible(self.size(), file_system) {
+            return Err(Refused("describes much more than the file system in it; generate it again"));
+        }
+        if self.bytes_of(is_filled) > MOST_FILLED + self.file.metadata()?.len() / 10 {
+            return Err(Refused(
+                "is filled with one word to a large part, which is no root file system; provision the rootfs directory",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes the raw image that it describes into an empty file; zeros, and what nobody cares for, are holes there.
     ///
     /// # Errors
     /// The I/O error.
@@ -155,14 +219,17 @@ impl<'a> Sparse<'a> {
         raw.set_len(self.blocks * BLOCK)?;
         for chunk in &self.chunks {
             match chunk.body {
-                Body::DontCare => {}
                 Body::Raw(offset) => copy(self.file, offset, raw, chunk.first * BLOCK, chunk.blocks * BLOCK)?,
-                Body::Fill(word) => {
-                    let block = word.repeat(BLOCK_BYTES / 4);
-                    for block_number in chunk.first..chunk.first + chunk.blocks {
-                        raw.write_all_at(&block, block_number * BLOCK)?;
+                Body::Fill(word) if is_filled(chunk.body) => {
+                    let words = word.repeat(WORDS / 4);
+                    let (mut at, end) = (chunk.first * BLOCK, (chunk.first + chunk.blocks) * BLOCK);
+                    while at < end {
+                        let length = usize::try_from(end - at).map_or(WORDS, |left| left.min(WORDS));
+                        raw.write_all_at(words.get(..length).unwrap_or_default(), at)?;
+                        at += length as u64;
                     }
                 }
+                Body::Fill(_) | Body::DontCare => {}
             }
         }
         Ok(())

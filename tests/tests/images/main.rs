@@ -16,6 +16,7 @@ mod archive;
 mod bench;
 mod fixtures;
 mod good;
+mod hostile;
 mod killed;
 mod life;
 mod odd;

@@ -91,6 +91,47 @@ fn as_long_as_described() {
     assert_eq!(bytes_of(&raw), [0; 3 * BLOCK_BYTES]);
 }
 
+/// An image with a block as it is, and chunks without one.
+fn claiming(chunks: &[(u16, u32, &[u8])]) -> File {
+    let chunk = |(kind, blocks, body): &(u16, u32, &[u8])| {
+        let total = u32::try_from(CHUNK_HEADER + body.len()).unwrap();
+        [&kind.to_le_bytes()[..], &[0, 0], &blocks.to_le_bytes(), &total.to_le_bytes(), body].concat()
+    };
+    let first = block(1);
+    let chunks = [&[(RAW, 1, &first[..])], chunks].concat();
+    let blocks: u32 = chunks.iter().map(|(_, blocks, _)| blocks).sum();
+    let numbers = [blocks, u32::try_from(chunks.len()).unwrap(), 0].map(u32::to_le_bytes);
+    let chunks: Vec<u8> = chunks.iter().flat_map(chunk).collect();
+    file(&[&image(0)[..16], numbers.as_flattened(), &chunks].concat())
+}
+
+// Promise: an image that describes much more than its file system, or is filled with a word, is refused; zeros take no room.
+#[test]
+fn claims_are_checked() {
+    const GIB: u32 = 1 << 18;
+    let check = |chunks: &[(u16, u32, &[u8])], blocks: u64| {
+        let file = claiming(chunks);
+        let sparse = Sparse::open(&file).unwrap();
+        let said = sparse.check_claims(blocks * BLOCK).map_err(|problem| problem.to_string());
+        (sparse.unpacked_bytes() / BLOCK, said.err())
+    };
+    assert_eq!(check(&[(FILL, 8 * GIB, &[0; 4]), (DONT_CARE, 8 * GIB, &[])], 16 * u64::from(GIB)), (1, None));
+    assert_eq!(check(&[(FILL, 4096, &WORD)], 1), (4097, None));
+    assert_eq!(check(&[(DONT_CARE, GIB, &[])], 1), (1, None));
+    let (_, said) = check(&[(DONT_CARE, GIB + 1, &[])], 1);
+    assert!(said.unwrap().contains("much more"));
+    let (filled, said) = check(&[(FILL, 4097, &WORD)], 1);
+    assert!(filled == 4098 && said.unwrap().contains("one word"));
+    let raw = tempfile::tempfile().unwrap();
+    Sparse::open(&claiming(&[(FILL, 2 * GIB, &[0; 4]), (FILL, 20, &WORD)])).unwrap().unpack(&raw).unwrap();
+    let metadata = raw.metadata().unwrap();
+    assert_eq!(metadata.len(), (2 * u64::from(GIB) + 21) * BLOCK);
+    assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 < 1 << 20);
+    let mut last = [0; 8];
+    raw.read_exact_at(&mut last, metadata.len() - 8).unwrap();
+    assert_eq!(last, [WORD, WORD].concat()[..]);
+}
+
 // Promise: packed again without a change, it is the same but for empty chunks; a changed block, wherever it is, becomes
 // one as it is, and the others stay what they were.
 #[test]

@@ -56,7 +56,7 @@ impl Writer<'_> {
         let limit = (chunk.first + chunk.blocks) * BLOCK;
         let mut at = from * BLOCK;
         while let Some(data) = data_after(self.raw, at, limit)? {
-            // Only what is described as a hole was left one when this was unpacked.
+            // Only what is described as zeros was left a hole when this was unpacked.
             for block in data.start / BLOCK..data.end.div_ceil(BLOCK) {
                 if !self.is_as(block, chunk.body)? {
                     return Ok(Some(block));

@@ -41,8 +41,10 @@ pub(super) fn parse(block: &Block) -> Result<&Header, Problem> {
     if header.as_ustar().is_none() && header.as_gnu().is_none() {
         return Err(damaged("a header is neither of POSIX nor of GNU tar"));
     }
-    let sum = block.iter().enumerate().map(|(at, byte)| if CHECKSUM.contains(&at) { 32 } else { u64::from(*byte) });
-    if octal(&header.as_old().cksum) != Some(sum.sum()) {
+    let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    let blanks = sum(&[b' '; CHECKSUM.end - CHECKSUM.start]);
+    let own = block.get(CHECKSUM).unwrap_or_default();
+    if octal(&header.as_old().cksum) != Some(sum(block) - sum(own) + blanks) {
         return Err(damaged("a header has another checksum"));
     }
     Ok(header)

@@ -51,6 +51,7 @@ impl Packed {
         Some(Slot {
             content: content.clone(),
             place: None,
+            is_ours: false,
             is_in_order: is_in_order && (member.mode, member.uid, member.gid) == (MODE, 0, 0),
             size: usize::try_from(member.size).unwrap_or(slot::SIZE),
             mode: member.mode,

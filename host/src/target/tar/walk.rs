@@ -16,6 +16,9 @@ use Problem::Refused;
 
 /// Bytes that one header before a member may have: extended attributes are 64 KiB at most, names 4 KiB.
 const MOST_EXTENSION: u64 = 1 << 20;
+/// Headers, and bytes of those before members, that an archive may have: many times those of any root file system.
+const MOST_BLOCKS: u32 = 2_000_000;
+const MOST_EXTENSIONS: u64 = 1 << 30;
 /// Zeros that may follow the last member: more than any `--blocking-factor` in use leaves.
 pub(in crate::target) const MOST_PADDING: u64 = 1 << 20;
 /// End-of-archive marker: two blocks of zeros.
@@ -114,9 +117,15 @@ pub fn walk(source: &mut dyn Source) -> Result<Archive, Problem> {
     Ok(archive)
 }
 
+const TOO_MANY: Problem =
+    Refused("has millions of members, as no root file system does; provision the rootfs directory");
+
 struct Walk<'s> {
     source: &'s mut dyn Source,
     at: u64,
+    /// Headers so far, and bytes of those before members.
+    blocks: u32,
+    extensions: u64,
     archive: Archive,
     /// What the next member's own header does not say, and where that starts.
     next: Extension,
@@ -124,15 +133,27 @@ struct Walk<'s> {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == 0)
+    bytes.chunks(BLOCK_BYTES).all(|part| [0; BLOCK_BYTES].starts_with(part))
 }
 
 impl<'s> Walk<'s> {
     fn new(source: &'s mut dyn Source) -> Self {
-        Self { source, at: 0, archive: Archive::default(), next: Extension::default(), start: None }
+        Self {
+            source,
+            at: 0,
+            blocks: 0,
+            extensions: 0,
+            archive: Archive::default(),
+            next: Extension::default(),
+            start: None,
+        }
     }
 
     fn read_block(&mut self) -> Result<Block, Problem> {
+        self.blocks += 1;
+        if self.blocks > MOST_BLOCKS {
+            return Err(TOO_MANY);
+        }
         let mut block = [0; BLOCK_BYTES];
         self.read(&mut block)?;
         Ok(block)
@@ -183,6 +204,10 @@ impl<'s> Walk<'s> {
         let size = header::size(header)?;
         if size > MOST_EXTENSION {
             return Err(damaged("a header is too large"));
+        }
+        self.extensions += size;
+        if self.extensions > MOST_EXTENSIONS {
+            return Err(TOO_MANY);
         }
         self.read_content(size)
     }

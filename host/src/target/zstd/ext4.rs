@@ -18,19 +18,26 @@ use zstd::stream::write::Encoder;
 use super::slot_frame::{self, HEADER};
 use super::stream::{Block, Stream};
 use crate::target::copy::data_after;
-use crate::target::filesystem::{find_slot, make_slot, warnings};
+use crate::target::filesystem::{check_copy, find_slot, make_slot, scratch, warnings};
 use crate::target::image::Image;
 use crate::target::medium::{BLOCK_BYTES, Raw};
 use crate::target::problem::Problem;
 use crate::target::slot;
 use crate::target::slot_image::{Format, Slot};
-use crate::target::{Kind, prepare};
+use crate::target::{Kind, ext4, room, sandbox};
 
 /// Bytes that are compressed at a time.
 const CHUNK: usize = 1 << 20;
 
 /// Blocks that may wait to be written.
 const QUEUE: usize = 16;
+/// Threads that compress, at most: each takes some 20 MiB of memory.
+const MOST_THREADS: usize = 6;
+
+/// Bytes other than zeros that an image may hold: this, and so many times its compressed size. Of root file systems it is two to
+/// ten times that.
+const MOST_DATA: u64 = 16 << 20;
+const MOST_DATA_RATIO: u64 = 32;
 
 /// A compressed raw image.
 #[derive(Debug, Default)]
@@ -48,8 +55,8 @@ impl Ext4Format {
             raw
         } else {
             // Elsewhere there is rarely room for it; a user who cannot write there can still inspect the image.
-            let raw = image.scratch().or_else(|_| tempfile::tempfile().map_err(fail))?;
-            unpack(&image.file(), &raw).map_err(|problem| image.problem(problem))?;
+            let raw = scratch(image)?;
+            unpack(&image.file(), &raw, None).map_err(|problem| image.problem(problem))?;
             raw
         };
         unpacked.insert(raw).try_clone().map_err(fail)
@@ -79,7 +86,7 @@ impl Format for Ext4Format {
     }
 
     fn can_make(&self) -> anyhow::Result<()> {
-        prepare::is_possible()
+        sandbox::is_possible()
     }
 
     fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
@@ -88,6 +95,19 @@ impl Format for Ext4Format {
         self.unpacked.take();
         let place = make_slot(image, &raw, block)?;
         pack(&raw, place, into).map_err(|error| image.failed("compressing the copy of", error))
+    }
+
+    fn check_slot(&self, image: &Image, place: u64) -> anyhow::Result<()> {
+        let raw = scratch(image)?;
+        let frame = place.checked_sub(HEADER);
+        let start = unpack(&image.file(), &raw, frame).map_err(|problem| image.problem(problem))?;
+        let medium = Raw::new(&raw).map_err(|error| image.failed("reading", error))?;
+        let block = find_slot(image, &medium)?.and_then(|slot| slot.place);
+        match block.filter(|_| block == start) {
+            Some(block) => check_copy(image, &raw, block),
+            None => Err(image
+                .refused("has a slot that is not the block of its etc/azaion/device.conf; generate the images again")),
+        }
     }
 
     fn needs_sum(&self) -> bool {
@@ -106,23 +126,37 @@ impl Format for Ext4Format {
     }
 }
 
-/// Decompresses a file into an empty one; blocks of zeros become holes. Another thread writes, which takes as long.
-fn unpack(from: &File, raw: &File) -> Result<(), Problem> {
+/// Decompresses a file into an empty one, where blocks of zeros become holes; returns where the content of the frame at `frame`
+/// starts, if one starts there. Another thread writes, which takes as long.
+fn unpack(from: &File, raw: &File, frame: Option<u64>) -> Result<Option<u64>, Problem> {
+    let file_system = ext4::claimed_size(&super::head(from)?)?;
+    let compressed = from.metadata()?.len();
+    let mut budget =
+        Budget { data: MOST_DATA.saturating_add(compressed.saturating_mul(MOST_DATA_RATIO)), room: room::free(raw)? };
     let mut stream = Stream::new(from)?;
     let (to_writer, blocks) = mpsc::sync_channel::<Block>(QUEUE);
     let (back, used) = mpsc::channel();
-    let size = thread::scope(|scope| {
+    let (size, start) = thread::scope(|scope| {
         let writer = thread::Builder::new().spawn_scoped(scope, move || {
             blocks.iter().try_for_each(|block| {
-                write_data(raw, &block.content, block.boundary.start)?;
+                write_data(raw, &block.content, block.boundary.start, &mut budget)?;
                 // Nobody wants it back once everything is decompressed.
                 let _ = back.send(block);
-                Ok(())
+                Ok::<_, Problem>(())
             })
         })?;
-        let mut size = 0;
+        let (mut size, mut start) = (0, None);
         while let Some(block) = stream.next_block()? {
             size = block.end();
+            if !ext4::is_plausible(size, file_system) {
+                return Err(Problem::Refused(
+                    "decompresses to much more than the file system in it; generate the images again",
+                ));
+            }
+            let of_frame = &block.boundary.frame;
+            if Some(of_frame.offset) == frame {
+                start = Some(of_frame.start);
+            }
             for block in used.try_iter() {
                 stream.reuse(block);
             }
@@ -131,17 +165,35 @@ fn unpack(from: &File, raw: &File) -> Result<(), Problem> {
             }
         }
         drop(to_writer);
-        writer.join().map_err(|_| io::Error::other("the writing thread panicked"))?.map_err(Problem::Io)?;
-        Ok::<_, Problem>(size)
+        writer.join().map_err(|_| io::Error::other("the writing thread panicked"))??;
+        Ok::<_, Problem>((size, start))
     })?;
-    Ok(raw.set_len(size)?)
+    raw.set_len(size)?;
+    Ok(start)
+}
+
+/// Bytes that may still be written.
+struct Budget {
+    data: u64,
+    room: u64,
+}
+
+impl Budget {
+    fn spend(&mut self, bytes: u64) -> Result<(), Problem> {
+        self.data = self.data.checked_sub(bytes).ok_or(Problem::Refused(
+            "decompresses to more than 32 times its size, zeros aside, as no root file system does; generate the images again",
+        ))?;
+        self.room = self.room.checked_sub(bytes).ok_or(io::Error::from(io::ErrorKind::StorageFull))?;
+        Ok(())
+    }
 }
 
 /// Writes what is not zeros, run by run.
-fn write_data(raw: &File, content: &[u8], at: u64) -> io::Result<()> {
+fn write_data(raw: &File, content: &[u8], at: u64, budget: &mut Budget) -> Result<(), Problem> {
+    const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
     let mut runs: Vec<Range<usize>> = Vec::new();
     for (number, block) in content.chunks(BLOCK_BYTES).enumerate() {
-        if block.iter().all(|&byte| byte == 0) {
+        if ZEROS.starts_with(block) {
             continue;
         }
         let start = number * BLOCK_BYTES;
@@ -151,6 +203,7 @@ fn write_data(raw: &File, content: &[u8], at: u64) -> io::Result<()> {
         }
     }
     for run in runs {
+        budget.spend(run.len() as u64)?;
         raw.write_all_at(content.get(run.clone()).unwrap_or_default(), at + run.start as u64)?;
     }
     Ok(())
@@ -178,7 +231,8 @@ fn compress(raw: &File, part: Range<u64>, mut into: &File) -> io::Result<()> {
     }
     into.seek(SeekFrom::End(0))?;
     let mut encoder = Encoder::new(into, zstd::DEFAULT_COMPRESSION_LEVEL)?;
-    encoder.multithread(available_parallelism().map_or(1, usize::from).try_into().unwrap_or(1))?;
+    let threads = available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    encoder.multithread(threads.try_into().unwrap_or(1))?;
     encoder.include_checksum(true)?;
     encoder.include_contentsize(true)?;
     encoder.set_pledged_src_size(Some(part.end - part.start))?;
@@ -218,10 +272,15 @@ mod tests {
         content[BLOCK_BYTES + 1] = 1;
         content[2 * BLOCK_BYTES] = 2;
         content[5 * BLOCK_BYTES + 6] = 3;
-        write_data(&raw, &content, 4096).unwrap();
+        let mut budget = Budget { data: 5 * 4096, room: 5 * 4096 };
+        write_data(&raw, &content, 4096, &mut budget).unwrap();
         let mut read = vec![9; content.len()];
         raw.read_exact_at(&mut read, 4096).unwrap();
         assert!(read == content);
         assert_eq!(data_after(&raw, 0, 1 << 20).unwrap(), Some(2 * 4096..4 * 4096));
+        assert_eq!(budget.data, 3 * 4096 - 7);
+        assert!(matches!(write_data(&raw, &[1; 4 * 4096], 0, &mut budget), Err(Problem::Refused(_))));
+        budget = Budget { data: 4096, room: 4095 };
+        assert!(matches!(write_data(&raw, &[1; 4096], 0, &mut budget), Err(Problem::Io(_))));
     }
 }

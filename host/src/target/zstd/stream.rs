@@ -28,6 +28,11 @@ const LENGTH_NOTE: u64 = 12;
 /// Skippable frames that may follow what is retained.
 const MOST_SKIPPED: usize = 1000;
 
+/// Bytes of content that a file may have: this, or so many times its own size, whichever is more. Partitions are mostly zeros,
+/// of which the format packs 32 KiB into a byte; a compressed root file system has some hundred MiB and more.
+const MOST_CONTENT: u64 = 16 << 30;
+const MOST_RATIO: u64 = 512;
+
 /// A frame of the file.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
@@ -52,7 +57,7 @@ pub(super) struct Boundary {
     pub(super) previous: Option<u64>,
     /// Offset of the block's content in all content.
     pub(super) start: u64,
-    /// The content checksum's state, of the frame's content before the block.
+    /// The content checksum's state, of the frame's content before the block, if the frame has one.
     pub(super) hash: XxHash64,
 }
 
@@ -96,6 +101,8 @@ pub struct Stream<'f> {
     pub(super) skipped: Vec<(u64, u64)>,
     /// Bytes of content so far.
     end: u64,
+    /// Bytes that there may be.
+    most: u64,
     retained: VecDeque<Block>,
     /// Of the [`Source`], in all content.
     position: u64,
@@ -131,6 +138,7 @@ impl<'f> Stream<'f> {
             frame: None,
             skipped: Vec::new(),
             end: 0,
+            most: MOST_CONTENT.max(file.metadata()?.len().saturating_mul(MOST_RATIO)),
             retained: VecDeque::new(),
             position: 0,
             spare: Vec::new(),
@@ -228,8 +236,15 @@ impl<'f> Stream<'f> {
             hash: open.hash.clone(),
         };
         self.end += content.len() as u64;
+        if self.end > self.most {
+            return Err(Problem::Refused(
+                "decompresses to more than 512 times its size and more than 16 GiB, as no root file system does; generate the images again",
+            ));
+        }
         if !header.is_last {
-            open.hash.write(&content);
+            if open.frame.header.has_checksum() {
+                open.hash.write(&content);
+            }
             open.previous = Some(offset);
             self.frame = Some(open);
         }

@@ -1,0 +1,154 @@
+//! How e2fsck and debugfs are run.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use azaion_tests::programs::{Run, start};
+use azaion_tests::station::command;
+
+use super::{Bench, SERIAL, pause};
+use crate::bench::is_root;
+use crate::oracle::{run, text};
+use crate::recipe::{PLAIN, mkfs, put};
+
+/// The user of the programs.
+const USER: &str = "65533";
+
+/// Says what it is, in place of a program.
+const PROBE: &str = "#!/bin/sh
+grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|NSpid)' /proc/self/status
+echo env: $(env | sort | cut -d= -f1) .
+echo limits: $(ulimit -t) $(ulimit -v) $(ulimit -n) $(ulimit -c) .
+echo fds: $(ls /proc/self/fd) .
+echo routes: $(tail -n +2 /proc/net/route) .
+(exec >/dev/null; : 2>/dev/null >/proc/self/fd/0) && echo may write . || echo may not write .
+exit 4
+";
+
+/// Runs `device` where a program of this name is the probe.
+fn probed(name: &str, options: &[&str]) -> anyhow::Result<Run> {
+    let bench = Bench::new()?;
+    mkfs(&bench, &bench.image(), "", PLAIN)?;
+    let probe = bench.path("probe");
+    put(&probe, PROBE, 0o755)?;
+    let program = bench.device_command(SERIAL, options)?;
+    // Whoever runs the tests may have left descriptors open.
+    let script = "mount --bind \"$1\" \"$2\"; shift 2; for n in $(ls /proc/$$/fd); do \
+                  if [ $n -gt 2 ] && [ $n != 255 ]; then eval \"exec $n>&-\"; fi; done; exec \"$@\"";
+    let mut command = command(Path::new("unshare"), &["--mount", "bash", "-euc", script, "bash"]);
+    command.arg(&probe).arg(format!("/usr/sbin/{name}")).arg(program.get_program()).args(program.get_args());
+    command.env("AZAION_ADMIN_PASSWORD", "not for children").env("LD_DEBUG_OUTPUT", "/nowhere");
+    bench.wait(start(&mut command)?)?.ended_with(66)
+}
+
+// Promise: what parses an image has a user of its own, no group, no capability and no way to get one, an environment without
+// anything of the caller's, no file of ours but the image, limits, and no network.
+#[test]
+fn without_privileges() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let said = probed("e2fsck", &[])?.stderr;
+    let four = |name: &str| format!("{name}: {USER} {USER} {USER} {USER}");
+    for expected in [four("Uid").as_str(), &four("Gid"), "Groups: NSpid", "NoNewPrivs: 1"] {
+        ensure!(said.contains(expected), "{expected}: {said}");
+    }
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        ensure!(said.contains(&format!("{set}: 0000000000000000")), "{set}: {said}");
+    }
+    for expected in ["env: LC_ALL PATH PWD .", "limits: 10 262144 64 0 .", "routes: .", "may not write ."] {
+        ensure!(said.contains(expected), "{expected}: {said}");
+    }
+    // Standard input, output and error, and the directory that is listed.
+    ensure!(said.contains("fds: 0 1 2 3 ."), "{said}");
+    ensure!(!said.contains("not for children"), "{said}");
+    Ok(())
+}
+
+// Promise: the same of the program that writes to the copy.
+#[test]
+fn without_privileges_to_write() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    // What it says is in the log; without a slot, the run fails afterwards.
+    let said = probed("debugfs", &["-vv"])?.stderr;
+    ensure!(
+        said.contains(&format!("{USER} {USER} {USER} {USER}")) && said.contains("CapEff: 0000000000000000"),
+        "{said}"
+    );
+    ensure!(said.contains("NoNewPrivs: 1"), "{said}");
+    Ok(())
+}
+
+/// Processes of that user, by their command lines.
+fn running() -> anyhow::Result<Vec<String>> {
+    let said = crate::oracle::output("ps", &["-o", "stat=,args=", "-u", USER])?;
+    let lines = String::from_utf8(said.stdout)?;
+    // Those that have ended wait for somebody who asks how.
+    Ok(lines.lines().filter(|line| !line.starts_with('Z')).map(str::to_owned).collect())
+}
+
+fn wait_for(what: &str, is_so: impl Fn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !is_so()? {
+        ensure!(start.elapsed() < Duration::from_secs(10), "{what}");
+        pause(20);
+    }
+    Ok(())
+}
+
+// Promise: a run that is killed takes the program with it, and what that has started; nothing is left beside the image.
+#[test]
+fn killed_with_us() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let bench = Bench::new()?;
+    mkfs(&bench, &bench.image(), "", PLAIN)?;
+    let probe = bench.path("probe");
+    let mark = "4711";
+    put(&probe, format!("#!/bin/sh\nsetsid sleep {mark} &\nsleep {mark}\n"), 0o755)?;
+    let program = bench.device_command(SERIAL, &[])?;
+    let script = "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"";
+    let mut command = command(Path::new("unshare"), &["--mount", "sh", "-euc", script, "sh"]);
+    // Without `timeout`, which would be killed in its place.
+    let words: Vec<_> = program.get_args().skip(1).collect();
+    command.arg(&probe).arg("/usr/sbin/e2fsck").args(words);
+    let mut ours = start(&mut command)?;
+    let sleeping = || Ok::<_, anyhow::Error>(running()?.iter().filter(|line| line.contains(mark)).count());
+    wait_for("it does not run", || Ok(sleeping()? >= 2))?;
+    ours.kill()?;
+    wait_for("it runs on", || Ok(sleeping()? == 0))?;
+    drop(ours.wait());
+    let names = bench.beside()?;
+    ensure!(names == [bench.name()], "{names:?}");
+    Ok(())
+}
+
+// Promise: what the program may have started ends with it, before the copy becomes the image.
+#[test]
+fn nothing_stays() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let bench = Bench::new()?;
+    mkfs(&bench, &bench.image(), "", PLAIN)?;
+    let (probe, real) = (bench.path("probe"), bench.path("real"));
+    let mark = "4712";
+    fs::copy("/usr/sbin/debugfs", &real)?;
+    run("chmod", &["755", text(&real)])?;
+    let path = real.parent().context("a folder")?;
+    run("chmod", &["755", text(path)])?;
+    let script = format!("#!/bin/sh\nsetsid sleep {mark} </proc/self/fd/0 &\nexec {} \"$@\"\n", text(&real));
+    put(&probe, script, 0o755)?;
+    let program = bench.device_command(SERIAL, &[])?;
+    let script = "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"";
+    let mut command = command(Path::new("unshare"), &["--mount", "sh", "-euc", script, "sh"]);
+    command.arg(&probe).arg("/usr/sbin/debugfs").arg(program.get_program()).args(program.get_args());
+    bench.wait(start(&mut command)?)?.ended_with(0)?;
+    ensure!(!running()?.iter().any(|line| line.contains(mark)), "{:?}", running()?);
+    Ok(())
+}
