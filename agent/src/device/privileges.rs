@@ -111,7 +111,10 @@ fn hand_over(path: &Path, files: &[&str], uid: Uid, gid: Gid) -> io::Result<()> 
 /// (capabilities(7)).
 fn change_to(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     let step = |step| move |source| PrivilegesError::Change { step, source };
-    setgroups(&[gid]).map_err(step("setgroups"))?;
+    // A service has none, and could not change them: in the user namespace of `PrivateUsers=` setgroups(2) is denied.
+    if !has_no_other_groups(gid) {
+        setgroups(&[]).map_err(step("setgroups"))?;
+    }
     setresgid(gid, gid, gid).map_err(step("setresgid"))?;
     setresuid(uid, uid, uid).map_err(step("setresuid"))?;
     set_no_new_privs().map_err(step("PR_SET_NO_NEW_PRIVS"))?;
@@ -127,7 +130,7 @@ fn confirm(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     {
         return Err(PrivilegesError::NotFinal("its real, effective and saved ids differ"));
     }
-    if getgroups() != Ok(vec![gid]) {
+    if !has_no_other_groups(gid) {
         return Err(PrivilegesError::NotFinal("it is still in other groups"));
     }
     if !has_no_capabilities() {
@@ -138,6 +141,11 @@ fn confirm(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
         return Err(PrivilegesError::NotFinal("it could become root again"));
     }
     Ok(())
+}
+
+/// Supplementary groups.
+fn has_no_other_groups(gid: Gid) -> bool {
+    getgroups().is_ok_and(|groups| groups.into_iter().all(|group| group == gid))
 }
 
 /// `proc_pid_status(5)`: sets of capabilities as hexadecimal masks.
