@@ -1,8 +1,7 @@
 //! What a taken-over agent could do: a probe in its unit, on each release, and the agent itself once root is given up.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 
 use anyhow::Context;
 use azaion_tests::dev_api::{Fault, Options};
@@ -12,7 +11,7 @@ use nix::unistd::geteuid;
 
 use crate::boot::provisioned;
 use crate::container::Booted;
-use crate::tree::{BOOKWORM, RELEASES, Tree};
+use crate::tree::{BOOKWORM, RELEASES};
 
 const AGENT: &str = "azaion-agent.service";
 const CONF: &str = "/etc/azaion/device.conf";
@@ -107,5 +106,142 @@ fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
         start(&booted)?;
         assert!(booted.must("cat /run/azaion/ready.json")?.contains("\"ready\":true"), "{release}");
     }
+    Ok(())
+}
+
+// Promise: on each systemd the agent in its unit, while it waits for an answer, is no longer root in any respect and has no
+// capability; a wrong configuration ends it with 78 and an entry in the journal; files of a release that ran as root
+// are no obstacle; and started by root's hand it leaves no file that the unit could not use.
+#[test]
+fn the_agent_is_a_user_of_its_own() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    for release in RELEASES {
+        let station = Station::new(Options::default())?;
+        let tree = provisioned(release, &station)?;
+        let booted = Booted::new(&tree)?;
+        booted.must("systemctl stop azaion-agent.timer")?;
+        waits_without_rights(&station, &booted).context(release)?;
+        ends_with_78(&booted).context(release)?;
+        takes_over_older_files(&booted).context(release)?;
+        is_the_same_by_hand(&booted).context(release)?;
+    }
+    Ok(())
+}
+
+fn waits_without_rights(station: &Station, booted: &Booted) -> anyhow::Result<()> {
+    booted.must("rm -rf /run/azaion")?;
+    station.api.forget_requests();
+    station.api.inject("POST", "/login", Fault::Hang, usize::MAX);
+    booted.must(&format!("systemctl start --no-block {AGENT}"))?;
+    let main = format!("systemctl show -P MainPID {AGENT}");
+    while station.api.calls("POST", "/login") == 0 {
+        booted.wait_for(&format!("systemctl is-active {AGENT}"), "activating")?;
+    }
+    let status = booted.must(&format!("cat /proc/$({main})/status"))?;
+    let ids = booted.must("id -u azaion-agent; id -g azaion-agent; getent group azaion | cut -d : -f 3")?;
+    let [uid, gid, group] = ids.lines().collect::<Vec<_>>()[..] else { anyhow::bail!("{ids}") };
+    assert_eq!(gid, group);
+    let is = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
+        line.unwrap_or("missing").split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!((is("Uid"), is("Gid")), ([uid; 4].join(" "), [gid; 4].join(" ")));
+    assert!(["", gid].contains(&is("Groups").as_str()), "{}", is("Groups"));
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(is(set), "0000000000000000", "{set}");
+    }
+    // CAP_SETGID and CAP_SETUID, which nothing can give back: there are no new privileges.
+    assert_eq!((is("CapBnd").as_str(), is("NoNewPrivs").as_str()), ("00000000000000c0", "1"));
+    booted.must(&format!("systemctl stop {AGENT}"))?;
+    station.api.clear_faults();
+    Ok(())
+}
+
+fn ends_with_78(booted: &Booted) -> anyhow::Result<()> {
+    let spoilt = [
+        ("mv {conf} /etc/conf", "mv /etc/conf {conf}", "is missing"),
+        ("chmod 0644 {conf}", "chmod 0600 {conf}", "has mode 0644"),
+        (
+            "chmod 0600 /etc/azaion/agent.toml",
+            "chmod 0644 /etc/azaion/agent.toml",
+            "agent.toml (it is not read as root: chmod",
+        ),
+        ("chmod 0600 /etc/azaion/ca.pem", "chmod 0644 /etc/azaion/ca.pem", "ca.pem (it is not read as root: chmod"),
+    ];
+    for (spoil, mend, says) in spoilt {
+        booted.must("rm -rf /run/azaion; journalctl --rotate --vacuum-time=1s >/dev/null 2>&1; sleep 1.1")?;
+        booted.must(&spoil.replace("{conf}", CONF))?;
+        booted.run(&format!("systemctl start {AGENT}"))?;
+        let ended = booted.run(&format!("systemctl show -P ExecMainStatus {AGENT}"))?;
+        assert_eq!(ended.trim(), "78", "{spoil}: {}", booted.run("journalctl --no-pager -n 20")?);
+        let entries = booted.must(&format!("journalctl --no-pager --since -1s MESSAGE_ID={MISCONFIGURED}"))?;
+        assert!(entries.contains(says), "{spoil}: {entries}");
+        assert!(booted.must("cat /run/azaion/ready.json")?.contains("\"code\":78"), "{spoil}");
+        booted.must(&mend.replace("{conf}", CONF))?;
+    }
+    start(booted)
+}
+
+/// The files with their owners, and nothing else.
+fn belong_to_the_agent(booted: &Booted) -> anyhow::Result<()> {
+    let owners = booted.must("stat -c %U:%G /run/azaion /run/azaion/* /var/lib/azaion /var/lib/azaion/* | sort -u")?;
+    assert_eq!(owners, "azaion-agent:azaion\n", "{}", booted.run("ls -l /run/azaion /var/lib/azaion")?);
+    Ok(())
+}
+
+fn takes_over_older_files(booted: &Booted) -> anyhow::Result<()> {
+    let old = "chown -R root:root /run/azaion/* /var/lib/azaion && chown root:azaion /run/azaion/token.json";
+    // By an upgrade: the directories are root's, too. While a run of the old agent ends: they are the new one's already.
+    for directory in ["root:azaion", "azaion-agent:azaion"] {
+        booted.must(&format!("{old} && chown {directory} /run/azaion /var/lib/azaion"))?;
+        let renewed = "sed -i 's/\"lifetime_s\":[0-9]*/\"lifetime_s\":0/' /run/azaion/token.json";
+        booted.must(renewed)?;
+        start(booted)?;
+        assert!(booted.must("cat /run/azaion/ready.json")?.contains("\"ready\":true"));
+        belong_to_the_agent(booted)?;
+    }
+    Ok(())
+}
+
+fn is_the_same_by_hand(booted: &Booted) -> anyhow::Result<()> {
+    for line in ["azaion-agent token", "azaion-agent status --login", "azaion-agent boot --now", "azaion-agent status"]
+    {
+        for before in ["rm -rf /run/azaion /var/lib/azaion", "chown -R root:root /run/azaion /var/lib/azaion", "true"] {
+            if line == "azaion-agent status" && before.starts_with("rm") {
+                continue;
+            }
+            booted.must(&format!("{before}; {line} >/dev/null")).context(line)?;
+            belong_to_the_agent(booted)?;
+        }
+    }
+    start(booted)
+}
+
+// Promise: while the user can't be made, the unit says so and is tried again; once it is there, the unit becomes ready.
+#[test]
+fn without_its_user_it_is_tried_again() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = Station::new(Options::default())?;
+    let tree = provisioned(BOOKWORM, &station)?;
+    fs::create_dir_all(tree.at("/etc/systemd/system/azaion-setup.service.d"))?;
+    tree.write(
+        "/etc/systemd/system/azaion-setup.service.d/fails.conf",
+        "[Service]\nExecStartPre=/bin/sh -c 'test -e /run/mended'\n",
+    )?;
+    // systemd's own service would make it as well.
+    std::os::unix::fs::symlink("/dev/null", tree.at("/etc/systemd/system/systemd-sysusers.service"))?;
+    let booted = Booted::new(&tree)?;
+    let status = format!("systemctl show -P ExecMainStatus {AGENT}");
+    // EXIT_USER of systemd.exec(5).
+    assert_eq!(booted.must(&status)?.trim(), "217");
+    let timer = booted.run("systemctl show -P NextElapseUSecMonotonic azaion-agent.timer")?;
+    assert!(!["", "infinity"].contains(&timer.trim()), "no next run: {timer:?}");
+    booted.must("touch /run/mended")?;
+    start(&booted)?;
+    assert_eq!(booted.must(&status)?.trim(), "0");
     Ok(())
 }
