@@ -20,6 +20,12 @@ const MISCONFIGURED: &str = "3f96d8b27e0c4c19b5e4a80d17f29c05";
 /// Before it gives up root, the agent may do this as well: no input but `device.conf`'s name has been read until then.
 const BEFORE_ROOT_IS_GIVEN_UP: [&str; 4] = ["kill", "kill-manager", "read/etc/azaion/device.conf", "see-processes"];
 
+/// The other units run a program of systemd's as root, which nobody else has a say in. What they may write of what the
+/// probe tries to; none may start a program or reach a bus.
+const OTHER_UNITS: [(&str, &[&str]); 2] =
+    [("azaion-catalog.service", &[]), ("azaion-setup.service", &["write/etc", "write/etc/azaion"])];
+const STARTS_OR_WRITES: [&str; 4] = ["systemctl", "systemd-run", "bus-", "write/"];
+
 /// Secrets of others, and directories that all may write to: what a unit may have that the trees have not.
 const OTHERS: &str = "set -e; umask 077
 mkdir -p /etc/ssh /etc/NetworkManager/system-connections /etc/wpa_supplicant /etc/netplan /home /srv
@@ -55,16 +61,16 @@ fn start(booted: &Booted) -> anyhow::Result<()> {
     booted.must(&format!("systemctl start {AGENT}")).map(drop).with_context(|| journal().unwrap_or_default())
 }
 
-/// Runs the probe in the agent's unit, whose `ExecStart=` it replaces and nothing else.
-fn probe_in_unit(booted: &Booted, prefix: &str, sleeper: &str) -> anyhow::Result<BTreeMap<String, bool>> {
-    let folder = "/run/systemd/system/azaion-agent.service.d";
+/// Runs the probe in a unit of ours, whose `ExecStart=` it replaces and nothing else.
+fn probe_in_unit(booted: &Booted, unit: &str, prefix: &str, sleeper: &str) -> anyhow::Result<BTreeMap<String, bool>> {
+    let folder = format!("/run/systemd/system/{unit}.d");
     let lines =
         format!("[Service]\\nExecStart=\\nExecStart={prefix}/opt/probe {sleeper}\\nStandardOutput=file:/opt/probed\\n");
     booted.must(&format!("mkdir -p {folder} && printf '{lines}' >{folder}/probe.conf && systemctl daemon-reload"))?;
-    start(booted)?;
+    booted.must(&format!("systemctl restart {unit}"))?;
     let printed = booted.must("cat /opt/probed; rm /opt/probed")?;
     booted.must(&format!("rm -r {folder} && systemctl daemon-reload"))?;
-    assert_eq!(booted.run("ls /tmp/from-probe /var/tmp/from-probe 2>/dev/null")?, "", "/tmp is not private");
+    assert_eq!(booted.run("ls /tmp/from-probe /var/tmp/from-probe 2>/dev/null")?, "", "{unit}: /tmp is not its own");
     attempts(&printed)
 }
 
@@ -88,15 +94,23 @@ fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
         booted.must(OTHERS)?;
         let sleeper = booted.must("setsid sleep 1000 >/dev/null 2>&1 & echo $!")?;
 
-        let probed = probe_in_unit(&booted, "", sleeper.trim())?;
+        let probed = probe_in_unit(&booted, AGENT, "", sleeper.trim())?;
         let succeeded = names_of(&probed, |name, is_done| is_done && !name.starts_with("own-"));
         assert_eq!(succeeded, [""; 0], "{release}: a taken-over agent can do this");
         let failed = names_of(&probed, |name, is_done| !is_done && name.starts_with("own-"));
         assert_eq!(failed, [""; 0], "{release}: the agent needs this");
 
-        let as_root = probe_in_unit(&booted, "!", sleeper.trim())?;
+        let as_root = probe_in_unit(&booted, AGENT, "!", sleeper.trim())?;
         let succeeded = names_of(&as_root, |name, is_done| is_done && !name.starts_with("own-"));
         assert_eq!(succeeded, BEFORE_ROOT_IS_GIVEN_UP, "{release}");
+
+        for (unit, may) in OTHER_UNITS {
+            let probed = probe_in_unit(&booted, unit, "", sleeper.trim())?;
+            let succeeded = names_of(&probed, |name, is_done| {
+                is_done && STARTS_OR_WRITES.iter().any(|start| name.starts_with(start))
+            });
+            assert_eq!(succeeded, may, "{release}: {unit}");
+        }
 
         let outside = attempts(&booted.must(&format!("/opt/probe {sleeper}"))?)?;
         assert_eq!(names_of(&outside, |_, is_done| !is_done), [""; 0], "{release}: these prove nothing");
