@@ -148,14 +148,15 @@ fn has_no_other_groups(gid: Gid) -> bool {
     getgroups().is_ok_and(|groups| groups.into_iter().all(|group| group == gid))
 }
 
-/// `proc_pid_status(5)`: sets of capabilities as hexadecimal masks.
+/// `proc_pid_status(5)`: sets of capabilities as hexadecimal masks. Not the inheritable set, which some releases of systemd
+/// leave filled: it gives nothing to a process that can gain no privileges by execve(2).
 fn has_no_capabilities() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
     let is_empty = |set: &str| {
         let mask = status.lines().find_map(|line| line.strip_prefix(set));
         mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16) == Ok(0))
     };
-    ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"].into_iter().all(is_empty)
+    ["CapPrm:", "CapEff:", "CapAmb:"].into_iter().all(is_empty)
 }
 
 #[cfg(test)]

@@ -141,6 +141,7 @@ fn the_agent_is_a_user_of_its_own() -> anyhow::Result<()> {
         ends_with_78(&booted).context(release)?;
         takes_over_older_files(&booted).context(release)?;
         is_the_same_by_hand(&booted).context(release)?;
+        works_without_user_namespaces(&booted).context(release)?;
     }
     Ok(())
 }
@@ -231,6 +232,17 @@ fn is_the_same_by_hand(booted: &Booted) -> anyhow::Result<()> {
         }
     }
     start(booted)
+}
+
+/// With the drop-in that the manual has for kernels without them.
+fn works_without_user_namespaces(booted: &Booted) -> anyhow::Result<()> {
+    let folder = "/run/systemd/system/azaion-agent.service.d";
+    booted.must(&format!(
+        "mkdir -p {folder} && printf '[Service]\nPrivateUsers=no\n' >{folder}/users.conf && systemctl daemon-reload"
+    ))?;
+    booted.must("rm -rf /run/azaion")?;
+    start(booted)?;
+    belong_to_the_agent(booted)
 }
 
 // Promise: while the user can't be made, the unit says so and is tried again; once it is there, the unit becomes ready.
