@@ -8,6 +8,7 @@ pub mod board;
 pub mod cache;
 pub mod files;
 pub mod paths;
+pub mod privileges;
 pub mod readiness;
 pub mod run;
 pub mod settings;

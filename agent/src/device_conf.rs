@@ -5,8 +5,10 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -56,7 +58,7 @@ pub struct DeviceConf {
 }
 
 /// A file that is not a `device.conf`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{}{}", file.display(), line.map_or(String::new(), |line| format!(":{line}")))]
 pub struct DeviceConfError {
     /// The file.
@@ -69,13 +71,13 @@ pub struct DeviceConfError {
 }
 
 /// What is wrong with a `device.conf`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Problem {
     #[error("is missing; provision this unit")]
     NoFile,
     #[error("can't be read")]
-    Io(#[source] io::Error),
+    Io(#[source] Arc<io::Error>),
     #[error("is a symlink; put the file itself there")]
     Symlink,
     #[error("is not a regular file")]
@@ -180,23 +182,68 @@ impl DeviceConf {
     /// Opens `path`, refuses what others could have read or changed, and parses it.
     ///
     /// # Errors
-    /// As [`DeviceConf::parse`]; besides a symlink, something that is not a file, an open mode, an I/O error.
+    /// As [`ConfFile::open`] and [`ConfFile::read`].
     pub fn read(path: &Path) -> Result<Self, DeviceConfError> {
-        let fail = |problem| DeviceConfError { file: path.to_owned(), line: None, problem };
-        let bytes = read_private(path).map_err(fail)?;
-        Self::parse(&bytes, path)
+        ConfFile::open(path)?.read()
     }
 }
 
-fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
+/// An open `device.conf` that others could neither have read nor changed. Who has it can read it without the right to open
+/// it.
+#[derive(Debug)]
+pub struct ConfFile {
+    path: PathBuf,
+    file: File,
+    fingerprint: String,
+}
+
+impl ConfFile {
+    /// Opens `path`; its content is not looked at yet.
+    ///
+    /// # Errors
+    /// A symlink, something that is not a file, a mode that lets others in, an I/O error.
+    pub fn open(path: &Path) -> Result<Self, DeviceConfError> {
+        let fail = |problem| DeviceConfError { file: path.to_owned(), line: None, problem };
+        let file = open_private(path).map_err(fail)?;
+        let metadata = file.metadata().map_err(|e| fail(Problem::Io(e.into())))?;
+        let (inode, size) = (metadata.ino(), metadata.size());
+        let changed = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+        let [mtime, mtime_nsec, ctime, ctime_nsec] = changed;
+        let fingerprint = format!("{inode}:{mtime}.{mtime_nsec}:{ctime}.{ctime_nsec}:{size}");
+        Ok(Self { path: path.to_owned(), file, fingerprint })
+    }
+
+    /// Reads and parses it from its start.
+    ///
+    /// # Errors
+    /// As [`DeviceConf::parse`]; besides an I/O error.
+    pub fn read(&self) -> Result<DeviceConf, DeviceConfError> {
+        let mut file = &self.file;
+        let bytes = file.rewind().and_then(|()| read_bounded(file)).map_err(|error| DeviceConfError {
+            file: self.path.clone(),
+            line: None,
+            problem: Problem::Io(error.into()),
+        })?;
+        DeviceConf::parse(&bytes, &self.path)
+    }
+
+    /// A text that changes whenever the file is replaced or written to, and tells nothing of its content. It is that of
+    /// the moment when the file was opened.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
+
+fn open_private(path: &Path) -> Result<File, Problem> {
+    let io = |errno: nix::errno::Errno| Problem::Io(Arc::new(errno.into()));
     // O_NONBLOCK: a FIFO in this place must not hang the boot.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = open(path, flags, Mode::empty()).map_err(|errno| match errno {
         nix::errno::Errno::ELOOP => Problem::Symlink,
         nix::errno::Errno::ENOENT => Problem::NoFile,
-        other => Problem::Io(other.into()),
+        other => io(other),
     })?;
-    let stat = fstat(&file).map_err(|e| Problem::Io(e.into()))?;
+    let stat = fstat(&file).map_err(io)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(Problem::NotAFile);
     }
@@ -207,7 +254,7 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
         // Not refused: an image builder that maps owners wrongly must not put a unit out of service.
         log::warn!("{} belongs to user {}, who can change it; chown it to root", path.display(), stat.st_uid);
     }
-    read_bounded(File::from(file)).map_err(Problem::Io)
+    Ok(File::from(file))
 }
 
 /// Reads at most one byte more than a `device.conf` may have, so that parsing sees that it is too large.

@@ -48,7 +48,7 @@ pub trait TlsClock: Send + Sync + std::fmt::Debug {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum HttpError {
-    #[error("reading the CA file {}", path.display())]
+    #[error("reading the CA file {}{}", path.display(), mode_hint(source))]
     CaFile {
         path: PathBuf,
         #[source]
@@ -58,6 +58,16 @@ pub enum HttpError {
     NoCertificate { path: PathBuf },
     #[error("making the HTTP client")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What to do about a file that is there for all to read, and can't be read.
+pub(crate) fn mode_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            " (it is not read as root: chmod 0644 it, and 0755 the directories that it is in)"
+        }
+        _ => "",
+    }
 }
 
 /// A call to be made. `Debug` does not show its body.

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use azaion_agent::device::announce;
+use azaion_agent::device::privileges::become_agent;
 use azaion_agent::device::readiness::Readiness;
-use azaion_agent::device::run::{Device, How, run};
+use azaion_agent::device::run::{Device, How, NotReady, run};
 use azaion_agent::device::{status, token};
 use azaion_agent::exit::{Exit, exit_on_panic};
+use azaion_agent::fault::chain;
 use azaion_agent::hardening::no_core_dumps;
 use clap::{Parser, Subcommand};
 
@@ -76,6 +78,16 @@ fn main() -> ExitCode {
     };
     announce::start_log(cli.verbose);
     let device = Device::here(&cli.root);
+    // Before anything else is read, and before anybody is asked anything.
+    if let Err(error) = become_agent(&device.paths) {
+        let error = NotReady::from(error);
+        let exit = error.exit();
+        match cli.command {
+            Command::Boot { .. } => announce::outcome(&Err(error), None),
+            Command::Token { .. } | Command::Status { .. } => log::error!("{}", chain(&error)),
+        }
+        return exit.into();
+    }
     match cli.command {
         Command::Boot { deadline, now } => {
             let by_timer = announce::is_unit();

@@ -1,6 +1,5 @@
 //! `backoff.json`: until when no login may be tried, so that later runs do not hammer what this one was told.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::retry::part_of;
 use super::cache::BootMoment;
 use super::files::{self, FileError, Folder, Readers};
 
-const NAME: &str = "backoff.json";
+pub(super) const NAME: &str = "backoff.json";
 
 /// How long refused credentials are left alone: ten failures in a row lock the account.
 pub const AFTER_REFUSAL: Duration = Duration::from_hours(1);
@@ -113,17 +112,13 @@ impl Backoff {
     }
 }
 
-/// Changes whenever the file is replaced or written to, and tells nothing of its content.
-pub fn fingerprint(path: &Path) -> String {
-    path.symlink_metadata().map_or(String::new(), |m| {
-        format!("{}:{}.{}:{}.{}:{}", m.ino(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec(), m.size())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use std::os::unix::fs::PermissionsExt;
+
+    use crate::device_conf::ConfFile;
     use crate::private_file::Lifetime;
 
     use super::*;
@@ -150,6 +145,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let conf = dir.path().join("device.conf");
         fs::write(&conf, "one").unwrap();
+        fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).unwrap();
+        let fingerprint = |conf: &Path| ConfFile::open(conf).unwrap().fingerprint().to_owned();
         let at = |boot: &str, s| BootMoment { boot_id: boot.into(), since_boot: Duration::from_secs(s) };
         let backoff = Backoff::new(&at("b1", 100), AFTER_REFUSAL, Exit::Refused, "no".into(), fingerprint(&conf));
         backoff.write(&Folder::open(dir.path(), None, Lifetime::ThisBoot).unwrap()).unwrap();

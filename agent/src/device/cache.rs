@@ -15,8 +15,8 @@ use crate::token::{self, Accepted, Signature};
 use super::files::{self, FileError, Folder, Readers};
 use super::settings::Settings;
 
-const TOKEN: &str = "token.json";
-const REFRESH: &str = "refresh.json";
+pub(super) const TOKEN: &str = "token.json";
+pub(super) const REFRESH: &str = "refresh.json";
 
 /// `token.json`. Its lifetime counts on the boot clock, so that a wall clock that jumps does not matter.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::{Group, geteuid};
+use nix::unistd::{Group, getegid, geteuid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -19,23 +19,28 @@ use crate::clock::Clock;
 use crate::private_file::{self, Attributes, Lifetime, is_staged};
 
 use super::paths::Paths;
+use super::{backoff, cache, readiness};
 
 /// The group that may read the token.
-const GROUP: &str = "azaion";
+pub const GROUP: &str = "azaion";
 /// Bytes of a file of ours at most; a token has about two thousand.
 const LARGEST: u64 = 256 * 1024;
 
 /// The file by whose lock one run at a time writes.
 const LOCK: &str = "agent.lock";
+/// All that the agent writes to `/run/azaion`.
+pub(super) const THIS_BOOTS_FILES: [&str; 5] = [LOCK, cache::TOKEN, cache::REFRESH, readiness::READY, backoff::NAME];
+/// All that the agent writes to `/var/lib/azaion`.
+pub(super) const STATE_FILES: [&str; 1] = [readiness::FIRST_BOOT];
 /// How often a run that waits looks again.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug)]
 pub enum Readers {
-    /// Root alone (0600).
+    /// The agent's own user (0600).
     Agent,
-    /// Root and the group `azaion` (0640).
+    /// The agent's own user and the group `azaion` (0640).
     Group,
     /// Everybody (0644): there is no secret in it.
     All,
@@ -43,7 +48,7 @@ pub enum Readers {
 
 /// A file of ours can't be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {}{}", path.display(), if source.kind() == io::ErrorKind::PermissionDenied { " (run it as root)" } else { "" })]
+#[error("{doing} {}{}", path.display(), if source.kind() == io::ErrorKind::PermissionDenied { " (it must belong to the user azaion-agent, and this be run by it or by root)" } else { "" })]
 pub struct FileError {
     doing: &'static str,
     path: PathBuf,
@@ -79,14 +84,20 @@ impl Folder {
     }
 
     /// Waits until no other run writes here, for `patience` at most; the lock goes with the value. `None`: another
-    /// run still does. The lock is a file of root's, for anybody could hold that of the folder.
+    /// run still does. The lock is a file that nobody else may open, for anybody could hold that of the folder.
     ///
     /// # Errors
     /// The I/O error.
     pub fn lock(&self, patience: Duration, clock: &dyn Clock) -> Result<Option<Flock<OwnedFd>>, FileError> {
         let fail = |errno: Errno| FileError { doing: "locking", path: self.path.join(LOCK), source: errno.into() };
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = openat(&self.dir, LOCK, flags, Mode::from_bits_truncate(0o600)).map_err(fail)?;
+        let open = || openat(&self.dir, LOCK, flags, Mode::from_bits_truncate(0o600));
+        let file = open().or_else(|errno| match errno {
+            // Of a release that ran as root, where the folder is ours by now.
+            Errno::EACCES => private_file::remove(self.dir.as_fd(), LOCK).map_err(|_| errno).and_then(|_| open()),
+            other => Err(other),
+        });
+        let mut file = file.map_err(fail)?;
         let until = clock.boot() + patience;
         loop {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -168,12 +179,8 @@ pub fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Option<T> {
 }
 
 /// The group that may read the token, by number: that of the root's own `/etc/group` where it has one. `None`
-/// leaves the caller's group, and the journal says so.
+/// leaves the caller's group; where that is another one, the journal says so.
 pub fn token_group(paths: &Paths) -> Option<u32> {
-    if !geteuid().is_root() {
-        log::info!("not root: token.json gets the caller's group");
-        return None;
-    }
     let gid = match fs::read_to_string(paths.group()) {
         Ok(groups) => groups.lines().find_map(|line| {
             let mut fields = line.split(':');
@@ -181,6 +188,12 @@ pub fn token_group(paths: &Paths) -> Option<u32> {
         }),
         Err(_) => Group::from_name(GROUP).ok().flatten().map(|group| group.gid.as_raw()),
     };
+    if !geteuid().is_root() {
+        if gid != Some(getegid().as_raw()) {
+            log::info!("not root: token.json gets the caller's group");
+        }
+        return None;
+    }
     if gid.is_none() {
         log::warn!("there is no group {GROUP}: token.json gets the caller's group; is the package installed whole?");
     }

@@ -11,8 +11,8 @@ use crate::token::Signature;
 
 use super::files::{self, FileError, Folder, Readers};
 
-const READY: &str = "ready.json";
-const FIRST_BOOT: &str = "first-boot.json";
+pub(super) const READY: &str = "ready.json";
+pub(super) const FIRST_BOOT: &str = "first-boot.json";
 
 /// `ready.json`: no secret in it; times are true time, not the clock's.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

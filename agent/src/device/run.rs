@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::device_conf::{DeviceConf, DeviceConfError};
+use crate::device_conf::{ConfFile, DeviceConf, DeviceConfError};
 use crate::exit::Exit;
 use crate::fault::{Class, Fault, Problem, chain};
 use crate::http::{Answer, CaFile, Http, HttpError};
@@ -17,11 +17,12 @@ use crate::retry::{POLICY, Retry};
 use crate::session::{self, Tokens};
 use crate::token::{self, Accepted};
 
-use super::backoff::{self, AFTER_REFUSAL, AFTER_UNACCEPTABLE, Backoff, Patience};
+use super::backoff::{AFTER_REFUSAL, AFTER_UNACCEPTABLE, Backoff, Patience};
 use super::board::{self, Board, WrongBoard};
 use super::cache::{self, BootMoment, TokenCache};
 use super::files::{FileError, Folder, token_group};
 use super::paths::Paths;
+use super::privileges::PrivilegesError;
 use super::readiness::{FirstBoot, Readiness};
 use super::settings::{DEFAULT_DEADLINE, Settings, SettingsError};
 use super::true_time::TrueTime;
@@ -34,13 +35,32 @@ pub struct Device {
     /// Its clocks.
     pub clock: Arc<dyn Clock>,
     boot_id: String,
+    conf_file: Result<ConfFile, DeviceConfError>,
+    /// Whether it was root that opened `device.conf`.
+    is_opened_by_root: bool,
 }
 
 impl Device {
-    /// This machine, with its files under `root`.
+    /// This machine, with its files under `root`. Of these only `device.conf` is opened here, so that the caller can
+    /// give up root before anything is read.
     pub fn here(root: &Path) -> Self {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self { paths: Paths::under(root), clock: Arc::new(SystemClock), boot_id: boot_id.trim().to_owned() }
+        let paths = Paths::under(root);
+        Self {
+            conf_file: ConfFile::open(&paths.device_conf()),
+            is_opened_by_root: geteuid().is_root(),
+            paths,
+            clock: Arc::new(SystemClock),
+            boot_id: boot_id.trim().to_owned(),
+        }
+    }
+
+    /// Reads `device.conf`, as it was opened at the start.
+    ///
+    /// # Errors
+    /// It could not be opened, can't be read, or does not follow the format.
+    pub fn conf(&self) -> Result<DeviceConf, DeviceConfError> {
+        self.conf_file.as_ref().map_err(Clone::clone)?.read()
     }
 
     /// Now, on the boot clock.
@@ -116,6 +136,8 @@ pub enum NotReady {
     NotRoot(#[source] DeviceConfError),
     #[error("a file of the agent's own can't be used")]
     File(#[from] FileError),
+    #[error("the agent does not go on as root")]
+    Privileges(#[from] PrivilegesError),
 }
 
 impl NotReady {
@@ -127,7 +149,7 @@ impl NotReady {
     /// The exit code that tells why.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Http(HttpError::Client(_)) | Self::File(_) => Exit::Internal,
+            Self::Http(HttpError::Client(_)) | Self::File(_) | Self::Privileges(_) => Exit::Internal,
             Self::Conf(_) | Self::Board(_) | Self::Settings(_) | Self::Http(_) => Exit::Config,
             Self::Fault(fault) => fault.class().on_device(),
             Self::Waiting { exit, .. } => *exit,
@@ -144,10 +166,11 @@ impl NotReady {
 /// # Errors
 /// Why the unit is not ready.
 pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
-    let conf_file = device.paths.device_conf();
-    let conf_fingerprint = backoff::fingerprint(&conf_file);
-    let conf = match DeviceConf::read(&conf_file) {
-        Err(error) if error.is_permission_denied() && !geteuid().is_root() => return Err(NotReady::NotRoot(error)),
+    let conf_fingerprint = device.conf_file.as_ref().map_or("", ConfFile::fingerprint).to_owned();
+    let conf = match device.conf() {
+        Err(error) if error.is_permission_denied() && !device.is_opened_by_root => {
+            return Err(NotReady::NotRoot(error));
+        }
         other => other,
     };
     let settings = Settings::read(&device.paths.settings());

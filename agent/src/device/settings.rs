@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use serde::Deserialize;
 
+use crate::http::mode_hint;
 use crate::token::{DEFAULT_ISSUER, Expected, SignaturePolicy};
 
 /// Bytes that the file may have at most.
@@ -51,7 +52,7 @@ impl Default for Settings {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum SettingsError {
-    #[error("reading {}", path.display())]
+    #[error("reading {}{}", path.display(), mode_hint(source))]
     Io {
         path: PathBuf,
         #[source]

@@ -55,7 +55,7 @@ fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
 
 /// The configuration, if it can be used, and the check that says so.
 fn configuration(device: &Device) -> (Option<(DeviceConf, Settings)>, Check) {
-    let conf = match DeviceConf::read(&device.paths.device_conf()) {
+    let conf = match device.conf() {
         Ok(conf) => conf,
         Err(error) => return (None, Check::failed("configuration", chain(&error))),
     };

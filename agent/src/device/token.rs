@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use secrecy::ExposeSecret;
 
-use crate::device_conf::DeviceConf;
 use crate::exit::Exit;
 use crate::fault::chain;
 
@@ -35,7 +34,7 @@ fn cached(device: &Device) -> Option<TokenCache> {
     let now = device.moment();
     let cache = TokenCache::read(&device.paths.run_dir())?;
     let settings = Settings::read(&device.paths.settings()).ok()?;
-    let enough = match DeviceConf::read(&device.paths.device_conf()) {
+    let enough = match device.conf() {
         Ok(conf) => cache.is_of(&conf, &settings) && cache.is_fresh(&now),
         Err(error) if error.is_permission_denied() => !cache.left(&now).is_zero(),
         Err(_) => false,

@@ -137,7 +137,7 @@ fn another_owner_is_warned_of() {
 // Promise: whoever runs a program without being root is told so, and not that the file is damaged.
 #[test]
 fn a_missing_permission_is_told_apart() {
-    let io = |kind: io::ErrorKind| Problem::Io(kind.into());
+    let io = |kind: io::ErrorKind| Problem::Io(Arc::new(kind.into()));
     for (problem, expected) in
         [(io(io::ErrorKind::PermissionDenied), true), (io(io::ErrorKind::Interrupted), false), (Problem::NoFile, false)]
     {

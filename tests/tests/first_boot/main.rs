@@ -58,9 +58,9 @@ fn ready(machine: &mut Machine) -> anyhow::Result<()> {
     assert_eq!(
         machine.run(files)?.lines().collect::<Vec<_>>(),
         [
-            "644 root:root /run/azaion/ready.json",
-            "600 root:root /run/azaion/refresh.json",
-            "640 root:azaion /run/azaion/token.json"
+            "644 azaion-agent:azaion /run/azaion/ready.json",
+            "600 azaion-agent:azaion /run/azaion/refresh.json",
+            "640 azaion-agent:azaion /run/azaion/token.json"
         ]
     );
     assert_eq!(machine.run("ls -A /var/lib/azaion")?, "first-boot.json");

@@ -14,7 +14,7 @@ use crate::container::Booted;
 use crate::tree::{BOOKWORM, RELEASES, Tree, native_package};
 
 /// A tree into which the package was unpacked and a unit provisioned, and nothing else.
-fn provisioned(release: &str, station: &Station) -> anyhow::Result<Tree> {
+pub(crate) fn provisioned(release: &str, station: &Station) -> anyhow::Result<Tree> {
     let packages = tempfile::tempdir()?;
     let tree = Tree::new(release)?;
     tree.unpack(&native_package(packages.path(), "1")?)?;
@@ -41,12 +41,12 @@ fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
         assert_eq!(booted.run("systemctl list-units --failed --no-legend 'azaion*'")?, "", "{release}");
         let files = booted.must("stat -c '%n %a %U:%G' /run/azaion /run/azaion/* /var/lib/azaion/* | LC_ALL=C sort")?;
         let expected = [
-            "/run/azaion 755 root:azaion",
-            "/run/azaion/agent.lock 600 root:azaion",
-            "/run/azaion/ready.json 644 root:root",
-            "/run/azaion/refresh.json 600 root:root",
-            "/run/azaion/token.json 640 root:azaion",
-            "/var/lib/azaion/first-boot.json 644 root:root",
+            "/run/azaion 755 azaion-agent:azaion",
+            "/run/azaion/agent.lock 600 azaion-agent:azaion",
+            "/run/azaion/ready.json 644 azaion-agent:azaion",
+            "/run/azaion/refresh.json 600 azaion-agent:azaion",
+            "/run/azaion/token.json 640 azaion-agent:azaion",
+            "/var/lib/azaion/first-boot.json 644 azaion-agent:azaion",
         ];
         let files: Vec<&str> = files.lines().collect();
         // Not every generation of the API has refresh tokens.

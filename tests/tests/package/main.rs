@@ -15,6 +15,7 @@ mod container;
 mod content;
 mod host;
 mod lifecycle;
+mod sandbox;
 mod sbom;
 mod tree;
 mod units;

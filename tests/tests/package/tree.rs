@@ -1,6 +1,7 @@
 //! Minimal root file systems of Debian, and our package for them.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -39,13 +40,14 @@ fn mirror() -> anyhow::Result<Option<String>> {
 fn cached(release: &str) -> anyhow::Result<PathBuf> {
     let cache = target_dir().join("debian");
     fs::create_dir_all(&cache)?;
-    let tar = cache.join(format!("{release}.tar"));
+    // Another list of packages is another tree.
+    let tar = cache.join(format!("{release}+dbus.tar"));
     let lock = File::create(cache.join(format!("{release}.lock")))?;
     lock.lock().context("waiting for whoever makes the tree")?;
     if !tar.exists() {
         let unfinished = cache.join(format!("{release}.unfinished.tar"));
         let mut command = Command::new("mmdebstrap");
-        command.args(["--quiet", "--mode=root", "--variant=apt", "--include=systemd,systemd-sysv"]);
+        command.args(["--quiet", "--mode=root", "--variant=apt", "--include=systemd,systemd-sysv,dbus"]);
         // As all installed systems are: /lib is a link, which a package must not replace.
         command.arg("--setup-hook=/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh");
         output(command.arg(release).arg(&unfinished).args(mirror()?))?;
@@ -100,6 +102,7 @@ impl Tree {
         let rootfs = self.path().display().to_string();
         station.provision(&["device", SERIAL, "--rootfs", &rootfs, "--json"])?.ended_with(0)?;
         fs::copy(station.api.ca_file(), self.at("/etc/azaion/ca.pem"))?;
+        fs::set_permissions(self.at("/etc/azaion/ca.pem"), Permissions::from_mode(0o644))?;
         self.write("/etc/azaion/agent.toml", "ca_file = \"/etc/azaion/ca.pem\"\ndeadline_s = 10\n")
     }
 
