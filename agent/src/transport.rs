@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use crate::clock::Timestamp;
+
 /// How a call failed before an answer was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -20,7 +22,10 @@ pub enum Transport {
     /// The certificate is not valid yet: somebody's clock is wrong.
     NotYetValid,
     /// The certificate has expired, or a clock is ahead.
-    Expired,
+    Expired {
+        /// When it ended.
+        until: Option<Timestamp>,
+    },
     /// TLS failed otherwise.
     Tls,
     /// Anything else below HTTP.
@@ -36,7 +41,7 @@ impl fmt::Display for Transport {
             Self::Cut => "the connection was cut before the whole answer was there",
             Self::Timeout => "no answer in time",
             Self::NotYetValid => "TLS: the server's certificate is not valid yet; is the clock right?",
-            Self::Expired => "TLS: the server's certificate has expired; is the clock right?",
+            Self::Expired { .. } => "TLS: the server's certificate has expired; is the clock right?",
             Self::Tls => {
                 "TLS failed; is the server's certificate from a known CA (--ca-file, ca_file), and for this name?"
             }
@@ -75,7 +80,10 @@ impl Transport {
     fn of_tls(error: &rustls::Error) -> Self {
         use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
         match error {
-            rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => Self::Expired,
+            rustls::Error::InvalidCertificate(Expired) => Self::Expired { until: None },
+            rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. }) => {
+                Self::Expired { until: Some(Timestamp::from_unix(not_after.as_secs())) }
+            }
             rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => Self::NotYetValid,
             _ => Self::Tls,
         }
