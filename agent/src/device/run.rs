@@ -149,7 +149,7 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
         Err(error) if error.is_permission_denied() && !geteuid().is_root() => return Err(NotReady::NotRoot(error)),
         other => other,
     };
-    let settings = Settings::read(&device.paths.settings());
+    let settings = Settings::read(&device.paths);
     let deadline = how.deadline.unwrap_or_else(|| settings.as_ref().map_or(DEFAULT_DEADLINE, Settings::deadline));
     let until = device.clock.boot().saturating_add(deadline);
     let folder = Folder::open(&device.paths.run_dir(), token_group(&device.paths), Lifetime::ThisBoot)?;
