@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::exit::Exit;
+use crate::plain_text::escaped;
 use crate::token::TokenError;
 use crate::transport::Transport;
 
@@ -146,10 +147,10 @@ pub fn class_of(status: u16, code: Option<u32>, asks_to_wait: bool) -> Class {
     }
 }
 
-/// An error and its causes on one line, as messages and the journal have them.
+/// An error and its causes on one line, as messages and the journal have them, without control characters.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |e| (*e).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    escaped(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")).into_owned()
 }
 
 fn code_text(code: Option<u32>) -> String {

@@ -5,6 +5,10 @@ use std::fmt;
 use std::io;
 
 use crate::clock::Timestamp;
+use crate::plain_text::excerpt;
+
+/// Bytes of a library's message that are shown: what the server sent may be quoted in it.
+const LONGEST_DETAIL: usize = 500;
 
 /// How a call failed before an answer was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,8 @@ impl Transport {
     pub(crate) fn of(error: &reqwest::Error) -> (Self, String) {
         let causes: Vec<_> = std::iter::successors(Some(error as &(dyn Error + 'static)), |e| cause(*e)).collect();
         let detail = causes.last().map(ToString::to_string).unwrap_or_default();
+        // A certificate may have thousands of names.
+        let detail = excerpt(&detail, LONGEST_DETAIL).into_owned();
         if error.is_timeout() {
             return (Self::Timeout, detail);
         }
