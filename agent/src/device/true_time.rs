@@ -69,7 +69,7 @@ impl TrueTime {
             return Err(answer.fault(Problem::OutsideCertificate { date, from, until }));
         }
         if date < self.floor() {
-            log::warn!("the server says that it is {date}, and an earlier answer said {}", self.floor());
+            log::warn!("the server says that it is {date}, which is before {}; a clock is or was wrong", self.floor());
         }
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, self.clock.boot()));
         Ok(())
