@@ -31,23 +31,23 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(id: &'static str, status: Status, message: String) -> Self {
-        Self { id, status, message: escaped(&message).into_owned() }
+    fn new(id: &'static str, status: Status, message: &str) -> Self {
+        Self { id, status, message: escaped(message).into_owned() }
     }
 
     /// A check that found nothing wrong.
     pub fn ok(id: &'static str, message: impl Into<String>) -> Self {
-        Self::new(id, Status::Ok, message.into())
+        Self::new(id, Status::Ok, &message.into())
     }
 
     /// A check that found something to look at.
     pub fn warning(id: &'static str, message: impl Into<String>) -> Self {
-        Self::new(id, Status::Warning, message.into())
+        Self::new(id, Status::Warning, &message.into())
     }
 
     /// A check that found what will not work.
     pub fn failed(id: &'static str, message: impl Into<String>) -> Self {
-        Self::new(id, Status::Failed, message.into())
+        Self::new(id, Status::Failed, &message.into())
     }
 }
 
