@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::plain_text::{escaped, write_json};
+
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -24,24 +26,28 @@ pub struct Check {
     pub id: &'static str,
     /// How it ended.
     pub status: Status,
-    /// What was found, and what to do about it.
+    /// What was found, and what to do about it; without control characters.
     pub message: String,
 }
 
 impl Check {
+    fn new(id: &'static str, status: Status, message: &str) -> Self {
+        Self { id, status, message: escaped(message).into_owned() }
+    }
+
     /// A check that found nothing wrong.
     pub fn ok(id: &'static str, message: impl Into<String>) -> Self {
-        Self { id, status: Status::Ok, message: message.into() }
+        Self::new(id, Status::Ok, &message.into())
     }
 
     /// A check that found something to look at.
     pub fn warning(id: &'static str, message: impl Into<String>) -> Self {
-        Self { id, status: Status::Warning, message: message.into() }
+        Self::new(id, Status::Warning, &message.into())
     }
 
     /// A check that found what will not work.
     pub fn failed(id: &'static str, message: impl Into<String>) -> Self {
-        Self { id, status: Status::Failed, message: message.into() }
+        Self::new(id, Status::Failed, &message.into())
     }
 }
 
@@ -64,7 +70,7 @@ pub fn print(checks: &[Check], json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for check in checks {
         if json {
-            serde_json::to_writer(&mut out, check)?;
+            write_json(&mut out, check)?;
             writeln!(out)?;
         } else {
             writeln!(out, "{check}")?;

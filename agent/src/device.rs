@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod board;
 pub mod cache;
 pub mod files;
+pub mod floor;
 pub mod paths;
 pub mod privileges;
 pub mod readiness;

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::exit::Exit;
+use crate::plain_text::escaped;
 use crate::token::TokenError;
 use crate::transport::Transport;
 
@@ -81,6 +83,11 @@ pub enum Problem {
         "HTTP {0}: a redirect is not followed, a password goes to the configured address alone; correct the API URL"
     )]
     Redirect(u16),
+    #[error(
+        "the server says that it is {date}, and its certificate is valid from {from} until {until}; its clock is wrong, or \
+         its certificate has expired"
+    )]
+    OutsideCertificate { date: Timestamp, from: Timestamp, until: Timestamp },
     #[error("the account asks for a second factor, which a device can't give; switch MFA off for it")]
     Mfa,
     #[error("the token is refused")]
@@ -94,7 +101,9 @@ impl Fault {
             Problem::Transport { .. } => Class::Unreachable,
             Problem::TooLarge(_) | Problem::NotJson => Class::Garbled,
             Problem::Status { class, .. } => *class,
-            Problem::Form(_) | Problem::Redirect(_) | Problem::Token(_) => Class::Unacceptable,
+            Problem::Form(_) | Problem::Redirect(_) | Problem::OutsideCertificate { .. } | Problem::Token(_) => {
+                Class::Unacceptable
+            }
             Problem::Mfa => Class::Refused,
         }
     }
@@ -105,6 +114,14 @@ impl Fault {
             Problem::Transport { before_request, .. } => before_request,
             Problem::Status { status, .. } => (400..500).contains(&status) && status != 408,
             _ => false,
+        }
+    }
+
+    /// When the server's certificate ended, where that is why no answer came.
+    pub fn certificate_ended(&self) -> Option<Timestamp> {
+        match self.problem {
+            Problem::Transport { kind: Transport::Expired { until }, .. } => until,
+            _ => None,
         }
     }
 
@@ -130,10 +147,10 @@ pub fn class_of(status: u16, code: Option<u32>, asks_to_wait: bool) -> Class {
     }
 }
 
-/// An error and its causes on one line, as messages and the journal have them.
+/// An error and its causes on one line, as messages and the journal have them, without control characters.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |e| (*e).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    escaped(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")).into_owned()
 }
 
 fn code_text(code: Option<u32>) -> String {

@@ -1,6 +1,10 @@
 //! The JSON that goes over the wire, both ways; bodies hold passwords and tokens.
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
 use crate::fault::Problem;
@@ -18,11 +22,81 @@ pub fn body(content: &impl Serialize) -> Zeroizing<Vec<u8>> {
 /// # Errors
 /// As a [`Problem`] that repeats nothing of the body.
 pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, Problem> {
+    if has_duplicate_names(body) {
+        return Err(Problem::Form("an object with each name once"));
+    }
     serde_json::from_slice(body).map_err(|_| {
         // The form is judged while reading: what is cut after that is damage all the same.
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
         if is_json { Problem::Form(expected) } else { Problem::NotJson }
     })
+}
+
+/// Whether this is JSON in which an object, at any depth, has a name twice. Parsers differ in which of the two values they
+/// take (RFC 8259, 4), so that one program would check what another one does not use.
+pub fn has_duplicate_names(json: &[u8]) -> bool {
+    match serde_json::from_slice::<UniqueNames>(json) {
+        Ok(_) => false,
+        // Its other errors are about the JSON itself, which the caller's own reading finds.
+        Err(error) => error.is_data(),
+    }
+}
+
+/// Any JSON value whose objects have each name once. Keeps nothing of it: bodies hold secrets.
+struct UniqueNames;
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueNames {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = object.next_key::<String>()? {
+            if !names.insert(name) {
+                return Err(de::Error::custom("a name twice"));
+            }
+            object.next_value::<Self>()?;
+        }
+        Ok(self)
+    }
 }
 
 /// The API's own error code in an error body, in any spelling; none in a body that has none.
@@ -33,7 +107,7 @@ pub(crate) fn error_code(body: &[u8]) -> Option<u32> {
         #[serde(rename = "errorCode")]
         code: u32,
     }
-    serde_json::from_slice::<ErrorBody>(body).ok().map(|error| error.code)
+    read::<ErrorBody>(body, "an error object").ok().map(|error| error.code)
 }
 
 #[cfg(test)]
@@ -51,6 +125,32 @@ mod tests {
         assert_eq!(read::<BTreeMap<&str, &str>>(&body, "an object").unwrap(), content);
     }
 
+    // Promise: a name twice in one object is refused at any depth, also where it is spelled in another way; the same name
+    // in two objects is not.
+    #[test]
+    fn names_are_unique() {
+        for (body, is_refused) in [
+            (r#"{"role":"ApiAdmin","role":"CompanionPC"}"#, true),
+            (r#"{"role":"CompanionPC","role":"CompanionPC"}"#, true),
+            (r#"{"role":1,"\u0072ole":2}"#, true),
+            (r#"{"a":{"b":[{"c":1,"c":2}]}}"#, true),
+            (r#"[{"a":1},{"a":1,"a":1}]"#, true),
+            (r#"{"":1,"":2}"#, true),
+            (r#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}"#, false),
+            (r#"{"role":1,"Role":2}"#, false),
+            (r#"[null,true,-1,1,1.5,1e300,"a","a"]"#, false),
+        ] {
+            assert_eq!(has_duplicate_names(body.as_bytes()), is_refused, "{body}");
+            let read = read::<serde_json::Value>(body.as_bytes(), "anything");
+            assert_eq!(matches!(read, Err(Problem::Form(_))), is_refused, "{body}");
+        }
+        // What is no JSON is damage, not a form.
+        for body in ["", "{", r#"{"a":1,"b""#, "<html>", "{}x"] {
+            assert!(!has_duplicate_names(body.as_bytes()), "{body}");
+            assert!(matches!(read::<serde_json::Value>(body.as_bytes(), "anything"), Err(Problem::NotJson)), "{body}");
+        }
+    }
+
     // Promise: error codes are read in every spelling.
     #[test]
     fn reads_error_codes() {
@@ -60,6 +160,8 @@ mod tests {
             (r#"{"ErrorCode":20}"#, Some(20)),
             (r#"{"code":20}"#, Some(20)),
             (r#"{"errorCode":"20"}"#, None),
+            (r#"{"errorCode":30,"errorCode":20}"#, None),
+            (r#"{"errorCode":20,"message":"m","message":"n"}"#, None),
             (r#"{"message":"m"}"#, None),
             ("<html>", None),
         ] {

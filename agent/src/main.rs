@@ -12,6 +12,7 @@ use azaion_agent::device::{status, token};
 use azaion_agent::exit::{Exit, exit_on_panic};
 use azaion_agent::fault::chain;
 use azaion_agent::hardening::no_core_dumps;
+use azaion_agent::usage;
 use clap::{Parser, Subcommand};
 
 /// Gives a provisioned Jetson its token for the admin API, and says whether it is ready.
@@ -71,10 +72,7 @@ fn main() -> ExitCode {
     no_core_dumps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
-        }
+        Err(error) => return usage::report(error).into(),
     };
     announce::start_log(cli.verbose);
     let device = Device::here(&cli.root);

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::plain_text::escaped;
+
 /// Writes what our own code logs to standard error.
 #[derive(Debug)]
 pub struct StandardError;
@@ -26,15 +28,20 @@ impl Log for StandardError {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let level = match record.level() {
-                Level::Error => "error",
-                Level::Warn => "warning",
-                Level::Info => "info",
-                Level::Debug | Level::Trace => "debug",
-            };
-            let _ = writeln!(io::stderr().lock(), "{level}: {}", record.args());
+            write(record.level(), &escaped(&record.args().to_string()));
         }
     }
 
     fn flush(&self) {}
+}
+
+/// Writes a message that is [`escaped`] already; its line ends are the caller's own.
+pub fn write(level: Level, text: &str) {
+    let level = match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug | Level::Trace => "debug",
+    };
+    let _ = writeln!(io::stderr().lock(), "{level}: {text}");
 }

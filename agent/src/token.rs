@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous::insecure_decode, decode, decode_header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::es256;
 use crate::identity::ROLE;
+use crate::json::has_duplicate_names;
 
 /// Allowed difference between the server's clock and ours, as the API's other verifiers allow.
 pub const SKEW: Duration = Duration::from_secs(30);
@@ -102,6 +106,8 @@ pub enum TokenError {
     UnknownKey,
     #[error("its signature is wrong")]
     Signature,
+    #[error("its header or its claims have a name twice")]
+    Duplicate,
     #[error("its header asks for what is not known here (crit)")]
     Critical,
     #[error("its claims have not the expected form")]
@@ -155,7 +161,8 @@ pub fn judge(
 pub fn still_agrees(token: &SecretString, signature: Signature, expected: Expected<'_>) -> bool {
     let signed_enough = signature == Signature::Verified || expected.signature == SignaturePolicy::Auto;
     let claims = insecure_decode::<Claims>(token.expose_secret());
-    signed_enough && claims.is_ok_and(|data| check_claims(&data.claims, expected).is_ok())
+    let is_clear = !token.expose_secret().split('.').take(2).any(has_duplicates);
+    signed_enough && is_clear && claims.is_ok_and(|data| check_claims(&data.claims, expected).is_ok())
 }
 
 /// Whether a token says, unchecked, that it has another role than a device's. A token that can't be read says nothing.
@@ -172,6 +179,9 @@ fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result
     let is_base64url = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if token.split('.').count() != 3 || !token.split('.').all(is_base64url) {
         return Err(TokenError::NotAJwt);
+    }
+    if token.split('.').take(2).any(has_duplicates) {
+        return Err(TokenError::Duplicate);
     }
     // A header with an algorithm that the library does not know, `none` among them, is no header to it.
     let header = decode_header(token).map_err(|_| TokenError::Algorithm)?;
@@ -194,6 +204,11 @@ fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result
         (Algorithm::ES256, Keys::None) => Err(TokenError::NoKeys),
         _ => Err(TokenError::Algorithm),
     }
+}
+
+/// Whether a part of a token has a name twice: others who read it might take the other value (RFC 7519, 4).
+fn has_duplicates(part: &str) -> bool {
+    BASE64_URL_SAFE_NO_PAD.decode(part).map(Zeroizing::new).is_ok_and(|json| has_duplicate_names(&json))
 }
 
 fn verified_claims(token: &str, kid: Option<&str>, keys: &[Jwk]) -> Result<Claims, TokenError> {
@@ -263,7 +278,8 @@ fn single<'a>(claims: &'a Claims, names: &[&str]) -> Option<&'a str> {
 fn check_times(claims: &Claims, now: Timestamp) -> Result<(Option<Timestamp>, Timestamp), TokenError> {
     let expires_at = time(claims, "exp")?.ok_or(TokenError::NoExpiry)?;
     let (issued_at, not_before) = (time(claims, "iat")?, time(claims, "nbf")?);
-    if now.minus(SKEW) >= expires_at {
+    // Without skew: a token that has ended by the server's own time is of no use to anybody.
+    if now >= expires_at {
         return Err(TokenError::Expired);
     }
     if [issued_at, not_before].into_iter().flatten().any(|start| start > now.plus(SKEW)) {

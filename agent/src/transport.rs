@@ -4,6 +4,12 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use crate::clock::Timestamp;
+use crate::plain_text::excerpt;
+
+/// Bytes of a library's message that are shown: what the server sent may be quoted in it.
+const LONGEST_DETAIL: usize = 500;
+
 /// How a call failed before an answer was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -20,7 +26,10 @@ pub enum Transport {
     /// The certificate is not valid yet: somebody's clock is wrong.
     NotYetValid,
     /// The certificate has expired, or a clock is ahead.
-    Expired,
+    Expired {
+        /// When it ended.
+        until: Option<Timestamp>,
+    },
     /// TLS failed otherwise.
     Tls,
     /// Anything else below HTTP.
@@ -36,7 +45,7 @@ impl fmt::Display for Transport {
             Self::Cut => "the connection was cut before the whole answer was there",
             Self::Timeout => "no answer in time",
             Self::NotYetValid => "TLS: the server's certificate is not valid yet; is the clock right?",
-            Self::Expired => "TLS: the server's certificate has expired; is the clock right?",
+            Self::Expired { .. } => "TLS: the server's certificate has expired; is the clock right?",
             Self::Tls => {
                 "TLS failed; is the server's certificate from a known CA (--ca-file, ca_file), and for this name?"
             }
@@ -50,6 +59,8 @@ impl Transport {
     pub(crate) fn of(error: &reqwest::Error) -> (Self, String) {
         let causes: Vec<_> = std::iter::successors(Some(error as &(dyn Error + 'static)), |e| cause(*e)).collect();
         let detail = causes.last().map(ToString::to_string).unwrap_or_default();
+        // A certificate may have thousands of names.
+        let detail = excerpt(&detail, LONGEST_DETAIL).into_owned();
         if error.is_timeout() {
             return (Self::Timeout, detail);
         }
@@ -75,7 +86,10 @@ impl Transport {
     fn of_tls(error: &rustls::Error) -> Self {
         use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
         match error {
-            rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => Self::Expired,
+            rustls::Error::InvalidCertificate(Expired) => Self::Expired { until: None },
+            rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. }) => {
+                Self::Expired { until: Some(Timestamp::from_unix(not_after.as_secs())) }
+            }
             rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => Self::NotYetValid,
             _ => Self::Tls,
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::{Serial, SerialError};
+use azaion_agent::plain_text::escaped;
 use serde::Serialize;
 
 use crate::failure::{failure, for_all};
@@ -38,7 +39,7 @@ pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> a
         let cleared = target.clear()?;
         let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared, serial };
         let what = if cleared { "device.conf taken out" } else { "there was no device.conf" };
-        output::print(json, &record, &format!("{} ({}): {what}", record.path, record.kind))
+        output::print(json, &record, &format!("{} ({}): {what}", escaped(&record.path), record.kind))
     });
     Ok(exit)
 }

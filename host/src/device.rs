@@ -7,6 +7,7 @@ use azaion_agent::device_conf::is_module_serial;
 use azaion_agent::exit::Exit;
 use azaion_agent::http::Http;
 use azaion_agent::identity::{Serial, SerialError};
+use azaion_agent::plain_text::escaped;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
@@ -128,7 +129,8 @@ pub(crate) fn provision(
 
 impl Report {
     fn text(&self) -> String {
-        let places = self.targets.iter().map(|place| format!("{} ({})", place.path, place.kind)).collect::<Vec<_>>();
+        let place = |place: &Located| format!("{} ({})", escaped(&place.path), place.kind);
+        let places = self.targets.iter().map(place).collect::<Vec<_>>();
         format!(
             "{}: user {} {} at {}; device.conf is in {} ({} ms)",
             self.serial,

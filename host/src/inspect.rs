@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use azaion_agent::clock::Timestamp;
 use azaion_agent::exit::Exit;
+use azaion_agent::plain_text::escaped;
 use serde::Serialize;
 
 use crate::failure::for_all;
@@ -64,8 +65,9 @@ fn record(target: &dyn Target) -> anyhow::Result<Record> {
 
 impl Record {
     fn text(&self) -> String {
+        let path = escaped(&self.path);
         let Some(content) = &self.content else {
-            return format!("{} ({}): no device.conf", self.path, self.kind);
+            return format!("{path} ({}): no device.conf", self.kind);
         };
         let unknown = || "not recorded".to_owned();
         let serial = content.serial.clone().unwrap_or_else(unknown);
@@ -73,8 +75,8 @@ impl Record {
         let module =
             content.module_serial.as_ref().map_or(String::new(), |module| format!("\n  module       {module}"));
         format!(
-            "{} ({})\n  serial       {serial}\n  e-mail       {}\n  API          {}\n  provisioned  {when}{module}\n  mode, owner  {} {}:{}",
-            self.path, self.kind, content.email, content.api_url, content.mode, content.uid, content.gid
+            "{path} ({})\n  serial       {serial}\n  e-mail       {}\n  API          {}\n  provisioned  {when}{module}\n  mode, owner  {} {}:{}",
+            self.kind, content.email, content.api_url, content.mode, content.uid, content.gid
         )
     }
 }

@@ -29,6 +29,7 @@ pub mod target;
 
 use azaion_agent::exit::Exit;
 use azaion_agent::stderr_log::level;
+use azaion_agent::usage;
 use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command};
@@ -43,10 +44,7 @@ pub fn command() -> clap::Command {
 pub fn run() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
-        }
+        Err(error) => return usage::report(error),
     };
     // Nobody else has set a logger yet.
     let _ = log::set_logger(&UnitLog);

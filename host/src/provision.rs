@@ -321,9 +321,11 @@ impl Job<'_> {
         let keys = self.retry.run(|limit| keys::fetch(self.http, limit))?;
         let expected =
             Expected { email: &conf.email, issuer: DEFAULT_ISSUER, audience: None, signature: SignaturePolicy::Auto };
-        // As the device does: no time before that of provisioning is believed.
-        let now = answer.date.unwrap_or_else(|| self.clock.wall());
-        let now = conf.provisioned_at.map_or(now, |provisioned| now.max(provisioned));
+        // As the device does: by the time that the server says, else by a clock that is not before provisioning.
+        let now = answer.date.unwrap_or_else(|| {
+            let now = self.clock.wall();
+            conf.provisioned_at.map_or(now, |provisioned| now.max(provisioned))
+        });
         token::judge(&tokens.access, &keys, expected, now)
             .map(drop)
             .map_err(|error| answer.fault(Problem::Token(error)))

@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use azaion_agent::identity::Serial;
-use azaion_agent::stderr_log::StandardError;
+use azaion_agent::plain_text::escaped;
+use azaion_agent::stderr_log::{self, StandardError};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use log::{Log, Metadata};
@@ -47,16 +48,15 @@ impl Log for UnitLog {
             return;
         }
         let about = UNIT.with_borrow(|unit| unit.as_ref().map_or(String::new(), |unit| format!("{unit}: ")));
+        // Before it is wrapped: a line end in a message is not one of ours.
         let text = format!("{about}{}", record.args());
+        let text = escaped(&text);
         let text = if stderr().is_terminal() {
             textwrap::fill(&text, Options::new(width(&Term::stderr()) - LEVEL).subsequent_indent("  "))
         } else {
-            text
+            text.into_owned()
         };
-        let metadata = record.metadata().clone();
-        above_bar(|| {
-            StandardError.log(&log::Record::builder().metadata(metadata).args(format_args!("{text}")).build());
-        });
+        above_bar(|| stderr_log::write(record.level(), &text));
     }
 
     fn flush(&self) {}

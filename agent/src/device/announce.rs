@@ -1,4 +1,5 @@
-//! Telling people and systemd: the journal, `STATUS=`, and one line for whoever stands at the line.
+//! Telling people and systemd: the journal, `STATUS=`, and one line for whoever stands at the line. All of it without
+//! control characters: a line end in a message would be another assignment to systemd (`MAINPID=`).
 
 use std::io::{self, Write};
 
@@ -8,10 +9,14 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use crate::exit::Exit;
 use crate::fault::chain;
+use crate::plain_text::{escaped, excerpt};
 use crate::stderr_log::{self, StandardError};
 
 use super::readiness::Readiness;
 use super::run::{NotReady, Ready};
+
+/// Bytes of `STATUS=` at most: systemd drops a message of more than 4096.
+const LONGEST_STATUS: usize = 2048;
 
 /// A state with its journal `MESSAGE_ID`, explained in the catalog (`systemd/azaion-agent.catalog`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +65,17 @@ impl Log for Journal {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.log(record);
+            let text = record.args().to_string();
+            self.0.log(
+                &Record::builder()
+                    .metadata(record.metadata().clone())
+                    .args(format_args!("{}", escaped(&text)))
+                    .module_path(record.module_path())
+                    .file(record.file())
+                    .line(record.line())
+                    .key_values(record.key_values())
+                    .build(),
+            );
         }
     }
 
@@ -79,7 +94,7 @@ pub fn outcome(result: &Result<Ready, NotReady>, who: Option<&Readiness>) {
     match result {
         Ok(ready) => say_ready(ready),
         Err(error) => {
-            let text = format!("{} is not ready: {}", name_of(who), chain(error));
+            let text = escaped(&format!("{} is not ready: {}", name_of(who), chain(error))).into_owned();
             journal(Level::Error, error.exit(), who, &text);
             status(&text);
         }
@@ -90,7 +105,7 @@ fn say_ready(ready: &Ready) {
     let readiness = &ready.readiness;
     let signature = readiness.signature.map(|s| format!(", signature {s}")).unwrap_or_default();
     let until = readiness.expires_at.map(|t| format!(", token until {t}")).unwrap_or_default();
-    let text = format!("{} is ready{until}{signature}", name_of(Some(readiness)));
+    let text = escaped(&format!("{} is ready{until}{signature}", name_of(Some(readiness)))).into_owned();
     if let Some(trouble) = &ready.trouble {
         log::warn!("the token could not be renewed, and is still valid: {trouble}");
     }
@@ -116,8 +131,8 @@ fn journal(level: Level, exit: Exit, who: Option<&Readiness>, text: &str) {
     log::log!(
         level,
         MESSAGE_ID = message_id,
-        AZAION_SERIAL = serial,
-        AZAION_EMAIL = email,
+        AZAION_SERIAL = escaped(serial).as_ref(),
+        AZAION_EMAIL = escaped(email).as_ref(),
         AZAION_STATE = name,
         AZAION_EXIT_CODE = exit.code();
         "{text}"
@@ -126,7 +141,8 @@ fn journal(level: Level, exit: Exit, who: Option<&Readiness>, text: &str) {
 
 /// `STATUS=` (`sd_notify(3)`); without systemd nobody listens.
 fn status(text: &str) {
-    if let Err(error) = sd_notify::notify(&[NotifyState::Status(text)]) {
+    let text = escaped(text);
+    if let Err(error) = sd_notify::notify(&[NotifyState::Status(&excerpt(&text, LONGEST_STATUS))]) {
         log::debug!("telling systemd: {error}");
     }
 }

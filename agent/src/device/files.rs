@@ -16,6 +16,8 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
+use crate::json;
+use crate::plain_text::write_json;
 use crate::private_file::{self, Attributes, Lifetime, is_staged};
 
 use super::paths::Paths;
@@ -130,8 +132,7 @@ impl Folder {
                 Readers::Agent | Readers::All => geteuid().is_root().then_some(0),
             },
         };
-        serde_json::to_writer(&mut *bytes, content)
-            .map_err(io::Error::from)
+        write_json(&mut *bytes, content)
             .and_then(|()| private_file::replace(self.dir.as_fd(), name, attributes, &bytes, self.lifetime))
             .map_err(|source| FileError { doing: "writing", path: self.path.join(name), source })
     }
@@ -171,11 +172,11 @@ pub fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Option<T> {
             return None;
         }
     }
-    let content = serde_json::from_slice(&bytes);
-    if content.is_err() {
+    let content = json::read(&bytes, "a file of ours").ok();
+    if content.is_none() {
         log::warn!("{} is damaged and will be replaced", path.display());
     }
-    content.ok()
+    content
 }
 
 /// The group that may read the token, by number: that of the root's own `/etc/group` where it has one. `None`

@@ -1,10 +1,17 @@
 //! Where everything lies on the device, under `/` or under another root.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::fs::read_link;
+use std::path::{Component, Path, PathBuf};
 
 use crate::device_conf;
 
-/// The root that every path of the agent lies under.
+/// Symlinks on the way to one file, more than any tree has: a loop.
+const MOST_LINKS: usize = 255;
+
+/// The root that every path of the agent lies under. Below another root than `/` symlinks lead where they would lead on
+/// the device: an absolute one starts at the root, and none leads out of it. Each path is resolved when it is asked for,
+/// so a tree that somebody changes during the run is not to be trusted.
 #[derive(Clone, Debug)]
 pub struct Paths {
     root: PathBuf,
@@ -18,38 +25,150 @@ impl Paths {
 
     /// An absolute path, put under the root.
     pub fn place(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        self.resolve(path, Last::Followed)
     }
 
-    /// `/etc/azaion/device.conf`
+    /// `/etc/azaion/device.conf`; a symlink in its place is refused, not followed.
     pub fn device_conf(&self) -> PathBuf {
-        self.root.join(device_conf::PATH)
+        self.resolve(Path::new(device_conf::PATH), Last::Kept)
     }
 
     /// `/etc/azaion/agent.toml`
     pub fn settings(&self) -> PathBuf {
-        self.root.join("etc/azaion/agent.toml")
+        self.place(Path::new(SETTINGS))
+    }
+
+    /// Whether there is a file of that name, be it a symlink to nowhere.
+    pub fn has_settings(&self) -> bool {
+        self.resolve(Path::new(SETTINGS), Last::Kept).symlink_metadata().is_ok()
     }
 
     /// `/run/azaion`, gone with the next boot
     pub fn run_dir(&self) -> PathBuf {
-        self.root.join("run/azaion")
+        self.place(Path::new("run/azaion"))
     }
 
     /// `/var/lib/azaion`, kept across boots
     pub fn state_dir(&self) -> PathBuf {
-        self.root.join("var/lib/azaion")
+        self.place(Path::new("var/lib/azaion"))
     }
 
     /// Where the kernel shows the module's serial number: `/proc/device-tree`, which is the name that programs are to
     /// use, and what it is a link to, for where a sandbox leaves only processes in `/proc` (`ProcSubset=pid`).
     pub fn module_serial(&self) -> [PathBuf; 2] {
         ["proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number"]
-            .map(|file| self.root.join(file))
+            .map(|file| self.place(Path::new(file)))
     }
 
     /// `/etc/group`
     pub fn group(&self) -> PathBuf {
-        self.root.join("etc/group")
+        self.place(Path::new("etc/group"))
+    }
+
+    /// The path under the root, without a symlink in it if the root is not `/`; `last` is about its last part.
+    fn resolve(&self, path: &Path, last: Last) -> PathBuf {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        if self.root == Path::new("/") {
+            return self.root.join(inside);
+        }
+        let mut found = PathBuf::new();
+        let mut links = 0;
+        let mut rest = parts(inside);
+        while let Some(part) = rest.pop() {
+            if part == ".." {
+                // That of the root is the root itself.
+                found.pop();
+                continue;
+            }
+            let is_followed = last == Last::Followed || !rest.is_empty();
+            match read_link(self.root.join(&found).join(&part)) {
+                Ok(_) if links == MOST_LINKS => return self.root.join(LOOP),
+                Ok(target) if is_followed => {
+                    links += 1;
+                    if target.is_absolute() {
+                        found.clear();
+                    }
+                    rest.extend(parts(&target));
+                }
+                _ => found.push(part),
+            }
+        }
+        self.root.join(found)
+    }
+}
+
+const SETTINGS: &str = "etc/azaion/agent.toml";
+/// No file can have this name.
+const LOOP: &str = "(a symlink that leads to itself)\0";
+
+/// What becomes of a symlink in the last place of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Followed,
+    Kept,
+}
+
+/// The parts of a path, the first one last.
+fn parts(path: &Path) -> Vec<OsString> {
+    let is_part = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
+    path.components().filter(is_part).map(|part| part.as_os_str().to_owned()).rev().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::create_dir_all;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    // Promise: under another root no symlink leads out of it, and each leads where it does on the device.
+    #[test]
+    fn symlinks_stay_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
+        create_dir_all(outside.join("azaion")).unwrap();
+        create_dir_all(root.join("data/run")).unwrap();
+        let absolute = outside.display().to_string();
+        let up = format!("{}/{}", "../".repeat(20), outside.display());
+        for (target, expected) in [
+            ("/data/run", "data/run/azaion"),
+            ("data/run", "data/run/azaion"),
+            ("/data/../data/./run", "data/run/azaion"),
+            ("../../../data/run", "data/run/azaion"),
+            ("/nowhere", "nowhere/azaion"),
+            ("/", "azaion"),
+            (&absolute, &format!("{absolute}/azaion")[1..]),
+            (&up, &format!("{absolute}/azaion")[1..]),
+        ] {
+            symlink(target, root.join("run")).unwrap();
+            assert_eq!(Paths::under(&root).run_dir(), root.join(expected), "{target}");
+            std::fs::remove_file(root.join("run")).unwrap();
+        }
+        // The last part of a path, too, but for device.conf, whose symlink is to be seen.
+        create_dir_all(root.join("etc/azaion")).unwrap();
+        for name in ["agent.toml", "device.conf"] {
+            symlink("/data/file", root.join("etc/azaion").join(name)).unwrap();
+        }
+        let paths = Paths::under(&root);
+        assert_eq!(paths.settings(), root.join("data/file"));
+        assert_eq!(paths.device_conf(), root.join("etc/azaion/device.conf"));
+        assert!(paths.has_settings() && !paths.settings().exists());
+    }
+
+    // Promise: a symlink that leads to itself is an error wherever it is met.
+    #[test]
+    fn loops_end() {
+        let root = tempfile::tempdir().unwrap();
+        symlink("/run", root.path().join("run")).unwrap();
+        let run_dir = Paths::under(root.path()).run_dir();
+        assert!(!run_dir.exists() && create_dir_all(run_dir).is_err());
+    }
+
+    // Promise: on a device itself paths are what they are.
+    #[test]
+    fn the_root_itself() {
+        let paths = Paths::under(Path::new("/"));
+        assert_eq!(paths.run_dir(), Path::new("/run/azaion"));
+        assert_eq!(paths.place(Path::new("/etc/azaion/ca.pem")), Path::new("/etc/azaion/ca.pem"));
     }
 }

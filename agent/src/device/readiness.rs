@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::token::Signature;
 
 use super::files::{self, FileError, Folder, Readers};
+use super::floor::Memory;
 
 pub(super) const READY: &str = "ready.json";
 pub(super) const FIRST_BOOT: &str = "first-boot.json";
@@ -81,9 +82,9 @@ pub struct FirstBoot {
     version: u32,
     /// When this unit was first ready.
     pub first_ready_at: Timestamp,
-    /// The highest time that a run has been sure of.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub highest_time: Option<Timestamp>,
+    /// What is known of time.
+    #[serde(flatten)]
+    pub time: Memory,
 }
 
 impl FirstBoot {
@@ -92,10 +93,10 @@ impl FirstBoot {
         files::read(folder, FIRST_BOOT)
     }
 
-    /// What is to be remembered after a run that was ready at `now` and is sure of a time, or not.
-    pub fn after(known: Option<Self>, now: Timestamp, sure: Option<Timestamp>) -> Self {
-        let first_ready_at = known.as_ref().map_or(now, |known| known.first_ready_at);
-        Self { version: 1, first_ready_at, highest_time: known.and_then(|known| known.highest_time).max(sure) }
+    /// What is to be remembered after a run that was ready at `now`.
+    pub fn after(known: Option<Self>, now: Timestamp, time: Memory) -> Self {
+        let first_ready_at = known.map_or(now, |known| known.first_ready_at);
+        Self { version: 1, first_ready_at, time }
     }
 
     /// Writes the file.

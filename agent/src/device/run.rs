@@ -21,6 +21,7 @@ use super::backoff::{AFTER_REFUSAL, AFTER_UNACCEPTABLE, Backoff, Patience};
 use super::board::{self, Board, WrongBoard};
 use super::cache::{self, BootMoment, TokenCache};
 use super::files::{FileError, Folder, token_group};
+use super::floor::Memory;
 use super::paths::Paths;
 use super::privileges::PrivilegesError;
 use super::readiness::{FirstBoot, Readiness};
@@ -70,9 +71,8 @@ impl Device {
 
     /// What time it is, as far as is known without asking the server.
     pub fn true_time(&self, conf: Option<&DeviceConf>) -> TrueTime {
-        let remembered = FirstBoot::read(&self.paths.state_dir()).and_then(|known| known.highest_time);
-        let provisioned = conf.and_then(|conf| conf.provisioned_at);
-        TrueTime::new(Arc::clone(&self.clock), remembered.into_iter().chain(provisioned))
+        let remembered = FirstBoot::read(&self.paths.state_dir()).map(|known| known.time).unwrap_or_default();
+        TrueTime::new(Arc::clone(&self.clock), conf.and_then(|conf| conf.provisioned_at), remembered)
     }
 
     /// The client for this device's API.
@@ -173,7 +173,7 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
         }
         other => other,
     };
-    let settings = Settings::read(&device.paths.settings());
+    let settings = Settings::read(&device.paths);
     let deadline = how.deadline.unwrap_or_else(|| settings.as_ref().map_or(DEFAULT_DEADLINE, Settings::deadline));
     let until = device.clock.boot().saturating_add(deadline);
     let folder = Folder::open(&device.paths.run_dir(), token_group(&device.paths), Lifetime::ThisBoot)?;
@@ -336,9 +336,11 @@ impl Attempt<'_> {
         let retry = Retry::within(self.left, POLICY, self.device.clock.as_ref());
         let (tokens, answer) = match self.refreshed(&http, retry.limit())? {
             Some(refreshed) => refreshed,
-            None => retry.run(|limit| session::login(&http, &self.conf.email, &self.conf.password, limit))?,
+            None => retry
+                .run(|limit| session::login(&http, &self.conf.email, &self.conf.password, limit))
+                .inspect_err(|fault| self.note_expired(fault, &time))?,
         };
-        time.learn(&answer);
+        time.learn(&answer)?;
         let keys = retry.run(|limit| keys::fetch(&http, limit))?;
         let accepted = token::judge(&tokens.access, &keys, self.settings.expected(&self.conf.email), time.now())
             .map_err(|error| answer.fault(Problem::Token(error)))?;
@@ -373,15 +375,23 @@ impl Attempt<'_> {
         let cache = TokenCache::new(self.conf, tokens.access, accepted, now, self.device.moment());
         cache::write(self.folder, &cache, tokens.refresh)?;
         // Worth having, but a unit with a token and a full disk is ready all the same.
-        if let Err(error) = self.remember(now, time.sure_of(answer, accepted)) {
+        if let Err(error) = self.remember(now, time.after_answer(answer, accepted, &self.device.moment())) {
             log::warn!("{}", chain(&error));
         }
         Ok((cache, now))
     }
 
-    fn remember(&self, now: Timestamp, sure: Option<Timestamp>) -> Result<(), FileError> {
+    fn remember(&self, now: Timestamp, time: Memory) -> Result<(), FileError> {
         let state_dir = self.device.paths.state_dir();
         let folder = Folder::open(&state_dir, None, Lifetime::Durable)?;
-        FirstBoot::after(FirstBoot::read(&state_dir), now, sure).write(&folder)
+        FirstBoot::after(FirstBoot::read(&state_dir), now, time).write(&folder)
+    }
+
+    /// Remembers that the floor may be what makes the certificate look expired.
+    fn note_expired(&self, fault: &Fault, time: &TrueTime) {
+        let Some(memory) = time.after_fault(fault, &self.device.moment()) else { return };
+        if let Err(error) = self.remember(time.now(), memory) {
+            log::warn!("{}", chain(&error));
+        }
     }
 }

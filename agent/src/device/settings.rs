@@ -12,6 +12,8 @@ use serde::Deserialize;
 use crate::http::mode_hint;
 use crate::token::{DEFAULT_ISSUER, Expected, SignaturePolicy};
 
+use super::paths::Paths;
+
 /// Bytes that the file may have at most.
 const LARGEST: u64 = 64 * 1024;
 /// How long one run tries for, where nothing else is said.
@@ -69,7 +71,8 @@ impl Settings {
     ///
     /// # Errors
     /// What can't be read, is not TOML, or has an unknown key or a value out of range.
-    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+    pub fn read(paths: &Paths) -> Result<Self, SettingsError> {
+        let path = &paths.settings();
         let mut text = String::new();
         // O_NONBLOCK: a FIFO in this place must not hang the boot.
         match File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
@@ -78,7 +81,7 @@ impl Settings {
                 file.take(LARGEST + 1).read_to_string(&mut text)
             }
             // A symlink to nowhere is no absence of policy.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !paths.has_settings() => {
                 return Ok(Self::default());
             }
             Err(e) => Err(e),

@@ -59,7 +59,7 @@ fn configuration(device: &Device) -> (Option<(DeviceConf, Settings)>, Check) {
         Ok(conf) => conf,
         Err(error) => return (None, Check::failed("configuration", chain(&error))),
     };
-    let settings = match Settings::read(&device.paths.settings()) {
+    let settings = match Settings::read(&device.paths) {
         Ok(settings) => settings,
         Err(error) => return (None, Check::failed("configuration", chain(&error))),
     };

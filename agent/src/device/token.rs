@@ -6,6 +6,7 @@ use secrecy::ExposeSecret;
 
 use crate::exit::Exit;
 use crate::fault::chain;
+use crate::plain_text::write_json;
 
 use super::cache::TokenCache;
 use super::run::{Device, How, run};
@@ -22,7 +23,7 @@ pub fn print(device: &Device, json: bool) -> Exit {
     };
     let mut out = io::stdout().lock();
     let written = if json {
-        serde_json::to_writer(&mut out, &cache).map_err(io::Error::from).and_then(|()| writeln!(out))
+        write_json(&mut out, &cache).and_then(|()| writeln!(out))
     } else {
         writeln!(out, "{}", cache.access_token.expose_secret())
     };
@@ -33,7 +34,7 @@ pub fn print(device: &Device, json: bool) -> Exit {
 fn cached(device: &Device) -> Option<TokenCache> {
     let now = device.moment();
     let cache = TokenCache::read(&device.paths.run_dir())?;
-    let settings = Settings::read(&device.paths.settings()).ok()?;
+    let settings = Settings::read(&device.paths).ok()?;
     let enough = match device.conf() {
         Ok(conf) => cache.is_of(&conf, &settings) && cache.is_fresh(&now),
         Err(error) if error.is_permission_denied() => !cache.left(&now).is_zero(),

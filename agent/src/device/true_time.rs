@@ -1,9 +1,8 @@
 //! What time it really is, on a machine whose clock starts in 1970.
 //!
-//! No clock below the floor is believed: the agent's build time, the time of provisioning and the highest time
-//! that a run has been sure of have certainly passed. Certificates are judged by the later of clock and floor. The
-//! `Date` of an answer that came through TLS then tells the real time, and the boot clock carries it on. The system
-//! clock is never set.
+//! No clock below the [floor](super::floor) is believed. TLS checks certificates at the later of clock and floor. The
+//! `Date` of an answer that came through TLS then tells the real time, also where it lies below the floor: by it the
+//! certificate and the token of that answer are checked, and the boot clock carries it on. The system clock is never set.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,8 +11,12 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use crate::clock::{Clock, Timestamp};
+use crate::fault::{Fault, Problem};
 use crate::http::{Answer, TlsClock};
 use crate::token::{Accepted, SKEW};
+
+use super::cache::BootMoment;
+use super::floor::{Floor, Memory};
 
 /// The time that a build has certainly passed; see `build.rs`.
 pub fn build_time() -> Timestamp {
@@ -24,21 +27,21 @@ pub fn build_time() -> Timestamp {
 #[derive(Debug)]
 pub struct TrueTime {
     clock: Arc<dyn Clock>,
-    floor: Timestamp,
+    floor: Floor,
     /// What the server said, and the boot clock at that moment.
     told: Mutex<Option<(Timestamp, Duration)>>,
 }
 
 impl TrueTime {
-    /// Knows nothing yet but `clock` and times that have certainly passed.
-    pub fn new(clock: Arc<dyn Clock>, passed: impl IntoIterator<Item = Timestamp>) -> Self {
-        let floor = passed.into_iter().fold(build_time(), Timestamp::max);
+    /// Knows nothing yet but `clock`, times that have certainly passed, and what is remembered.
+    pub fn new(clock: Arc<dyn Clock>, passed: impl IntoIterator<Item = Timestamp>, memory: Memory) -> Self {
+        let floor = Floor::new(passed.into_iter().chain([build_time()]), memory);
         Self { clock, floor, told: Mutex::new(None) }
     }
 
     /// The time below which no clock is believed.
     pub fn floor(&self) -> Timestamp {
-        self.floor
+        self.floor.time()
     }
 
     /// The true time as far as known: what the server told, else the later of clock and floor.
@@ -51,28 +54,42 @@ impl TrueTime {
 
     /// The later of clock and floor.
     fn not_before(&self) -> Timestamp {
-        self.clock.wall().max(self.floor)
+        self.clock.wall().max(self.floor())
     }
 
-    /// Learns the time from an answer that came through TLS; a time below the floor is ignored.
-    pub fn learn(&self, answer: &Answer) {
-        let Some(date) = answer.date.filter(|_| answer.certificate.is_some()) else {
-            return;
-        };
-        if date < self.floor {
-            log::warn!("the server says it is {date}, which is past; its clock is wrong");
-            return;
+    /// Learns the time from the `Date` of an answer that came through TLS.
+    ///
+    /// # Errors
+    /// The certificate of that answer is not valid at that time.
+    pub fn learn(&self, answer: &Answer) -> Result<(), Fault> {
+        let (Some(date), Some(certificate)) = (answer.date, &answer.certificate) else { return Ok(()) };
+        if let Some((from, until)) = validity(certificate)
+            && (date.plus(SKEW) < from || date.minus(SKEW) > until)
+        {
+            return Err(answer.fault(Problem::OutsideCertificate { date, from, until }));
+        }
+        if date < self.floor() {
+            log::warn!("the server says that it is {date}, which is before {}; a clock is or was wrong", self.floor());
         }
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, self.clock.boot()));
+        Ok(())
     }
 
-    /// A time to be remembered across boots: that of `answer`, if it lies within the validity of the server's
-    /// certificate and of the token, so that no server can push the floor into a far future.
-    pub fn sure_of(&self, answer: &Answer, token: &Accepted) -> Option<Timestamp> {
-        let date = answer.date.filter(|date| *date >= self.floor)?;
-        let (from, until) = validity(answer.certificate.as_deref()?)?;
-        let issued = token.issued_at.map_or(date, |issued| issued.minus(SKEW));
-        (date >= from && date <= until && date >= issued && date <= token.expires_at).then_some(date)
+    /// What is to be remembered after an answer that was accepted. Its `Date` counts if it lies within the validity of
+    /// the server's certificate and of the token, so that no server can push the floor into a far future.
+    pub fn after_answer(&self, answer: &Answer, token: &Accepted, now: &BootMoment) -> Memory {
+        let mut floor = self.floor.clone();
+        if let Some(date) = sure_of(answer, token) {
+            floor.answered(date, now);
+        }
+        floor.memory().clone()
+    }
+
+    /// What is to be remembered after a call that failed, if that has changed.
+    pub fn after_fault(&self, fault: &Fault, now: &BootMoment) -> Option<Memory> {
+        let mut floor = self.floor.clone();
+        let is_changed = floor.looked_expired(fault.certificate_ended()?, now);
+        is_changed.then(|| floor.memory().clone())
     }
 }
 
@@ -80,6 +97,14 @@ impl TlsClock for TrueTime {
     fn now(&self) -> Timestamp {
         self.not_before()
     }
+}
+
+/// The `Date` of an answer, if certificate and token agree with it.
+fn sure_of(answer: &Answer, token: &Accepted) -> Option<Timestamp> {
+    let date = answer.date?;
+    let (from, until) = validity(answer.certificate.as_deref()?)?;
+    let issued = token.issued_at.map_or(date, |issued| issued.minus(SKEW));
+    (date >= from && date <= until && date >= issued && date <= token.expires_at).then_some(date)
 }
 
 /// From when until when a certificate (DER) is valid.

@@ -61,7 +61,9 @@ fn claims_are_checked() {
         (json!({"exp": -5}), Some(E::Claims)),
         (json!({"exp": -0.5}), Some(E::Claims)),
         (json!({"exp": 1e300}), Some(E::Claims)),
-        (json!({"exp": NOW - 29}), None),
+        (json!({"exp": NOW + 1}), None),
+        (json!({"exp": NOW}), Some(E::Expired)),
+        (json!({"exp": NOW - 1}), Some(E::Expired)),
         (json!({"exp": NOW - 30}), Some(E::Expired)),
         (json!({"exp": 1_800_000_900.5}), None),
         (json!({"iat": NOW + 30}), None),
@@ -130,6 +132,35 @@ fn other_tokens_are_refused() {
     assert_eq!(judged.unwrap_err(), TokenError::UnknownKey);
 }
 
+// Promise: a token with a name twice, in its header or in its claims, at any depth, is refused, whichever value is the
+// right one.
+#[test]
+fn names_are_unique() {
+    let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    let plain = good_claims().to_string();
+    let with = |more: &str| format!("{},{more}}}", plain.strip_suffix('}').unwrap());
+    let header = r#"{"alg":"HS256","typ":"JWT"}"#;
+    for (header, claims, expected) in [
+        (header, plain.clone(), None),
+        (header, with(r#""new":{"a":1,"b":{"a":1}}"#), None),
+        (header, with(r#""role":"CompanionPC""#), Some(TokenError::Duplicate)),
+        (header, with(r#""r\u006fle":"CompanionPC""#), Some(TokenError::Duplicate)),
+        (header, plain.replacen('{', r#"{"role":"ApiAdmin","#, 1), Some(TokenError::Duplicate)),
+        (header, with(r#""exp":9999999999"#), Some(TokenError::Duplicate)),
+        (header, with(r#""new":[{"a":1,"a":2}]"#), Some(TokenError::Duplicate)),
+        (r#"{"alg":"none","alg":"HS256"}"#, plain.clone(), Some(TokenError::Duplicate)),
+        (r#"{"alg":"HS256","x":1,"x":1}"#, plain.clone(), Some(TokenError::Duplicate)),
+        (r#"{"alg":"HS256","jwk":{"x":1,"x":1}}"#, plain.clone(), Some(TokenError::Duplicate)),
+    ] {
+        let token = SecretString::from(format!("{}.{}.{}", part(header), part(&claims), part("signature")));
+        let judged = judge(&token, &Keys::None, EXPECTED, Timestamp::from_unix(NOW));
+        assert_eq!(judged.err(), expected, "{header} {claims}");
+        if expected.is_some() {
+            assert!(!still_agrees(&token, Signature::Unverified, EXPECTED), "{header} {claims}");
+        }
+    }
+}
+
 /// A server's key pair.
 struct Signer(EcdsaKeyPair);
 
@@ -186,6 +217,13 @@ fn signatures_are_checked() {
     let no_object = server.token(None, &json!([]));
     let judged = judge(&no_object, &Keys::Set(vec![server.key(None)]), EXPECTED, Timestamp::from_unix(NOW));
     assert_eq!(judged.unwrap_err(), E::Claims);
+    // A signature does not make up for it.
+    let message = ["{\"alg\":\"ES256\"}", "{\"role\":\"ApiAdmin\",\"role\":\"CompanionPC\"}"];
+    let message = message.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
+    let signature = server.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+    let twice = SecretString::from(format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)));
+    let judged = judge(&twice, &Keys::Set(vec![server.key(None)]), EXPECTED, Timestamp::from_unix(NOW));
+    assert_eq!(judged.unwrap_err(), E::Duplicate);
 }
 
 // Promise: a signed token is judged by the given time alone, however far the system's clock is from it, and its claims

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use azaion_agent::exit::Exit;
+use azaion_agent::plain_text::{escaped, write_json};
 use azaion_agent::private_file::{Attributes, Lifetime, Staged};
 
 use super::record::Record;
@@ -65,10 +66,7 @@ impl ReportFile {
             Format::Json(writer, has_some) => {
                 let between: &[u8] = if *has_some { b",\n" } else { b"" };
                 *has_some = true;
-                writer
-                    .write_all(between)
-                    .and_then(|()| serde_json::to_writer(&mut *writer, record).map_err(Into::into))
-                    .and_then(|()| writer.flush())
+                writer.write_all(between).and_then(|()| write_json(&mut *writer, record)).and_then(|()| writer.flush())
             }
         };
         self.judge(written)
@@ -100,5 +98,9 @@ fn create(path: &Path) -> anyhow::Result<File> {
 }
 
 fn row<'a>(writer: &mut csv::Writer<File>, values: impl Iterator<Item = &'a str>) -> io::Result<()> {
-    writer.write_record(values).map_err(io::Error::from).and_then(|()| writer.flush())
+    // A spreadsheet or a terminal shows it, and a line end inside would be a record more to a simple reader.
+    writer
+        .write_record(values.map(|value| escaped(value).into_owned()))
+        .map_err(io::Error::from)
+        .and_then(|()| writer.flush())
 }

@@ -1,17 +1,24 @@
-//! A token: never a panic, and none is accepted under a key that nobody here can sign with.
+//! A token: never a panic, none is accepted under a key that nobody here can sign with, and none with a name twice.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use azaion_agent::clock::Timestamp;
+use azaion_agent::json::has_duplicate_names;
 use azaion_agent::keys::usable;
 use azaion_agent::token::{DEFAULT_ISSUER, Expected, Keys, SignaturePolicy, judge};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;
 use secrecy::SecretString;
 
 /// The public key of the example in RFC 7517, appendix A.1.
 const SET: &[u8] = br#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1",
     "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+
+/// What a device's token has to say.
+const CLAIMS: &str =
+    r#""iss":"AzaionApi","role":"CompanionPC","email":"d@azaion.com","exp":1790000000,"iat":1780000000"#;
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::Set(usable(SET).expect("a key set")));
 
@@ -22,4 +29,18 @@ fuzz_target!(|input: &str| {
     assert!(judge(&token, &KEYS, expected(SignaturePolicy::Auto), now).is_err());
     assert!(judge(&token, &Keys::None, expected(SignaturePolicy::Required), now).is_err());
     let _ = judge(&token, &Keys::None, expected(SignaturePolicy::Auto), now);
+    // As its claims: a token that says no more than it has to, and then what the fuzzer says.
+    let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    let claims = format!("{{{CLAIMS},{input}}}");
+    let token = SecretString::from(format!("{}.{}.AA", part(r#"{"alg":"HS256"}"#), part(&claims)));
+    if judge(&token, &Keys::None, expected(SignaturePolicy::Auto), now).is_ok() {
+        assert!(!has_duplicate_names(claims.as_bytes()));
+        // What another parser reads that takes the first of two values.
+        let names: Vec<&str> = CLAIMS.split(',').filter_map(|claim| claim.split('"').nth(1)).collect();
+        let read: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&claims).expect("it was accepted");
+        assert!(names.iter().all(|name| read.contains_key(*name)));
+        let more: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&format!("{{{input}}}")).expect("it was accepted");
+        assert!(names.iter().all(|name| !more.contains_key(*name)), "{claims}");
+    }
 });

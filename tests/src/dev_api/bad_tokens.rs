@@ -21,6 +21,8 @@ pub enum BadToken {
     Unsigned(&'static str),
     /// Well signed, with this further member of the header, given as JSON (`"crit":["b64"]`).
     Header(&'static str),
+    /// Well signed, with this further member before all claims, given as JSON (`"role":"ApiAdmin"`).
+    Member(&'static str),
     /// Well signed, with this value of one claim.
     Claim(&'static str, Value),
     /// HS256 with the PEM of the published key as the secret, under that key's id.
@@ -84,6 +86,7 @@ impl BadToken {
             Self::AlgNone
             | Self::Unsigned(_)
             | Self::Header(_)
+            | Self::Member(_)
             | Self::TwoParts
             | Self::TamperedPayload
             | Self::TamperedSignature => self.reassemble(mint, claims)?.into(),
@@ -167,6 +170,13 @@ impl BadToken {
                 let kid = mint.kid().unwrap_or_default();
                 let header = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"alg\":\"ES256\",\"kid\":\"{kid}\",{member}}}"));
                 let signed = format!("{header}.{payload}");
+                let signature = sign(signed.as_bytes(), &mint.keys.current.private, Algorithm::ES256)?;
+                format!("{signed}.{signature}")
+            }
+            Self::Member(member) => {
+                let claims = Value::from(claims).to_string();
+                let claims = claims.strip_prefix('{').context("claims are an object")?;
+                let signed = format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(format!("{{{member},{claims}")));
                 let signature = sign(signed.as_bytes(), &mint.keys.current.private, Algorithm::ES256)?;
                 format!("{signed}.{signature}")
             }

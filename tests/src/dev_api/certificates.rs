@@ -108,6 +108,7 @@ fn server_params(tls: Tls) -> anyhow::Result<CertificateParams> {
     let names = match tls {
         Tls::WrongName => vec!["wrong.example".to_owned()],
         Tls::WrongAddress => vec!["192.0.2.1".to_owned()],
+        Tls::Names(names) => names.iter().map(|name| (*name).to_owned()).collect(),
         Tls::CommonName => Vec::new(),
         _ => NAMES.map(str::to_owned).to_vec(),
     };

@@ -82,6 +82,8 @@ pub enum Tls {
     SelfSigned,
     /// A certificate of the CA for another host, `wrong.example`.
     WrongName,
+    /// A certificate of the CA for these names alone, whatever is in them.
+    Names(&'static [&'static str]),
     /// A certificate of the CA for another address, 192.0.2.1.
     WrongAddress,
     /// A certificate of the CA that names its host in the old way alone, as the common name.

@@ -333,7 +333,7 @@ fn the_ca_may_be_renewed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a command line that is wrong is exit 64, and help is no error.
+// Promise: a command line that is wrong is exit 64, without repeating what may be a secret, and help is no error.
 #[test]
 fn command_lines() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -341,13 +341,20 @@ fn command_lines() -> anyhow::Result<()> {
         (&["frobnicate"][..], 64),
         (&["boot", "--deadline", "0"], 64),
         (&["boot", "--deadline", "soon"], 64),
-        (&["boot", "--password", "x"], 64),
+        (&["boot", "--password", "hush-hush"], 64),
+        (&["boot", "--password=hush-hush"], 64),
+        (&["boot", "hush-hush"], 64),
+        (&["hush-hush"], 64),
+        (&["--hush-hush", "boot"], 64),
+        (&["boot", "--now=hush-hush"], 64),
         (&["token", "--login"], 64),
         (&["--help"], 0),
         (&["boot", "--help"], 0),
         (&["--version"], 0),
     ] {
-        assert_eq!(station.agent(arguments)?.code, Some(code), "{arguments:?}");
+        let run = station.agent(arguments)?;
+        assert_eq!(run.code, Some(code), "{arguments:?}: {}", run.stderr);
+        assert!(!run.stderr.contains("hush"), "{arguments:?}: {}", run.stderr);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use azaion_tests::dev_api::{Options, Tls};
-use azaion_tests::programs::{Run, native, start};
+use azaion_tests::programs::{Run, native, output, start};
 use azaion_tests::station::{Station, command};
 
 const DAY: u64 = 24 * 3600;
@@ -42,6 +42,13 @@ fn boot_at(station: &Station, clock: &str) -> anyhow::Result<Run> {
     station.wait(start(&mut command)?)
 }
 
+/// The time in so many days, as files have it.
+fn in_days(days: u64) -> anyhow::Result<String> {
+    let day = format!("+{days} days");
+    let time = output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &day]))?;
+    Ok(time.trim().to_owned())
+}
+
 fn highest(station: &Station) -> Option<String> {
     station.json(FIRST_BOOT)?.get("highest_time")?.as_str().map(str::to_owned)
 }
@@ -72,21 +79,121 @@ fn a_clock_in_the_future() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the token is judged by what the server's Date says, whatever the own clock says.
+// Promise: the token is checked by what the server's Date says, whatever the own clock says; a single answer that is more
+// than 30 days ahead is not remembered.
 #[test]
 fn the_servers_date_tells_the_time() -> anyhow::Result<()> {
     let station = unit(Options { clock_offset: 5 * YEAR, tls: window(10 * 365), ..Options::default() })?;
     station.agent(&["boot"])?.ended_with(0)?;
-    assert!(highest(&station).unwrap().as_str() > "2030-");
+    assert!(station.json("run/azaion/ready.json").unwrap()["since"].as_str().unwrap() > "2030-");
+    assert_eq!(highest(&station), None);
     Ok(())
 }
 
-// Promise: no server can push the floor beyond the validity of its own certificate.
+// Promise: one that is less than 30 days ahead is remembered at once.
 #[test]
-fn a_date_beyond_the_certificate_is_not_remembered() -> anyhow::Result<()> {
-    let station = unit(Options { clock_offset: 5 * YEAR, tls: window(60), ..Options::default() })?;
+fn a_short_step_is_remembered() -> anyhow::Result<()> {
+    let station = unit(Options { clock_offset: i64::try_from(20 * DAY)?, tls: window(60), ..Options::default() })?;
     station.agent(&["boot"])?.ended_with(0)?;
-    assert_eq!(highest(&station), None);
+    assert!(highest(&station) > Some(in_days(19)?), "{:?}", highest(&station));
+    Ok(())
+}
+
+// Promise: after an answer with a wrong Date, here 8 years ahead, the right server makes the unit ready at once.
+#[test]
+fn one_wrong_answer_is_harmless() -> anyhow::Result<()> {
+    let station = unit(Options { clock_offset: 8 * YEAR, tls: window(10 * 365), ..Options::default() })?;
+    station.agent(&["boot"])?.ended_with(0)?;
+    std::fs::remove_dir_all(station.inside("run"))?;
+    station.api.shift_clock(-8 * YEAR);
+    for clock in ["@1970-01-01 00:00:20", "+0"] {
+        boot_at(&station, clock)?.ended_with(0)?;
+        assert!(station.json("run/azaion/ready.json").unwrap()["since"].as_str() < Some(in_days(1)?.as_str()));
+        std::fs::remove_dir_all(station.inside("run"))?;
+    }
+    assert!(highest(&station) < Some(in_days(1)?));
+    Ok(())
+}
+
+/// `first-boot.json` as an older agent left it after an answer that was so many days ahead.
+fn put_highest(station: &Station, days: u64) -> anyhow::Result<()> {
+    let (first, highest) = ("2026-01-01T00:00:00Z", in_days(days)?);
+    let record = format!("{{\"version\":1,\"first_ready_at\":\"{first}\",\"highest_time\":\"{highest}\"}}");
+    station.put(&format!("rootfs/{FIRST_BOOT}"), record, 0o644)
+}
+
+/// Makes a part of `first-boot.json` older, as if so many seconds of boot clock had passed; the rest stays.
+fn age(station: &Station, part: &str, seconds: u64) -> anyhow::Result<()> {
+    let mut record = station.json(FIRST_BOOT).unwrap();
+    assert!(record[part].is_object(), "{record}");
+    record[part]["elapsed_s"] = seconds.into();
+    station.put(&format!("rootfs/{FIRST_BOOT}"), record.to_string(), 0o644)
+}
+
+// Promise: a unit that remembers too late a time, however late and whoever wrote it, is ready with the right server, and
+// answers that keep saying an earlier time for 24 h take the memory back.
+#[test]
+fn a_time_that_is_too_late_is_taken_back() -> anyhow::Result<()> {
+    for days in [20, 8 * 365] {
+        let station = unit(Options { tls: window(10 * 365), ..Options::default() })?;
+        put_highest(&station, days)?;
+        station.agent(&["boot"])?.ended_with(0)?;
+        assert!(highest(&station) > Some(in_days(days - 1)?));
+        age(&station, "earlier_claim", DAY)?;
+        std::fs::remove_dir_all(station.inside("run"))?;
+        station.agent(&["boot"])?.ended_with(0)?;
+        assert!(highest(&station) < Some(in_days(2)?), "{:?}", highest(&station));
+        assert_eq!(station.json(FIRST_BOOT).unwrap()["first_ready_at"], "2026-01-01T00:00:00Z");
+    }
+    Ok(())
+}
+
+// Promise: also where that time makes the server's certificate look expired, so that no answer comes: after 6 h the part
+// that no two answers agree on gives way to it.
+#[test]
+fn a_time_beyond_the_certificate_is_taken_back() -> anyhow::Result<()> {
+    let station = unit(Options { tls: window(60), ..Options::default() })?;
+    put_highest(&station, 8 * 365)?;
+    boot_at(&station, "+0")?.ended_with(75)?;
+    age(&station, "expired_for", 6 * 3600 - 600)?;
+    boot_at(&station, "+0")?.ended_with(75)?;
+    assert!(highest(&station) > Some(in_days(8 * 364)?));
+    age(&station, "expired_for", 6 * 3600)?;
+    boot_at(&station, "+0")?.ended_with(75)?;
+    assert!(highest(&station) < Some(in_days(61)?), "{:?}", highest(&station));
+    boot_at(&station, "+0")?.ended_with(0)?;
+    Ok(())
+}
+
+// Promise: a step of more than 30 days is remembered once two answers agree on it, 24 h of boot clock apart.
+#[test]
+fn two_answers_that_agree_are_remembered() -> anyhow::Result<()> {
+    let station = unit(Options { clock_offset: 5 * YEAR, tls: window(10 * 365), ..Options::default() })?;
+    station.agent(&["boot"])?.ended_with(0)?;
+    // The server's clock goes on while the boot clock does.
+    for (seconds, is_remembered) in [(DAY / 2, false), (DAY, true)] {
+        age(&station, "later_claim", seconds)?;
+        station.api.shift_clock(i64::try_from(DAY / 2)?);
+        std::fs::remove_dir_all(station.inside("run"))?;
+        station.agent(&["boot"])?.ended_with(0)?;
+        assert_eq!(highest(&station).is_some_and(|highest| highest.as_str() > "2030-"), is_remembered, "{seconds}");
+    }
+    Ok(())
+}
+
+// Promise: a certificate that has expired by the Date that came with it is refused, though the own clock does not know
+// better; nor is that time remembered.
+#[test]
+fn a_date_beyond_the_certificate_is_refused() -> anyhow::Result<()> {
+    for clock_offset in [5 * YEAR, i64::try_from(61 * DAY)?, -10 * YEAR, -i64::try_from(2 * DAY)?] {
+        let station = unit(Options { clock_offset, tls: window(60), ..Options::default() })?;
+        for clock in ["@1970-01-01 00:00:20", "+0"] {
+            let run = boot_at(&station, clock)?.ended_with(76)?;
+            assert!(run.stderr.contains("its clock is wrong, or its certificate has expired"), "{}", run.stderr);
+        }
+        assert_eq!(highest(&station), None);
+        assert!(!station.inside("run/azaion/token.json").exists());
+    }
     Ok(())
 }
 
@@ -101,12 +208,18 @@ fn a_date_beyond_the_token_is_not_believed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a Date below the floor is ignored; a token of that time has then expired.
+// Promise: a Date below the floor tells the time all the same, with a certificate that is valid then; what has certainly
+// passed stays the floor.
 #[test]
-fn a_date_in_the_past_is_ignored() -> anyhow::Result<()> {
-    let station = unit(Options { clock_offset: -10 * YEAR, ..Options::default() })?;
-    let run = station.agent(&["boot"])?.ended_with(76)?;
-    assert!(run.stderr.contains("its clock is wrong") && run.stderr.contains("expired"), "{}", run.stderr);
+fn a_date_in_the_past_tells_the_time() -> anyhow::Result<()> {
+    let now = SystemTime::now();
+    let year = Duration::from_secs(365 * DAY);
+    let tls = Tls::Window { not_before: now - 20 * year, not_after: now + year };
+    let station = unit(Options { clock_offset: -10 * YEAR, tls, ..Options::default() })?;
+    let run = station.agent(&["boot"])?.ended_with(0)?;
+    assert!(run.stderr.contains("a clock is or was wrong"), "{}", run.stderr);
+    assert!(station.json("run/azaion/ready.json").unwrap()["expires_at"].as_str() < Some("2020"));
+    assert_eq!(highest(&station), None);
     Ok(())
 }
 
@@ -122,17 +235,9 @@ fn no_date_at_all() -> anyhow::Result<()> {
 // Promise: the highest time ever sure of is a floor for certificates, on a later boot with a clock at 1970.
 #[test]
 fn the_remembered_time_is_a_floor() -> anyhow::Result<()> {
-    let in_days = |days: u64| {
-        let output = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &format!("+{days} days")]).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
     for (days, code) in [(30, 0), (90, 75)] {
         let station = unit(Options { tls: window(60), clock_offset: i64::try_from(30 * DAY)?, ..Options::default() })?;
-        let record = format!(
-            "{{\"version\":1,\"first_ready_at\":\"2026-01-01T00:00:00Z\",\"highest_time\":\"{}\"}}",
-            in_days(days)?
-        );
-        station.put(&format!("rootfs/{FIRST_BOOT}"), record, 0o644)?;
+        put_highest(&station, days)?;
         boot_at(&station, "@1970-01-01 00:00:20")?.ended_with(code)?;
     }
     Ok(())

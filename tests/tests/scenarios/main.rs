@@ -29,4 +29,6 @@ mod loader_page;
 mod memory;
 mod mixed_up;
 mod network;
+mod plain_text;
 mod readers;
+mod root;

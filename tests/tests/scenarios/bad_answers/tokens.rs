@@ -38,6 +38,9 @@ pub(super) fn tokens() -> Vec<Row> {
         token(Bad::WrongEmail("azaion-jetson-0043@azaion.com".into()), 76, "e-mail"),
         token(Bad::NoEmail, 76, "e-mail"),
         token(Bad::Expired(60), 76, "expired"),
+        // Within the skew, but over by the server's own time.
+        token(Bad::Expired(20), 76, "expired"),
+        token(Bad::Expired(0), 76, "expired"),
         token(Bad::FromFuture(60), 76, "future"),
         token(Bad::NoExp, 76, "expires"),
         token(Bad::NotAJwt, 76, "not a JWT"),
@@ -46,6 +49,13 @@ pub(super) fn tokens() -> Vec<Row> {
         token(Bad::NumberInsteadOfString, 76, "token"),
         token(Bad::Missing, 76, "no token"),
         // The right key signed it, and it still is no device's token.
+        // The same claim twice, though the last one is right; the same name elsewhere is nothing.
+        token(Bad::Member("\"role\":\"ApiAdmin\""), 76, "twice"),
+        token(Bad::Member("\"r\\u006fle\":\"CompanionPC\""), 76, "twice"),
+        token(Bad::Member("\"exp\":9999999999"), 76, "twice"),
+        token(Bad::Member("\"new\":{\"a\":1,\"a\":1}"), 76, "twice"),
+        token(Bad::Member("\"new\":{\"role\":1}"), 0, ""),
+        token(Bad::Header("\"x\":{\"a\":1,\"a\":1}"), 76, "twice"),
         token(Bad::Claim("iss", json!(["AzaionApi"])), 76, "issuer"),
         token(Bad::Claim("iss", "azaionapi".into()), 76, "issuer"),
         token(Bad::Claim("iss", Value::Null), 76, "issuer"),

@@ -1,0 +1,226 @@
+//! The floor of time: the time below which no clock is believed, and how answers raise and lower it.
+//!
+//! A pure value: no clock, no file. Elapsed time is counted on the boot clock alone, which nobody on the network moves.
+//!
+//! - An answer up to [`LARGEST_STEP`] above the confirmed time raises the floor at once.
+//! - The confirmed time rises when two answers that lie [`AGREEMENT`] or more apart both say that it is at least that late.
+//!   Steps are measured from it, so that many answers in a row do not get further than one.
+//! - The floor falls when two answers that lie [`AGREEMENT`] or more apart, and all between them, say an earlier time.
+//! - Where a floor that is too high makes the server's certificate look expired, no answer can say so. After
+//!   [`UNCONFIRMED_HOLDS`] of that the part of the floor that is not confirmed gives way, after [`CONFIRMED_HOLDS`] all of
+//!   it, each only as far as the certificate needs.
+//!
+//! It never falls below the build time and the time of provisioning.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+use super::cache::BootMoment;
+
+/// How far a single answer can raise the floor.
+const LARGEST_STEP: Duration = Duration::from_hours(30 * 24);
+/// How far apart on the boot clock two answers lie that confirm a time, or an earlier one.
+const AGREEMENT: Duration = Duration::from_hours(24);
+/// How long the unconfirmed part of the floor holds against a certificate that ended below it.
+const UNCONFIRMED_HOLDS: Duration = Duration::from_hours(6);
+/// How long the confirmed part does.
+const CONFIRMED_HOLDS: Duration = Duration::from_hours(7 * 24);
+/// Servers behind one name differ by less, and boot clocks drift by less in [`AGREEMENT`].
+const TOLERANCE: Duration = Duration::from_mins(5);
+/// How often a certificate that looks expired is written down: the run of each minute must not wear the flash.
+const NOTE_INTERVAL: Duration = Duration::from_mins(10);
+
+/// Boot-clock time since an event, over several boots: at least so much has passed. The time between two boots is not
+/// known and does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct Stretch {
+    boot_id: String,
+    boottime_s: u64,
+    /// What had passed at that moment.
+    elapsed_s: u64,
+}
+
+impl Stretch {
+    fn start(now: &BootMoment) -> Self {
+        Self { boot_id: now.boot_id.clone(), boottime_s: now.since_boot.as_secs(), elapsed_s: 0 }
+    }
+
+    /// What has passed since the last note.
+    fn since_note(&self, now: &BootMoment) -> Duration {
+        let before = if self.boot_id == now.boot_id { self.boottime_s } else { 0 };
+        Duration::from_secs(now.since_boot.as_secs().saturating_sub(before))
+    }
+
+    fn elapsed(&self, now: &BootMoment) -> Duration {
+        Duration::from_secs(self.elapsed_s).saturating_add(self.since_note(now))
+    }
+
+    /// The same stretch, noted at this moment.
+    fn noted(&self, now: &BootMoment) -> Self {
+        Self { elapsed_s: self.elapsed(now).as_secs(), ..Self::start(now) }
+    }
+}
+
+/// What an answer said, waiting for a second one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct Claim {
+    /// What the first answer said.
+    time: Timestamp,
+    #[serde(flatten)]
+    since: Stretch,
+}
+
+impl Claim {
+    fn start(time: Timestamp, now: &BootMoment) -> Self {
+        Self { time, since: Stretch::start(now) }
+    }
+
+    /// The time that it must be at least by now, if the first answer was right.
+    fn at(&self, now: &BootMoment) -> Timestamp {
+        self.time.plus(self.since.elapsed(now))
+    }
+
+    fn is_old_enough(&self, now: &BootMoment) -> bool {
+        self.since.elapsed(now) >= AGREEMENT
+    }
+
+    fn noted(&self, now: &BootMoment) -> Self {
+        Self { time: self.time, since: self.since.noted(now) }
+    }
+}
+
+/// The part of `first-boot.json` that is about time. All of it is optional: older agents wrote `highest_time` alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The highest time that a run has been sure of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    highest_time: Option<Timestamp>,
+    /// The highest time that two answers agree on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmed_time: Option<Timestamp>,
+    /// What may become the confirmed time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    later_claim: Option<Claim>,
+    /// What may lower the floor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    earlier_claim: Option<Claim>,
+    /// For how long the server's certificate has looked expired because of the floor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expired_for: Option<Stretch>,
+}
+
+/// The floor, and what it is about to become.
+#[derive(Clone, Debug)]
+pub struct Floor {
+    /// Build time and provisioning.
+    lowest: Timestamp,
+    memory: Memory,
+}
+
+impl Floor {
+    /// The floor of a device that remembers `memory`. `passed`: times that have certainly passed.
+    pub fn new(passed: impl IntoIterator<Item = Timestamp>, memory: Memory) -> Self {
+        Self { lowest: passed.into_iter().fold(Timestamp::from_unix(0), Timestamp::max), memory }
+    }
+
+    /// The time below which no clock is believed.
+    pub fn time(&self) -> Timestamp {
+        self.memory.highest_time.map_or(self.lowest, |highest| highest.max(self.lowest))
+    }
+
+    /// The part of it that no single answer has set.
+    fn confirmed(&self) -> Timestamp {
+        self.memory.confirmed_time.map_or(self.lowest, |confirmed| confirmed.max(self.lowest)).min(self.time())
+    }
+
+    /// What is to be remembered.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// An answer said that it is `date`, which lies within the validity of its certificate and its token.
+    pub fn answered(&mut self, date: Timestamp, now: &BootMoment) {
+        self.memory.expired_for = None;
+        self.lower(date, now);
+        self.confirm(date, now);
+        if date > self.time() && date <= self.confirmed().plus(LARGEST_STEP) {
+            self.memory.highest_time = Some(date);
+        }
+    }
+
+    fn lower(&mut self, date: Timestamp, now: &BootMoment) {
+        let earlier = self.memory.earlier_claim.take();
+        if date.plus(TOLERANCE) >= self.time() {
+            return;
+        }
+        let claim = earlier.unwrap_or_else(|| Claim::start(date, now));
+        if claim.is_old_enough(now) {
+            // The later of the two: one answer that is wrong can't lower it further than the right one does.
+            self.fall_to(date.max(claim.at(now)));
+        } else {
+            self.memory.earlier_claim = Some(claim.noted(now));
+        }
+    }
+
+    fn confirm(&mut self, date: Timestamp, now: &BootMoment) {
+        let going_on = self.memory.later_claim.take().filter(|claim| date.plus(TOLERANCE) >= claim.at(now));
+        let Some(claim) = going_on else {
+            self.memory.later_claim = Some(Claim::start(date, now));
+            return;
+        };
+        if claim.is_old_enough(now) {
+            // The earlier of the two: that it is at least so late is what both say.
+            let both = date.min(claim.at(now));
+            self.memory.confirmed_time = Some(self.confirmed().max(both));
+            self.memory.highest_time = Some(self.time().max(both));
+            self.memory.later_claim = Some(Claim::start(date, now));
+        } else {
+            self.memory.later_claim = Some(claim.noted(now));
+        }
+    }
+
+    /// The server's certificate ended at `until`, as it seems. Whether that has changed what is to be remembered.
+    pub fn looked_expired(&mut self, until: Timestamp, now: &BootMoment) -> bool {
+        // Not because of what is remembered.
+        if until >= self.time() || self.time() == self.lowest {
+            return false;
+        }
+        let Some(stretch) = &self.memory.expired_for else {
+            self.memory.expired_for = Some(Stretch::start(now));
+            return true;
+        };
+        let lowest = match stretch.elapsed(now) {
+            elapsed if elapsed >= CONFIRMED_HOLDS => self.lowest,
+            elapsed if elapsed >= UNCONFIRMED_HOLDS => self.confirmed(),
+            _ => self.time(),
+        };
+        if lowest < self.time() && until >= lowest {
+            self.fall_to(until);
+            return true;
+        }
+        let is_due = stretch.boot_id != now.boot_id || stretch.since_note(now) >= NOTE_INTERVAL;
+        if is_due {
+            self.memory.expired_for = Some(stretch.noted(now));
+        }
+        is_due
+    }
+
+    fn fall_to(&mut self, time: Timestamp) {
+        let time = time.min(self.time()).max(self.lowest);
+        log::warn!("the time remembered, {}, is too late: {time} from now on", self.time());
+        let confirmed = self.confirmed().min(time);
+        self.memory = Memory {
+            highest_time: Some(time),
+            confirmed_time: self.memory.confirmed_time.map(|_| confirmed),
+            later_claim: self.memory.later_claim.take(),
+            ..Memory::default()
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! Names in certificates, names of files and texts of servers: no control character in a line or in JSON, whatever they are.
+#![no_main]
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use azaion_agent::check::Check;
+use azaion_agent::fault::{Fault, Problem, chain};
+use azaion_agent::plain_text::{escaped, is_control, write_json};
+use azaion_agent::transport::Transport;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let path = Path::new(OsStr::from_bytes(input)).display().to_string();
+    // As TLS quotes the names of a certificate, and as both programs quote a file.
+    let detail = format!("certificate only valid for {input:?} {path}");
+    let problem = Problem::Transport { kind: Transport::Tls, detail, before_request: true };
+    let fault = Fault { step: "POST /login".to_owned(), host: path.clone(), retry_after: None, problem };
+    let check = Check::failed("target", path.clone());
+    let lines = [chain(&fault), chain(&io::Error::other(path.clone())), check.to_string(), escaped(&path).into_owned()];
+    for line in &lines {
+        assert!(!line.contains(is_control), "{line:?}");
+        assert_eq!(escaped(line), line.as_str());
+    }
+    let mut json = Vec::new();
+    write_json(&mut json, &(&path, &check)).expect("a Vec takes it");
+    let json = String::from_utf8(json).expect("JSON is UTF-8");
+    assert!(!json.contains(is_control), "{json:?}");
+    let (read, _): (String, serde_json::Value) = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(read, path);
+});
