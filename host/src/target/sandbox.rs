@@ -118,6 +118,7 @@ pub(super) fn is_possible() -> anyhow::Result<()> {
     WRAPPERS.iter().try_for_each(|wrapper| find(wrapper).map(drop))
 }
 
+#[expect(clippy::disallowed_methods, reason = "programs, by names that are fixed")]
 fn find(name: &str) -> anyhow::Result<PathBuf> {
     let package = if WRAPPERS.contains(&name) { "util-linux" } else { "e2fsprogs" };
     let paths = DIRECTORIES.iter().map(|directory| Path::new(directory).join(name));
