@@ -51,8 +51,11 @@ pub(crate) fn make_image(station: &Station, to: &Path) -> anyhow::Result<()> {
     output(&mut command(Path::new("mkfs.ext4"), &arguments)).map(drop)
 }
 
-/// What the files of root's own directory are: names, inodes, owners, modes, contents.
-pub(crate) fn victim(station: &Station) -> anyhow::Result<Vec<(PathBuf, u64, u32, u32, Vec<u8>)>> {
+/// A file of root's own directory: name, inode, owner, mode, content.
+pub(crate) type Precious = (PathBuf, u64, u32, u32, Vec<u8>);
+
+/// The files of root's own directory.
+pub(crate) fn victim(station: &Station) -> anyhow::Result<Vec<Precious>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(station.path("victim"))? {
         let (path, metadata) = (entry.as_ref().map_err(|e| anyhow::anyhow!("{e}"))?.path(), entry?.metadata()?);

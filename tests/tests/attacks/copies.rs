@@ -43,13 +43,14 @@ fn copies_of_an_image() -> anyhow::Result<()> {
     Ok(())
 }
 
+type Make = fn(&Station, &str) -> anyhow::Result<()>;
+
 // Promise: who has opened an image while everybody could read it reads no password of a device that is put in after chmod 0600.
 #[test]
 fn an_image_that_was_open_to_all() -> anyhow::Result<()> {
     if !is_root() {
         return Ok(());
     }
-    type Make = fn(&Station, &str) -> anyhow::Result<()>;
     let kinds: [(&str, Make); 4] = [
         ("system.img", |station, image| make_image(station, Path::new(image))),
         ("tar.img", |station, image| sh("tar -C \"$1\" -cf \"$2\" .", &[&text(&station.rootfs()), image]).map(drop)),
