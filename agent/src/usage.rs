@@ -86,7 +86,7 @@ mod tests {
             ("boot --hush=hush", "argument 2 "),
             ("boot --password hush", "argument 2 "),
             ("boot --password=hush", "argument 2 "),
-            ("boot -hush", "may be a secret"),
+            ("boot -qhush", "may be a secret"),
             ("hush", "argument 1 "),
             ("hush boot", "argument 1 "),
             ("--flag=hush boot", "argument 1 "),
