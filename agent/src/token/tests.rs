@@ -157,6 +157,7 @@ fn names_are_unique() {
         assert_eq!(judged.err(), expected, "{header} {claims}");
         if expected.is_some() {
             assert!(!still_agrees(&token, Signature::Unverified, EXPECTED), "{header} {claims}");
+            assert!(names_another_role(&token), "{header} {claims}");
         }
     }
 }
