@@ -52,6 +52,11 @@ impl<'a> Admin<'a> {
         Self { http, retry, login }
     }
 
+    /// Reads the credentials, or asks for them.
+    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+        self.login.prepare()
+    }
+
     /// Logs in, if that has not been done; a token that was given is shown to the API instead.
     pub(crate) fn log_in(&self) -> anyhow::Result<()> {
         let token = self.login.token(self.http, self.retry)?;

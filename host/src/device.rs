@@ -68,8 +68,6 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
     let http = connection::http(&api, &options.job.api)?;
     let places = options.rootfs.iter().map(|path| target::find(path)).collect::<anyhow::Result<_>>()?;
     let login = AdminLogin::new(&options.job.api, &SystemClock);
-    // Before anything else takes time, and before a target is locked: a person may be asked for the password.
-    login.prepare()?;
     let common = Common {
         options: &options.job,
         login: &login,

@@ -138,6 +138,8 @@ impl Job<'_> {
     }
 
     fn provision(&self, places: &[Place<'_>]) -> anyhow::Result<Outcome> {
+        // Before the first call: what is wrong with the admin's file shows also where it turns out not to be needed.
+        self.admin.prepare()?;
         let mut known: Vec<&SecretString> = Vec::new();
         for password in places.iter().filter_map(|place| Some(&place.ours.as_ref()?.password)) {
             if !known.iter().any(|other| same(other, password)) {
