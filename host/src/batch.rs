@@ -128,10 +128,7 @@ impl Batch<'_> {
     fn place(&self, path: &Path) -> anyhow::Result<Place> {
         let Some(base) = &self.base else { return target::find(path) };
         let mut place = target::find_or_make_way(path)?;
-        if !place.is_found() {
-            base.copy_to(&place)?;
-            place.look_again()?;
-        }
+        base.put(&mut place)?;
         Ok(place)
     }
 

@@ -48,8 +48,17 @@ impl Original {
         Self(Content::Image { file, name, sum })
     }
 
+    /// Copies it to a place where nothing is, and takes away what a run that was killed has left there.
+    pub(crate) fn put(&self, place: &mut Place) -> anyhow::Result<()> {
+        if !place.is_found() || staging::is_left(place) {
+            self.copy_to(place)?;
+            place.look_again()?;
+        }
+        Ok(())
+    }
+
     /// Copies it to a place where nothing is: whole, or not at all. What has been put there meanwhile stays.
-    pub(crate) fn copy_to(&self, place: &Place) -> anyhow::Result<()> {
+    fn copy_to(&self, place: &Place) -> anyhow::Result<()> {
         let fail = |error: io::Error| io_failure(error, &format!("making {}", place.path().display()));
         let staging = Staging::make(place)?;
         if place.is_taken() {

@@ -84,7 +84,7 @@ fn a_renamed_directory_of_copies() -> anyhow::Result<()> {
         let units = text(&station.path("shared/units"));
         let template = format!("{units}/{{serial}}");
         fs::create_dir(&units)?;
-        let arguments = [units.as_str(), &text(&station.path("victim")), ".AZJN-0001.new"];
+        let arguments = [units.as_str(), &text(&station.path("victim")), ".AZJN-0001.copying"];
         while_attacked(&station, "turn_when", &arguments, || {
             batch(&station, 1, &template, &text(&base))?;
             // Until the attacker has put it back.
@@ -114,7 +114,9 @@ fn a_symlink_in_place_of_a_temporary_file() -> anyhow::Result<()> {
         give(&units)?;
         let template = format!("{}/{{serial}}", text(&units));
         let elsewhere = text(&station.path(elsewhere));
-        let names = (1..=UNITS).map(|number| text(&units.join(format!(".AZJN-{number:04}.new"))));
+        let names = (1..=UNITS).flat_map(|number| {
+            [".new", ".copying"].map(|ending| text(&units.join(format!(".AZJN-{number:04}{ending}"))))
+        });
         let arguments: Vec<String> = std::iter::once(elsewhere).chain(names).collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         while_attacked(&station, "plant", &arguments, || batch(&station, UNITS, &template, &text(&base)))?;

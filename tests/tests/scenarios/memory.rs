@@ -271,6 +271,7 @@ fn no_core_dumps() -> anyhow::Result<()> {
     for name in ["", "etc", "etc/azaion", "etc/azaion/device.conf"] {
         chown(station.inside(name), Some(NOBODY), Some(NOBODY))?;
     }
+    chown(station.path("admin-password"), Some(NOBODY), Some(NOBODY))?;
     for name in ["azaion-agent", "azaion-provision"] {
         copy_to(name, &station.path(name))?;
     }

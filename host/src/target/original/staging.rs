@@ -35,9 +35,7 @@ pub(super) struct Staging<'p> {
 impl<'p> Staging<'p> {
     /// Makes an empty one, or empties what a run that was killed has left. Another run that makes the same copy is waited for.
     pub(super) fn make(place: &'p Place) -> anyhow::Result<Self> {
-        let mut name = OsString::from(".");
-        name.push(place.name());
-        name.push(".new");
+        let mut name = name_beside(place);
         let fail = |error: io::Error| io_failure(error, &format!("making a copy for {}", place.path().display()));
         for _ in 0..TRIES {
             match mkdirat(place.folder(), name.as_os_str(), Mode::S_IRWXU) {
@@ -113,6 +111,20 @@ impl Drop for Staging<'_> {
             let _ = unlinkat(self.place.folder(), self.name.as_os_str(), UnlinkatFlags::RemoveDir);
         }
     }
+}
+
+/// The name of the directory: no other file of ours has it, for a target that is there is tidied up by itself.
+fn name_beside(place: &Place) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(place.name());
+    name.push(".copying");
+    name
+}
+
+/// Whether a run that was killed has left the directory, or another run is making a copy.
+pub(super) fn is_left(place: &Place) -> bool {
+    let name = name_beside(place);
+    fstatat(place.folder(), name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Opens the directory, if it is the caller's and nobody else's; what is not is taken away.

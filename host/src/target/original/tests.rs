@@ -148,11 +148,15 @@ fn what_is_there_stays() {
     let (base, copy) = (dir.path().join("base"), dir.path().join("copy"));
     let original = target::open(&base).unwrap().original().unwrap();
     let place = Place::find_or_make_way(&copy).unwrap();
-    fs::create_dir_all(dir.path().join(".copy.new/copy/half")).unwrap();
-    fs::set_permissions(dir.path().join(".copy.new"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::create_dir_all(dir.path().join(".copy.copying/copy/half")).unwrap();
+    fs::set_permissions(dir.path().join(".copy.copying"), fs::Permissions::from_mode(0o700)).unwrap();
     File::create(&copy).unwrap();
     original.copy_to(&place).unwrap();
-    assert!(copy.is_file() && !dir.path().join(".copy.new").exists());
+    assert!(copy.is_file() && !dir.path().join(".copy.copying").exists());
+    // Killed after the copy had its name.
+    fs::create_dir(dir.path().join(".copy.copying")).unwrap();
+    original.put(&mut Place::find(&copy).unwrap()).unwrap();
+    assert!(copy.is_file() && !dir.path().join(".copy.copying").exists());
     fs::remove_file(&copy).unwrap();
     // What is no directory of ours is replaced by one.
     for plant in [
@@ -160,9 +164,9 @@ fn what_is_there_stays() {
         |path: &Path| File::create(path).map(drop),
         |path: &Path| fs::create_dir(path),
     ] {
-        plant(&dir.path().join(".copy.new")).unwrap();
+        plant(&dir.path().join(".copy.copying")).unwrap();
         original.copy_to(&place).unwrap();
-        assert!(copy.join("etc/passwd").is_file() && !dir.path().join(".copy.new").exists());
+        assert!(copy.join("etc/passwd").is_file() && !dir.path().join(".copy.copying").exists());
         fs::remove_dir_all(&copy).unwrap();
     }
 }
