@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, linkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, linkat, unlinkat};
 use rustix::fs::fremovexattr;
 
 /// Whether a file has to be there after a power cut.
@@ -201,7 +201,8 @@ pub fn is_tidy(dir: BorrowedFd<'_>, name: &str) -> bool {
 /// # Errors
 /// The I/O error; that nothing is there is none.
 pub fn tidy(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    erase(dir, &staged_name(name)).map(drop)
+    // Another user's holds nothing of ours, and may be leased to hold us up.
+    erase(dir, &staged_name(name), |uid| uid == geteuid().as_raw()).map(drop)
 }
 
 /// Takes `name` out of the folder, its bytes first, so that they do not stay on the disk under no name; and what a
@@ -211,18 +212,22 @@ pub fn tidy(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 /// The I/O error; that nothing is there is none.
 pub fn erase_all(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     tidy(dir, name)?;
-    erase(dir, name)
+    erase(dir, name, |_| true)
 }
 
-fn erase(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+/// Takes a name away; `is_to_be_wiped` says whether the bytes of a file of this user are overwritten first.
+fn erase(dir: BorrowedFd<'_>, name: &str, is_to_be_wiped: impl Fn(u32) -> bool) -> io::Result<bool> {
     // Told before it is opened: to open a device or a pipe may do something, or hang.
     let there = match openat(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(there) => there,
         Err(Errno::ENOENT) => return Ok(false),
         Err(errno) => return Err(errno.into()),
     };
-    match SFlag::from_bits_truncate(fstat(&there)?.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFREG => overwrite(&reopen(there.as_fd(), OFlag::O_WRONLY)?)?,
+    let stat = fstat(&there)?;
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG if is_to_be_wiped(stat.st_uid) => {
+            overwrite(&reopen(there.as_fd(), OFlag::O_WRONLY | OFlag::O_NONBLOCK)?)?;
+        }
         SFlag::S_IFDIR => {
             return Err(io::Error::new(
                 io::ErrorKind::IsADirectory,

@@ -11,7 +11,6 @@ use azaion_agent::clock::{Clock, SystemClock};
 use azaion_agent::exit::Exit;
 use azaion_agent::http::{CaFile, Http};
 use azaion_agent::retry::{POLICY, Retry};
-use nix::fcntl::OFlag;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
@@ -58,8 +57,7 @@ pub(crate) fn ca_file(options: &ApiOptions) -> anyhow::Result<Option<CaFile>> {
     // As of a variable that is there and empty.
     let Some(path) = options.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty()) else { return Ok(None) };
     let file = match Place::find(path) {
-        // O_NONBLOCK: a FIFO in this place must not hang the station.
-        Ok(place) => place.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK),
+        Ok(place) => place.open_to_read(),
         Err(PlaceError::Io(error)) => Err(error),
         Err(error @ PlaceError::Unsafe(_)) => {
             return Err(anyhow::Error::from(error).context(format!("the CA file {}", path.display())));
@@ -106,7 +104,7 @@ fn secret_file(path: &Path, what: &str) -> anyhow::Result<SecretString> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_SECRET + 1));
     let unsafe_path = |error| anyhow::Error::from(error).context(format!("the file with {what}, {}", path.display()));
     let file = match Place::find(path) {
-        Ok(place) => place.open(OFlag::O_RDONLY),
+        Ok(place) => place.open_to_read(),
         Err(PlaceError::Io(error)) => Err(error),
         Err(error @ PlaceError::Unsafe(_)) => return Err(unsafe_path(error)),
     };

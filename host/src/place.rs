@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 use azaion_agent::private_file::reopen;
@@ -13,12 +14,14 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use rustix::fs::{PROC_SUPER_MAGIC, fstatfs};
+use rustix::fs::{OFlags, PROC_SUPER_MAGIC, fcntl_setfl, fstatfs};
 
 use crate::strict_modes::{self, UnsafePath};
 
 /// As many symlinks as the kernel follows (`path_resolution(7)`).
 const MOST_LINKS: u32 = 40;
+/// The file system of the pipes that have no name (statfs(2), `PIPEFS_MAGIC`).
+const PIPES: u64 = 0x5049_5045;
 const FOLDER_MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// Why a path leads nowhere.
@@ -118,6 +121,12 @@ impl Place {
         reopen(found.descriptor.as_fd(), flags)
     }
 
+    /// Opens what is there to be read from its start to its end.
+    pub(crate) fn open_to_read(&self) -> io::Result<File> {
+        // A FIFO without a writer must not hang this host.
+        readable(self.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK)?)
+    }
+
     /// Whether anything has the name now.
     pub(crate) fn is_taken(&self) -> bool {
         fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
@@ -139,6 +148,18 @@ impl Place {
         self.found = Some(found);
         Ok(())
     }
+}
+
+/// Makes a file that was opened with `O_NONBLOCK` an ordinary one. Of pipes, those without a name are taken, which a shell makes
+/// (`<(…)`): a FIFO may be anybody's.
+pub(crate) fn readable(file: File) -> io::Result<File> {
+    if file.metadata()?.file_type().is_fifo() {
+        if u64::try_from(fstatfs(&file)?.f_type) != Ok(PIPES) {
+            return Err(io::Error::other("it is a FIFO; give a file, or a pipe of the shell, <(…)"));
+        }
+        fcntl_setfl(&file, OFlags::empty())?;
+    }
+    Ok(file)
 }
 
 /// The names in a directory, but for itself and its parent.
@@ -234,7 +255,7 @@ impl Walk {
                 Ok(found) => found,
                 // Where a symlink leads to nothing, nothing is to be made.
                 Err(Errno::ENOENT) if is_last && !self.has_followed_last => return Ok(self.end(name, None)),
-                Err(Errno::ENOENT) if self.makes_folders => {
+                Err(Errno::ENOENT) if self.makes_folders && !is_last && !self.has_followed_last => {
                     match mkdirat(&self.folder, name.as_os_str(), FOLDER_MODE) {
                         Ok(()) | Err(Errno::EEXIST) => look(self.folder.as_fd(), &name)?,
                         Err(errno) => return Err(errno.into()),

@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use azaion_agent::exit::Exit;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_default;
 use signal_hook::iterator::Signals;
 
 use crate::failure::failure;
@@ -38,9 +41,35 @@ fn with_terminal_restored<T>(ask: impl FnOnce() -> io::Result<T>) -> io::Result<
             }
         });
         let asked = ask();
+        // Once somebody has listened, the system does by itself nothing any more.
+        AFTERWARDS.end_the_program()?;
         handle.close();
         asked
     })
+}
+
+/// What signals do after the prompt.
+static AFTERWARDS: LazyLock<Afterwards> = LazyLock::new(Afterwards::default);
+
+#[derive(Debug, Default)]
+struct Afterwards {
+    /// Whether Ctrl-C and SIGTERM end the program as if nobody had ever listened.
+    ends: Arc<AtomicBool>,
+}
+
+impl Afterwards {
+    fn end_the_program(&self) -> io::Result<()> {
+        self.ends.store(true, Ordering::Relaxed);
+        for signal in [SIGINT, SIGTERM] {
+            register_conditional_default(signal, Arc::clone(&self.ends))?;
+        }
+        register_conditional_default(SIGHUP, Arc::new(AtomicBool::new(true))).map(drop)
+    }
+}
+
+/// Leaves Ctrl-C and SIGTERM to somebody else who listens from now on.
+pub(crate) fn leave_signals() {
+    AFTERWARDS.ends.store(false, Ordering::Relaxed);
 }
 
 /// The settings of the controlling terminal.

@@ -40,7 +40,7 @@ enum Why {
 fn remedy(why: Why, component: &Path) -> String {
     let component = component.display();
     match why {
-        Why::Owner(_) => format!("chown root {component}"),
+        Why::Owner(_) => "move it to a directory of root's, or run this with sudo as that user".to_owned(),
         Why::Everybody | Why::Group(_) => format!("chmod go-w {component}"),
         Why::AccessList => format!("setfacl --remove-all {component}"),
     }
@@ -60,10 +60,10 @@ pub(crate) fn are_on() -> bool {
 
 /// The user who called sudo, if one did.
 pub(crate) fn invoking_user() -> Option<u32> {
-    TRUSTED.user.as_ref().map(|user| user.uid.as_raw())
+    TRUSTED.uid.map(Uid::as_raw)
 }
 
-/// Judges one component, which is open as `descriptor`; of anything but directories, files and symlinks nothing is said.
+/// Judges one component, which is open as `descriptor`; of devices nothing is said.
 ///
 /// # Errors
 /// Somebody else can change it.
@@ -81,22 +81,25 @@ pub(crate) fn judge(stat: &FileStat, descriptor: impl AsFd, component: &Path) ->
 
 static TRUSTED: LazyLock<Trusted> = LazyLock::new(|| {
     let uid = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).map(Uid::from_raw);
-    Trusted { user: uid.and_then(|uid| User::from_uid(uid).ok().flatten()) }
+    // An account that is not in /etc/passwd (LDAP) has a number all the same.
+    Trusted { uid, user: uid.and_then(|uid| User::from_uid(uid).ok().flatten()) }
 });
 
 /// Who may change what is on the way, besides root.
 #[derive(Debug)]
 struct Trusted {
+    uid: Option<Uid>,
     user: Option<User>,
 }
 
 impl Trusted {
     fn judge(&self, stat: &FileStat, has_list: impl FnOnce() -> bool) -> Result<(), Why> {
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-        if ![SFlag::S_IFDIR, SFlag::S_IFREG, SFlag::S_IFLNK].contains(&kind) {
+        // A pipe that somebody else holds says what that user likes. Devices are made by root alone.
+        if [SFlag::S_IFCHR, SFlag::S_IFBLK].contains(&kind) {
             return Ok(());
         }
-        if stat.st_uid != 0 && self.user.as_ref().is_none_or(|user| user.uid.as_raw() != stat.st_uid) {
+        if stat.st_uid != 0 && self.uid != Some(Uid::from_raw(stat.st_uid)) {
             return Err(Why::Owner(stat.st_uid));
         }
         let is_sticky = kind == SFlag::S_IFDIR && stat.st_mode & 0o1000 != 0;
@@ -149,7 +152,7 @@ mod tests {
     #[test]
     fn who_can_change_it() {
         let nobody = User::from_uid(Uid::from_raw(NOBODY)).unwrap().unwrap();
-        let (root, sudo) = (Trusted { user: None }, Trusted { user: Some(nobody) });
+        let (root, sudo) = (Trusted { uid: None, user: None }, Trusted { uid: Some(nobody.uid), user: Some(nobody) });
         let (dir, file, link) = (SFlag::S_IFDIR, SFlag::S_IFREG, SFlag::S_IFLNK);
         for (what, alone, with_sudo) in [
             (stat(dir, 0o755, 0, 0), None, None),
@@ -168,7 +171,9 @@ mod tests {
             (stat(file, 0o1666, 0, 0), Some(Why::Everybody), Some(Why::Everybody)),
             (stat(link, 0o777, 0, 0), None, None),
             (stat(link, 0o777, NOBODY, 0), Some(Why::Owner(NOBODY)), None),
-            (stat(SFlag::S_IFIFO, 0o666, NOBODY, 0), None, None),
+            (stat(SFlag::S_IFIFO, 0o600, NOBODY, 0), Some(Why::Owner(NOBODY)), None),
+            (stat(SFlag::S_IFIFO, 0o666, 0, 0), Some(Why::Everybody), Some(Why::Everybody)),
+            (stat(SFlag::S_IFCHR, 0o666, NOBODY, 0), None, None),
         ] {
             let text = format!("{:o} {}:{}", what.st_mode, what.st_uid, what.st_gid);
             assert_eq!(root.judge(&what, || false).err(), alone, "{text}");
@@ -185,7 +190,7 @@ mod tests {
         for (why, words) in [
             (
                 Why::Owner(7),
-                "the id 7, so that another file could be put there while this runs; chown root /srv/images, or give",
+                "the id 7, so that another file could be put there while this runs; move it to a directory of root's, or run this with sudo as that user, or give",
             ),
             (
                 Why::Everybody,

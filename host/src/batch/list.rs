@@ -5,15 +5,16 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use azaion_agent::device_conf::is_module_serial;
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::Serial;
-use rustix::fs::{OFlags, fcntl_setfl, fstatfs};
+use nix::fcntl::OFlag;
 
 use crate::failure::failure;
+use crate::place::readable;
 
 /// Bytes that a list may have, lines with a unit or a mistake, and fields of a table: whatever it holds, it takes less than
 /// 256 MiB of memory.
@@ -22,8 +23,6 @@ const MOST_LINES: usize = 250_000;
 const MOST_FIELDS: usize = 2_000_000;
 /// Units that a range may have; one with a digit too many is found out.
 const MOST: u64 = 1_000_000;
-/// The type of the file system of pipes without a name (statfs(2), `PIPEFS_MAGIC`).
-const PIPES: u64 = 0x5049_5045;
 /// Bad lines that are told of at once.
 const MOST_TOLD: usize = 10;
 /// The column with the serial of a module.
@@ -107,15 +106,8 @@ fn unquoted(text: &str) -> &str {
 #[expect(clippy::disallowed_methods, reason = "the list holds no secret, and nothing is written there")]
 fn open(list: &str) -> io::Result<File> {
     // A FIFO without a writer must not hang this host.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(list)?;
-    if file.metadata()?.file_type().is_fifo() {
-        if u64::try_from(fstatfs(&file)?.f_type) != Ok(PIPES) {
-            return Err(io::Error::other("it is a FIFO; give it as standard input, with - for its name"));
-        }
-        fcntl_setfl(&file, OFlags::empty())?;
-    }
-    Ok(file)
+    let flags = OFlag::O_NONBLOCK.bits();
+    readable(File::options().read(true).custom_flags(flags).open(list)?)
 }
 
 fn too_many() -> Vec<String> {

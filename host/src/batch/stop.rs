@@ -10,6 +10,8 @@ use azaion_agent::exit::Exit;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::prompt::leave_signals;
+
 /// How soon a wait ends after Ctrl-C.
 const POLL: Duration = Duration::from_millis(100);
 /// Further than any deadline.
@@ -29,6 +31,7 @@ impl Stop {
                 .and_then(|_| flag::register(signal, Arc::clone(&asked)))
                 .context("listening for signals")?;
         }
+        leave_signals();
         Ok(Self(asked))
     }
 

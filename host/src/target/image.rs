@@ -174,7 +174,8 @@ impl Image {
             // Once a run: of a thousand images, all are alike.
             WARNED.call_once(|| {
                 log::warn!(
-                    "{path} can be read by others on this station, and so can the password in it; chmod 600 {path}"
+                    "{path} can be read by others on this host, and so can the password in it; chmod 600 {path} before its first \
+                     device; later make it a new file (cp, then mv), for who has it open reads on"
                 );
             });
         }

@@ -134,3 +134,23 @@ fn what_it_leads_to() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+// Promise: a pipe of another user in a directory that is safe is refused as a file would be, and no pipe with a name is waited for.
+#[test]
+fn a_pipe_of_another_user() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    for (thing, name) in [("CA", "ca.pem"), ("admin password", "password")] {
+        let station = station()?;
+        let folder = station.path("sticky");
+        fs::create_dir(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777))?;
+        nix::unistd::mkfifo(&folder.join(name), nix::sys::stat::Mode::from_bits_truncate(0o644))?;
+        // Without a writer it ends, too.
+        run(&station, thing, &folder, &[], None)?.ended_with(78).context(thing)?;
+        give(&folder.join(name))?;
+        run(&station, thing, &folder, &[], None)?.ended_with(77).context(thing)?;
+    }
+    Ok(())
+}

@@ -5,7 +5,9 @@ import pty
 import signal
 import sys
 import termios
+import time
 
+# `after` types a password first, and sends the signal a moment later, while the program waits for an answer.
 how, question, *arguments = sys.argv[1:]
 child, master = pty.fork()
 if child == 0:
@@ -18,6 +20,12 @@ while termios.tcgetattr(master)[3] & termios.ECHO:
     pass
 if how == "key":
     os.write(master, b"\x03")
+elif how.startswith("after-"):
+    os.write(master, b"not-the-password\n")
+    while not termios.tcgetattr(master)[3] & termios.ECHO:
+        pass
+    time.sleep(0.3)
+    os.kill(child, getattr(signal, how.removeprefix("after-")))
 else:
     os.kill(child, getattr(signal, how))
 # What else it says must be taken, and the terminal's settings are asked for before it is gone.

@@ -1,9 +1,10 @@
 //! What is left of a terminal.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::ensure;
-use azaion_tests::dev_api::{ADMIN_EMAIL, Options};
+use azaion_tests::dev_api::{ADMIN_EMAIL, Fault, Options};
 use azaion_tests::programs::output;
 use azaion_tests::station::{SERIAL, Station, command};
 
@@ -22,6 +23,24 @@ fn shows_what_is_typed_after_an_interruption() -> anyhow::Result<()> {
         python.args(["--api-url", &url, "--ca-file", &ca, "--admin-email", ADMIN_EMAIL]);
         let ended = output(&mut python)?;
         ensure!(ended == "130 True\n", "{how}: {ended}");
+    }
+    Ok(())
+}
+
+// Promise: once the password is typed, a signal ends a run at once, as if nobody had been asked.
+#[test]
+fn a_signal_after_the_prompt_ends_the_run() -> anyhow::Result<()> {
+    for (how, code) in [("after-SIGINT", -2), ("after-SIGTERM", -15), ("after-SIGHUP", -1)] {
+        let station = Station::new(Options::default())?;
+        station.api.inject("POST", "/login", Fault::Delay(Duration::from_secs(20)), usize::MAX);
+        let rootfs = text(&station.rootfs());
+        let ours = station.provision_command(&["device", SERIAL, "--rootfs", &rootfs, "--owner", "current"])?;
+        let mut python =
+            command(Path::new("timeout"), &["10", "python3", "-c", include_str!("terminal.py"), how, "Password of"]);
+        python.arg(ours.get_program()).args(ours.get_args());
+        python.args(["--api-url", &station.api.url(), "--ca-file", &text(&station.api.ca_file())]);
+        let ended = output(python.args(["--admin-email", ADMIN_EMAIL]))?;
+        ensure!(ended == format!("{code} True\n"), "{how}: {ended}");
     }
     Ok(())
 }

@@ -53,6 +53,8 @@ fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
         let expected: Vec<&str> =
             expected.into_iter().filter(|line| !line.contains("refresh") || files.contains(line)).collect();
         assert_eq!(files, expected, "{release}");
+        // The journal hands the line on, which may take a moment.
+        booted.wait_for_console("is ready")?;
         let console = booted.console()?;
         let told = console.lines().filter(|line| line.contains(SERIAL) && line.contains("is ready")).count();
         assert_eq!(told, 1, "{release}: {console}");

@@ -108,6 +108,18 @@ impl Booted {
         }
     }
 
+    /// Waits until the console has shown these words.
+    pub(crate) fn wait_for_console(&self, words: &str) -> anyhow::Result<()> {
+        let until = SystemClock.boot() + PATIENCE;
+        while !self.console()?.contains(words) {
+            if SystemClock.boot() > until {
+                bail!("the console never shows {words:?}: {}", self.console()?);
+            }
+            SystemClock.sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
     /// What was shown on the console until now.
     pub(crate) fn console(&self) -> anyhow::Result<String> {
         let text = String::from_utf8_lossy(&fs::read(&self.console)?).into_owned();

@@ -141,32 +141,68 @@ fn as_cp_copies() {
     assert_eq!(names, ["base", "ours", "theirs"]);
 }
 
-// Promise: a copy is made once; what is there stays, also if it came meanwhile; what a run that was killed has left is taken away.
+// Promise: what is there stays, also if it came meanwhile; what a run that was killed has left is taken away.
 #[test]
 fn what_is_there_stays() {
     let dir = tree();
     let (base, copy) = (dir.path().join("base"), dir.path().join("copy"));
     let original = target::open(&base).unwrap().original().unwrap();
     let place = Place::find_or_make_way(&copy).unwrap();
-    fs::create_dir_all(dir.path().join(".copy.copying/copy/half")).unwrap();
-    fs::set_permissions(dir.path().join(".copy.copying"), fs::Permissions::from_mode(0o700)).unwrap();
+    let left = dir.path().join(".copy.copying");
+    let leave = || {
+        fs::create_dir_all(left.join("copy/half")).unwrap();
+        fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).unwrap();
+        setxattr(&left, staging::mark(), b"1", XattrFlags::empty()).unwrap();
+    };
+    leave();
     File::create(&copy).unwrap();
     original.copy_to(&place).unwrap();
-    assert!(copy.is_file() && !dir.path().join(".copy.copying").exists());
+    assert!(copy.is_file() && !left.exists());
     // Killed after the copy had its name.
-    fs::create_dir(dir.path().join(".copy.copying")).unwrap();
+    leave();
     original.put(&mut Place::find(&copy).unwrap()).unwrap();
-    assert!(copy.is_file() && !dir.path().join(".copy.copying").exists());
+    assert!(copy.is_file() && !left.exists());
     fs::remove_file(&copy).unwrap();
-    // What is no directory of ours is replaced by one.
-    for plant in [
-        |path: &Path| symlink("/", path),
-        |path: &Path| File::create(path).map(drop),
-        |path: &Path| fs::create_dir(path),
-    ] {
-        plant(&dir.path().join(".copy.copying")).unwrap();
-        original.copy_to(&place).unwrap();
-        assert!(copy.join("etc/passwd").is_file() && !dir.path().join(".copy.copying").exists());
-        fs::remove_dir_all(&copy).unwrap();
+}
+
+// Promise: what others have put under the name of the directory is neither used nor emptied.
+#[test]
+fn what_is_not_ours_is_left_alone() {
+    let plants: [fn(&Path); 4] = [
+        |path| symlink("/", path).unwrap(),
+        |path| drop(File::create(path).unwrap()),
+        |path| fs::create_dir_all(path.join("inner")).unwrap(),
+        |path| {
+            fs::create_dir_all(path.join("inner")).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+        },
+    ];
+    for plant in plants {
+        let dir = tree();
+        let (base, copy, planted) =
+            (dir.path().join("base"), dir.path().join("copy"), dir.path().join(".copy.copying"));
+        plant(&planted);
+        let before = fs::symlink_metadata(&planted).unwrap();
+        let place = Place::find_or_make_way(&copy).unwrap();
+        target::open(&base).unwrap().original().unwrap().copy_to(&place).unwrap();
+        let after = fs::symlink_metadata(&planted).unwrap();
+        assert!(copy.join("etc/passwd").is_file() && before.ino() == after.ino());
+        assert_eq!(planted.join("inner").exists(), before.is_dir());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
+}
+
+// Promise: a tree that is too deep is an error, and takes neither the stack nor all descriptors.
+#[test]
+fn a_deep_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut deep, copy) = (dir.path().join("base/usr"), dir.path().join("copy"));
+    for _ in 0..300 {
+        deep.push("d");
+    }
+    fs::create_dir_all(deep).unwrap();
+    let place = Place::find_or_make_way(&copy).unwrap();
+    let error = target::open(&dir.path().join("base")).unwrap().original().unwrap().copy_to(&place).unwrap_err();
+    assert!(format!("{error:#}").contains("in one another"), "{error:#}");
+    assert!(!copy.exists());
 }

@@ -25,6 +25,8 @@ use crate::place::names_in;
 /// What a directory or file may be opened by, before it is known what it is.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// Directories in directories: more than any root file system has, and less than the stack and the table of descriptors hold.
+const DEEPEST: usize = 200;
 /// Bytes of an extended attribute, and of the list of their names (xattr(7)).
 const LARGEST_ATTRIBUTE: usize = 65_536;
 
@@ -45,11 +47,19 @@ pub(super) fn copy(root: &OwnedFd, into: &OwnedFd, name: &str) -> Result<(), Tre
 
 /// Removes what has a name in a directory, with all that is in it; of a symlink, the link.
 pub(super) fn remove(folder: impl AsFd, name: &OsStr) -> io::Result<()> {
-    let folder = folder.as_fd();
+    remove_at(folder.as_fd(), name, DEEPEST)
+}
+
+fn too_deep() -> io::Error {
+    io::Error::other(format!("there are more than {DEEPEST} directories in one another"))
+}
+
+fn remove_at(folder: Folder<'_>, name: &OsStr, depth: usize) -> io::Result<()> {
     match openat(folder, name, LIST, Mode::empty()) {
         Ok(inner) => {
+            let left = depth.checked_sub(1).ok_or_else(too_deep)?;
             for name in names_in(&inner)? {
-                remove(&inner, &name)?;
+                remove_at(inner.as_fd(), &name, left)?;
             }
             Ok(unlinkat(folder, name, UnlinkatFlags::RemoveDir)?)
         }
@@ -71,6 +81,9 @@ type Folder<'f> = std::os::fd::BorrowedFd<'f>;
 impl Copier<'_> {
     fn directory(&mut self, from: Folder<'_>, to: Folder<'_>, name: &OsStr, path: &Path) -> Result<(), TreeError> {
         let fail = |source: io::Error| TreeError { path: path.to_owned(), source };
+        if path.components().count() > DEEPEST {
+            return Err(fail(too_deep()));
+        }
         let new = || {
             mkdirat(to, name, Mode::S_IRWXU)?;
             Ok((openat(from, ".", LIST, Mode::empty())?, openat(to, name, LIST, Mode::empty())?))

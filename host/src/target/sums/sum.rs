@@ -24,6 +24,8 @@ pub(in crate::target) struct Sum {
     bytes: Vec<u8>,
     /// Where in them the digits are.
     digits: Range<usize>,
+    /// Device and inode of the file.
+    file: (u64, u64),
 }
 
 impl Sum {
@@ -57,7 +59,7 @@ impl Sum {
         let mut bytes = Vec::with_capacity(512);
         file.take(MOST).read_to_end(&mut bytes).map_err(failed)?;
         let digits = only_sum(&bytes).ok_or_else(|| odd("holds no sum, or several"))?;
-        Ok(Some(Self { bytes, digits }))
+        Ok(Some(Self { bytes, digits, file: (metadata.dev(), metadata.ino()) }))
     }
 
     /// Whether it is this one.
@@ -77,6 +79,9 @@ impl Sum {
         let file = openat(image.folder(), image.beside(Sum::SUFFIX).as_str(), flags, Mode::empty());
         let file = file.map(File::from).map_err(|errno| failed(errno.into()))?;
         let metadata = file.metadata().map_err(failed)?;
+        if (metadata.dev(), metadata.ino()) != self.file {
+            return Err(image.refused("has another .sha1sum beside it than a moment ago; run this again"));
+        }
         if metadata.nlink() > 1 {
             return self.replace(image, sum, &metadata);
         }
