@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::api_url::{ApiUrl, ApiUrlError, is_plain_value};
 use crate::clock::Timestamp;
 use crate::identity::Serial;
+use crate::private_file::kind_of;
 
 /// Where the file lies inside a root file system.
 pub const PATH: &str = "etc/azaion/device.conf";
@@ -244,7 +245,7 @@ fn open_private(path: &Path) -> Result<File, Problem> {
         other => io(other),
     })?;
     let stat = fstat(&file).map_err(io)?;
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+    if kind_of(&stat) != SFlag::S_IFREG {
         return Err(Problem::NotAFile);
     }
     if stat.st_mode & FORBIDDEN_BITS != 0 {

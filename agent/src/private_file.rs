@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, linkat, unlinkat};
 use rustix::fs::fremovexattr;
 
@@ -224,7 +224,7 @@ fn erase(dir: BorrowedFd<'_>, name: &str, is_to_be_wiped: impl Fn(u32) -> bool) 
         Err(errno) => return Err(errno.into()),
     };
     let stat = fstat(&there)?;
-    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+    match kind_of(&stat) {
         SFlag::S_IFREG if is_to_be_wiped(stat.st_uid) => {
             overwrite(&reopen(there.as_fd(), OFlag::O_WRONLY | OFlag::O_NONBLOCK)?)?;
         }
@@ -240,6 +240,11 @@ fn erase(dir: BorrowedFd<'_>, name: &str, is_to_be_wiped: impl Fn(u32) -> bool) 
     let was_there = remove(dir, name)?;
     fsync(dir)?;
     Ok(was_there)
+}
+
+/// The kind of a file (inode(7), `S_IFMT`).
+pub fn kind_of(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
 /// Opens what a descriptor stands for, with other rights. It is not looked up by a path again (proc(5), `/proc/self/fd`).

@@ -1,15 +1,13 @@
-//! What to do with a `device.conf` that is there before: whose is it, and could this tool have written it?
-//!
-//! Whoever can put a file into a target could otherwise choose the password that the device's account gets.
+//! Decides whether a `device.conf` that was found in a target is used again: it must be this device's, and this tool must have been
+//! able to write it. Otherwise a user who can put a file into a target would choose the password of the device's account.
 
 use azaion_agent::api_url::ApiUrl;
 use azaion_agent::device_conf::{DeviceConf, MODE};
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::{Serial, is_generated_password};
-use nix::unistd::geteuid;
 
 use crate::failure::failure;
-use crate::strict_modes::invoking_user;
+use crate::strict_modes::is_caller;
 use crate::target::{Found, Kind, Owner, Target};
 
 /// What a file says, if it is this device's; none if it may be replaced.
@@ -66,11 +64,8 @@ fn has_right_owner(kind: Kind, found: &Found, owner: Owner) -> bool {
     if kind != Kind::Directory || is_roots {
         return is_roots;
     }
-    let caller = geteuid();
-    match owner {
-        Owner::Current if found.uid == caller.as_raw() => true,
-        Owner::Root | Owner::Current => caller.is_root() && invoking_user() == Some(found.uid),
-    }
+    // With `--owner root`, a file of root's has root's group as well.
+    is_caller(found.uid) && (owner == Owner::Current || found.uid != 0)
 }
 
 #[cfg(test)]

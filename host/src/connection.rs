@@ -1,6 +1,7 @@
 //! The API as the command line names it: address, roots, admin credentials, and the time for all calls together.
 
-use std::io::{IsTerminal, Read};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,13 +57,7 @@ pub(crate) fn client(api: &ApiUrl, ca: Option<&CaFile>) -> anyhow::Result<Http> 
 pub(crate) fn ca_file(options: &ApiOptions) -> anyhow::Result<Option<CaFile>> {
     // As of a variable that is there and empty.
     let Some(path) = options.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty()) else { return Ok(None) };
-    let file = match Place::find(path) {
-        Ok(place) => place.open_to_read(),
-        Err(PlaceError::Io(error)) => Err(error),
-        Err(error @ PlaceError::Unsafe(_)) => {
-            return Err(anyhow::Error::from(error).context(format!("the CA file {}", path.display())));
-        }
-    };
+    let file = open_to_read(path, "the CA certificates")?;
     Ok(Some(CaFile::read_from(file, path)?))
 }
 
@@ -98,17 +93,22 @@ fn password_without_file(email: &str) -> anyhow::Result<SecretString> {
     prompt::password(&format!("Password of {email}: "))
 }
 
+/// Opens a file that an option names. The outer error is that of strict modes, the inner one that of the system.
+fn open_to_read(path: &Path, what: &str) -> anyhow::Result<io::Result<File>> {
+    match Place::find(path) {
+        Ok(place) => Ok(place.open_to_read()),
+        Err(PlaceError::Io(error)) => Ok(Err(error)),
+        Err(error @ PlaceError::Unsafe(_)) => {
+            Err(anyhow::Error::from(error).context(format!("{what} in {}", path.display())))
+        }
+    }
+}
+
 /// The one line of a file; more would lead to a puzzling refusal.
 fn secret_file(path: &Path, what: &str) -> anyhow::Result<SecretString> {
     let fail = |problem: &str| failure(Exit::Config, format!("reading {what} from {}: {problem}", path.display()));
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_SECRET + 1));
-    let unsafe_path = |error| anyhow::Error::from(error).context(format!("the file with {what}, {}", path.display()));
-    let file = match Place::find(path) {
-        Ok(place) => place.open_to_read(),
-        Err(PlaceError::Io(error)) => Err(error),
-        Err(error @ PlaceError::Unsafe(_)) => return Err(unsafe_path(error)),
-    };
-    let file = file.map_err(|error| fail(&error.to_string()))?;
+    let file = open_to_read(path, what)?.map_err(|error| fail(&error.to_string()))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o077 != 0) {
         log::warn!("{} can be read by others than its owner; chmod 0600 it", path.display());
     }

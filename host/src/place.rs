@@ -1,5 +1,5 @@
-//! A path that the command line names, resolved once: each directory on the way is opened once and judged, and everything that
-//! follows goes through descriptors. Whoever renames a directory meanwhile, or puts a symlink there, changes nothing.
+//! Resolves a path of the command line once: opens and validates each directory on the way; everything that follows goes through
+//! descriptors. A directory that is renamed meanwhile, or replaced by a symlink, changes nothing.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
-use azaion_agent::private_file::reopen;
+use azaion_agent::private_file::{kind_of, reopen};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
@@ -22,7 +22,7 @@ use crate::strict_modes::{self, UnsafePath};
 const MOST_LINKS: u32 = 40;
 /// The file system of the pipes that have no name (statfs(2), `PIPEFS_MAGIC`).
 const PIPES: u64 = 0x5049_5045;
-const FOLDER_MODE: Mode = Mode::from_bits_truncate(0o755);
+const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// Why a path leads nowhere.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ impl From<Errno> for PlaceError {
 #[derive(Debug)]
 pub(crate) struct Place {
     path: PathBuf,
-    folder: OwnedFd,
+    directory: OwnedFd,
     name: OsString,
     found: Option<Found>,
 }
@@ -63,14 +63,14 @@ impl Place {
         Walk::new(path)?.run()
     }
 
-    /// The same for a file that is to be written anew: what has its name, be it a symlink, is to be replaced.
+    /// Follows a path to a file that is to be replaced. A symlink in its place is not followed: it is what gets replaced.
     pub(crate) fn of_new_file(path: &Path) -> Result<Self, PlaceError> {
         Walk { follows_last: false, ..Walk::new(path)? }.run()
     }
 
     /// The same, with the directories on the way made where they are missing.
     pub(crate) fn find_or_make_way(path: &Path) -> Result<Self, PlaceError> {
-        Walk { makes_folders: true, ..Walk::new(path)? }.run()
+        Walk { makes_directories: true, ..Walk::new(path)? }.run()
     }
 
     /// As it was named.
@@ -79,13 +79,13 @@ impl Place {
     }
 
     /// The directory, which takes no right to list or to change it.
-    pub(crate) fn folder(&self) -> &OwnedFd {
-        &self.folder
+    pub(crate) fn directory(&self) -> &OwnedFd {
+        &self.directory
     }
 
     /// The directory, opened to be listed and synced.
-    pub(crate) fn listed_folder(&self) -> io::Result<OwnedFd> {
-        Ok(openat(&self.folder, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+    pub(crate) fn listed_directory(&self) -> io::Result<OwnedFd> {
+        Ok(openat(&self.directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
     }
 
     /// The name in the directory.
@@ -129,22 +129,22 @@ impl Place {
 
     /// Whether anything has the name now.
     pub(crate) fn is_taken(&self) -> bool {
-        fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+        fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Whether what is there still has the name.
     pub(crate) fn is_current(&self) -> bool {
-        let now = fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        let now = fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
         now.is_ok_and(|now| Some(identity_of(&now)) == self.identity())
     }
 
     /// Looks at what has the name now; a symlink is not followed.
-    pub(crate) fn look_again(&mut self) -> Result<(), PlaceError> {
-        let found = look(self.folder.as_fd(), &self.name)?;
+    pub(crate) fn refresh(&mut self) -> Result<(), PlaceError> {
+        let found = inspect(self.directory.as_fd(), &self.name)?;
         if kind_of(&found.stat) == SFlag::S_IFLNK {
             return Err(Errno::ELOOP.into());
         }
-        strict_modes::judge(&found.stat, &found.descriptor, &self.path)?;
+        strict_modes::validate(&found.stat, &found.descriptor, &self.path)?;
         self.found = Some(found);
         Ok(())
     }
@@ -163,10 +163,10 @@ pub(crate) fn readable(file: File) -> io::Result<File> {
 }
 
 /// The names in a directory, but for itself and its parent.
-pub(crate) fn names_in(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
+pub(crate) fn names_in(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut names = Vec::new();
-    for entry in Dir::openat(folder, ".", flags, Mode::empty())?.iter() {
+    for entry in Dir::openat(directory, ".", flags, Mode::empty())?.iter() {
         let name = os_string(entry?.file_name().to_bytes());
         if name != "." && name != ".." {
             names.push(name);
@@ -179,35 +179,31 @@ fn os_string(bytes: &[u8]) -> OsString {
     std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec())
 }
 
-fn kind_of(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
 fn identity_of(stat: &FileStat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-fn look(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Found, Errno> {
-    let descriptor = openat(folder, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+fn inspect(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Found, Errno> {
+    let descriptor = openat(directory, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let stat = fstat(&descriptor)?;
     Ok(Found { descriptor, stat })
 }
 
-fn open_folder(path: &str) -> Result<OwnedFd, Errno> {
+fn open_directory(path: &str) -> Result<OwnedFd, Errno> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// On the way to the end of a path.
 struct Walk {
     path: PathBuf,
-    folder: OwnedFd,
+    directory: OwnedFd,
     /// Where that is, for messages.
     shown: PathBuf,
     left: VecDeque<OsString>,
     links: u32,
     has_followed_last: bool,
     follows_last: bool,
-    makes_folders: bool,
+    makes_directories: bool,
 }
 
 impl Walk {
@@ -217,13 +213,13 @@ impl Walk {
         }
         let mut walk = Self {
             path: path.to_owned(),
-            folder: open_folder(".")?,
+            directory: open_directory(".")?,
             shown: PathBuf::new(),
             left: VecDeque::new(),
             links: 0,
             has_followed_last: false,
             follows_last: true,
-            makes_folders: false,
+            makes_directories: false,
         };
         // The directories above the working one count, too.
         let whole =
@@ -238,8 +234,8 @@ impl Walk {
         for component in components {
             match component {
                 Component::RootDir => {
-                    (self.folder, self.shown) = (open_folder("/")?, PathBuf::from("/"));
-                    strict_modes::judge(&fstat(&self.folder)?, &self.folder, &self.shown)?;
+                    (self.directory, self.shown) = (open_directory("/")?, PathBuf::from("/"));
+                    strict_modes::validate(&fstat(&self.directory)?, &self.directory, &self.shown)?;
                 }
                 Component::Prefix(_) | Component::CurDir => {}
                 Component::ParentDir | Component::Normal(_) => self.left.push_front(component.as_os_str().to_owned()),
@@ -251,13 +247,13 @@ impl Walk {
     fn run(mut self) -> Result<Place, PlaceError> {
         while let Some(name) = self.left.pop_front() {
             let is_last = self.left.is_empty();
-            let found = match look(self.folder.as_fd(), &name) {
+            let found = match inspect(self.directory.as_fd(), &name) {
                 Ok(found) => found,
                 // Where a symlink leads to nothing, nothing is to be made.
                 Err(Errno::ENOENT) if is_last && !self.has_followed_last => return Ok(self.end(name, None)),
-                Err(Errno::ENOENT) if self.makes_folders && !is_last && !self.has_followed_last => {
-                    match mkdirat(&self.folder, name.as_os_str(), FOLDER_MODE) {
-                        Ok(()) | Err(Errno::EEXIST) => look(self.folder.as_fd(), &name)?,
+                Err(Errno::ENOENT) if self.makes_directories && !is_last && !self.has_followed_last => {
+                    match mkdirat(&self.directory, name.as_os_str(), DIRECTORY_MODE) {
+                        Ok(()) | Err(Errno::EEXIST) => inspect(self.directory.as_fd(), &name)?,
                         Err(errno) => return Err(errno.into()),
                     }
                 }
@@ -266,7 +262,7 @@ impl Walk {
             if is_last && !self.follows_last {
                 return Ok(self.end(name, Some(found)));
             }
-            strict_modes::judge(&found.stat, &found.descriptor, &self.shown.join(&name))?;
+            strict_modes::validate(&found.stat, &found.descriptor, &self.shown.join(&name))?;
             match kind_of(&found.stat) {
                 SFlag::S_IFLNK => {
                     if let Some(found) = self.follow(&name, &found, is_last)? {
@@ -274,7 +270,7 @@ impl Walk {
                     }
                 }
                 SFlag::S_IFDIR if !is_last => {
-                    self.folder = found.descriptor;
+                    self.directory = found.descriptor;
                     self.shown.push(name);
                 }
                 _ if is_last => return Ok(self.end(name, Some(found))),
@@ -282,7 +278,7 @@ impl Walk {
             }
         }
         // Of `/` and of the working directory.
-        let found = look(self.folder.as_fd(), OsStr::new("."))?;
+        let found = inspect(self.directory.as_fd(), OsStr::new("."))?;
         Ok(self.end(".".into(), Some(found)))
     }
 
@@ -292,10 +288,10 @@ impl Walk {
         if self.links > MOST_LINKS {
             return Err(Errno::ELOOP.into());
         }
-        if is_last && fstatfs(&self.folder).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC) {
-            let descriptor = openat(&self.folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        if is_last && fstatfs(&self.directory).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC) {
+            let descriptor = openat(&self.directory, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
             let stat = fstat(&descriptor)?;
-            strict_modes::judge(&stat, &descriptor, &self.shown.join(name))?;
+            strict_modes::validate(&stat, &descriptor, &self.shown.join(name))?;
             return Ok(Some(Found { descriptor, stat }));
         }
         self.has_followed_last |= is_last;
@@ -305,7 +301,7 @@ impl Walk {
     }
 
     fn end(self, name: OsString, found: Option<Found>) -> Place {
-        Place { path: self.path, folder: self.folder, name, found }
+        Place { path: self.path, directory: self.directory, name, found }
     }
 }
 

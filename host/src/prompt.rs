@@ -41,35 +41,27 @@ fn with_terminal_restored<T>(ask: impl FnOnce() -> io::Result<T>) -> io::Result<
             }
         });
         let asked = ask();
-        // Once somebody has listened, the system does by itself nothing any more.
-        AFTERWARDS.end_the_program()?;
+        restore_signals()?;
         handle.close();
         asked
     })
 }
 
-/// What signals do after the prompt.
-static AFTERWARDS: LazyLock<Afterwards> = LazyLock::new(Afterwards::default);
+/// Whether Ctrl-C and SIGTERM end the program, now that the prompt no longer listens.
+static ENDS_THE_PROGRAM: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-#[derive(Debug, Default)]
-struct Afterwards {
-    /// Whether Ctrl-C and SIGTERM end the program as if nobody had ever listened.
-    ends: Arc<AtomicBool>,
-}
-
-impl Afterwards {
-    fn end_the_program(&self) -> io::Result<()> {
-        self.ends.store(true, Ordering::Relaxed);
-        for signal in [SIGINT, SIGTERM] {
-            register_conditional_default(signal, Arc::clone(&self.ends))?;
-        }
-        register_conditional_default(SIGHUP, Arc::new(AtomicBool::new(true))).map(drop)
+/// Makes signals do what they did before the prompt: a signal that has been listened to once does nothing by itself.
+fn restore_signals() -> io::Result<()> {
+    ENDS_THE_PROGRAM.store(true, Ordering::Relaxed);
+    for signal in [SIGINT, SIGTERM] {
+        register_conditional_default(signal, Arc::clone(&ENDS_THE_PROGRAM))?;
     }
+    register_conditional_default(SIGHUP, Arc::new(AtomicBool::new(true))).map(drop)
 }
 
-/// Leaves Ctrl-C and SIGTERM to somebody else who listens from now on.
+/// Leaves Ctrl-C and SIGTERM to another listener.
 pub(crate) fn leave_signals() {
-    AFTERWARDS.ends.store(false, Ordering::Relaxed);
+    ENDS_THE_PROGRAM.store(false, Ordering::Relaxed);
 }
 
 /// The settings of the controlling terminal.

@@ -179,7 +179,7 @@ impl Job<'_> {
         Ok(Place { target, before, ours, is_written: Cell::new(false) })
     }
 
-    /// Whether what is there is used, its password among it. What is not is written anew, as if nothing were there.
+    /// Whether a `device.conf` that was found is used again, with its password. One that is not is replaced.
     fn adopts(&self, target: &dyn Target, found: &Found, conf: &DeviceConf) -> bool {
         let objection = adoption::objection(target.kind(), found, conf, self.owner, self.http.api());
         if let Some(why) = &objection {

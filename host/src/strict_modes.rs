@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use azaion_agent::private_file::kind_of;
 use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use rustix::fs::getxattr;
@@ -53,21 +54,22 @@ pub(crate) fn switch_off() {
     SWITCHED_OFF.store(true, Ordering::Relaxed);
 }
 
-/// Whether paths are judged: of others than root they need not be, for nobody gains anything by what those write.
+/// Whether paths are validated: of others than root they need not be, for nobody gains anything by what those write.
 pub(crate) fn are_on() -> bool {
     !SWITCHED_OFF.load(Ordering::Relaxed) && geteuid().is_root()
 }
 
-/// The user who called sudo, if one did.
-pub(crate) fn invoking_user() -> Option<u32> {
-    TRUSTED.uid.map(Uid::as_raw)
+/// Whether a user is the caller, or the one who became root by sudo.
+pub(crate) fn is_caller(uid: u32) -> bool {
+    let caller = geteuid();
+    uid == caller.as_raw() || caller.is_root() && TRUSTED.uid == Some(Uid::from_raw(uid))
 }
 
-/// Judges one component, which is open as `descriptor`; of devices nothing is said.
+/// Validates one component, which is open as `descriptor`; of devices nothing is said.
 ///
 /// # Errors
 /// Somebody else can change it.
-pub(crate) fn judge(stat: &FileStat, descriptor: impl AsFd, component: &Path) -> Result<(), UnsafePath> {
+pub(crate) fn validate(stat: &FileStat, descriptor: impl AsFd, component: &Path) -> Result<(), UnsafePath> {
     if !are_on() {
         return Ok(());
     }
@@ -76,7 +78,7 @@ pub(crate) fn judge(stat: &FileStat, descriptor: impl AsFd, component: &Path) ->
         let mut nothing: [u8; 0] = [];
         getxattr(opened.as_str(), "system.posix_acl_access", &mut nothing).is_ok()
     };
-    TRUSTED.judge(stat, has_list).map_err(|why| UnsafePath { component: component.to_owned(), why })
+    TRUSTED.validate(stat, has_list).map_err(|why| UnsafePath { component: component.to_owned(), why })
 }
 
 static TRUSTED: LazyLock<Trusted> = LazyLock::new(|| {
@@ -93,8 +95,8 @@ struct Trusted {
 }
 
 impl Trusted {
-    fn judge(&self, stat: &FileStat, has_list: impl FnOnce() -> bool) -> Result<(), Why> {
-        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    fn validate(&self, stat: &FileStat, has_list: impl FnOnce() -> bool) -> Result<(), Why> {
+        let kind = kind_of(stat);
         // A pipe that somebody else holds says what that user likes. Devices are made by root alone.
         if [SFlag::S_IFCHR, SFlag::S_IFBLK].contains(&kind) {
             return Ok(());
@@ -147,8 +149,8 @@ mod tests {
         stat
     }
 
-    // Promise: what others own or can write to is refused, whoever that is; the sticky bit of a directory makes up for its mode,
-    // not for its owner; a symlink counts by its owner.
+    // Promise: a component that another user owns or can write to is refused. The sticky bit of a directory makes its mode safe, not
+    // its owner. A symlink counts by its owner.
     #[test]
     fn who_can_change_it() {
         let nobody = User::from_uid(Uid::from_raw(NOBODY)).unwrap().unwrap();
@@ -176,11 +178,11 @@ mod tests {
             (stat(SFlag::S_IFCHR, 0o666, NOBODY, 0), None, None),
         ] {
             let text = format!("{:o} {}:{}", what.st_mode, what.st_uid, what.st_gid);
-            assert_eq!(root.judge(&what, || false).err(), alone, "{text}");
-            assert_eq!(sudo.judge(&what, || false).err(), with_sudo, "{text}, sudo");
+            assert_eq!(root.validate(&what, || false).err(), alone, "{text}");
+            assert_eq!(sudo.validate(&what, || false).err(), with_sudo, "{text}, sudo");
         }
         let group = stat(dir, 0o775, 0, 0);
-        assert_eq!(root.judge(&group, || true).err(), Some(Why::AccessList));
+        assert_eq!(root.validate(&group, || true).err(), Some(Why::AccessList));
     }
 
     // Promise: the message names the component, the reason and what to do.

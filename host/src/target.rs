@@ -10,6 +10,7 @@ mod fixture;
 mod image;
 mod lock;
 pub mod medium;
+mod once;
 pub mod original;
 mod prepare;
 pub mod problem;

@@ -1,4 +1,4 @@
-//! Telling people and systemd: the journal, `STATUS=`, and one line for whoever stands at the line. All of it without
+//! Reports the outcome of a run: the journal, `STATUS=` of systemd, and one line on the console. All of it without
 //! control characters: a line end in a message would be another assignment to systemd (`MAINPID=`).
 
 use std::io::{self, Write};

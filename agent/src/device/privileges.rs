@@ -3,7 +3,7 @@
 //! The service starts as root, without the right to do more than this (`ExecStart=!` in `azaion-agent.service`), and so do
 //! `azaion-agent token` and `status` in an admin's shell. From [`become_agent`] on, the process is the user [`USER`], and what
 //! it reads (policy, cache, answers of the API) is read without any right that could be misused. All files of the
-//! agent belong to that user, whoever started it.
+//! agent belong to that user, also where root started it.
 
 use std::fs::DirBuilder;
 use std::io;

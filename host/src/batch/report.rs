@@ -90,8 +90,8 @@ impl ReportFile {
 fn create(path: &Path) -> anyhow::Result<File> {
     let place = Place::of_new_file(path)?;
     let name = place.name().to_str().context("the name is not UTF-8")?;
-    let folder = place.listed_folder()?;
-    let staged = Staged::create(folder.as_fd(), name)?;
+    let directory = place.listed_directory()?;
+    let staged = Staged::create(directory.as_fd(), name)?;
     let file = staged.file().try_clone()?;
     staged.commit(Attributes { mode: MODE, uid: None, gid: None }, Lifetime::ThisBoot)?;
     Ok(file)

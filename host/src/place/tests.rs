@@ -86,9 +86,9 @@ fn nothing_is_resolved_twice() {
     symlink("/etc/passwd", at("moved/b/file")).unwrap();
     assert!(!place.is_current());
     assert_eq!(place.open(OFlag::O_RDONLY).unwrap().metadata().unwrap().len(), 0);
-    assert!(place.look_again().is_err());
+    assert!(place.refresh().is_err());
     fs::rename(at("moved/b/other"), at("moved/b/file")).unwrap();
-    place.look_again().unwrap();
+    place.refresh().unwrap();
     assert!(place.is_current());
 }
 
@@ -104,5 +104,5 @@ fn new_files() {
     let place = Place::find_or_make_way(&at("x/y/z")).unwrap();
     assert!(!place.is_found() && at("x/y").is_dir());
     assert_eq!(at("x/y").metadata().unwrap().permissions().mode() & 0o7022, 0);
-    assert_eq!(names_in(&place.listed_folder().unwrap()).unwrap().len(), 0);
+    assert_eq!(names_in(&place.listed_directory().unwrap()).unwrap().len(), 0);
 }

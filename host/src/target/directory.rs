@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use azaion_agent::device_conf::{MODE, read_bounded};
 use azaion_agent::exit::Exit;
-use azaion_agent::private_file::{Attributes, Lifetime, erase_all, reopen, replace, set_attributes, tidy};
+use azaion_agent::private_file::{Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
@@ -134,7 +134,7 @@ impl Directory {
             Err(errno) => return Err(fail(errno.into())),
         };
         let stat = fstat(&there).map_err(|errno| io_failure(errno, &name))?;
-        match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        match kind_of(&stat) {
             SFlag::S_IFREG => {}
             SFlag::S_IFLNK => return Err(odd("is a symlink")),
             _ => return Err(odd("is not a file")),

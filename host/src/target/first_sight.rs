@@ -1,5 +1,5 @@
-//! The check of an image that already has a slot when this program sees it for the first time: whoever made it may have given the
-//! slot's block to another file, too, which others may read on the device.
+//! Checks an image that already has a slot when this program sees it for the first time: the slot's block may belong to another file
+//! of the image as well, which others may read on the device.
 //!
 //! That it was checked is recorded in an extended attribute of the image file, for the file as it is: each change of its content
 //! changes its time. Lost with a copy, or on a file system without such attributes, it costs a check, nothing else. It proves

@@ -17,6 +17,7 @@ use nix::unistd::{AccessFlags, faccessat};
 use zeroize::Zeroizing;
 
 use super::medium::BLOCK_BYTES;
+use super::once::get_or_try_init;
 use super::original::Original;
 use super::problem::Problem;
 use super::sums::Sum;
@@ -57,7 +58,7 @@ impl Image {
             let file = lock::wait(file, &path)?;
             // Whoever held the lock may have put another file in its place.
             if !place.is_current() {
-                place.look_again()?;
+                place.refresh()?;
                 continue;
             }
             let mode = file.metadata().map_err(fail)?.mode();
@@ -125,16 +126,13 @@ impl Image {
 
     /// The folder it is in, to find files in it.
     pub(super) fn folder(&self) -> &OwnedFd {
-        self.place.folder()
+        self.place.directory()
     }
 
     /// The folder it is in, to make files in it and make them durable.
     pub(super) fn listed_folder(&self) -> anyhow::Result<BorrowedFd<'_>> {
-        if let Some(folder) = self.listed.get() {
-            return Ok(folder.as_fd());
-        }
-        let folder = self.place.listed_folder().map_err(|error| self.failed("opening the folder of", error))?;
-        Ok(self.listed.get_or_init(|| folder).as_fd())
+        let open = || self.place.listed_directory().map_err(|error| self.failed("opening the directory of", error));
+        get_or_try_init(&self.listed, open).map(AsFd::as_fd)
     }
 
     /// An empty file without a name beside the image, for what is needed for a while.

@@ -52,7 +52,7 @@ impl Original {
     pub(crate) fn put(&self, place: &mut Place) -> anyhow::Result<()> {
         if !place.is_found() || staging::is_left(place) {
             self.copy_to(place)?;
-            place.look_again()?;
+            place.refresh()?;
         }
         Ok(())
     }
@@ -66,27 +66,27 @@ impl Original {
         }
         match &self.0 {
             Content::Tree(root) => {
-                tree::copy(root, staging.folder(), staging::NAME).map_err(|error| {
+                tree::copy(root, staging.directory(), staging::NAME).map_err(|error| {
                     let what = format!("copying {} to {}", error.path.display(), place.path().display());
                     io_failure(error.source, &what)
                 })?;
-                syncfs(staging.folder()).map_err(|errno| fail(errno.into()))?;
+                syncfs(staging.directory()).map_err(|errno| fail(errno.into()))?;
             }
-            Content::Image { file, .. } => copy_file(file, staging.folder()).map_err(fail)?,
+            Content::Image { file, .. } => copy_file(file, staging.directory()).map_err(fail)?,
         }
-        let folder = place.listed_folder().map_err(fail)?;
+        let directory = place.listed_directory().map_err(fail)?;
         if let Content::Image { name, sum: Some(sum), .. } = &self.0 {
-            put_sum(sum, name, place, &folder).map_err(fail)?;
+            put_sum(sum, name, place, &directory).map_err(fail)?;
         }
         staging.give_name(place).map_err(fail)?;
-        fsync(&folder).map_err(|errno| fail(errno.into()))
+        fsync(&directory).map_err(|errno| fail(errno.into()))
     }
 }
 
 /// Blocks are shared where the file system can do that.
-fn copy_file(from: &File, folder: &OwnedFd) -> io::Result<()> {
+fn copy_file(from: &File, directory: &OwnedFd) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let to: File = openat(folder, staging::NAME, flags, Mode::from_bits_truncate(IMAGE_MODE))?.into();
+    let to: File = openat(directory, staging::NAME, flags, Mode::from_bits_truncate(IMAGE_MODE))?.into();
     copy_content(from, &to)?;
     first_sight::record_copy(from, &to);
     to.sync_all()
@@ -97,11 +97,11 @@ fn copy_content(from: &File, to: &File) -> io::Result<()> {
 }
 
 /// The name of the image stands in the file.
-fn put_sum(sum: &Sum, name: &str, place: &Place, folder: &OwnedFd) -> io::Result<()> {
+fn put_sum(sum: &Sum, name: &str, place: &Place, directory: &OwnedFd) -> io::Result<()> {
     let new_name = place.name().to_string_lossy();
     let attributes = Attributes { mode: SUM_MODE, uid: None, gid: None };
     let (file, text) = (format!("{new_name}{}", Sum::SUFFIX), sum.text_for(name, &new_name));
-    private_file::replace(folder.as_fd(), &file, attributes, &text, Lifetime::Durable)
+    private_file::replace(directory.as_fd(), &file, attributes, &text, Lifetime::Durable)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::copy::copy_with_holes;
 use super::image::Image;
+use super::once::get_or_try_init;
 use super::slot_image::{Format, Slot, made_slot};
 use super::{FOLDER_MODE, Kind};
 use header::BLOCK;
@@ -68,11 +69,7 @@ impl Scan {
 
 impl TarFormat {
     fn scan(&self, image: &Image) -> anyhow::Result<&Scan> {
-        if let Some(scan) = self.scan.get() {
-            return Ok(scan);
-        }
-        let scan = Scan::read(image)?;
-        Ok(self.scan.get_or_init(|| scan))
+        get_or_try_init(&self.scan, || Scan::read(image))
     }
 }
 

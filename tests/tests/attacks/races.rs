@@ -12,7 +12,7 @@ use crate::attacker::{Attacker, give, is_root, make_image, races, station, text,
 
 const UNITS: usize = 4;
 
-/// Runs something again and again while somebody is at it; root's own directory must stay as it is.
+/// Repeats a run while an attacker works; root's own directory must stay as it is.
 fn while_attacked(
     station: &Station,
     attack: &str,
@@ -40,7 +40,7 @@ fn while_attacked(
     Ok(())
 }
 
-// Promise: whoever renames a directory on the way to an image, and puts a symlink there, does not make the copy with the slot
+// Promise: a user who renames a directory on the way to an image, and puts a symlink there, does not make the copy with the slot
 // appear where the symlink leads, nor anything there be replaced or given away; also without strict modes.
 #[test]
 fn a_renamed_directory_of_an_image() -> anyhow::Result<()> {
@@ -65,7 +65,7 @@ fn a_renamed_directory_of_an_image() -> anyhow::Result<()> {
     })
 }
 
-// Promise: whoever renames the directory that a batch makes its copies in, once it is found, does not make a tree or an image appear
+// Promise: a user who renames the directory that a batch makes its copies in, once it is found, does not make a tree or an image appear
 // elsewhere.
 #[test]
 fn a_renamed_directory_of_copies() -> anyhow::Result<()> {

@@ -130,7 +130,7 @@ fn age(station: &Station, part: &str, seconds: u64) -> anyhow::Result<()> {
     station.put(&format!("rootfs/{FIRST_BOOT}"), record.to_string(), 0o644)
 }
 
-// Promise: a unit that remembers too late a time, however late and whoever wrote it, is ready with the right server, and
+// Promise: a unit that remembers too late a time, however late and by whatever version it was written, is ready with the right server, and
 // answers that keep saying an earlier time for 24 h take the memory back.
 #[test]
 fn a_time_that_is_too_late_is_taken_back() -> anyhow::Result<()> {

@@ -28,7 +28,7 @@ const TRIES: usize = 10;
 pub(super) struct Staging<'p> {
     place: &'p Place,
     name: OsString,
-    folder: OwnedFd,
+    directory: OwnedFd,
     _one_at_a_time: Flock<File>,
 }
 
@@ -39,17 +39,17 @@ impl<'p> Staging<'p> {
         let mut number = 0;
         for _ in 0..TRIES {
             let name = name_beside(place, number);
-            let folder = match make_private(place, &name).map_err(fail)? {
-                Private::Ours(folder) => folder,
+            let directory = match make_private(place, &name).map_err(fail)? {
+                Private::Ours(directory) => directory,
                 Private::Gone => continue,
                 Private::Foreign => {
                     number += 1;
                     continue;
                 }
             };
-            let one_at_a_time = lock::wait(folder.try_clone().map_err(fail)?.into(), place.path())?;
-            let staging = Self { place, name, folder, _one_at_a_time: one_at_a_time };
-            // Else whoever held the lock has taken the directory away.
+            let one_at_a_time = lock::wait(directory.try_clone().map_err(fail)?.into(), place.path())?;
+            let staging = Self { place, name, directory, _one_at_a_time: one_at_a_time };
+            // Else the run that held the lock has removed the directory.
             if staging.is_current() {
                 staging.empty().map_err(fail)?;
                 return Ok(staging);
@@ -60,20 +60,20 @@ impl<'p> Staging<'p> {
     }
 
     fn is_current(&self) -> bool {
-        let now = fstatat(self.place.folder(), self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        match (now, fstat(&self.folder)) {
+        let now = fstatat(self.place.directory(), self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        match (now, fstat(&self.directory)) {
             (Ok(now), Ok(own)) => (now.st_dev, now.st_ino) == (own.st_dev, own.st_ino),
             _ => false,
         }
     }
 
     fn empty(&self) -> io::Result<()> {
-        for name in names_in(&self.folder)? {
-            tree::remove(&self.folder, &name)?;
+        for name in names_in(&self.directory)? {
+            tree::remove(&self.directory, &name)?;
         }
         // Else what is made in it would have the access control list that its parent gives (acl(5)).
         for list in ["system.posix_acl_default", "system.posix_acl_access"] {
-            match fremovexattr(&self.folder, list) {
+            match fremovexattr(&self.directory, list) {
                 Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -82,17 +82,17 @@ impl<'p> Staging<'p> {
     }
 
     /// The directory.
-    pub(super) fn folder(&self) -> &OwnedFd {
-        &self.folder
+    pub(super) fn directory(&self) -> &OwnedFd {
+        &self.directory
     }
 
     /// Gives what was copied its name, unless something has it.
     pub(super) fn give_name(self, place: &Place) -> io::Result<()> {
-        match renameat_with(&self.folder, NAME, place.folder(), place.name(), RenameFlags::NOREPLACE) {
+        match renameat_with(&self.directory, NAME, place.directory(), place.name(), RenameFlags::NOREPLACE) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             // Not every file system can (NFS); the lock keeps other runs away.
             Err(rustix::io::Errno::INVAL) if !place.is_taken() => {
-                renameat(&self.folder, NAME, place.folder(), place.name())?;
+                renameat(&self.directory, NAME, place.directory(), place.name())?;
             }
             Err(errno) => return Err(errno.into()),
         }
@@ -102,7 +102,7 @@ impl<'p> Staging<'p> {
     /// Takes it away, with what is in it.
     pub(super) fn remove(self) -> io::Result<()> {
         self.empty()?;
-        Ok(unlinkat(self.place.folder(), self.name.as_os_str(), UnlinkatFlags::RemoveDir)?)
+        Ok(unlinkat(self.place.directory(), self.name.as_os_str(), UnlinkatFlags::RemoveDir)?)
     }
 }
 
@@ -110,7 +110,7 @@ impl Drop for Staging<'_> {
     fn drop(&mut self) {
         // After a copy that failed. What can't be removed, the next run removes.
         if self.is_current() && self.empty().is_ok() {
-            let _ = unlinkat(self.place.folder(), self.name.as_os_str(), UnlinkatFlags::RemoveDir);
+            let _ = unlinkat(self.place.directory(), self.name.as_os_str(), UnlinkatFlags::RemoveDir);
         }
     }
 }
@@ -130,7 +130,7 @@ fn name_beside(place: &Place, number: usize) -> OsString {
 /// Whether a run that was killed has left the directory, or another run is making a copy.
 pub(super) fn is_left(place: &Place) -> bool {
     let name = name_beside(place, 0);
-    fstatat(place.folder(), name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    fstatat(place.directory(), name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// The extended attribute that marks a directory that this program has made: only such a one is ever emptied. Of those of root
@@ -151,28 +151,28 @@ enum Private {
 
 /// Makes the directory, or opens the one that an earlier run has left.
 fn make_private(place: &Place, name: &OsString) -> io::Result<Private> {
-    let is_new = match mkdirat(place.folder(), name.as_os_str(), Mode::S_IRWXU) {
+    let is_new = match mkdirat(place.directory(), name.as_os_str(), Mode::S_IRWXU) {
         Ok(()) => true,
         Err(Errno::EEXIST) => false,
         Err(errno) => return Err(errno.into()),
     };
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let folder = match openat(place.folder(), name.as_os_str(), flags, Mode::empty()) {
-        Ok(folder) => folder,
+    let directory = match openat(place.directory(), name.as_os_str(), flags, Mode::empty()) {
+        Ok(directory) => directory,
         Err(Errno::ENOENT) => return Ok(Private::Gone),
         Err(Errno::ENOTDIR | Errno::ELOOP | Errno::EACCES) => return Ok(Private::Foreign),
         Err(errno) => return Err(errno.into()),
     };
-    let stat = fstat(&folder)?;
+    let stat = fstat(&directory)?;
     let is_private = Mode::from_bits_truncate(stat.st_mode & 0o7777) == Mode::S_IRWXU;
     if stat.st_uid != geteuid().as_raw() || !is_private {
         return Ok(Private::Foreign);
     }
-    if is_new && names_in(&folder)?.is_empty() {
+    if is_new && names_in(&directory)?.is_empty() {
         // Where there are no such attributes, what a killed run leaves is taken away by hand.
-        let _ = fsetxattr(&folder, mark(), b"1", XattrFlags::empty());
-        return Ok(Private::Ours(folder));
+        let _ = fsetxattr(&directory, mark(), b"1", XattrFlags::empty());
+        return Ok(Private::Ours(directory));
     }
     let mut value: [u8; 1] = [0];
-    Ok(if fgetxattr(&folder, mark(), &mut value).is_ok() { Private::Ours(folder) } else { Private::Foreign })
+    Ok(if fgetxattr(&directory, mark(), &mut value).is_ok() { Private::Ours(directory) } else { Private::Foreign })
 }

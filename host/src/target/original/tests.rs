@@ -18,8 +18,8 @@ use crate::target;
 fn tree() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join("base").join(name);
-    for folder in ["etc", "usr/bin", "var/deep/er/est"] {
-        fs::create_dir_all(at(folder)).unwrap();
+    for directory in ["etc", "usr/bin", "var/deep/er/est"] {
+        fs::create_dir_all(at(directory)).unwrap();
     }
     let file = |name: &str, content: &[u8], mode| {
         File::create(at(name)).unwrap().write_all(content).unwrap();

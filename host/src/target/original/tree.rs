@@ -1,5 +1,5 @@
-//! Directory trees, copied and removed by descriptors alone: whoever moves a directory of the tree meanwhile, or puts a symlink in
-//! its place, makes nothing be read or written elsewhere.
+//! Copies and removes directory trees by descriptors alone: a directory of the tree that is moved meanwhile, or replaced by a symlink,
+//! does not lead elsewhere.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr, OsString};
@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use azaion_agent::private_file::reopen;
+use azaion_agent::private_file::{kind_of, reopen};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{
@@ -46,24 +46,24 @@ pub(super) fn copy(root: &OwnedFd, into: &OwnedFd, name: &str) -> Result<(), Tre
 }
 
 /// Removes what has a name in a directory, with all that is in it; of a symlink, the link.
-pub(super) fn remove(folder: impl AsFd, name: &OsStr) -> io::Result<()> {
-    remove_at(folder.as_fd(), name, DEEPEST)
+pub(super) fn remove(directory: impl AsFd, name: &OsStr) -> io::Result<()> {
+    remove_at(directory.as_fd(), name, DEEPEST)
 }
 
 fn too_deep() -> io::Error {
     io::Error::other(format!("there are more than {DEEPEST} directories in one another"))
 }
 
-fn remove_at(folder: Folder<'_>, name: &OsStr, depth: usize) -> io::Result<()> {
-    match openat(folder, name, LIST, Mode::empty()) {
+fn remove_at(directory: Directory<'_>, name: &OsStr, depth: usize) -> io::Result<()> {
+    match openat(directory, name, LIST, Mode::empty()) {
         Ok(inner) => {
             let left = depth.checked_sub(1).ok_or_else(too_deep)?;
             for name in names_in(&inner)? {
                 remove_at(inner.as_fd(), &name, left)?;
             }
-            Ok(unlinkat(folder, name, UnlinkatFlags::RemoveDir)?)
+            Ok(unlinkat(directory, name, UnlinkatFlags::RemoveDir)?)
         }
-        Err(Errno::ENOTDIR | Errno::ELOOP) => Ok(unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => Ok(unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -76,10 +76,16 @@ struct Copier<'a> {
     is_root: bool,
 }
 
-type Folder<'f> = std::os::fd::BorrowedFd<'f>;
+type Directory<'f> = std::os::fd::BorrowedFd<'f>;
 
 impl Copier<'_> {
-    fn directory(&mut self, from: Folder<'_>, to: Folder<'_>, name: &OsStr, path: &Path) -> Result<(), TreeError> {
+    fn directory(
+        &mut self,
+        from: Directory<'_>,
+        to: Directory<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), TreeError> {
         let fail = |source: io::Error| TreeError { path: path.to_owned(), source };
         if path.components().count() > DEEPEST {
             return Err(fail(too_deep()));
@@ -96,11 +102,11 @@ impl Copier<'_> {
         self.attributes(from.as_fd(), to.as_fd(), &stat).map_err(fail)
     }
 
-    fn entry(&mut self, from: Folder<'_>, to: Folder<'_>, name: &OsString, path: &Path) -> Result<(), TreeError> {
+    fn entry(&mut self, from: Directory<'_>, to: Directory<'_>, name: &OsString, path: &Path) -> Result<(), TreeError> {
         let fail = |source: io::Error| TreeError { path: path.to_owned(), source };
         let there = openat(from, name.as_os_str(), LOOK, Mode::empty()).map_err(|errno| fail(errno.into()))?;
         let stat = fstat(&there).map_err(|errno| fail(errno.into()))?;
-        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        let kind = kind_of(&stat);
         if kind == SFlag::S_IFDIR {
             return self.directory(there.as_fd(), to, name, path);
         }
@@ -119,7 +125,7 @@ impl Copier<'_> {
         done.map_err(fail)
     }
 
-    fn file(&self, there: Folder<'_>, to: Folder<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
+    fn file(&self, there: Directory<'_>, to: Directory<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
         let from = reopen(there, OFlag::O_RDONLY)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file: File = openat(to, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?.into();
@@ -127,14 +133,14 @@ impl Copier<'_> {
         self.attributes(from.as_fd(), file.as_fd(), stat)
     }
 
-    fn symlink(&self, there: Folder<'_>, to: Folder<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
+    fn symlink(&self, there: Directory<'_>, to: Directory<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
         let target = readlinkat(there, "")?;
         symlinkat(target.as_os_str(), to, name)?;
         self.owner_of_name(to, name, stat)?;
         Ok(utimensat(to, name, &accessed(stat), &modified(stat), UtimensatFlags::NoFollowSymlink)?)
     }
 
-    fn node(&self, kind: SFlag, to: Folder<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
+    fn node(&self, kind: SFlag, to: Directory<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
         mknodat(to, name, kind, Mode::empty(), stat.st_rdev)?;
         self.owner_of_name(to, name, stat)?;
         // It is no symlink: nobody else can enter this directory.
@@ -142,7 +148,7 @@ impl Copier<'_> {
         Ok(utimensat(to, name, &accessed(stat), &modified(stat), UtimensatFlags::NoFollowSymlink)?)
     }
 
-    fn owner_of_name(&self, to: Folder<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
+    fn owner_of_name(&self, to: Directory<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
         if self.is_root {
             fchownat(
                 to,
@@ -156,7 +162,7 @@ impl Copier<'_> {
     }
 
     /// In this order: a new owner takes away set-user-id bits and capabilities, and each change a time.
-    fn attributes(&self, from: Folder<'_>, to: Folder<'_>, stat: &FileStat) -> io::Result<()> {
+    fn attributes(&self, from: Directory<'_>, to: Directory<'_>, stat: &FileStat) -> io::Result<()> {
         if self.is_root {
             fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
         }
@@ -166,7 +172,7 @@ impl Copier<'_> {
     }
 
     /// File capabilities and access control lists among them. Others than root may not set all of these, and leave those out.
-    fn extended_attributes(&self, from: Folder<'_>, to: Folder<'_>) -> io::Result<()> {
+    fn extended_attributes(&self, from: Directory<'_>, to: Directory<'_>) -> io::Result<()> {
         use rustix::io::Errno;
         let mut names = vec![0; LARGEST_ATTRIBUTE];
         let length = match flistxattr(from, names.as_mut_slice()) {

@@ -4,7 +4,6 @@
 //! checksum, and the state of SHA-1 before the slot. Who writes the file could make a run write a wrong checksum, so one that
 //! another user may have written is ignored, and the image is read again.
 
-use std::env;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -12,12 +11,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use azaion_agent::private_file::{self, Attributes, Lifetime};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use sha1::digest::common::hazmat::{SerializableState, SerializedState};
 use sha1::{Digest, Sha1};
 
 use super::{Base, Sum, hashing, hex, lost};
+use crate::strict_modes::is_caller;
 use crate::target::image::Image;
 
 const VERSION: u32 = 2;
@@ -27,8 +26,6 @@ const MOST: usize = 4096;
 const STATE_WORDS: usize = 20;
 /// The bits of a mode that let others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
-/// Names the user who runs this program as root by `sudo`.
-const SUDO_UID: &str = "SUDO_UID";
 /// Bytes that may follow a base and be read each time.
 const MOST_CHANGING: u64 = 2 << 20;
 
@@ -198,15 +195,8 @@ fn open(image: &Image, access: OFlag) -> io::Result<File> {
     let is_only_ours = metadata.is_file()
         && metadata.nlink() == 1
         && metadata.mode() & WRITABLE_BY_OTHERS == 0
-        && is_trusted(metadata.uid());
+        && (metadata.uid() == 0 || is_caller(metadata.uid()));
     if is_only_ours { Ok(file) } else { Err(io::ErrorKind::PermissionDenied.into()) }
-}
-
-/// Whether a user may say what is believed: root, the caller, and who has become root by `sudo`.
-fn is_trusted(uid: u32) -> bool {
-    let caller = geteuid();
-    let is_invoking = || env::var(SUDO_UID).is_ok_and(|invoking| invoking.parse() == Ok(uid));
-    uid == 0 || uid == caller.as_raw() || caller.is_root() && is_invoking()
 }
 
 fn name(image: &Image) -> String {

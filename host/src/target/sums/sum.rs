@@ -68,7 +68,7 @@ impl Sum {
     }
 
     /// Makes it this one, durable when this returns; all else in the file stays. In place, which costs one write: the
-    /// digits lie in one sector, and a sum that a power cut left wrong is put right by the next run as any other. A file with
+    /// digits lie in one sector, and a sum that a power cut left wrong is corrected by the next run as any other. A file with
     /// another name is replaced, for that name may lie beside a copy of the image.
     pub(super) fn set(&self, image: &Image, sum: &str) -> anyhow::Result<()> {
         if self.is(sum) {

@@ -20,6 +20,7 @@ use super::stream::{Boundary, Stream};
 use crate::target::Kind;
 use crate::target::copy::copy;
 use crate::target::image::Image;
+use crate::target::once::get_or_try_init;
 use crate::target::problem::Problem;
 use crate::target::slot_image::{Format, Slot};
 use crate::target::tar::packed::{Blank, Packed};
@@ -75,11 +76,7 @@ impl Scan {
 
 impl TarFormat {
     fn scan(&self, image: &Image) -> anyhow::Result<&Scan> {
-        if let Some(scan) = self.scan.get() {
-            return Ok(scan);
-        }
-        let scan = Scan::read(image)?;
-        Ok(self.scan.get_or_init(|| scan))
+        get_or_try_init(&self.scan, || Scan::read(image))
     }
 
     /// The slot of an image that has one, by what lies at its end.
