@@ -51,6 +51,16 @@ pub(crate) fn make_image(station: &Station, to: &Path) -> anyhow::Result<()> {
     output(&mut command(Path::new("mkfs.ext4"), &arguments)).map(drop)
 }
 
+/// A template of a batch: the station's root file system, or an image of it.
+pub(crate) fn template_of(station: &Station, is_image: bool) -> anyhow::Result<PathBuf> {
+    if !is_image {
+        return Ok(station.rootfs());
+    }
+    let image = station.path("base.img");
+    make_image(station, &image)?;
+    Ok(image)
+}
+
 /// A file of root's own directory: name, inode, owner, mode, content.
 pub(crate) type Precious = (PathBuf, u64, u32, u32, Vec<u8>);
 

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use azaion_tests::programs::start;
 use azaion_tests::station::{Station, command};
 
-use crate::attacker::{make_image, text};
+use crate::attacker::{make_image, template_of, text};
 
 /// Names that occur nowhere else, of the directories on the way to a target.
 const WAY: [&str; 3] = ["first-component", "second-component", "third-component"];
@@ -56,10 +56,7 @@ fn each_component_once() -> anyhow::Result<()> {
 fn each_component_of_a_copy_once() -> anyhow::Result<()> {
     for is_image in [false, true] {
         let station = Station::new(azaion_tests::dev_api::Options::default())?;
-        let base = if is_image { station.path("base.img") } else { station.rootfs() };
-        if is_image {
-            make_image(&station, &base)?;
-        }
+        let base = template_of(&station, is_image)?;
         let template = text(&station.path(&WAY.join("/")).join("{serial}"));
         let options = ["--base", &text(&base), "--owner", "current"];
         let calls =

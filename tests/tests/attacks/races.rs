@@ -8,7 +8,7 @@ use azaion_tests::dev_api::Fault;
 use azaion_tests::station::Station;
 use serde_json::Value;
 
-use crate::attacker::{Attacker, give, is_root, make_image, races, station, text, victim};
+use crate::attacker::{Attacker, give, is_root, make_image, races, station, template_of, text, victim};
 
 const UNITS: usize = 4;
 
@@ -77,10 +77,7 @@ fn a_renamed_directory_of_copies() -> anyhow::Result<()> {
         for number in 0..200 {
             station.put(&format!("rootfs/usr/{number}"), [0; 4096], 0o644)?;
         }
-        let base = if is_image { station.path("base.img") } else { station.rootfs() };
-        if is_image {
-            make_image(&station, &base)?;
-        }
+        let base = template_of(&station, is_image)?;
         let units = text(&station.path("shared/units"));
         let template = format!("{units}/{{serial}}");
         fs::create_dir(&units)?;
@@ -105,10 +102,7 @@ fn a_symlink_in_place_of_a_temporary_file() -> anyhow::Result<()> {
         [(false, "victim"), (true, "victim/system.img"), (false, "victim/none"), (true, "victim/none")]
     {
         let station = station()?;
-        let base = if is_image { station.path("base.img") } else { station.rootfs() };
-        if is_image {
-            make_image(&station, &base)?;
-        }
+        let base = template_of(&station, is_image)?;
         let units = station.path("shared/units");
         fs::create_dir(&units)?;
         give(&units)?;

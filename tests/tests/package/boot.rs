@@ -24,6 +24,14 @@ pub(crate) fn provisioned(release: &str, station: &Station) -> anyhow::Result<Tr
     Ok(tree)
 }
 
+/// A station, and a booted tree that was provisioned on it.
+pub(crate) fn boot(release: &str) -> anyhow::Result<(Station, Tree, Booted)> {
+    let station = Station::new(Options::default())?;
+    let tree = provisioned(release, &station)?;
+    let booted = Booted::new(&tree)?;
+    Ok((station, tree, booted))
+}
+
 // Promise: on each systemd an unpacked package makes the unit ready in its sandbox: files with their modes and groups,
 // one line on the console, STATUS=, the catalog's advice, and the next run within about a minute. The sandbox also shows it
 // which module the board has.
@@ -33,9 +41,7 @@ fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
         return Ok(());
     }
     for release in RELEASES {
-        let station = Station::new(Options::default())?;
-        let tree = provisioned(release, &station)?;
-        let booted = Booted::new(&tree)?;
+        let (_station, _tree, booted) = boot(release)?;
         let show = |property: &str| booted.run(&format!("systemctl show -P {property} azaion-agent.service"));
         assert_eq!(show("ExecMainStatus")?.trim(), "0", "{release}: {}", booted.run("journalctl --no-pager -n 50")?);
         assert_eq!(booted.run("systemctl list-units --failed --no-legend 'azaion*'")?, "", "{release}");

@@ -9,7 +9,7 @@ use azaion_tests::programs::workspace;
 use azaion_tests::station::Station;
 use nix::unistd::geteuid;
 
-use crate::boot::provisioned;
+use crate::boot::{boot, provisioned};
 use crate::container::Booted;
 use crate::tree::{BOOKWORM, RELEASES};
 
@@ -88,10 +88,8 @@ fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
         return Ok(());
     }
     for release in RELEASES {
-        let station = Station::new(Options::default())?;
-        let tree = provisioned(release, &station)?;
+        let (_station, tree, booted) = boot(release)?;
         fs::copy(workspace().join("tests/scripts/sandbox-probe.sh"), tree.at("/opt/probe"))?;
-        let booted = Booted::new(&tree)?;
         booted.must(OTHERS)?;
         let sleeper = booted.must("setsid sleep 1000 >/dev/null 2>&1 & echo $!")?;
 
@@ -133,9 +131,7 @@ fn the_agent_is_a_user_of_its_own() -> anyhow::Result<()> {
         return Ok(());
     }
     for release in RELEASES {
-        let station = Station::new(Options::default())?;
-        let tree = provisioned(release, &station)?;
-        let booted = Booted::new(&tree)?;
+        let (station, _tree, booted) = boot(release)?;
         booted.must("systemctl stop azaion-agent.timer")?;
         waits_without_rights(&station, &booted).context(release)?;
         ends_with_78(&booted).context(release)?;

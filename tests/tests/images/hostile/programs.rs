@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -34,7 +35,7 @@ fn probed(name: &str, options: &[&str]) -> anyhow::Result<Run> {
     let probe = bench.path("probe");
     put(&probe, PROBE, 0o755)?;
     let program = bench.device_command(SERIAL, options)?;
-    // Whoever runs the tests may have left descriptors open.
+    // The test's caller may have left descriptors open.
     let script = "mount --bind \"$1\" \"$2\"; shift 2; for n in $(ls /proc/$$/fd); do \
                   if [ $n -gt 2 ] && [ $n != 255 ]; then eval \"exec $n>&-\"; fi; done; exec \"$@\"";
     let mut command = command(Path::new("unshare"), &["--mount", "bash", "-euc", script, "bash"]);
@@ -100,6 +101,12 @@ fn wait_for(what: &str, is_so: impl Fn() -> anyhow::Result<bool>) -> anyhow::Res
     Ok(())
 }
 
+/// Starts a command, to be appended, with a probe in place of a program.
+fn with_probe(probe: &Path, program: &str) -> Command {
+    let script = "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"";
+    command(Path::new("unshare"), &["--mount", "sh", "-euc", script, "sh", text(probe), program])
+}
+
 // Promise: a run that is killed takes the program with it, and what that has started; nothing is left beside the image.
 #[test]
 fn killed_with_us() -> anyhow::Result<()> {
@@ -112,11 +119,9 @@ fn killed_with_us() -> anyhow::Result<()> {
     let mark = "4711";
     put(&probe, format!("#!/bin/sh\nsetsid sleep {mark} &\nsleep {mark}\n"), 0o755)?;
     let program = bench.device_command(SERIAL, &[])?;
-    let script = "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"";
-    let mut command = command(Path::new("unshare"), &["--mount", "sh", "-euc", script, "sh"]);
+    let mut command = with_probe(&probe, "/usr/sbin/e2fsck");
     // Without `timeout`, which would be killed in its place.
-    let words: Vec<_> = program.get_args().skip(1).collect();
-    command.arg(&probe).arg("/usr/sbin/e2fsck").args(words);
+    command.args(program.get_args().skip(1));
     let mut ours = start(&mut command)?;
     let sleeping = || Ok::<_, anyhow::Error>(running()?.iter().filter(|line| line.contains(mark)).count());
     wait_for("it does not run", || Ok(sleeping()? >= 2))?;
@@ -145,9 +150,8 @@ fn nothing_stays() -> anyhow::Result<()> {
     let script = format!("#!/bin/sh\nsetsid sleep {mark} </proc/self/fd/0 &\nexec {} \"$@\"\n", text(&real));
     put(&probe, script, 0o755)?;
     let program = bench.device_command(SERIAL, &[])?;
-    let script = "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"";
-    let mut command = command(Path::new("unshare"), &["--mount", "sh", "-euc", script, "sh"]);
-    command.arg(&probe).arg("/usr/sbin/debugfs").arg(program.get_program()).args(program.get_args());
+    let mut command = with_probe(&probe, "/usr/sbin/debugfs");
+    command.arg(program.get_program()).args(program.get_args());
     bench.wait(start(&mut command)?)?.ended_with(0)?;
     ensure!(!running()?.iter().any(|line| line.contains(mark)), "{:?}", running()?);
     Ok(())
