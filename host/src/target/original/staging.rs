@@ -174,5 +174,14 @@ fn make_private(place: &Place, name: &OsString) -> io::Result<Private> {
         return Ok(Private::Ours(directory));
     }
     let mut value: [u8; 1] = [0];
-    Ok(if fgetxattr(&directory, mark(), &mut value).is_ok() { Private::Ours(directory) } else { Private::Foreign })
+    if fgetxattr(&directory, mark(), &mut value).is_ok() {
+        return Ok(Private::Ours(directory));
+    }
+    // An empty one without the mark is what a run has left that was killed before it could set it. A run that is still about to
+    // set it finds its directory gone, and makes another one.
+    match unlinkat(place.directory(), name.as_os_str(), UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(Private::Gone),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR | Errno::EBUSY) => Ok(Private::Foreign),
+        Err(errno) => Err(errno.into()),
+    }
 }

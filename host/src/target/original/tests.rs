@@ -165,6 +165,19 @@ fn what_is_there_stays() {
     fs::remove_file(&copy).unwrap();
 }
 
+// Promise: nothing stays of a run that was killed before it could mark its directory.
+#[test]
+fn a_directory_without_its_mark() {
+    let dir = tree();
+    let (base, copy, left) = (dir.path().join("base"), dir.path().join("copy"), dir.path().join(".copy.copying"));
+    fs::create_dir(&left).unwrap();
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).unwrap();
+    let place = Place::find_or_make_way(&copy).unwrap();
+    target::open(&base).unwrap().original().unwrap().copy_to(&place).unwrap();
+    assert!(copy.join("etc/passwd").is_file());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
 // Promise: what others have put under the name of the directory is neither used nor emptied.
 #[test]
 fn what_is_not_ours_is_left_alone() {
