@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::admin_login::AdminLogin;
-use crate::failure::failure;
+use crate::error::{Error, Result, failure};
 
 /// The API's error code for an e-mail that has a user already.
 const EMAIL_EXISTS: u32 = 20;
@@ -42,7 +42,7 @@ pub(crate) enum Creation {
 #[derive(Debug)]
 pub(crate) struct AdminFault {
     /// The last fault.
-    pub(crate) error: anyhow::Error,
+    pub(crate) error: Error,
     /// Whether the API may have done it all the same.
     pub(crate) perhaps_done: bool,
 }
@@ -53,12 +53,12 @@ impl<'a> Admin<'a> {
     }
 
     /// Reads the credentials, or asks for them.
-    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+    pub(crate) fn prepare(&self) -> Result<()> {
         self.login.prepare()
     }
 
     /// Logs in, if that has not been done; a token that was given is shown to the API instead.
-    pub(crate) fn log_in(&self) -> anyhow::Result<()> {
+    pub(crate) fn log_in(&self) -> Result<()> {
         let token = self.login.token(self.http, self.retry)?;
         if !self.login.has_token_file() {
             return Ok(());
@@ -89,7 +89,7 @@ impl<'a> Admin<'a> {
         });
         match created {
             Ok(()) => Ok(Creation::Created),
-            Err(error) if error.downcast_ref().is_some_and(says_exists) => {
+            Err(error) if error.fault().is_some_and(says_exists) => {
                 Ok(Creation::Exists { perhaps_ours: perhaps_ours.get() })
             }
             Err(error) => Err(AdminFault { error, perhaps_done: perhaps_ours.get() }),
@@ -106,7 +106,7 @@ impl<'a> Admin<'a> {
         let perhaps_done = Cell::new(false);
         let body = || json::body(&NewPassword { email, password: password.expose_secret() });
         self.call((Method::PATCH, "/users/password"), &[200, 204], &perhaps_done, body).map_err(|error| {
-            let error = match error.downcast_ref::<Fault>().and_then(Fault::status) {
+            let error = match error.fault().and_then(Fault::status) {
                 Some(404 | 405) => error.context(cannot_update(email)),
                 _ => error,
             };
@@ -121,7 +121,7 @@ impl<'a> Admin<'a> {
         accepted: &[u16],
         perhaps_done: &Cell<bool>,
         body: impl Fn() -> zeroize::Zeroizing<Vec<u8>>,
-    ) -> anyhow::Result<()> {
+    ) -> Result<()> {
         let one_try = |token: &SecretString, limit: Duration| {
             let call = Call { method: method.clone(), path, body: Some(body()), bearer: Some(token) };
             let answer = self.http.call(&call, limit);
@@ -151,11 +151,11 @@ impl<'a> Admin<'a> {
     }
 }
 
-fn not_permitted(fault: Fault) -> anyhow::Error {
+fn not_permitted(fault: Fault) -> Error {
     match fault.status() {
         Some(401 | 403) => {
             let advice = "the admin may not do this; is it an ApiAdmin, is the token still valid?";
-            anyhow::Error::from(fault).context(advice)
+            Error::from(fault).context(advice)
         }
         _ => fault.into(),
     }
@@ -173,7 +173,7 @@ fn cannot_update(email: &str) -> String {
 }
 
 /// The error for a user that exists where none may be changed.
-pub(crate) fn exists(email: &str) -> anyhow::Error {
+pub(crate) fn exists(email: &str) -> Error {
     failure(
         Exit::Exists,
         format!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use azaion_agent::clock::Clock;
 use azaion_agent::exit::Exit;
-use azaion_agent::fault::{Class, Fault, Problem, chain};
+use azaion_agent::fault::{Class, Fault, Problem};
 use azaion_agent::http::Http;
 use azaion_agent::retry::Retry;
 use azaion_agent::session::login;
@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::cli::ApiOptions;
 use crate::connection::{AdminCredentials, admin_credentials};
-use crate::failure::failure;
+use crate::error::{Error, Result, failure};
 
 /// A token that is refused before this time has not run out: the admin may not do what was asked for.
 const FRESH: Duration = Duration::from_mins(1);
@@ -54,7 +54,7 @@ impl<'a> AdminLogin<'a> {
     }
 
     /// Reads the credentials, or asks for them, before anything else is on the terminal.
-    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+    pub(crate) fn prepare(&self) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.credentials.is_none() {
             state.credentials = Some(admin_credentials(self.options)?);
@@ -68,7 +68,7 @@ impl<'a> AdminLogin<'a> {
     }
 
     /// The token. Those who come while one logs in wait for it.
-    pub(crate) fn token(&self, http: &Http, retry: &Retry<'_>) -> anyhow::Result<SecretString> {
+    pub(crate) fn token(&self, http: &Http, retry: &Retry<'_>) -> Result<SecretString> {
         self.prepare()?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = &state.token {
@@ -85,7 +85,7 @@ impl<'a> AdminLogin<'a> {
                 done.map(|(tokens, _)| tokens.access).map_err(|fault| {
                     let is_for_good = fault.class() == Class::Refused;
                     let error = login_failure(fault, &email);
-                    state.refused = is_for_good.then(|| chain(error.as_ref()));
+                    state.refused = is_for_good.then(|| error.line());
                     error
                 })?
             }
@@ -96,10 +96,10 @@ impl<'a> AdminLogin<'a> {
     }
 
     /// The API refuses what the admin asks for: nothing more is asked in this run.
-    pub(crate) fn give_up(&self, why: &anyhow::Error) {
+    pub(crate) fn give_up(&self, why: &Error) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.token = None;
-        state.refused = Some(chain(why.as_ref()));
+        state.refused = Some(why.line());
     }
 
     /// Forgets a token that the API has refused, if it may have run out. Whether there is another to be had.
@@ -119,7 +119,7 @@ impl<'a> AdminLogin<'a> {
     }
 }
 
-fn login_failure(fault: Fault, email: &str) -> anyhow::Error {
+fn login_failure(fault: Fault, email: &str) -> Error {
     let context = match (&fault.problem, fault.class()) {
         (Problem::Mfa, _) => {
             format!("logging in as the admin {email}; use --admin-token-file with an account that has MFA")
@@ -127,7 +127,7 @@ fn login_failure(fault: Fault, email: &str) -> anyhow::Error {
         (_, Class::Refused) => format!("logging in as the admin {email}; are e-mail and password right?"),
         _ => format!("logging in as the admin {email}"),
     };
-    anyhow::Error::from(fault).context(context)
+    Error::from(fault).context(context)
 }
 
 #[cfg(test)]
@@ -146,7 +146,6 @@ mod tests {
 
     use super::*;
     use crate::connection;
-    use crate::failure::exit_of;
 
     /// Moves only when it is told to, or when somebody waits.
     #[derive(Debug, Default)]
@@ -250,7 +249,7 @@ mod tests {
                         let retry = Retry::within(Duration::from_mins(5), POLICY, &clock);
                         let got = login.token(&http(&options), &retry);
                         assert_eq!(
-                            got.map(drop).map_err(|error| exit_of(&error)).err(),
+                            got.map(drop).map_err(|error| error.exit()).err(),
                             is_refused.then_some(Exit::Refused)
                         );
                     });

@@ -6,22 +6,17 @@ use azaion_agent::device_conf::{DeviceConf, MODE};
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::{Serial, is_generated_password};
 
-use crate::failure::failure;
+use crate::error::{Error, Result, failure};
 use crate::strict_modes::is_caller;
 use crate::target::{Found, Kind, Owner, Target};
 
 /// What a file says, if it is this device's; none if it may be replaced.
-pub(crate) fn ours(
-    target: &dyn Target,
-    found: &Found,
-    serial: &Serial,
-    replace: bool,
-) -> anyhow::Result<Option<DeviceConf>> {
+pub(crate) fn ours(target: &dyn Target, found: &Found, serial: &Serial, replace: bool) -> Result<Option<DeviceConf>> {
     let conf =
         match found.conf(target.path()) {
             Ok(conf) => conf,
             Err(_) if replace => return Ok(None),
-            Err(error) => return Err(anyhow::Error::from(error).context(
+            Err(error) => return Err(Error::from(error).context(
                 "the target holds a device.conf that can't be read; see whose it is, then clear it or give --replace",
             )),
         };

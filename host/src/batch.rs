@@ -27,6 +27,7 @@ use crate::admin_login::AdminLogin;
 use crate::cli::BatchOptions;
 use crate::connection;
 use crate::device::{self, Common};
+use crate::error::Result;
 use crate::place::Place;
 use crate::screen::{self, Screen};
 use crate::target;
@@ -43,7 +44,7 @@ use template::Templates;
 const DEADLINE: Duration = Duration::from_mins(5);
 
 /// Provisions all units of a list. A unit that fails does not keep it from the others.
-pub(crate) fn run(options: &BatchOptions, json: bool) -> anyhow::Result<Exit> {
+pub(crate) fn run(options: &BatchOptions, json: bool) -> Result<Exit> {
     let list = List::read(&options.list)?;
     let templates = Templates::new(&options.rootfs, list.units.len())?;
     let api = connection::api_url(&options.job.api)?;
@@ -88,7 +89,7 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     /// Each client has a thread, and a connection that is kept.
-    fn run(&self, clients: Vec<Http>, report: Option<ReportFile>, json: bool) -> anyhow::Result<Tally> {
+    fn run(&self, clients: Vec<Http>, report: Option<ReportFile>, json: bool) -> Result<Tally> {
         let results = Mutex::new(Results::new(Screen::new(self.list.units.len(), json), report));
         thread::scope(|scope| {
             if self.options.dry_run {
@@ -108,7 +109,7 @@ impl Batch<'_> {
 
     fn provision_all(&self, http: &Http, results: &Mutex<Results>) {
         self.work(results, |unit, paths| {
-            let places = paths.iter().map(|path| self.place(path)).collect::<anyhow::Result<_>>()?;
+            let places = paths.iter().map(|path| self.place(path)).collect::<Result<_>>()?;
             // Each unit's own, for a wait that was cut short ends the unit that it was for.
             let clock = StoppableClock::new(self.stop);
             let common = Common {
@@ -125,15 +126,15 @@ impl Batch<'_> {
     }
 
     /// Where a target is, copied from the base if it was missing.
-    fn place(&self, path: &Path) -> anyhow::Result<Place> {
-        let Some(base) = &self.base else { return target::find(path) };
+    fn place(&self, path: &Path) -> Result<Place> {
+        let Some(base) = &self.base else { return Ok(target::find(path)?) };
         let mut place = target::find_or_make_way(path)?;
         base.put(&mut place)?;
         Ok(place)
     }
 
     /// Takes unit after unit, until none is left or the batch is stopped.
-    fn work(&self, results: &Mutex<Results>, one: impl Fn(&Unit, &[PathBuf]) -> anyhow::Result<String>) {
+    fn work(&self, results: &Mutex<Results>, one: impl Fn(&Unit, &[PathBuf]) -> Result<String>) {
         while !self.stop.is_asked() && !self.login.is_refused() {
             let Some(unit) = self.list.units.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
             let start = Instant::now();

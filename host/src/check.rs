@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use azaion_agent::check::{Check, print};
 use azaion_agent::clock::SystemClock;
 use azaion_agent::exit::Exit;
-use azaion_agent::fault::chain;
 use azaion_agent::http::Http;
 use azaion_agent::keys;
 use azaion_agent::retry::Retry;
@@ -18,7 +17,7 @@ use crate::admin::Admin;
 use crate::admin_login::AdminLogin;
 use crate::cli::CheckOptions;
 use crate::connection;
-use crate::failure::exit_of;
+use crate::error::{Error, Result, io_failure};
 use crate::target::{self, Owner, Target};
 
 const PRIVILEGES: &str = "privileges";
@@ -28,7 +27,7 @@ const ADMIN_LOGIN: &str = "admin-login";
 
 /// Prints a line a check; ends with the exit code that `device` would fail with first.
 #[expect(clippy::disallowed_methods, reason = "of a path, a message follows, nothing else")]
-pub(crate) fn run(options: &CheckOptions, json: bool) -> anyhow::Result<Exit> {
+pub(crate) fn run(options: &CheckOptions, json: bool) -> Result<Exit> {
     let clock = SystemClock;
     let retry = connection::retry(&options.api, connection::USUAL_DEADLINE, &clock);
     let url = connection::api_url(&options.api)?;
@@ -49,12 +48,12 @@ pub(crate) fn run(options: &CheckOptions, json: bool) -> anyhow::Result<Exit> {
     }
     let exit = results.iter().map(|(_, exit)| *exit).find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done);
     let checks: Vec<Check> = results.into_iter().map(|(check, _)| check).collect();
-    print(&checks, json)?;
+    print(&checks, json).map_err(|error| io_failure(error, "writing to standard output"))?;
     Ok(exit)
 }
 
-fn failed(id: &'static str, error: &anyhow::Error) -> (Check, Exit) {
-    (Check::failed(id, chain(error.as_ref())), exit_of(error))
+fn failed(id: &'static str, error: &Error) -> (Check, Exit) {
+    (Check::failed(id, error.line()), error.exit())
 }
 
 fn images_only() -> (Check, Exit) {
@@ -78,16 +77,17 @@ fn privileges(owner: Owner) -> (Check, Exit) {
 
 /// The checks of one target, and what may keep the device from booting with it.
 fn target(path: &Path, owner: Owner) -> Vec<(Check, Exit)> {
-    let mut results = match target::open(path).and_then(|target| target_checks(target.as_ref(), owner)) {
-        Ok(checks) => checks.into_iter().map(|check| (check, Exit::Done)).collect(),
-        Err(error) => vec![failed(TARGET, &error)],
-    };
+    let mut results =
+        match target::open(path).map_err(Error::from).and_then(|target| target_checks(target.as_ref(), owner)) {
+            Ok(checks) => checks.into_iter().map(|check| (check, Exit::Done)).collect(),
+            Err(error) => vec![failed(TARGET, &error)],
+        };
     // Also where the target is refused: the file that the flasher writes may be another one.
     results.extend(image::flash_config(path).map(|check| (check, Exit::Done)));
     results
 }
 
-fn target_checks(target: &dyn Target, owner: Owner) -> anyhow::Result<Vec<Check>> {
+fn target_checks(target: &dyn Target, owner: Owner) -> Result<Vec<Check>> {
     target.may_write(owner)?;
     let mut checks = vec![holds(target)?];
     checks.extend(image::content(target)?);
@@ -95,7 +95,7 @@ fn target_checks(target: &dyn Target, owner: Owner) -> anyhow::Result<Vec<Check>
     Ok(checks)
 }
 
-fn holds(target: &dyn Target) -> anyhow::Result<Check> {
+fn holds(target: &dyn Target) -> Result<Check> {
     let place = format!("{} ({})", target.path().display(), target.kind());
     let Some(found) = target.look()? else { return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet"))) };
     let conf = found.conf(target.path())?;

@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::{Serial, SerialError};
 use azaion_agent::plain_text::escaped;
 use serde::Serialize;
 
-use crate::failure::{failure, for_all};
+use crate::error::{Context, Result, failure, for_all};
 use crate::output;
 use crate::target::{self, Kind, Target};
 
@@ -25,7 +24,7 @@ struct Record {
 
 /// Clears each target; one without a `device.conf` is as it should be. One with another device's than the one that is
 /// meant is left alone, and that is a failure: somebody has taken it for this one's.
-pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> anyhow::Result<Exit> {
+pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> Result<Exit> {
     let meant: Option<Serial> = if_serial
         .map(str::parse)
         .transpose()
@@ -45,7 +44,7 @@ pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> a
 }
 
 /// Whether what is in a target, if anything is, is this device's.
-fn is_of(target: &dyn Target, serial: &Serial) -> anyhow::Result<()> {
+fn is_of(target: &dyn Target, serial: &Serial) -> Result<()> {
     let Some(found) = target.look()? else { return Ok(()) };
     let conf =
         found.conf(target.path()).context("the target was left alone, for whose device.conf is there can't be read")?;

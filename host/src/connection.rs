@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::cli::ApiOptions;
-use crate::failure::failure;
+use crate::error::{Error, Result, failure};
 use crate::place::{Place, PlaceError};
 use crate::prompt;
 
@@ -33,7 +33,7 @@ pub(crate) enum AdminCredentials {
 }
 
 /// Judges what the command line says about the API, before anything is done.
-pub(crate) fn api_url(options: &ApiOptions) -> anyhow::Result<ApiUrl> {
+pub(crate) fn api_url(options: &ApiOptions) -> Result<ApiUrl> {
     if options.admin_token_file.is_none() && options.admin_email.as_deref().is_none_or(str::is_empty) {
         return Err(failure(Exit::Usage, "who is the admin? give --admin-email, or --admin-token-file"));
     }
@@ -44,17 +44,17 @@ pub(crate) fn api_url(options: &ApiOptions) -> anyhow::Result<ApiUrl> {
 }
 
 /// A client for the API.
-pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> anyhow::Result<Http> {
+pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http> {
     client(api, ca_file(options)?.as_ref())
 }
 
 /// The same with a CA file that has been read: of several clients, all trust the same.
-pub(crate) fn client(api: &ApiUrl, ca: Option<&CaFile>) -> anyhow::Result<Http> {
+pub(crate) fn client(api: &ApiUrl, ca: Option<&CaFile>) -> Result<Http> {
     Ok(Http::new(api, ca, Arc::new(SystemClock))?)
 }
 
 /// The CA file that the options name.
-pub(crate) fn ca_file(options: &ApiOptions) -> anyhow::Result<Option<CaFile>> {
+pub(crate) fn ca_file(options: &ApiOptions) -> Result<Option<CaFile>> {
     // As of a variable that is there and empty.
     let Some(path) = options.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty()) else { return Ok(None) };
     let file = open_to_read(path, "the CA certificates")?;
@@ -70,7 +70,7 @@ pub(crate) fn retry<'a>(options: &ApiOptions, usual: Duration, clock: &'a dyn Cl
 pub(crate) const USUAL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The admin's credentials, from where the options and the environment say.
-pub(crate) fn admin_credentials(options: &ApiOptions) -> anyhow::Result<AdminCredentials> {
+pub(crate) fn admin_credentials(options: &ApiOptions) -> Result<AdminCredentials> {
     if let Some(file) = &options.admin_token_file {
         return secret_file(file, "the admin token").map(AdminCredentials::Token);
     }
@@ -82,7 +82,7 @@ pub(crate) fn admin_credentials(options: &ApiOptions) -> anyhow::Result<AdminCre
     Ok(AdminCredentials::Password { email, password })
 }
 
-fn password_without_file(email: &str) -> anyhow::Result<SecretString> {
+fn password_without_file(email: &str) -> Result<SecretString> {
     if let Some(password) = std::env::var("AZAION_ADMIN_PASSWORD").ok().map(Zeroizing::new).filter(|p| !p.is_empty()) {
         return Ok(SecretString::from(password.as_str()));
     }
@@ -94,18 +94,16 @@ fn password_without_file(email: &str) -> anyhow::Result<SecretString> {
 }
 
 /// Opens a file that an option names. The outer error is that of strict modes, the inner one that of the system.
-fn open_to_read(path: &Path, what: &str) -> anyhow::Result<io::Result<File>> {
+fn open_to_read(path: &Path, what: &str) -> Result<io::Result<File>> {
     match Place::find(path) {
         Ok(place) => Ok(place.open_to_read()),
         Err(PlaceError::Io(error)) => Ok(Err(error)),
-        Err(error @ PlaceError::Unsafe(_)) => {
-            Err(anyhow::Error::from(error).context(format!("{what} in {}", path.display())))
-        }
+        Err(error @ PlaceError::Unsafe(_)) => Err(Error::from(error).context(format!("{what} in {}", path.display()))),
     }
 }
 
 /// The one line of a file; more would lead to a puzzling refusal.
-fn secret_file(path: &Path, what: &str) -> anyhow::Result<SecretString> {
+fn secret_file(path: &Path, what: &str) -> Result<SecretString> {
     let fail = |problem: &str| failure(Exit::Config, format!("reading {what} from {}: {problem}", path.display()));
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_SECRET + 1));
     let file = open_to_read(path, what)?.map_err(|error| fail(&error.to_string()))?;

@@ -15,7 +15,7 @@ use crate::admin::Admin;
 use crate::admin_login::AdminLogin;
 use crate::cli::{DeviceOptions, JobOptions};
 use crate::connection;
-use crate::failure::failure;
+use crate::error::{Result, failure};
 use crate::output;
 use crate::place::Place;
 use crate::provision::{Job, Outcome};
@@ -53,7 +53,7 @@ pub(crate) struct Common<'a> {
 }
 
 /// Provisions one device.
-pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
+pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
     let serial: Serial = options
         .serial
         .parse()
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
     }
     let api = connection::api_url(&options.job.api)?;
     let http = connection::http(&api, &options.job.api)?;
-    let places = options.rootfs.iter().map(|path| target::find(path)).collect::<anyhow::Result<_>>()?;
+    let places = options.rootfs.iter().map(|path| target::find(path)).collect::<target::Result<_>>()?;
     let login = AdminLogin::new(&options.job.api, &SystemClock);
     let common = Common {
         options: &options.job,
@@ -82,12 +82,7 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> anyhow::Result<Exit> {
 }
 
 /// Provisions a device, alone or as one of many.
-pub(crate) fn provision(
-    common: &Common<'_>,
-    http: &Http,
-    serial: &Serial,
-    places: Vec<Place>,
-) -> anyhow::Result<Report> {
+pub(crate) fn provision(common: &Common<'_>, http: &Http, serial: &Serial, places: Vec<Place>) -> Result<Report> {
     let (start, options) = (Instant::now(), common.options);
     let targets = target::open_all(places)?;
     let retry = connection::retry(&options.api, common.deadline, common.clock);

@@ -3,14 +3,13 @@
 //! The flasher sources the file with bash, `images/internal/flash.cfg` before `images/external/flash.cfg`, and the last
 //! assignment of a variable wins. Here nothing is executed or expanded: only plain assignments are understood.
 
+use crate::error::{Result, io_failure};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
-use azaion_agent::fault::chain;
 use nix::fcntl::OFlag;
 
 const NAME: &str = "flash.cfg";
@@ -62,7 +61,7 @@ pub(crate) fn warning(image: &Path) -> Option<String> {
         Ok(variables) => mismatch(name, device, &variables),
         Err(error) => Some(format!(
             "{}, so it is not known whether the flasher writes {name}; check {APP} and {APP_EXT} in that file by hand",
-            chain(error.as_ref())
+            error.line()
         )),
     }
 }
@@ -80,11 +79,11 @@ fn device_of(directory: &Path) -> Device {
 }
 
 /// Reads the files in the order in which they are sourced.
-fn read_all(directory: &Path, device: Device) -> anyhow::Result<Variables> {
+fn read_all(directory: &Path, device: Device) -> Result<Variables> {
     let mut variables = Variables::new();
     let internal = (device == Device::External).then_some(OF_INTERNAL);
     for file in internal.into_iter().chain([NAME]).map(|name| directory.join(name)) {
-        let text = read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = read(&file).map_err(|error| io_failure(error, format!("cannot read {}", file.display())))?;
         let assignments = parse(text.as_deref().unwrap_or_default()).into_iter();
         let located = |assignment| Located { file: file.clone(), assignment };
         variables.extend(assignments.map(|(name, assignment)| (name.to_owned(), located(assignment))));
@@ -94,17 +93,21 @@ fn read_all(directory: &Path, device: Device) -> anyhow::Result<Variables> {
 
 /// The text of a file, if there is one.
 #[expect(clippy::disallowed_methods, reason = "a warning follows from it, nothing else")]
-fn read(file: &Path) -> anyhow::Result<Option<String>> {
+fn read(file: &Path) -> io::Result<Option<String>> {
     // O_NONBLOCK: a FIFO in this place must not hang the check.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    ensure!(file.metadata()?.is_file(), "it is not a regular file");
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     let mut bytes = Vec::new();
     file.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() <= LARGEST, "it is larger than {} KiB", LARGEST / 1024);
+    if bytes.len() > LARGEST {
+        return Err(io::Error::other(format!("it is larger than {} KiB", LARGEST / 1024)));
+    }
     // What is not UTF-8 becomes a character that no value may have.
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }

@@ -7,7 +7,7 @@ use azaion_agent::exit::Exit;
 use azaion_agent::plain_text::escaped;
 use serde::Serialize;
 
-use crate::failure::for_all;
+use crate::error::{Result, for_all};
 use crate::output;
 use crate::target::{self, Kind, Target};
 
@@ -42,7 +42,7 @@ pub(crate) fn run(targets: &[PathBuf], json: bool) -> Exit {
     })
 }
 
-fn record(target: &dyn Target) -> anyhow::Result<Record> {
+fn record(target: &dyn Target) -> Result<Record> {
     let found = target.look()?;
     let content = match &found {
         None => None,

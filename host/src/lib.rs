@@ -15,7 +15,7 @@ mod clear;
 mod cli;
 mod connection;
 mod device;
-mod failure;
+mod error;
 mod flash_cfg;
 mod inspect;
 mod mark;
@@ -59,5 +59,5 @@ pub fn run() -> Exit {
         Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
         Command::Check(options) => check::run(options, cli.json),
     };
-    done.unwrap_or_else(|error| failure::report(&error))
+    done.unwrap_or_else(|error| error::report(&error))
 }

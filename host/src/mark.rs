@@ -3,12 +3,11 @@
 //!
 //! It stands in the file that it is about: whoever writes another password writes a file without it.
 
+use crate::error::{Result, failure};
 use azaion_agent::device_conf::LARGEST;
 use azaion_agent::exit::Exit;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
-
-use crate::failure::failure;
 
 const MARK: &str = "# azaion-provision: the API takes this password";
 
@@ -33,7 +32,7 @@ pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// It is no text, or has no room for it.
-pub(crate) fn with_mark(text: &[u8]) -> anyhow::Result<SecretString> {
+pub(crate) fn with_mark(text: &[u8]) -> Result<SecretString> {
     let fail = |why| failure(Exit::Data, format!("the device.conf {why}"));
     let text = std::str::from_utf8(text.trim_ascii_end()).map_err(|_| fail("is not UTF-8"))?;
     let mut marked = Zeroizing::new(String::with_capacity(text.len() + MARK.len() + 2));

@@ -16,6 +16,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use rustix::fs::{OFlags, PROC_SUPER_MAGIC, fcntl_setfl, fstatfs};
 
+use crate::error::Result;
 use crate::strict_modes::{self, UnsafePath};
 
 /// As many symlinks as the kernel follows (`path_resolution(7)`).

@@ -1,5 +1,6 @@
 //! Asking for a password on a terminal. However that ends, the terminal shows again what is typed.
 
+use crate::error::{Result, failure};
 use std::fs::File;
 use std::io;
 use std::process::exit;
@@ -14,13 +15,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_default;
 use signal_hook::iterator::Signals;
 
-use crate::failure::failure;
-
 /// Asks for a password, which is not shown.
 ///
 /// # Errors
 /// 130 after Ctrl-C, 78 if there is no terminal to ask on.
-pub(crate) fn password(question: &str) -> anyhow::Result<SecretString> {
+pub(crate) fn password(question: &str) -> Result<SecretString> {
     let asked = with_terminal_restored(|| rpassword::prompt_password(question));
     asked.map(SecretString::from).map_err(|error| match error.kind() {
         io::ErrorKind::Interrupted => failure(Exit::Interrupted, "interrupted while asking for the admin password"),

@@ -12,7 +12,6 @@
 use std::cell::Cell;
 use std::fmt;
 
-use anyhow::Context;
 use azaion_agent::clock::{Clock, Timestamp};
 use azaion_agent::device_conf::DeviceConf;
 use azaion_agent::exit::Exit;
@@ -28,8 +27,8 @@ use serde::Serialize;
 use crate::admin::{self, Admin, AdminFault, Creation};
 use crate::adoption;
 use crate::cli::OnExisting;
-use crate::failure::failure;
-use crate::mark::is_marked;
+use crate::error::{Context, Error, Result, failure};
+use crate::mark::{is_marked, with_mark};
 use crate::target::{Found, Owner, Target};
 
 /// How the user came to have the password that is in the targets.
@@ -85,11 +84,11 @@ struct Place<'a> {
 /// Why the user does not have, for all we know, the password that is in the targets.
 enum Unsettled {
     /// It certainly has another: the targets are to be put back.
-    Undone(anyhow::Error),
+    Undone(Error),
     /// It has this one, and is no good all the same.
-    Done(anyhow::Error),
+    Done(Error),
     /// It may have it.
-    Unknown(anyhow::Error),
+    Unknown(Error),
 }
 
 impl From<AdminFault> for Unsettled {
@@ -100,9 +99,8 @@ impl From<AdminFault> for Unsettled {
 
 impl Job<'_> {
     /// Runs it.
-    pub(crate) fn run(&self) -> anyhow::Result<Outcome> {
-        let places =
-            self.targets.iter().map(|target| self.look(target.as_ref())).collect::<anyhow::Result<Vec<_>>>()?;
+    pub(crate) fn run(&self) -> Result<Outcome> {
+        let places = self.targets.iter().map(|target| self.look(target.as_ref())).collect::<Result<Vec<_>>>()?;
         self.check_modules(&places)?;
         if self.marks && self.are_done(&places)? {
             return Ok(Outcome::Reused);
@@ -115,7 +113,7 @@ impl Job<'_> {
     }
 
     /// Whether all targets hold one file of this device, of which an earlier batch saw that the API takes it.
-    fn are_done(&self, places: &[Place<'_>]) -> anyhow::Result<bool> {
+    fn are_done(&self, places: &[Place<'_>]) -> Result<bool> {
         let first = places.first().and_then(|place| place.ours.as_ref());
         let Some(password) = first.map(|conf| &conf.password) else { return Ok(false) };
         let conf = self.conf(places, password);
@@ -131,13 +129,20 @@ impl Job<'_> {
     /// Marks what is in the targets as taken by the API. That it can't be marked costs a login the next time.
     fn mark(&self) {
         for target in self.targets {
-            if let Err(error) = target.mark(self.owner) {
-                log::warn!("marking as done: {error:#}");
+            if let Err(error) = self.mark_in(target.as_ref()) {
+                log::warn!("marking as done: {}", error.line());
             }
         }
     }
 
-    fn provision(&self, places: &[Place<'_>]) -> anyhow::Result<Outcome> {
+    fn mark_in(&self, target: &dyn Target) -> Result<()> {
+        match target.look()?.filter(|found| !is_marked(&found.bytes)) {
+            Some(found) => Ok(target.write(&with_mark(&found.bytes)?, self.owner)?),
+            None => Ok(()),
+        }
+    }
+
+    fn provision(&self, places: &[Place<'_>]) -> Result<Outcome> {
         // Before the first call: what is wrong with the admin's file shows also where it turns out not to be needed.
         self.admin.prepare()?;
         let mut known: Vec<&SecretString> = Vec::new();
@@ -156,7 +161,7 @@ impl Job<'_> {
         self.admin.log_in()?;
         let password = match known.first() {
             Some(password) => (*password).clone(),
-            None => new_password().context("making a password")?,
+            None => new_password().map_err(|error| failure(Exit::Internal, format!("making a password: {error}")))?,
         };
         self.write(places, &password)?;
         self.settle(&password, !known.is_empty()).map_err(|unsettled| match unsettled {
@@ -169,8 +174,10 @@ impl Job<'_> {
     }
 
     /// What is in a target, and whether this device may have it.
-    fn look<'t>(&self, target: &'t dyn Target) -> anyhow::Result<Place<'t>> {
-        let before = target.survey(self.owner)?;
+    fn look<'t>(&self, target: &'t dyn Target) -> Result<Place<'t>> {
+        target.may_write(self.owner)?;
+        target.tidy()?;
+        let before = target.look()?;
         let ours = match &before {
             Some(found) => adoption::ours(target, found, self.serial, self.replace)?
                 .filter(|conf| self.adopts(target, found, conf)),
@@ -190,7 +197,7 @@ impl Job<'_> {
     }
 
     /// Writes the password into all targets, or into none. What holds it already is left alone.
-    fn write(&self, places: &[Place<'_>], password: &SecretString) -> anyhow::Result<()> {
+    fn write(&self, places: &[Place<'_>], password: &SecretString) -> Result<()> {
         let conf = self.conf(places, password);
         let text = conf.render();
         for place in places {
@@ -198,7 +205,7 @@ impl Job<'_> {
                 continue;
             }
             place.is_written.set(true);
-            place.target.write(&text, self.owner).map_err(|error| put_back(places, error))?;
+            place.target.write(&text, self.owner).map_err(|error| put_back(places, error.into()))?;
         }
         Ok(())
     }
@@ -216,7 +223,7 @@ impl Job<'_> {
 
     /// Which module the device is for can't be guessed where the targets disagree. That it is for another one from now
     /// on may be meant, for boards are replaced; or a mix-up.
-    fn check_modules(&self, places: &[Place<'_>]) -> anyhow::Result<()> {
+    fn check_modules(&self, places: &[Place<'_>]) -> Result<()> {
         let Some(now) = self.module_serial.or_else(|| modules(places).next()) else { return Ok(()) };
         let Some(before) = modules(places).find(|module| *module != now) else { return Ok(()) };
         if self.module_serial.is_some() {
@@ -243,7 +250,7 @@ impl Job<'_> {
         clock.min(server)
     }
 
-    fn holds(&self, place: &Place<'_>, conf: &DeviceConf) -> anyhow::Result<bool> {
+    fn holds(&self, place: &Place<'_>, conf: &DeviceConf) -> Result<bool> {
         let (Some(found), Some(ours)) = (&place.before, &place.ours) else { return Ok(false) };
         let same = same(&ours.password, &conf.password)
             && ours.api_url == conf.api_url
@@ -276,24 +283,24 @@ impl Job<'_> {
     }
 
     /// Logs in as the device. A refusal is an answer here, not an error.
-    fn log_in(&self, password: &SecretString) -> anyhow::Result<Option<SecretString>> {
+    fn log_in(&self, password: &SecretString) -> Result<Option<SecretString>> {
         match self.retry.run(|limit| session::login(self.http, &self.email, password, limit)) {
             Ok((tokens, _)) => Ok(Some(tokens.access)),
             Err(fault) if fault.class() == Class::Refused && !matches!(fault.problem, Problem::Mfa) => Ok(None),
-            Err(fault) => Err(anyhow::Error::from(fault).context(format!("logging in as the device {}", self.email))),
+            Err(fault) => Err(Error::from(fault).context(format!("logging in as the device {}", self.email))),
         }
     }
 
     /// A disabled account takes a new password and still lets nobody in; only a login tells. It is tried once: that
     /// the API is too busy for it now does not undo the update.
-    fn check_updated(&self, password: &SecretString) -> anyhow::Result<()> {
+    fn check_updated(&self, password: &SecretString) -> Result<()> {
         match session::login(self.http, &self.email, password, self.retry.limit()) {
             Ok((tokens, _)) => self.check_role(&tokens.access),
             Err(fault) if fault.class().is_transient() => {
                 log::warn!("the new password could not be tried: {}", chain(&fault));
                 Ok(())
             }
-            Err(fault) => Err(anyhow::Error::from(fault).context(format!(
+            Err(fault) => Err(Error::from(fault).context(format!(
                 "the user {} was given a new password, and can't log in with it; either it is disabled or has a second \
                  factor, which is to be mended on the admin API, or another station has just provisioned the same \
                  serial; then run this again",
@@ -302,7 +309,7 @@ impl Job<'_> {
         }
     }
 
-    fn check_role(&self, token: &SecretString) -> anyhow::Result<()> {
+    fn check_role(&self, token: &SecretString) -> Result<()> {
         if !token::names_another_role(token) {
             return Ok(());
         }
@@ -311,9 +318,10 @@ impl Job<'_> {
     }
 
     /// Logs in and judges the token as the device will, with what is in the targets: the same file in all of them.
-    pub(crate) fn verify(&self) -> anyhow::Result<()> {
-        let target = self.targets.first().context("there is a target")?;
-        let conf = target.look()?.context("device.conf is gone again")?.conf(target.path())?;
+    pub(crate) fn verify(&self) -> Result<()> {
+        let target = self.targets.first().ok_or_else(|| failure(Exit::Internal, "there is no target"))?;
+        let conf =
+            target.look()?.ok_or_else(|| failure(Exit::Target, "device.conf is gone again"))?.conf(target.path())?;
         self.judge(&conf)
             .context("verifying: the user and device.conf are in place, but the device would not get ready")
     }
@@ -344,11 +352,11 @@ fn same(one: &SecretString, other: &SecretString) -> bool {
 }
 
 /// Puts back what was in the targets that were written to; the error that led to it, with what went wrong here.
-fn put_back(places: &[Place<'_>], mut error: anyhow::Error) -> anyhow::Error {
+fn put_back(places: &[Place<'_>], mut error: Error) -> Error {
     for place in places.iter().filter(|place| place.is_written.get()) {
         if let Err(other) = place.target.restore(place.before.as_ref()) {
             let path = place.target.path().display();
-            error = error.context(format!("{path} could not be put back as it was ({other:#})"));
+            error = error.context(format!("{path} could not be put back as it was ({})", chain(&other)));
         }
     }
     error

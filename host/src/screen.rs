@@ -15,6 +15,7 @@ use log::{Log, Metadata};
 use textwrap::Options;
 
 use crate::batch::Record;
+use crate::error::Result;
 use crate::output;
 
 /// Characters in a line where the terminal does not say.
@@ -127,7 +128,7 @@ impl Screen {
     }
 
     /// One more unit is done with.
-    pub(crate) fn tell(&mut self, record: &Record) -> anyhow::Result<()> {
+    pub(crate) fn tell(&mut self, record: &Record) -> Result<()> {
         self.failed += usize::from(record.has_failed());
         let bar = shown();
         if let Some(bar) = &bar {

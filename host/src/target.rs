@@ -2,6 +2,7 @@
 
 mod copy;
 mod directory;
+pub mod error;
 pub mod ext4;
 mod filesystem;
 pub(crate) mod first_sight;
@@ -27,14 +28,13 @@ use std::path::Path;
 use std::{fmt, io};
 
 use azaion_agent::device_conf::{DeviceConf, DeviceConfError, PATH};
-use azaion_agent::exit::Exit;
 use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::failure::{failure, io_failure};
-use crate::mark::{is_marked, with_mark};
 use crate::place::{Place, PlaceError};
+use error::io_failure;
+pub use error::{Error, Result};
 use original::Original;
 
 /// The kind of a target, told by its content.
@@ -111,95 +111,70 @@ pub trait Target: fmt::Debug {
     fn kind(&self) -> Kind;
 
     /// Whether this run may write there, found out without writing.
-    fn may_write(&self, owner: Owner) -> anyhow::Result<()>;
+    fn may_write(&self, owner: Owner) -> Result<()>;
 
     /// Takes away what a run that was killed may have left: nobody will go on with it.
-    fn tidy(&self) -> anyhow::Result<()>;
-
-    /// What a job has to know before it changes anything: that it may, and what is there once leftovers are gone.
-    fn survey(&self, owner: Owner) -> anyhow::Result<Option<Found>> {
-        self.may_write(owner)?;
-        self.tidy()?;
-        self.look()
-    }
+    fn tidy(&self) -> Result<()>;
 
     /// Makes room for a `device.conf`, where that takes long, so that copies have it.
-    fn prepare(&self) -> anyhow::Result<()> {
+    fn prepare(&self) -> Result<()> {
         Ok(())
     }
 
     /// The `device.conf` in it.
-    fn look(&self) -> anyhow::Result<Option<Found>>;
+    fn look(&self) -> Result<Option<Found>>;
 
     /// Whether what was found, and its folder, have the mode and owner that they must have.
-    fn is_in_order(&self, found: &Found, owner: Owner) -> anyhow::Result<bool>;
+    fn is_in_order(&self, found: &Found, owner: Owner) -> Result<bool>;
 
     /// Puts a `device.conf` there: durable when this returns, all or nothing.
-    fn write(&self, conf: &SecretString, owner: Owner) -> anyhow::Result<()>;
-
-    /// Puts a batch's mark at the end of the `device.conf`. A power cut may take it away again, which costs a login, and
-    /// nothing else.
-    fn mark(&self, owner: Owner) -> anyhow::Result<()> {
-        look_and_mark(self, owner)
-    }
+    fn write(&self, conf: &SecretString, owner: Owner) -> Result<()>;
 
     /// What does not keep it from being provisioned, but may keep the device from booting; one sentence each.
-    fn warnings(&self) -> anyhow::Result<Vec<String>> {
+    fn warnings(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 
     /// What copies of it are made from.
-    fn original(&self) -> anyhow::Result<Original>;
+    fn original(&self) -> Result<Original>;
 
     /// Puts back what was there, file or none; folders may stay.
-    fn restore(&self, before: Option<&Found>) -> anyhow::Result<()>;
+    fn restore(&self, before: Option<&Found>) -> Result<()>;
 
     /// Takes the password's bytes out, and the name. Whether there was one.
-    fn clear(&self) -> anyhow::Result<bool>;
-}
-
-/// Puts a mark at the end of whatever `device.conf` is there.
-fn look_and_mark<T: Target + ?Sized>(target: &T, owner: Owner) -> anyhow::Result<()> {
-    match target.look()?.filter(|found| !is_marked(&found.bytes)) {
-        Some(found) => target.write(&with_mark(&found.bytes)?, owner),
-        None => Ok(()),
-    }
+    fn clear(&self) -> Result<bool>;
 }
 
 /// Opens a target and waits for its lock.
 ///
 /// # Errors
 /// It is missing, of a kind that can't take a `device.conf`, locked for too long, or can be changed by others (strict modes).
-pub fn open(path: &Path) -> anyhow::Result<Box<dyn Target>> {
+pub fn open(path: &Path) -> Result<Box<dyn Target>> {
     open_at(find(path)?)
 }
 
 /// Follows the path of a target.
-pub(crate) fn find(path: &Path) -> anyhow::Result<Place> {
+pub(crate) fn find(path: &Path) -> Result<Place> {
     Place::find(path).map_err(|error| match error {
         PlaceError::Io(error) => refused(path, format_args!("can't be opened: {error}")),
-        PlaceError::Unsafe(_) => not_safe(path, error),
+        PlaceError::Unsafe(source) => Error::Unsafe { path: path.to_owned(), source },
     })
 }
 
 /// The same for a target that may have to be made, with the directories on the way.
-pub(crate) fn find_or_make_way(path: &Path) -> anyhow::Result<Place> {
+pub(crate) fn find_or_make_way(path: &Path) -> Result<Place> {
     Place::find_or_make_way(path).map_err(|error| match error {
-        PlaceError::Io(error) => io_failure(error, &format!("making the way to {}", path.display())),
-        PlaceError::Unsafe(_) => not_safe(path, error),
+        PlaceError::Io(error) => io_failure(error, format!("making the way to {}", path.display())),
+        PlaceError::Unsafe(source) => Error::Unsafe { path: path.to_owned(), source },
     })
 }
 
-fn not_safe(path: &Path, error: PlaceError) -> anyhow::Error {
-    anyhow::Error::from(error).context(format!("the target {}", path.display()))
-}
-
-fn refused(path: &Path, why: impl fmt::Display) -> anyhow::Error {
-    failure(Exit::Target, format!("the target {} {why}", path.display()))
+fn refused(path: &Path, why: impl fmt::Display) -> Error {
+    Error::unsuitable(path, why)
 }
 
 /// Opens the target at a place.
-pub(crate) fn open_at(place: Place) -> anyhow::Result<Box<dyn Target>> {
+pub(crate) fn open_at(place: Place) -> Result<Box<dyn Target>> {
     if !place.is_found() {
         let missing = io::Error::from(nix::errno::Errno::ENOENT);
         return Err(refused(place.path(), format_args!("can't be opened: {missing}")));
@@ -221,17 +196,17 @@ pub(crate) fn open_at(place: Place) -> anyhow::Result<Box<dyn Target>> {
 }
 
 /// Opens all targets, in an order that two runs share, so that they can't wait for each other; returned as given.
-pub(crate) fn open_all(places: Vec<Place>) -> anyhow::Result<Vec<Box<dyn Target>>> {
+pub(crate) fn open_all(places: Vec<Place>) -> Result<Vec<Box<dyn Target>>> {
     // By what it is, not by its name: a file may have two. What is missing is refused when its turn comes.
     let mut order: Vec<_> = places.into_iter().enumerate().collect();
     order.sort_by_key(|(index, place)| (place.identity(), *index));
     if let Some([_, (_, twice)]) =
         order.array_windows().find(|[(_, one), (_, other)]| one.is_found() && one.identity() == other.identity())
     {
-        return Err(failure(Exit::Usage, format!("the target {} is given twice", twice.path().display())));
+        return Err(Error::GivenTwice { path: twice.path().to_owned() });
     }
     let mut opened =
-        order.into_iter().map(|(index, place)| Ok((index, open_at(place)?))).collect::<anyhow::Result<Vec<_>>>()?;
+        order.into_iter().map(|(index, place)| Ok((index, open_at(place)?))).collect::<Result<Vec<_>>>()?;
     opened.sort_by_key(|(index, _)| *index);
     Ok(opened.into_iter().map(|(_, target)| target).collect())
 }

@@ -13,7 +13,7 @@ use azaion_agent::exit::Exit;
 use azaion_agent::identity::Serial;
 use nix::fcntl::OFlag;
 
-use crate::failure::failure;
+use crate::error::{Result, failure};
 use crate::place::readable;
 
 /// Bytes that a list may have, lines with a unit or a mistake, and fields of a table: whatever it holds, it takes less than
@@ -52,7 +52,7 @@ impl List {
     /// # Errors
     /// 66 if there is no such file, 65 with its lines if it holds what is no serial, or one twice.
     #[expect(clippy::disallowed_methods, reason = "the list holds no secret, and nothing is written there")]
-    pub(crate) fn read(list: &str) -> anyhow::Result<Self> {
+    pub(crate) fn read(list: &str) -> Result<Self> {
         if let Some((first, last)) = list.split_once("..")
             && !Path::new(list).exists()
         {
@@ -178,7 +178,7 @@ fn judge(rows: Vec<Row>, module: Option<usize>) -> Result<Vec<Unit>, Vec<String>
 }
 
 /// From one serial to another, both included: the same but for a number of as many digits.
-fn range(first: &str, last: &str) -> anyhow::Result<Vec<Unit>> {
+fn range(first: &str, last: &str) -> Result<Vec<Unit>> {
     let bad = |why: &str| failure(Exit::Data, format!("the range {first}..{last} can't be used: {why}"));
     for end in [first, last] {
         end.parse::<Serial>().map_err(|error| bad(&format!("{end}: {error}")))?;

@@ -8,6 +8,7 @@ use azaion_agent::api_url::ApiUrl;
 use super::list::Unit;
 use crate::adoption;
 use crate::cli::BatchOptions;
+use crate::error::Result;
 use crate::mark::is_marked;
 use crate::place::{Place, PlaceError};
 use crate::target::{self, Target};
@@ -25,7 +26,7 @@ pub(super) fn plan(
     has_base: bool,
     unit: &Unit,
     paths: &[PathBuf],
-) -> anyhow::Result<String> {
+) -> Result<String> {
     let mut states = Vec::new();
     for path in paths {
         // The directories on the way may be missing, too, and would be made.
@@ -46,7 +47,7 @@ pub(super) fn plan(
     Ok(outcome.to_owned())
 }
 
-fn state(options: &BatchOptions, api: &ApiUrl, unit: &Unit, target: &dyn Target) -> anyhow::Result<&'static str> {
+fn state(options: &BatchOptions, api: &ApiUrl, unit: &Unit, target: &dyn Target) -> Result<&'static str> {
     target.may_write(options.job.owner.owner)?;
     let Some(found) = target.look()? else { return Ok(NEW) };
     let ours = adoption::ours(target, &found, &unit.serial, options.job.replace)?

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use azaion_agent::exit::Exit;
-use azaion_agent::fault::chain;
 use serde::Serialize;
 
 use super::list::Unit;
-use crate::failure::exit_of;
+use crate::error::Result;
 use crate::{output, screen};
 
 /// Failures that are told of at the end.
@@ -44,11 +43,11 @@ impl Record {
         columns: &[String],
         paths: &[PathBuf],
         elapsed: Duration,
-        outcome: anyhow::Result<String>,
+        outcome: Result<String>,
     ) -> Self {
         let (outcome, exit, error) = match outcome {
             Ok(outcome) => (outcome, Exit::Done, None),
-            Err(error) => (FAILED.to_owned(), exit_of(&error), Some(chain(error.as_ref()))),
+            Err(error) => (FAILED.to_owned(), error.exit(), Some(error.line())),
         };
         Self {
             serial: unit.serial.to_string(),
@@ -102,7 +101,7 @@ impl Tally {
     }
 
     /// Says at the end what was done, what was not, and why.
-    pub(super) fn tell(&self, units: usize, elapsed: Duration, json: bool, is_refused: bool) -> anyhow::Result<()> {
+    pub(super) fn tell(&self, units: usize, elapsed: Duration, json: bool, is_refused: bool) -> Result<()> {
         let not_tried = units.saturating_sub(self.outcomes.values().sum());
         let summary = Summary { units, outcomes: &self.outcomes, not_tried, elapsed_ms: elapsed.as_millis() };
         output::print(json, &summary, &self.text(units, not_tried, elapsed))?;

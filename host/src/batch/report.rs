@@ -5,14 +5,13 @@ use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use azaion_agent::exit::Exit;
 use azaion_agent::plain_text::{escaped, write_json};
 use azaion_agent::private_file::{Attributes, Lifetime, Staged};
 
 use super::record::Record;
-use crate::failure::{failure, io_failure};
-use crate::place::Place;
+use crate::error::{Error, Result, failure, io_failure};
+use crate::place::{Place, PlaceError};
 
 /// The columns of a CSV report; those of the list follow.
 const COLUMNS: [&str; 7] = ["serial", "email", "outcome", "target", "duration_ms", "exit_code", "error"];
@@ -38,8 +37,11 @@ impl ReportFile {
     ///
     /// # Errors
     /// 64 if its name says neither CSV nor JSON, 74 or 77 if it can't be made.
-    pub(super) fn create(path: &Path, columns: &[String]) -> anyhow::Result<Self> {
-        let make = || create(path).map_err(|error| error.context(format!("making {}", path.display())));
+    pub(super) fn create(path: &Path, columns: &[String]) -> Result<Self> {
+        let make = || {
+            let doing = || format!("making {}", path.display());
+            create(path).map_err(|error| Error::from(error).context(doing()))
+        };
         let format = match path.extension().and_then(|extension| extension.to_str()) {
             Some("csv") => Format::Csv(Box::new(csv::Writer::from_writer(make()?)), columns.to_vec()),
             Some("json") => Format::Json(BufWriter::new(make()?), false),
@@ -54,7 +56,7 @@ impl ReportFile {
         Ok(report)
     }
 
-    pub(super) fn add(&mut self, record: &Record) -> anyhow::Result<()> {
+    pub(super) fn add(&mut self, record: &Record) -> Result<()> {
         let written = match &mut self.format {
             Format::Csv(writer, columns) => {
                 let (targets, time) = (record.targets.join(" "), record.elapsed_ms.to_string());
@@ -73,7 +75,7 @@ impl ReportFile {
     }
 
     /// Ends it.
-    pub(super) fn finish(mut self) -> anyhow::Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         let written = match &mut self.format {
             Format::Csv(writer, _) => writer.flush(),
             Format::Json(writer, _) => writer.write_all(b"\n]\n").and_then(|()| writer.flush()),
@@ -81,15 +83,15 @@ impl ReportFile {
         self.judge(written)
     }
 
-    fn judge(&self, written: io::Result<()>) -> anyhow::Result<()> {
-        written.map_err(|error| io_failure(error, &format!("writing {}", self.path.display())))
+    fn judge(&self, written: io::Result<()>) -> Result<()> {
+        written.map_err(|error| io_failure(error, format!("writing {}", self.path.display())))
     }
 }
 
 /// An empty file in place of what has its name; a symlink is replaced, not followed.
-fn create(path: &Path) -> anyhow::Result<File> {
+fn create(path: &Path) -> Result<File, PlaceError> {
     let place = Place::of_new_file(path)?;
-    let name = place.name().to_str().context("the name is not UTF-8")?;
+    let name = place.name().to_str().ok_or_else(|| io::Error::other("the name is not UTF-8"))?;
     let directory = place.listed_directory()?;
     let staged = Staged::create(directory.as_fd(), name)?;
     let file = staged.file().try_clone()?;

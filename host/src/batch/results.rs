@@ -2,6 +2,7 @@
 
 use super::record::{Record, Tally};
 use super::report::ReportFile;
+use crate::error::{Error, Result};
 use crate::screen::Screen;
 
 pub(super) struct Results {
@@ -9,7 +10,7 @@ pub(super) struct Results {
     report: Option<ReportFile>,
     tally: Tally,
     /// Why a unit could not be told of.
-    error: Option<anyhow::Error>,
+    error: Option<Error>,
 }
 
 impl Results {
@@ -28,7 +29,7 @@ impl Results {
     }
 
     /// Ends screen and report.
-    pub(super) fn finish(self) -> anyhow::Result<Tally> {
+    pub(super) fn finish(self) -> Result<Tally> {
         if let Some(error) = self.error {
             return Err(error);
         }

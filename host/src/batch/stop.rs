@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
 use azaion_agent::clock::{Clock, SystemClock, Timestamp};
 use azaion_agent::exit::Exit;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::error::{Result, io_failure};
 use crate::prompt::leave_signals;
 
 /// How soon a wait ends after Ctrl-C.
@@ -23,13 +23,13 @@ pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Stops on `SIGINT` and `SIGTERM`. The second one ends the program at once, which is harmless, too.
-    pub(super) fn on_signals() -> anyhow::Result<Self> {
+    pub(super) fn on_signals() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             let code = i32::from(Exit::Interrupted.code());
             flag::register_conditional_shutdown(signal, code, Arc::clone(&asked))
                 .and_then(|_| flag::register(signal, Arc::clone(&asked)))
-                .context("listening for signals")?;
+                .map_err(|error| io_failure(error, "listening for signals"))?;
         }
         leave_signals();
         Ok(Self(asked))

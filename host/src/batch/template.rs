@@ -1,11 +1,10 @@
 //! Where the targets of a unit are.
 
+use crate::error::{Result, failure};
 use std::path::PathBuf;
 
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::Serial;
-
-use crate::failure::failure;
 
 const SERIAL: &str = "{serial}";
 
@@ -16,7 +15,7 @@ pub(super) struct Templates(Vec<String>);
 impl Templates {
     /// # Errors
     /// 64, if several units would get one target.
-    pub(super) fn new(texts: &[String], units: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(texts: &[String], units: usize) -> Result<Self> {
         if let Some(same) = texts.iter().find(|text| units > 1 && !text.contains(SERIAL)) {
             return Err(failure(
                 Exit::Usage,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use azaion_agent::check::Check;
 use nix::unistd::{AccessFlags, access};
 
+use crate::error::Result;
 use crate::flash_cfg;
 use crate::target::Target;
 
@@ -24,7 +25,7 @@ pub(super) fn flash_config(path: &Path) -> Option<Check> {
 }
 
 /// What in a target may keep the device from booting.
-pub(super) fn content(target: &dyn Target) -> anyhow::Result<Vec<Check>> {
+pub(super) fn content(target: &dyn Target) -> Result<Vec<Check>> {
     let warnings = target.warnings()?.into_iter();
     Ok(warnings.map(|message| Check::warning(CONTENT, message)).collect())
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::admin_login::AdminLogin;
 use crate::cli::ApiOptions;
-use crate::failure::exit_of;
+use crate::error::{Error, Result};
 use crate::{connection, target};
 
 const SERIAL: &str = "AZJN-0042";
@@ -31,7 +31,7 @@ type Answer = (&'static str, u16, &'static str);
 
 /// What came of a run.
 struct Ran {
-    outcome: anyhow::Result<Outcome>,
+    outcome: Result<Outcome>,
     calls: Vec<String>,
     /// What is in the targets then.
     confs: Vec<String>,
@@ -131,8 +131,8 @@ fn whose_file_it_is() {
         match (ran.outcome, other) {
             (Ok(outcome), None) => assert_eq!((outcome, ran.calls), (Outcome::Reused, vec![LOGIN.to_owned()])),
             (Err(error), Some(other)) => {
-                assert_eq!((exit_of(&error), ran.calls.len()), (Exit::Exists, 0));
-                assert!(error.to_string().contains(&format!("the device.conf of {other};")), "{error:#}");
+                assert_eq!((error.exit(), ran.calls.len()), (Exit::Exists, 0));
+                assert!(error.to_string().contains(&format!("the device.conf of {other};")), "{error:?}");
             }
             (outcome, _) => panic!("{serial:?} {email}: {outcome:?}"),
         }
@@ -197,7 +197,7 @@ fn only_a_refusal_is_taken_for_one() {
         (200, r#"{"mfa_required":true}"#, Exit::Refused),
     ] {
         let ran = run(&[&before], &[(LOGIN, status, body)]);
-        assert_eq!(exit_of(&ran.outcome.unwrap_err()), exit, "{status} {body}");
+        assert_eq!(ran.outcome.unwrap_err().exit(), exit, "{status} {body}");
         assert_eq!(ran.calls, [LOGIN]);
         assert!(ran.confs[0].starts_with(&before));
     }
@@ -210,7 +210,7 @@ fn an_update_is_tried() {
         let answers =
             [(LOGIN, 401, ""), (LOGIN, 200, TOKEN), (CREATE, 409, ""), (UPDATE, 204, ""), (LOGIN, status, TOKEN)];
         let ran = run(&[&conf(Some(SERIAL), EMAIL)], &answers);
-        assert_eq!(ran.outcome.as_ref().err().map(exit_of), exit, "{status}");
+        assert_eq!(ran.outcome.as_ref().err().map(Error::exit), exit, "{status}");
         assert_eq!(ran.calls.len(), answers.len());
     }
 }

@@ -6,9 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use azaion_agent::device_conf::{MODE, read_bounded};
-use azaion_agent::exit::Exit;
 use azaion_agent::private_file::{Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, OFlag, OpenHow, ResolveFlag, openat, openat2};
@@ -18,8 +16,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::original::Original;
 use super::{FOLDER_MODE, Found, Kind, Owner, Target, lock};
-use crate::failure::{failure, io_failure};
 use crate::place::Place;
+use crate::target::error::{Error, Result, io_failure};
 
 const NAME: &str = "device.conf";
 /// The folders on the way to the file.
@@ -34,18 +32,18 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Opens the folder and waits until no other run works on it.
-    pub(super) fn open(place: &Place) -> anyhow::Result<Self> {
+    pub(super) fn open(place: &Place) -> Result<Self> {
         let path = place.path().to_owned();
         let root = place.open(OFlag::O_RDONLY | OFlag::O_DIRECTORY);
-        let root = root.map_err(|error| io_failure(error, &format!("opening {}", path.display())))?;
+        let root = root.map_err(|error| io_failure(error, format!("opening {}", path.display())))?;
         let root = lock::wait(root, &path)?;
         let directory = Self { path, root };
         directory.check_is_root_file_system()?;
         Ok(directory)
     }
 
-    fn check_is_root_file_system(&self) -> anyhow::Result<()> {
-        let refuse = |why| Err(failure(Exit::Target, format!("the target {} {why}", self.path.display())));
+    fn check_is_root_file_system(&self) -> Result<()> {
+        let refuse = |why| Err(Error::unsuitable(&self.path, why));
         let own = Place::find(Path::new("/")).ok().and_then(|own| own.identity());
         if self.root.metadata().is_ok_and(|root| own == Some((root.dev(), root.ino()))) {
             return refuse("is this station's own root; name the root file system to be flashed");
@@ -62,23 +60,23 @@ impl Directory {
     }
 
     /// Opens a folder inside the target, symlinks resolved as the device will (openat2(2), `RESOLVE_IN_ROOT`).
-    fn open_folder(&self, name: &str) -> anyhow::Result<Option<OwnedFd>> {
+    fn open_folder(&self, name: &str) -> Result<Option<OwnedFd>> {
         let how = OpenHow::new()
             .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         match openat2(&*self.root, name, how) {
             Ok(folder) => Ok(Some(folder)),
             Err(Errno::ENOENT) => Ok(None),
-            Err(Errno::ENOTDIR | Errno::ELOOP) => {
-                Err(failure(Exit::Target, format!("{} is not a folder", self.inside(name))))
+            Err(Errno::ENOTDIR | Errno::ELOOP) => Err(Error::unsuitable_inside(self.inside(name), "is not a folder")),
+            Err(Errno::ENOSYS) => {
+                Err(io_failure(Errno::ENOSYS, "this kernel has no openat2 (Linux 5.6); use a newer one"))
             }
-            Err(Errno::ENOSYS) => Err(failure(Exit::Io, "this kernel has no openat2 (Linux 5.6); use a newer one")),
-            Err(errno) => Err(io_failure(errno, &format!("opening {}", self.inside(name)))),
+            Err(errno) => Err(io_failure(errno, format!("opening {}", self.inside(name)))),
         }
     }
 
     /// The folder of `device.conf`, made where it is missing, with the mode and owner it must have.
-    fn make_folder(&self, owner: Owner) -> anyhow::Result<OwnedFd> {
+    fn make_folder(&self, owner: Owner) -> Result<OwnedFd> {
         let mut parent = None;
         for name in FOLDERS {
             let folder = match self.open_folder(name)? {
@@ -87,45 +85,47 @@ impl Directory {
             };
             parent = Some(folder);
         }
-        let folder = parent.context("there are folders on the way")?;
-        let stat = fstat(&folder).map_err(|e| io_failure(e, &self.inside("etc/azaion")))?;
+        let folder = parent.ok_or_else(|| Error::Internal("there are no folders on the way".into()))?;
+        let stat = fstat(&folder).map_err(|e| io_failure(e, self.inside("etc/azaion")))?;
         if !has_attributes(&stat, folder_attributes(owner)) {
             set_attributes(folder.as_fd(), folder_attributes(owner))
-                .map_err(|e| io_failure(e, &format!("setting mode and owner of {}", self.inside("etc/azaion"))))?;
+                .map_err(|e| io_failure(e, format!("setting mode and owner of {}", self.inside("etc/azaion"))))?;
         }
         Ok(folder)
     }
 
-    fn make(&self, parent: Option<&OwnedFd>, name: &str, owner: Owner) -> anyhow::Result<OwnedFd> {
-        let fail = |errno: Errno| io_failure(errno, &format!("making {}", self.inside(name)));
+    fn make(&self, parent: Option<&OwnedFd>, name: &str, owner: Owner) -> Result<OwnedFd> {
+        let fail = |errno: Errno| io_failure(errno, format!("making {}", self.inside(name)));
         let parent = parent.map_or(self.root.as_fd(), AsFd::as_fd);
         let last = name.rsplit('/').next().unwrap_or(name);
         match mkdirat(parent, last, Mode::from_bits_truncate(FOLDER_MODE)) {
             Ok(()) => {}
             Err(Errno::EEXIST) => {
-                return Err(failure(Exit::Target, format!("{} is a symlink to nowhere", self.inside(name))));
+                return Err(Error::unsuitable_inside(self.inside(name), "is a symlink to nowhere"));
             }
             Err(errno) => return Err(fail(errno)),
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let folder = openat(parent, last, flags, Mode::empty()).map_err(fail)?;
         set_attributes(folder.as_fd(), folder_attributes(owner))
-            .map_err(|e| io_failure(e, &format!("setting mode and owner of {}", self.inside(name))))?;
+            .map_err(|e| io_failure(e, format!("setting mode and owner of {}", self.inside(name))))?;
         fsync(parent).map_err(fail)?;
         Ok(folder)
     }
 
-    fn replace(&self, folder: &OwnedFd, attributes: Attributes, bytes: &[u8]) -> anyhow::Result<()> {
+    fn replace(&self, folder: &OwnedFd, attributes: Attributes, bytes: &[u8]) -> Result<()> {
         replace(folder.as_fd(), NAME, attributes, bytes, Lifetime::Durable)
-            .map_err(|error| io_failure(error, &format!("writing {}", self.inside("etc/azaion/device.conf"))))
+            .map_err(|error| io_failure(error, format!("writing {}", self.inside("etc/azaion/device.conf"))))
     }
 
     /// Opens the file for `access`, refusing what is no plain file of its own.
-    fn open_file(&self, access: OFlag) -> anyhow::Result<Option<(File, FileStat)>> {
+    fn open_file(&self, access: OFlag) -> Result<Option<(File, FileStat)>> {
         let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(None) };
         let name = self.inside("etc/azaion/device.conf");
-        let odd = |what: &str| failure(Exit::Target, format!("{name} {what}; look at it, and take it away by hand"));
-        let fail = |error: io::Error| io_failure(error, &format!("opening {name}"));
+        let odd = |what: &str| {
+            Error::unsuitable_inside(name.clone(), format_args!("{what}; look at it, and take it away by hand"))
+        };
+        let fail = |error: io::Error| io_failure(error, format!("opening {name}"));
         // Told before it is opened: to open a device or a pipe may do something, or hang.
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let there = match openat(&folder, NAME, flags, Mode::empty()) {
@@ -133,7 +133,7 @@ impl Directory {
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(fail(errno.into())),
         };
-        let stat = fstat(&there).map_err(|errno| io_failure(errno, &name))?;
+        let stat = fstat(&there).map_err(|errno| io_failure(errno, name.as_str()))?;
         match kind_of(&stat) {
             SFlag::S_IFREG => {}
             SFlag::S_IFLNK => return Err(odd("is a symlink")),
@@ -144,6 +144,11 @@ impl Directory {
         }
         let file = reopen(there.as_fd(), access).map_err(fail)?;
         Ok(Some((file, stat)))
+    }
+
+    fn duplicate(&self) -> Result<OwnedFd> {
+        let root = self.root.try_clone();
+        root.map(OwnedFd::from).map_err(|error| io_failure(error, format!("opening {}", self.path.display())))
     }
 
     fn inside(&self, name: &str) -> String {
@@ -160,12 +165,11 @@ impl Target for Directory {
         Kind::Directory
     }
 
-    fn may_write(&self, owner: Owner) -> anyhow::Result<()> {
+    fn may_write(&self, owner: Owner) -> Result<()> {
         if owner == Owner::Root && !geteuid().is_root() {
-            let message = "a root file system belongs to root; run this as root, or with --owner current on a staging tree of your own";
-            return Err(failure(Exit::Refused, message));
+            return Err(Error::NotRoot);
         }
-        let mut deepest = (self.root.try_clone().context("the target's folder")?.into(), self.path.clone());
+        let mut deepest = (self.duplicate()?, self.path.clone());
         for name in FOLDERS {
             match self.open_folder(name)? {
                 Some(folder) => deepest = (folder, self.path.join(name)),
@@ -174,25 +178,25 @@ impl Target for Directory {
         }
         let (folder, path): (OwnedFd, PathBuf) = deepest;
         faccessat(&folder, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
-            .map_err(|errno| io_failure(errno, &format!("may not write into {}", path.display())))
+            .map_err(|errno| io_failure(errno, format!("may not write into {}", path.display())))
     }
 
-    fn look(&self) -> anyhow::Result<Option<Found>> {
+    fn look(&self) -> Result<Option<Found>> {
         let Some((file, stat)) = self.open_file(OFlag::O_RDONLY)? else { return Ok(None) };
         let bytes = read_bounded(file)
-            .map_err(|error| io_failure(error, &format!("reading {}", self.inside("etc/azaion/device.conf"))))?;
+            .map_err(|error| io_failure(error, format!("reading {}", self.inside("etc/azaion/device.conf"))))?;
         Ok(Some(Found { bytes, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }))
     }
 
-    fn tidy(&self) -> anyhow::Result<()> {
+    fn tidy(&self) -> Result<()> {
         let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(()) };
         tidy(folder.as_fd(), NAME)
-            .map_err(|error| io_failure(error, &format!("tidying up {}", self.inside("etc/azaion"))))
+            .map_err(|error| io_failure(error, format!("tidying up {}", self.inside("etc/azaion"))))
     }
 
-    fn is_in_order(&self, found: &Found, owner: Owner) -> anyhow::Result<bool> {
+    fn is_in_order(&self, found: &Found, owner: Owner) -> Result<bool> {
         let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(false) };
-        let stat = fstat(&folder).map_err(|e| io_failure(e, &self.inside("etc/azaion")))?;
+        let stat = fstat(&folder).map_err(|e| io_failure(e, self.inside("etc/azaion")))?;
         let has_owner = match owner {
             Owner::Root => (found.uid, found.gid) == (0, 0),
             Owner::Current => found.uid == geteuid().as_raw(),
@@ -200,31 +204,32 @@ impl Target for Directory {
         Ok(has_owner && found.mode == MODE && has_attributes(&stat, folder_attributes(owner)))
     }
 
-    fn write(&self, conf: &SecretString, owner: Owner) -> anyhow::Result<()> {
+    fn write(&self, conf: &SecretString, owner: Owner) -> Result<()> {
         let folder = self.make_folder(owner)?;
         self.replace(&folder, Attributes { mode: MODE, ..folder_attributes(owner) }, conf.expose_secret().as_bytes())
     }
 
-    fn original(&self) -> anyhow::Result<Original> {
-        let root = self.root.try_clone().context("the directory of the base")?;
-        Ok(Original::tree(root.into()))
+    fn original(&self) -> Result<Original> {
+        self.duplicate().map(Original::tree)
     }
 
-    fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
+    fn restore(&self, before: Option<&Found>) -> Result<()> {
         let Some(before) = before else { return self.clear().map(drop) };
-        let folder = self.open_folder("etc/azaion")?.context("the folder that the file was in is gone")?;
+        let folder = self.open_folder("etc/azaion")?.ok_or_else(|| {
+            Error::unsuitable_inside(self.inside("etc/azaion"), "is gone, and the file that was in it")
+        })?;
         let root = geteuid().is_root();
         let attributes =
             Attributes { mode: before.mode, uid: root.then_some(before.uid), gid: root.then_some(before.gid) };
         self.replace(&folder, attributes, &before.bytes)
     }
 
-    fn clear(&self) -> anyhow::Result<bool> {
+    fn clear(&self) -> Result<bool> {
         // Judged first: what is odd stays as it is.
         self.open_file(OFlag::O_WRONLY)?;
         let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(false) };
         erase_all(folder.as_fd(), NAME)
-            .map_err(|error| io_failure(error, &format!("removing {}", self.inside("etc/azaion/device.conf"))))
+            .map_err(|error| io_failure(error, format!("removing {}", self.inside("etc/azaion/device.conf"))))
     }
 }
 

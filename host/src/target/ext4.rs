@@ -8,6 +8,7 @@ mod superblock;
 
 use std::cell::RefCell;
 
+use crate::target::error::Result;
 use layout::{Entries, Extent, ExtentNode, Fields};
 use superblock::Superblock;
 

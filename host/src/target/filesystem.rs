@@ -16,6 +16,7 @@ use super::slot::{self, Content};
 use super::slot_image::{Format, Slot};
 use super::sparse::Sparse;
 use super::{FOLDER_MODE, Kind, prepare, room, sandbox};
+use crate::target::error::Result;
 
 const FOLDERS: [&str; 2] = ["etc", "azaion"];
 const NAME: &str = "device.conf";
@@ -38,20 +39,20 @@ impl Format for Ext4Format {
         Kind::Ext4
     }
 
-    fn find(&self, image: &Image, file: &File) -> anyhow::Result<Option<Slot>> {
+    fn find(&self, image: &Image, file: &File) -> Result<Option<Slot>> {
         find_slot(image, &raw(image, file)?)
     }
 
-    fn can_make(&self) -> anyhow::Result<()> {
+    fn can_make(&self) -> Result<()> {
         sandbox::is_possible()
     }
 
-    fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
+    fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()> {
         copy_in_room(&image.file(), into).map_err(|error| image.failed("making a copy of", error))?;
         make_slot(image, into, block).map(drop)
     }
 
-    fn check_slot(&self, image: &Image, place: u64) -> anyhow::Result<()> {
+    fn check_slot(&self, image: &Image, place: u64) -> Result<()> {
         let fail = |error| image.failed("reading", error);
         let file = image.file();
         if sandbox::may_read(&file).map_err(fail)? {
@@ -62,7 +63,7 @@ impl Format for Ext4Format {
         check_copy(image, &raw, place)
     }
 
-    fn warnings(&self, image: &Image) -> anyhow::Result<Vec<String>> {
+    fn warnings(&self, image: &Image) -> Result<Vec<String>> {
         warnings(image, &raw(image, &image.file())?)
     }
 }
@@ -72,15 +73,15 @@ impl Format for SparseFormat {
         Kind::Sparse
     }
 
-    fn find(&self, image: &Image, file: &File) -> anyhow::Result<Option<Slot>> {
+    fn find(&self, image: &Image, file: &File) -> Result<Option<Slot>> {
         find_slot(image, &sparse(image, file)?)
     }
 
-    fn can_make(&self) -> anyhow::Result<()> {
+    fn can_make(&self) -> Result<()> {
         sandbox::is_possible()
     }
 
-    fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
+    fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()> {
         let file = image.file();
         let sparse = sparse(image, &file)?;
         let raw = image.scratch()?;
@@ -89,7 +90,7 @@ impl Format for SparseFormat {
         sparse.repack(&raw, into).map_err(|problem| image.problem(problem))
     }
 
-    fn check_slot(&self, image: &Image, _place: u64) -> anyhow::Result<()> {
+    fn check_slot(&self, image: &Image, _place: u64) -> Result<()> {
         let file = image.file();
         let sparse = sparse(image, &file)?;
         let raw = scratch(image)?;
@@ -98,21 +99,21 @@ impl Format for SparseFormat {
         check_copy(image, &raw, place.and_then(|slot| slot.place).unwrap_or_default())
     }
 
-    fn warnings(&self, image: &Image) -> anyhow::Result<Vec<String>> {
+    fn warnings(&self, image: &Image) -> Result<Vec<String>> {
         warnings(image, &sparse(image, &image.file())?)
     }
 }
 
-fn raw<'f>(image: &Image, file: &'f File) -> anyhow::Result<Raw<'f>> {
+fn raw<'f>(image: &Image, file: &'f File) -> Result<Raw<'f>> {
     Raw::new(file).map_err(|error| image.failed("reading", error))
 }
 
-fn sparse<'f>(image: &Image, file: &'f File) -> anyhow::Result<Sparse<'f>> {
+fn sparse<'f>(image: &Image, file: &'f File) -> Result<Sparse<'f>> {
     Sparse::open(file).map_err(|problem| image.problem(problem))
 }
 
 /// A file without a name for a copy: beside the image where that is possible, for elsewhere there is rarely room for it.
-pub(super) fn scratch(image: &Image) -> anyhow::Result<File> {
+pub(super) fn scratch(image: &Image) -> Result<File> {
     image.scratch().or_else(|_| tempfile::tempfile().map_err(|error| image.failed("making a copy of", error)))
 }
 
@@ -123,7 +124,7 @@ fn copy_in_room(from: &File, to: &File) -> io::Result<()> {
 }
 
 /// Writes the raw image that a sparse one describes into an empty file.
-fn unpack(image: &Image, sparse: &Sparse<'_>, raw: &File) -> anyhow::Result<()> {
+fn unpack(image: &Image, sparse: &Sparse<'_>, raw: &File) -> Result<()> {
     let size = FileSystem::open(sparse).and_then(|system| sparse.check_claims(system.size()));
     size.map_err(|problem| image.problem(problem))?;
     let fail = |error| image.failed("making a copy of", error);
@@ -132,25 +133,25 @@ fn unpack(image: &Image, sparse: &Sparse<'_>, raw: &File) -> anyhow::Result<()> 
 }
 
 /// Checks an unnamed copy, without the device in it, whose block lies at `place`.
-pub(super) fn check_copy(image: &Image, raw: &File, place: u64) -> anyhow::Result<()> {
+pub(super) fn check_copy(image: &Image, raw: &File, place: u64) -> Result<()> {
     raw.write_all_at(&slot::blank(), place).map_err(|error| image.failed("writing the copy of", error))?;
     prepare::check(image, raw)
 }
 
 /// What in a file system may keep the device from booting.
-pub(super) fn warnings(image: &Image, medium: &dyn Medium) -> anyhow::Result<Vec<String>> {
+pub(super) fn warnings(image: &Image, medium: &dyn Medium) -> Result<Vec<String>> {
     let system = FileSystem::open(medium).map_err(|problem| image.problem(problem))?;
     let warning = || format!("{} {CHECKSUM_SEED}", image.path.display());
     Ok(system.has_checksum_seed().then(warning).into_iter().collect())
 }
 
-fn find_in(image: &Image, medium: &dyn Medium) -> anyhow::Result<ext4::Found> {
+fn find_in(image: &Image, medium: &dyn Medium) -> Result<ext4::Found> {
     let found = FileSystem::open(medium).and_then(|system| system.find(FOLDERS, NAME));
     found.map_err(|problem| image.problem(problem))
 }
 
 /// The `device.conf` in a file system, if there is one with content.
-pub(super) fn find_slot(image: &Image, medium: &dyn Medium) -> anyhow::Result<Option<Slot>> {
+pub(super) fn find_slot(image: &Image, medium: &dyn Medium) -> Result<Option<Slot>> {
     let ext4::Found { folder: Some(folder), file: Some(file) } = find_in(image, medium)? else { return Ok(None) };
     let Some(block) = file.block else { return Ok(None) };
     let mut bytes = Zeroizing::new(vec![0; slot::SIZE]);
@@ -178,7 +179,7 @@ fn is_in_order(folder: &Inode, file: &Inode) -> bool {
 }
 
 /// Makes a slot with this block in a raw image, and returns its offset.
-pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> anyhow::Result<u64> {
+pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> Result<u64> {
     let medium = Raw::new(raw).map_err(|error| image.failed("reading the copy of", error))?;
     let fail = |error| image.failed("writing the copy of", error);
     let found = find_in(image, &medium)?;

@@ -5,6 +5,7 @@
 //! changes its time. Lost with a copy, or on a file system without such attributes, it costs a check, nothing else. It proves
 //! nothing against the owner of the file, who may write attributes and the image.
 
+use crate::target::error::Result;
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
@@ -59,7 +60,7 @@ impl FirstSight {
     ///
     /// # Errors
     /// That of the check.
-    pub(super) fn check(&self, file: &File, check: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    pub(super) fn check(&self, file: &File, check: impl FnOnce() -> Result<()>) -> Result<()> {
         if !self.is_checked(file) {
             check()?;
             self.made(file);
@@ -129,10 +130,10 @@ mod tests {
     #[test]
     fn refused() {
         let (file, sight) = (tempfile::tempfile().unwrap(), FirstSight::default());
-        assert!(sight.check(&file, || anyhow::bail!("faults")).is_err());
+        assert!(sight.check(&file, || Err(crate::target::Error::TooLarge)).is_err());
         assert!(!sight.is_checked(&file));
         sight.changed(&file);
         assert!(!is_recorded(&file));
-        assert!(sight.check(&file, || anyhow::bail!("faults")).is_err());
+        assert!(sight.check(&file, || Err(crate::target::Error::TooLarge)).is_err());
     }
 }

@@ -6,24 +6,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Once};
+use std::sync::Once;
 
-use anyhow::Context;
-use azaion_agent::exit::Exit;
 use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch, tidy};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, OFlag};
 use nix::unistd::{AccessFlags, faccessat};
-use zeroize::Zeroizing;
 
-use super::medium::BLOCK_BYTES;
 use super::once::get_or_try_init;
 use super::original::Original;
 use super::problem::Problem;
 use super::sums::Sum;
 use super::{Signature, lock};
-use crate::failure::{failure, image_failure};
 use crate::place::Place;
+use crate::target::error::{Error, Result, io_failure, path_failure};
 
 /// Bytes that tell the kind of an image.
 pub(super) const HEAD: usize = 2048;
@@ -45,24 +41,28 @@ pub(super) struct Image {
 impl Image {
     /// Opens the file that a path leads to.
     #[cfg(test)]
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        Self::at(Place::find(path)?)
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        Self::at(super::find(path)?)
     }
 
     /// Opens a file, for writing if that is allowed, and waits until no other run works on it.
-    pub(super) fn at(mut place: Place) -> anyhow::Result<Self> {
+    pub(super) fn at(mut place: Place) -> Result<Self> {
         let path = place.path().to_owned();
-        let fail = |error: io::Error| image_failure(error, &format!("opening {}", path.display()));
+        let fail = |error: io::Error| io_failure(error, format!("opening {}", path.display()));
         loop {
             let (file, is_writable) = open_for_writing(&place).map_err(fail)?;
             let file = lock::wait(file, &path)?;
             // Whoever held the lock may have put another file in its place.
             if !place.is_current() {
-                place.refresh()?;
+                place.refresh().map_err(|error| path_failure(error, &path))?;
                 continue;
             }
             let mode = file.metadata().map_err(fail)?.mode();
-            let name = place.name().to_str().context("the image's name is not UTF-8")?.to_owned();
+            let name = place
+                .name()
+                .to_str()
+                .ok_or_else(|| Error::unsuitable(&path, "has a name that is not UTF-8"))?
+                .to_owned();
             let file = RefCell::new(file);
             let image = Self { path, place, listed: OnceCell::new(), name, file, mode, is_writable };
             image.refuse_if_attached()?;
@@ -72,10 +72,10 @@ impl Image {
 
     /// Refuses an image that a loop device shows to the kernel: what is written to the file may be lost then, or mixed.
     #[expect(clippy::disallowed_methods, reason = "the kernel's own names of files")]
-    fn refuse_if_attached(&self) -> anyhow::Result<()> {
+    fn refuse_if_attached(&self) -> Result<()> {
         // Of all loop devices, those that show a file: the others have no size.
         // Without that file, there are no such devices to be seen.
-        let partitions = block_devices().unwrap_or_default();
+        let partitions = fs::read_to_string("/proc/partitions").unwrap_or_default();
         let devices = partitions.lines().filter_map(|line| line.split_whitespace().nth(3));
         for device in devices.filter(|name| name.starts_with("loop")) {
             let Ok(backing) = fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")) else { continue };
@@ -90,19 +90,19 @@ impl Image {
     }
 
     /// What it is, by its content; refused if it can't be a target.
-    pub(super) fn signature(&self) -> anyhow::Result<Signature> {
+    pub(super) fn signature(&self) -> Result<Signature> {
         let mut head = [0; HEAD];
         let length = self.file().read_at(&mut head, 0).map_err(|error| self.failed("reading", error))?;
         super::signature_of(head.get(..length).unwrap_or_default()).map_err(|why| self.refused(why))
     }
 
     /// A refusal of this target; `why` says what to do instead.
-    pub(super) fn refused(&self, why: impl std::fmt::Display) -> anyhow::Error {
-        failure(Exit::Target, format!("the target {} {why}", self.path.display()))
+    pub(super) fn refused(&self, why: impl std::fmt::Display) -> Error {
+        Error::unsuitable(&self.path, why)
     }
 
     /// What is wrong with the bytes of this target.
-    pub(super) fn problem(&self, problem: Problem) -> anyhow::Error {
+    pub(super) fn problem(&self, problem: Problem) -> Error {
         match problem {
             Problem::Io(error) => self.failed("reading or writing", error),
             other => self.refused(other),
@@ -110,8 +110,8 @@ impl Image {
     }
 
     /// An I/O error of this target.
-    pub(super) fn failed(&self, doing: &str, error: impl Into<io::Error>) -> anyhow::Error {
-        image_failure(error, &format!("{doing} {}", self.path.display()))
+    pub(super) fn failed(&self, doing: &str, error: impl Into<io::Error>) -> Error {
+        io_failure(error, format!("{doing} {}", self.path.display()))
     }
 
     /// The file.
@@ -130,19 +130,19 @@ impl Image {
     }
 
     /// The folder it is in, to make files in it and make them durable.
-    pub(super) fn listed_folder(&self) -> anyhow::Result<BorrowedFd<'_>> {
+    pub(super) fn listed_folder(&self) -> Result<BorrowedFd<'_>> {
         let open = || self.place.listed_directory().map_err(|error| self.failed("opening the directory of", error));
         get_or_try_init(&self.listed, open).map(AsFd::as_fd)
     }
 
     /// An empty file without a name beside the image, for what is needed for a while.
-    pub(super) fn scratch(&self) -> anyhow::Result<File> {
+    pub(super) fn scratch(&self) -> Result<File> {
         scratch(self.listed_folder()?, &self.name).map_err(|error| self.failed("making a copy of", error))
     }
 
     /// Takes away what a run that was killed may have left beside the image in place of a file of this name. Where no
     /// file can be made, there is none.
-    pub(super) fn tidy_beside(&self, name: &str) -> anyhow::Result<()> {
+    pub(super) fn tidy_beside(&self, name: &str) -> Result<()> {
         if is_tidy(self.folder().as_fd(), name) || self.may_write_beside().is_err() {
             return Ok(());
         }
@@ -150,13 +150,13 @@ impl Image {
     }
 
     /// Whether it can be written to.
-    pub(super) fn may_write(&self) -> anyhow::Result<()> {
+    pub(super) fn may_write(&self) -> Result<()> {
         if self.is_writable { Ok(()) } else { Err(self.failed("opening for writing", Errno::EACCES)) }
     }
 
     /// Refuses an image with another name: what is written in place is written under that name, too, and would make another
     /// device's image this one's.
-    pub(super) fn refuse_if_linked(&self) -> anyhow::Result<()> {
+    pub(super) fn refuse_if_linked(&self) -> Result<()> {
         let links = self.file().metadata().map_err(|error| self.failed("reading", error))?.nlink();
         if links < 2 {
             return Ok(());
@@ -191,53 +191,36 @@ impl Image {
     }
 
     /// Whether files can be made beside it.
-    pub(super) fn may_write_beside(&self) -> anyhow::Result<()> {
+    pub(super) fn may_write_beside(&self) -> Result<()> {
         faccessat(self.folder(), ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
             .map_err(|errno| self.failed("may not write into the folder of", errno))
     }
 
     /// One write within the file, durable when this returns.
-    pub(super) fn overwrite(&self, bytes: &[u8], place: u64) -> anyhow::Result<()> {
+    pub(super) fn overwrite(&self, bytes: &[u8], place: u64) -> Result<()> {
         let file = self.file();
         let written = file.write_all_at(bytes, place).and_then(|()| file.sync_data());
-        written.map_err(|error| self.failed("writing", error))?;
-        if !self.holds(bytes, place)? {
-            return Err(failure(Exit::Io, format!("{} does not keep what is written", self.path.display())));
-        }
-        Ok(())
-    }
-
-    /// Whether these bytes lie at `place`.
-    pub(super) fn holds(&self, bytes: &[u8], place: u64) -> anyhow::Result<bool> {
-        let mut there = Zeroizing::new(vec![0; bytes.len()]);
-        self.file().read_exact_at(&mut there, place).map_err(|error| self.failed("reading", error))?;
-        Ok(there.as_slice() == bytes)
-    }
-
-    /// One write within the file, for what a power cut may undo: the kernel writes it out when it likes, which is within half a
-    /// minute (`vm.dirty_expire_centisecs`).
-    pub(super) fn overwrite_lazily(&self, bytes: &[u8], place: u64) -> anyhow::Result<()> {
-        self.file().write_all_at(bytes, place).map_err(|error| self.failed("writing", error))
+        written.map_err(|error| self.failed("writing", error))
     }
 
     /// What copies of it are made from.
-    pub(super) fn original(&self, sum: Option<Sum>) -> anyhow::Result<Original> {
+    pub(super) fn original(&self, sum: Option<Sum>) -> Result<Original> {
         let file = self.file().try_clone().map_err(|error| self.failed("reading", error))?;
         Ok(Original::image(file, self.name.clone(), sum))
     }
 
     /// Takes away what a run that was killed may have left.
-    pub(super) fn tidy(&self) -> anyhow::Result<()> {
+    pub(super) fn tidy(&self) -> Result<()> {
         self.tidy_beside(&self.name)
     }
 
     /// An empty file that is to take the image's place.
-    pub(super) fn stage(&self) -> anyhow::Result<Staged<'_>> {
+    pub(super) fn stage(&self) -> Result<Staged<'_>> {
         Staged::create(self.listed_folder()?, &self.name).map_err(|error| self.failed("making a copy of", error))
     }
 
     /// Puts a complete file in the image's place: whole, or not at all.
-    pub(super) fn replace(&self, staged: Staged<'_>) -> anyhow::Result<()> {
+    pub(super) fn replace(&self, staged: Staged<'_>) -> Result<()> {
         let fail = |error: io::Error| self.failed("replacing", error);
         // Locked before it has the name, so that nobody comes between.
         let file = lock::wait(staged.file().try_clone().map_err(fail)?, &self.path)?;
@@ -256,25 +239,6 @@ impl Image {
         staged.commit(attributes, Lifetime::Durable).map_err(fail)?;
         self.file.replace(file);
         Ok(())
-    }
-}
-
-/// Opened once; each reading from its start makes it anew.
-#[expect(clippy::disallowed_methods, reason = "the kernel's own name of a file")]
-static PARTITIONS: LazyLock<io::Result<File>> = LazyLock::new(|| File::open("/proc/partitions"));
-
-/// `/proc/partitions`. Its lines are collected until a page is full (the kernel's `seq_file`), so that a read of less than
-/// half of one has come to the end; a further read to learn that would take as long as the first.
-fn block_devices() -> Option<String> {
-    let file = PARTITIONS.as_ref().ok()?;
-    let (mut all, mut offset, mut page) = (String::new(), 0, [0; BLOCK_BYTES]);
-    loop {
-        let length = file.read_at(&mut page, offset).ok()?;
-        all.push_str(&String::from_utf8_lossy(page.get(..length).unwrap_or_default()));
-        offset += length as u64;
-        if length < BLOCK_BYTES / 2 {
-            return Some(all);
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A value that is computed when it is first needed, and may fail to be.
 
+use crate::target::error::Result;
 use std::cell::OnceCell;
 
 /// The value in the cell, or the one that `make` gives; an error is not kept.

@@ -19,8 +19,8 @@ use rustix::fs::{ioctl_ficlone, syncfs};
 use super::copy::copy_with_holes;
 use super::first_sight;
 use super::sums::Sum;
-use crate::failure::io_failure;
 use crate::place::Place;
+use crate::target::error::{Result, io_failure, path_failure};
 use staging::Staging;
 
 /// Of an image with a password in it, whatever the original's is.
@@ -49,17 +49,17 @@ impl Original {
     }
 
     /// Copies it to a place where nothing is, and takes away what a run that was killed has left there.
-    pub(crate) fn put(&self, place: &mut Place) -> anyhow::Result<()> {
+    pub(crate) fn put(&self, place: &mut Place) -> Result<()> {
         if !place.is_found() || staging::is_left(place) {
             self.copy_to(place)?;
-            place.refresh()?;
+            place.refresh().map_err(|error| path_failure(error, place.path()))?;
         }
         Ok(())
     }
 
     /// Copies it to a place where nothing is: whole, or not at all. What has been put there meanwhile stays.
-    fn copy_to(&self, place: &Place) -> anyhow::Result<()> {
-        let fail = |error: io::Error| io_failure(error, &format!("making {}", place.path().display()));
+    fn copy_to(&self, place: &Place) -> Result<()> {
+        let fail = |error: io::Error| io_failure(error, format!("making {}", place.path().display()));
         let staging = Staging::make(place)?;
         if place.is_taken() {
             return staging.remove().map_err(fail);
@@ -68,7 +68,7 @@ impl Original {
             Content::Tree(root) => {
                 tree::copy(root, staging.directory(), staging::NAME).map_err(|error| {
                     let what = format!("copying {} to {}", error.path.display(), place.path().display());
-                    io_failure(error.source, &what)
+                    io_failure(error.source, what)
                 })?;
                 syncfs(staging.directory()).map_err(|errno| fail(errno.into()))?;
             }

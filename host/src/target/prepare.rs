@@ -7,24 +7,23 @@ use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::Context;
-
 use super::ext4::Found;
 use super::image::Image;
 use super::sandbox::{self, End, Ended, IMAGE, Program};
 use super::slot;
+use crate::target::error::{Error, Result, io_failure};
 
 const FOLDER: &str = "/etc/azaion";
 const FILE: &str = "/etc/azaion/device.conf";
 
 /// Makes the slot in a raw image, where `found` is what is there; its content is not that of a slot yet.
-pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> anyhow::Result<()> {
-    let mut file = tempfile::tempfile().context("making a file for debugfs' requests")?;
+pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> Result<()> {
+    let mut file = tempfile::tempfile().map_err(|error| io_failure(error, "making a file for debugfs' requests"))?;
     // debugfs reads it by this name twice: as its requests, and as a block to write.
     let text = requests(found, &sandbox::name_of(&file));
     file.set_permissions(Permissions::from_mode(0o644))
         .and_then(|()| file.write_all(text.as_bytes()))
-        .context("writing debugfs' requests")?;
+        .map_err(|error| io_failure(error, "writing debugfs' requests"))?;
     let requests = sandbox::name_of(&file);
     let said = sandbox::run(Program::Debugfs, &["-w", "-f", &requests, IMAGE], raw, Some(&file))?;
     drop(file);
@@ -46,7 +45,7 @@ pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> anyhow::Res
 
 /// Refuses a file system in which e2fsck finds faults: a block of the slot may belong to another file, too, which others may
 /// read on the device. `raw` is the image, if everybody may read it, or an unnamed copy.
-pub(super) fn check(image: &Image, raw: &File) -> anyhow::Result<()> {
+pub(super) fn check(image: &Image, raw: &File) -> Result<()> {
     let checked = e2fsck(raw)?;
     match checked.end {
         End::Code(0) => Ok(()),
@@ -61,11 +60,11 @@ pub(super) fn check(image: &Image, raw: &File) -> anyhow::Result<()> {
 /// The bit in e2fsck's exit code for faults that it has left as they are (e2fsck(8)).
 const FAULTS: i32 = 4;
 
-fn e2fsck(raw: &File) -> anyhow::Result<Ended> {
+fn e2fsck(raw: &File) -> Result<Ended> {
     sandbox::run(Program::E2fsck, &["-f", "-n", IMAGE], raw, None)
 }
 
-fn unchecked(image: &Image, ended: &Ended) -> anyhow::Error {
+fn unchecked(image: &Image, ended: &Ended) -> Error {
     image.refused(format_args!(
         "was left alone, for it can't be checked: {}; run `e2fsck -f` on it, or provision the rootfs directory",
         ended.failure()

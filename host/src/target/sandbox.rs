@@ -7,6 +7,7 @@
 //! with the password in it, and no process may still have it open then. The kernel ends all processes of the namespace with
 //! its first one.
 
+use crate::target::error::{Error, Result, io_failure};
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -18,16 +19,12 @@ use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
 use azaion_agent::clock::{Clock, SystemClock};
-use azaion_agent::exit::Exit;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process_group};
-
-use crate::failure::failure;
 
 /// Where programs are searched, whatever the caller's `PATH` says.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
@@ -113,20 +110,20 @@ impl Ended {
 ///
 /// # Errors
 /// One is not; the message names its package.
-pub(super) fn is_possible() -> anyhow::Result<()> {
+pub(super) fn is_possible() -> Result<()> {
     [Program::E2fsck, Program::Debugfs].into_iter().try_for_each(|program| find(program.name()).map(drop))?;
     WRAPPERS.iter().try_for_each(|wrapper| find(wrapper).map(drop))
 }
 
 #[expect(clippy::disallowed_methods, reason = "programs, by names that are fixed")]
-fn find(name: &str) -> anyhow::Result<PathBuf> {
+fn find(name: &str) -> Result<PathBuf> {
     let package = if WRAPPERS.contains(&name) { "util-linux" } else { "e2fsprogs" };
     let paths = DIRECTORIES.iter().map(|directory| Path::new(directory).join(name));
     paths.into_iter().find(|path| path.exists()).ok_or_else(|| {
         let message = format!(
             "the first device.conf of an image needs {name}, which this host does not have; install it:  apt-get install {package}"
         );
-        failure(Exit::Config, message)
+        Error::Program(message)
     })
 }
 
@@ -135,27 +132,27 @@ fn find(name: &str) -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// It can't be started.
-pub(super) fn run(program: Program, arguments: &[&str], image: &File, input: Option<&File>) -> anyhow::Result<Ended> {
-    let doing = || format!("running {}", program.name());
-    let metadata = image.metadata().with_context(doing)?;
+pub(super) fn run(program: Program, arguments: &[&str], image: &File, input: Option<&File>) -> Result<Ended> {
+    let fail = |error: io::Error| io_failure(error, format!("running {}", program.name()));
+    let metadata = image.metadata().map_err(fail)?;
     let seconds = deadline(metadata.blocks());
     let most_written = if program == Program::Debugfs { metadata.len() } else { 0 };
-    let _lent = Lent::new(program, image, metadata).with_context(doing)?;
-    let stdin = if program == Program::Debugfs { image.try_clone() } else { read_only(image) }.with_context(doing)?;
+    let _lent = Lent::new(program, image, metadata).map_err(fail)?;
+    let stdin = if program == Program::Debugfs { image.try_clone() } else { read_only(image) }.map_err(fail)?;
     if let Some(input) = input {
         // Whatever else is started meanwhile inherits it, too: there is no secret in it.
-        fcntl_setfd(input, FdFlags::empty()).with_context(doing)?;
+        fcntl_setfd(input, FdFlags::empty()).map_err(|errno| fail(errno.into()))?;
     }
-    let (output, writer) = io::pipe().with_context(doing)?;
+    let (output, writer) = io::pipe().map_err(fail)?;
     let mut command = confined(program, seconds, most_written)?;
-    command.args(arguments).stdin(stdin).stdout(writer.try_clone().with_context(doing)?).stderr(writer);
-    let child = command.spawn().with_context(doing)?;
+    command.args(arguments).stdin(stdin).stdout(writer.try_clone().map_err(fail)?).stderr(writer);
+    let child = command.spawn().map_err(fail)?;
     // The ends of the pipe that are open here.
     drop(command);
-    let (end, words) = wait(child, output, seconds).with_context(doing)?;
+    let (end, words) = wait(child, output, seconds).map_err(fail)?;
     if let End::Code(code @ 126..) = end {
         let message = format!("{} could not be started without privileges ({code}): {words}", program.name());
-        return Err(failure(Exit::Config, message));
+        return Err(Error::Program(message));
     }
     let ended = Ended { program, end, words };
     log::debug!("{ended:?}");
@@ -182,7 +179,7 @@ fn read_only(file: &File) -> io::Result<File> {
 }
 
 /// The command that starts a program with its limits and without privileges.
-fn confined(program: Program, seconds: u64, most_written: u64) -> anyhow::Result<Command> {
+fn confined(program: Program, seconds: u64, most_written: u64) -> Result<Command> {
     let setpriv = find("setpriv")?;
     let mut command = Command::new(&setpriv);
     // The program ends with this one, and so does `unshare`, which waits for it.

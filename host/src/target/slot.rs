@@ -9,14 +9,12 @@
 
 use std::fmt;
 
-use azaion_agent::exit::Exit;
-use secrecy::ExposeSecret;
 use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
 
 use super::medium::BLOCK_BYTES;
-use crate::failure::failure;
-use crate::mark::{is_marked, with_mark, without_mark};
+use crate::mark::{is_marked, without_mark};
+use crate::target::error::{Error, Result};
 
 /// Bytes of the slot: one block.
 pub(super) const SIZE: usize = BLOCK_BYTES;
@@ -56,23 +54,16 @@ impl fmt::Debug for Content {
 ///
 /// # Errors
 /// There is no room for it at all.
-pub(super) fn block_of(text: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+pub(super) fn block_of(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let text = text.trim_ascii_end();
     let seal = format!("{SEAL}{}\n", hash(without_mark(text)));
     if seal.len() + text.len() < SIZE {
         return Ok(padded(&[seal.as_bytes(), text]));
     }
     if text.len() > SIZE {
-        return Err(failure(Exit::Data, "device.conf is too large for its slot of 4096 bytes"));
+        return Err(Error::TooLarge);
     }
     Ok(padded(&[text]))
-}
-
-/// A device's block with a mark at the end of its text; none, if it has one already, or no room for one.
-pub(super) fn with_mark_at_end(block: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let text = Some(trimmed(block)).filter(|text| !is_marked(text))?;
-    let marked = with_mark(text).ok()?;
-    Some(padded(&[marked.expose_secret().as_bytes()]))
 }
 
 /// A block that begins with these texts, which fit.
@@ -213,24 +204,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    // Promise: a block that gets a mark is the one that the text with a mark gets, as long as there is room for it.
-    #[test]
-    fn a_mark_is_put_at_the_end() {
-        for size in [1, 420, 3000, 3900, 3910, 3920, 3930, 3940, 3950, 4000] {
-            let text = [CONF, b"#", vec![b'x'; size].as_slice()].concat();
-            let marked = with_mark_at_end(&block_of(&text).unwrap());
-            match marked {
-                Some(marked) => {
-                    let text = with_mark(&text).unwrap();
-                    assert!(marked == block_of(text.expose_secret().as_bytes()).unwrap(), "{size}");
-                    assert!(with_mark_at_end(&marked).is_none(), "{size}");
-                }
-                None => assert!(size > 3900, "{size}"),
-            }
-        }
-        assert!(with_mark_at_end(&block_of(CONF).unwrap()).is_some());
     }
 
     // Promise: a block of which only some sectors have the mark, whichever, is still the device's.

@@ -1,7 +1,6 @@
 //! Images whose `device.conf` is one block of the file, the slot, which each device overwrites in place. What the formats
 //! differ in is how the slot is found, and how it is made the first time.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -15,7 +14,8 @@ use super::image::Image;
 use super::original::Original;
 use super::slot::{self, Content};
 use super::sums::{self, ImageSum, Sum};
-use super::{Found, Kind, Owner, Target, look_and_mark};
+use super::{Found, Kind, Owner, Target};
+use crate::target::error::Result;
 
 /// What an image has for a `device.conf`.
 pub(super) struct Slot {
@@ -58,22 +58,22 @@ pub(super) trait Format: fmt::Debug {
     fn kind(&self) -> Kind;
 
     /// The `device.conf` in `file`, which is the image or a copy made by [`Format::make`].
-    fn find(&self, image: &Image, file: &File) -> anyhow::Result<Option<Slot>>;
+    fn find(&self, image: &Image, file: &File) -> Result<Option<Slot>>;
 
     /// Whether the image has credentials besides those that [`Format::find`] finds, which only a copy is without.
-    fn has_overridden(&self, _image: &Image) -> anyhow::Result<bool> {
+    fn has_overridden(&self, _image: &Image) -> Result<bool> {
         Ok(false)
     }
 
     /// Whether what [`Format::make`] needs is installed.
-    fn can_make(&self) -> anyhow::Result<()>;
+    fn can_make(&self) -> Result<()>;
 
     /// Writes a copy of the image whose slot holds `block` into an empty file.
-    fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()>;
+    fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()>;
 
     /// Refuses an image with a slot at `place` whose file system has faults. Of formats without a slot's block in a file system,
     /// nothing is checked.
-    fn check_slot(&self, _image: &Image, _place: u64) -> anyhow::Result<()> {
+    fn check_slot(&self, _image: &Image, _place: u64) -> Result<()> {
         Ok(())
     }
 
@@ -83,7 +83,7 @@ pub(super) trait Format: fmt::Debug {
     }
 
     /// See [`Target::warnings`].
-    fn warnings(&self, image: &Image) -> anyhow::Result<Vec<String>>;
+    fn warnings(&self, image: &Image) -> Result<Vec<String>>;
 }
 
 /// An image with a slot, or room for one.
@@ -91,57 +91,42 @@ pub(super) trait Format: fmt::Debug {
 pub(super) struct SlotImage {
     image: Image,
     format: Box<dyn Format>,
-    written: RefCell<Option<Written>>,
     first_sight: FirstSight,
-}
-
-/// A device's block that this run has put into the slot. As long as it lies there, nobody has moved the slot: no other block
-/// is like it.
-struct Written {
-    block: Zeroizing<Vec<u8>>,
-    place: u64,
-}
-
-impl fmt::Debug for Written {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the password in it.
-        f.debug_struct("Written").field("place", &self.place).finish_non_exhaustive()
-    }
 }
 
 impl SlotImage {
     pub(super) fn new(image: Image, format: Box<dyn Format>) -> Self {
-        Self { image, format, written: RefCell::default(), first_sight: FirstSight::default() }
+        Self { image, format, first_sight: FirstSight::default() }
     }
 
-    fn slot(&self) -> anyhow::Result<Option<Slot>> {
+    fn slot(&self) -> Result<Option<Slot>> {
         self.format.find(&self.image, &self.image.file())
     }
 
-    /// Puts a block into the slot; its offset. Durable, and the checksum right, when this returns.
-    fn set(&self, block: &[u8]) -> anyhow::Result<u64> {
+    /// Puts a block into the slot. Durable, and the checksum right, when this returns.
+    fn set(&self, block: &[u8]) -> Result<()> {
         match self.slot()?.and_then(|slot| slot.writable_place()) {
             Some(place) => {
                 self.check_slot(place)?;
-                self.overwrite(block, place).map(|()| place)
+                self.overwrite(block, place)
             }
             None => self.make(block, Sum::read(&self.image)?),
         }
     }
 
     /// Whether an image that was made elsewhere has this slot for itself.
-    fn check_slot(&self, place: u64) -> anyhow::Result<()> {
+    fn check_slot(&self, place: u64) -> Result<()> {
         self.first_sight.check(&self.image.file(), || self.format.check_slot(&self.image, place))
     }
 
-    fn overwrite(&self, block: &[u8], place: u64) -> anyhow::Result<()> {
+    fn overwrite(&self, block: &[u8], place: u64) -> Result<()> {
         let sum = sums::begin(&self.image, place)?;
         self.overwrite_alone(block, place)?;
         sum.map_or(Ok(()), |sum| sum.finish(&self.image))
     }
 
     /// Without the checksum.
-    fn overwrite_alone(&self, block: &[u8], place: u64) -> anyhow::Result<()> {
+    fn overwrite_alone(&self, block: &[u8], place: u64) -> Result<()> {
         self.first_sight.is_checked(&self.image.file());
         self.image.overwrite(block, place)?;
         self.first_sight.changed(&self.image.file());
@@ -150,7 +135,7 @@ impl SlotImage {
 
     /// Makes a slot with this block, in a copy that then takes the image's place. The checksum beside the image has to be
     /// right, and is afterwards.
-    fn make(&self, block: &[u8], sum: Option<Sum>) -> anyhow::Result<u64> {
+    fn make(&self, block: &[u8], sum: Option<Sum>) -> Result<()> {
         self.format.can_make()?;
         let staged = self.image.stage()?;
         sums::check_while(&self.image, sum.as_ref(), || self.format.make(&self.image, block, staged.file()))?;
@@ -161,12 +146,11 @@ impl SlotImage {
         }
         self.image.replace(staged)?;
         self.first_sight.made(&self.image.file());
-        sum.map_or(Ok(()), |sum| sum.finish(&self.image))?;
-        Ok(place)
+        sum.map_or(Ok(()), |sum| sum.finish(&self.image))
     }
 
     /// Where the slot lies in a copy that was just made.
-    fn place_in_copy(&self, block: &[u8], copy: &File) -> anyhow::Result<u64> {
+    fn place_in_copy(&self, block: &[u8], copy: &File) -> Result<u64> {
         let slot = self.format.find(&self.image, copy)?.filter(|slot| slot.content == slot::judge(block));
         slot.and_then(|slot| slot.writable_place()).ok_or_else(|| {
             self.image.refused("could not be given a slot, and was left alone; provision the rootfs directory")
@@ -174,7 +158,7 @@ impl SlotImage {
     }
 
     /// Removes what a run that was killed may have left, and corrects the checksum.
-    fn settle(&self, slot: Option<&Slot>) -> anyhow::Result<()> {
+    fn settle(&self, slot: Option<&Slot>) -> Result<()> {
         self.image.tidy()?;
         sums::settle(&self.image, slot.and_then(Slot::writable_place))?;
         if slot.is_some_and(Slot::is_packed_device) {
@@ -185,7 +169,7 @@ impl SlotImage {
     }
 
     /// Whether this run may write to the image, to its slot or to make one.
-    fn may_write_to(&self, slot: Option<&Slot>) -> anyhow::Result<()> {
+    fn may_write_to(&self, slot: Option<&Slot>) -> Result<()> {
         self.image.may_write()?;
         self.image.warn_if_open();
         if let Some(place) = slot.and_then(Slot::writable_place) {
@@ -217,9 +201,9 @@ impl SlotImage {
 
     /// Takes the password's bytes out of the slot; of a file that others made, the rest of its block is zeros. A wrong
     /// checksum stays wrong.
-    fn blank(&self, slot: &Slot, is_given_up: bool) -> anyhow::Result<()> {
+    fn blank(&self, slot: &Slot, is_given_up: bool) -> Result<()> {
         let Some(place) = slot.place else {
-            if is_given_up || sums::is_given_up(self.make(&slot::blank(), Sum::read(&self.image)?).map(drop))? {
+            if is_given_up || sums::is_given_up(self.make(&slot::blank(), Sum::read(&self.image)?))? {
                 self.make(&slot::blank(), None)?;
             }
             return Ok(());
@@ -242,18 +226,11 @@ impl Target for SlotImage {
         self.format.kind()
     }
 
-    fn may_write(&self, _owner: Owner) -> anyhow::Result<()> {
+    fn may_write(&self, _owner: Owner) -> Result<()> {
         self.may_write_to(self.slot()?.as_ref())
     }
 
-    fn survey(&self, _owner: Owner) -> anyhow::Result<Option<Found>> {
-        let slot = self.slot()?;
-        self.may_write_to(slot.as_ref())?;
-        self.settle(slot.as_ref())?;
-        Ok(slot.and_then(|slot| self.found(slot)))
-    }
-
-    fn prepare(&self) -> anyhow::Result<()> {
+    fn prepare(&self) -> Result<()> {
         self.image.may_write()?;
         self.tidy()?;
         let block = match self.slot()? {
@@ -263,60 +240,44 @@ impl Target for SlotImage {
             Some(Slot { content: Content::Conf(conf), .. }) => slot::block_of(&conf)?,
             _ => Zeroizing::new(slot::blank()),
         };
-        self.set(&block).map(drop)
+        self.set(&block)
     }
 
-    fn tidy(&self) -> anyhow::Result<()> {
+    fn tidy(&self) -> Result<()> {
         self.settle(self.slot()?.as_ref())
     }
 
-    fn look(&self) -> anyhow::Result<Option<Found>> {
+    fn look(&self) -> Result<Option<Found>> {
         Ok(self.slot()?.and_then(|slot| self.found(slot)))
     }
 
-    fn is_in_order(&self, _found: &Found, _owner: Owner) -> anyhow::Result<bool> {
+    fn is_in_order(&self, _found: &Found, _owner: Owner) -> Result<bool> {
         Ok(self.slot()?.is_some_and(|slot| slot.is_in_order))
     }
 
-    fn write(&self, conf: &SecretString, _owner: Owner) -> anyhow::Result<()> {
+    fn write(&self, conf: &SecretString, _owner: Owner) -> Result<()> {
         let block = slot::block_of(conf.expose_secret().as_bytes())?;
-        let place = self.set(&block)?;
-        self.written.replace(Some(Written { block, place }));
-        Ok(())
+        self.set(&block)
     }
 
-    fn mark(&self, owner: Owner) -> anyhow::Result<()> {
-        // One write and no sync, which would be a twenty-fifth of the time that units take. A sum wants more than one write.
-        if let Some(Written { block, place }) = self.written.take()
-            && let Some(marked) = slot::with_mark_at_end(&block)
-            && Sum::read(&self.image)?.is_none()
-            && self.image.holds(&block, place)?
-        {
-            self.image.overwrite_lazily(&marked, place)?;
-            self.first_sight.changed(&self.image.file());
-            return Ok(());
-        }
-        look_and_mark(self, owner)
-    }
-
-    fn warnings(&self) -> anyhow::Result<Vec<String>> {
+    fn warnings(&self) -> Result<Vec<String>> {
         self.format.warnings(&self.image)
     }
 
-    fn original(&self) -> anyhow::Result<Original> {
+    fn original(&self) -> Result<Original> {
         self.image.original(Sum::read(&self.image)?)
     }
 
-    fn restore(&self, before: Option<&Found>) -> anyhow::Result<()> {
+    fn restore(&self, before: Option<&Found>) -> Result<()> {
         let Some(before) = before else { return self.clear().map(drop) };
         // A write that failed before the copy took the image's place, for want of room perhaps, has changed nothing.
         if self.slot()?.is_some_and(|slot| slot.content == Content::Conf(before.bytes.clone())) {
             return Ok(());
         }
-        self.set(&slot::block_of(&before.bytes)?).map(drop)
+        self.set(&slot::block_of(&before.bytes)?)
     }
 
-    fn clear(&self) -> anyhow::Result<bool> {
+    fn clear(&self) -> Result<bool> {
         let is_given_up = sums::is_given_up(self.tidy())?;
         let Some(slot) = self.slot()? else { return Ok(false) };
         if slot.content == Content::Blank && !self.format.has_overridden(&self.image)? {

@@ -14,6 +14,7 @@ use super::copy::copy;
 use super::ext4;
 use super::medium::{BLOCK, BLOCK_BYTES, Medium};
 pub use super::problem::Problem;
+use crate::target::error::Result;
 use Problem::Refused;
 
 const MAGIC: u32 = 0xED26_FF3A;

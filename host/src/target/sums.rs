@@ -15,13 +15,12 @@ use std::fs::File;
 use std::ops::Range;
 use std::thread;
 
-use azaion_agent::exit::Exit;
 use azaion_agent::fault::chain;
 use sha1::{Digest, Sha1};
 
 use super::image::Image;
 use super::slot;
-use crate::failure::{failure, failure_by};
+use crate::target::error::{Error, Result};
 
 use kept::{Kept, tidy};
 pub(super) use sum::Sum;
@@ -31,17 +30,12 @@ fn hex(sha1: Sha1) -> String {
     base16ct::lower::encode_string(&sha1.finalize())
 }
 
-/// Why an image is refused: by nothing that a run of ours has done can its sum be wrong.
-#[derive(Debug, thiserror::Error)]
-#[error("one of them was changed by others")]
-struct ChangedByOthers;
-
 /// Whether an image could not be put in order because its sum is wrong for that reason; if so, it is told of. What is asked for
 /// then can only be to take credentials out: the sum stays wrong, which whoever flashes the image will notice.
-pub(super) fn is_given_up(settled: anyhow::Result<()>) -> anyhow::Result<bool> {
+pub(super) fn is_given_up(settled: Result<()>) -> Result<bool> {
     match settled {
-        Err(error) if error.is::<ChangedByOthers>() => {
-            log::warn!("{}", chain(error.as_ref()));
+        Err(error @ Error::ChangedByOthers { .. }) => {
+            log::warn!("{}", chain(&error));
             Ok(true)
         }
         other => other.map(|()| false),
@@ -60,7 +54,7 @@ struct Base {
 impl Base {
     /// Reads all of an image that is about to be changed, and refuses it if the sum beside it is wrong, unless that is
     /// the work of a run of ours. `changing` follows the base.
-    fn read(image: &Image, changing: &Part) -> anyhow::Result<Self> {
+    fn read(image: &Image, changing: &Part) -> Result<Self> {
         let sum = Sum::read(image)?;
         let hashes = hashing::read(&image.file(), changing).map_err(|error| image.failed("reading", error))?;
         let base = Self { end: changing.start, sha1: hashes.base, rest: hashes.rest };
@@ -71,12 +65,12 @@ impl Base {
     }
 
     /// Keeps it before the image is changed, so that a run that is killed can be told from a change by others.
-    fn keep(&self, image: &Image) -> anyhow::Result<()> {
+    fn keep(&self, image: &Image) -> Result<()> {
         Kept::pending(self).save(image)
     }
 
     /// After a change within the `length` bytes that follow the base: puts the sum beside the image right.
-    fn finish(&self, image: &Image, length: u64) -> anyhow::Result<()> {
+    fn finish(&self, image: &Image, length: u64) -> Result<()> {
         let (mut whole, mut changing) = (self.sha1.clone(), Sha1::new());
         let file = image.file();
         let end = self.end.saturating_add(length);
@@ -101,13 +95,13 @@ pub(super) struct Pending(Base);
 
 impl Pending {
     /// Once the slot is overwritten: corrects the checksum beside the image.
-    pub(super) fn finish(&self, image: &Image) -> anyhow::Result<()> {
+    pub(super) fn finish(&self, image: &Image) -> Result<()> {
         self.0.finish(image, slot::SIZE as u64)
     }
 }
 
 /// Of an image whose slot lies at `place`, the base, if there is a sum beside it to be kept right; ready for a change.
-pub(super) fn begin(image: &Image, place: u64) -> anyhow::Result<Option<Pending>> {
+pub(super) fn begin(image: &Image, place: u64) -> Result<Option<Pending>> {
     if Sum::read(image)?.is_none() {
         return Ok(None);
     }
@@ -130,7 +124,7 @@ pub(super) struct ImageSum {
 
 impl ImageSum {
     /// Reads an image or a copy with a slot at `place`; `sum` is what stands beside the image.
-    pub(super) fn read(image: &Image, copy: &File, place: u64, sum: Sum) -> anyhow::Result<Self> {
+    pub(super) fn read(image: &Image, copy: &File, place: u64, sum: Sum) -> Result<Self> {
         let fail = |error| image.failed("computing the checksum of", error);
         let mut slot = Sha1::new();
         hashing::feed(copy, slot_at(place), |bytes| slot.update(bytes)).map_err(fail)?;
@@ -140,12 +134,12 @@ impl ImageSum {
     }
 
     /// Before the copy takes the image's place: keeps its base, so that the next run can finish what this one began.
-    pub(super) fn keep(&self, image: &Image) -> anyhow::Result<()> {
+    pub(super) fn keep(&self, image: &Image) -> Result<()> {
         self.base.keep(image)
     }
 
     /// Once what was read is the image: corrects the checksum beside it, and records the image as it is.
-    pub(super) fn finish(self, image: &Image) -> anyhow::Result<()> {
+    pub(super) fn finish(self, image: &Image) -> Result<()> {
         self.sum.set(image, &self.whole)?;
         Kept::done(&self.base, image, self.whole, slot::SIZE as u64, self.slot)?.save(image)
     }
@@ -157,7 +151,7 @@ fn slot_at(place: u64) -> Part {
 }
 
 /// Whether there is a sum beside the image; refused, if that can't be put right.
-pub(super) fn may_write(image: &Image) -> anyhow::Result<bool> {
+pub(super) fn may_write(image: &Image) -> Result<bool> {
     let is_there = Sum::read(image)?.is_some();
     if is_there {
         sum::may_write(image)?;
@@ -167,11 +161,7 @@ pub(super) fn may_write(image: &Image) -> anyhow::Result<bool> {
 
 /// Does some work on an image, while another thread reads all of it to see that the checksum beside it is right; refused, if
 /// it is not.
-pub(super) fn check_while(
-    image: &Image,
-    sum: Option<&Sum>,
-    work: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+pub(super) fn check_while(image: &Image, sum: Option<&Sum>, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let Some(sum) = sum.filter(|sum| !is_known(image, sum)) else { return work() };
     let fail = |error| image.failed("reading", error);
     let file = image.file().try_clone().map_err(fail)?;
@@ -179,7 +169,7 @@ pub(super) fn check_while(
         let reader = thread::Builder::new().spawn_scoped(scope, || hashing::whole(&file)).map_err(fail)?;
         let done = work();
         let whole = reader.join().map_err(|_| lost("could not be computed"))?;
-        anyhow::Ok((whole, done))
+        Ok::<_, Error>((whole, done))
     })?;
     if !sum.is(&whole.map_err(fail)?) {
         return Err(changed_by_others(image));
@@ -192,15 +182,13 @@ fn is_known(image: &Image, sum: &Sum) -> bool {
     Kept::load(image).is_some_and(|kept| kept.is_current(image) && kept.is_summed_by(sum))
 }
 
-fn changed_by_others(image: &Image) -> anyhow::Error {
-    let path = image.path.display();
-    let message = format!("the target {path} does not match the .sha1sum beside it; generate the images again");
-    failure_by(ChangedByOthers, Exit::Target, message)
+fn changed_by_others(image: &Image) -> Error {
+    Error::ChangedByOthers { path: image.path.clone() }
 }
 
 /// Corrects the checksum that a run that was killed has left wrong, and removes what it may have left of a state. Where no state
 /// says that an image with a slot at `place` is as a run of ours left it, all of it is read: its checksum has to be right.
-pub(super) fn settle(image: &Image, place: Option<u64>) -> anyhow::Result<()> {
+pub(super) fn settle(image: &Image, place: Option<u64>) -> Result<()> {
     // Where there is no sum, nothing is kept.
     let Some(sum) = Sum::read(image)? else { return Ok(()) };
     tidy(image)?;
@@ -222,8 +210,8 @@ pub(super) fn settle(image: &Image, place: Option<u64>) -> anyhow::Result<()> {
     if kept.is_of(&base) { base.finish(image, changing.end - changing.start) } else { Ok(()) }
 }
 
-fn lost(what: &str) -> anyhow::Error {
-    failure(Exit::Internal, format!("the state of the sum {what}"))
+fn lost(what: &str) -> Error {
+    Error::Internal(format!("the state of the sum {what}"))
 }
 
 /// A part of a file.

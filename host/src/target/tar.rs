@@ -22,6 +22,7 @@ use super::image::Image;
 use super::once::get_or_try_init;
 use super::slot_image::{Format, Slot, made_slot};
 use super::{FOLDER_MODE, Kind};
+use crate::target::error::Result;
 use header::BLOCK;
 use packed::Packed;
 use walk::MOST_PADDING;
@@ -51,7 +52,7 @@ struct Scan {
 }
 
 impl Scan {
-    fn read(image: &Image) -> anyhow::Result<Self> {
+    fn read(image: &Image) -> Result<Self> {
         let file = image.file();
         let fail = |error| image.failed("reading", error);
         let archive = walk(&mut Plain::new(&file).map_err(fail)?).map_err(|problem| image.problem(problem))?;
@@ -68,7 +69,7 @@ impl Scan {
 }
 
 impl TarFormat {
-    fn scan(&self, image: &Image) -> anyhow::Result<&Scan> {
+    fn scan(&self, image: &Image) -> Result<&Scan> {
         get_or_try_init(&self.scan, || Scan::read(image))
     }
 }
@@ -78,7 +79,7 @@ impl Format for TarFormat {
         Kind::Tar
     }
 
-    fn find(&self, image: &Image, file: &File) -> anyhow::Result<Option<Slot>> {
+    fn find(&self, image: &Image, file: &File) -> Result<Option<Slot>> {
         if let Some(slot) = slot_at_end(file).map_err(|error| image.failed("reading", error))? {
             return Ok(Some(slot));
         }
@@ -86,16 +87,16 @@ impl Format for TarFormat {
         Ok(scan.packed.slot(scan.is_directory_in_order))
     }
 
-    fn has_overridden(&self, image: &Image) -> anyhow::Result<bool> {
+    fn has_overridden(&self, image: &Image) -> Result<bool> {
         let slot = slot_at_end(&image.file()).map_err(|error| image.failed("reading", error))?;
         Ok(slot.is_none() && self.scan(image)?.packed.has_overridden())
     }
 
-    fn can_make(&self) -> anyhow::Result<()> {
+    fn can_make(&self) -> Result<()> {
         Ok(())
     }
 
-    fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
+    fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()> {
         let scan = self.scan(image)?;
         let file = image.file();
         let fail = |error| image.failed("making a copy of", error);
@@ -115,7 +116,7 @@ impl Format for TarFormat {
         true
     }
 
-    fn warnings(&self, _image: &Image) -> anyhow::Result<Vec<String>> {
+    fn warnings(&self, _image: &Image) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 }

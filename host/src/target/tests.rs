@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::{fs, os::unix::net::UnixListener};
 
@@ -8,9 +8,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
+use azaion_agent::exit::Exit;
+
 use super::*;
-use crate::failure::exit_of;
 use crate::mark::without_mark;
+use crate::mark::{is_marked, with_mark};
+use crate::target::error::Result;
 
 const CONF: &str = "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\nAZAION_API_URL=https://a.example\n";
 
@@ -20,7 +23,7 @@ fn tree() -> TempDir {
     dir
 }
 
-fn write(target: &dyn Target) -> anyhow::Result<()> {
+fn write(target: &dyn Target) -> Result<()> {
     target.write(&SecretString::from(CONF), Owner::Current)
 }
 
@@ -114,8 +117,8 @@ fn odd_files_are_refused() {
         fs::create_dir(root.join("etc/azaion")).unwrap();
         make(&root.join(PATH));
         let target = open(&root).unwrap();
-        assert_eq!(exit_of(&target.look().unwrap_err()), Exit::Target, "{name}");
-        assert_eq!(exit_of(&target.clear().unwrap_err()), Exit::Target, "{name}");
+        assert_eq!(target.look().unwrap_err().exit(), Exit::Target, "{name}");
+        assert_eq!(target.clear().unwrap_err().exit(), Exit::Target, "{name}");
         assert!(root.join(PATH).symlink_metadata().is_ok(), "{name}");
     }
 }
@@ -149,11 +152,11 @@ fn other_targets_are_refused() {
         (PathBuf::from("/dev/null"), "neither"),
     ] {
         let error = open(&path).and_then(|target| target.look()).unwrap_err();
-        assert_eq!(exit_of(&error), Exit::Target, "{path:?}");
+        assert_eq!(error.exit(), Exit::Target, "{path:?}");
         assert!(error.to_string().contains(advice), "{path:?}: {error}");
     }
     let error = open(&dir.path().join("file-in-the-way")).and_then(|t| t.look()).unwrap_err();
-    assert_eq!(exit_of(&error), Exit::Target);
+    assert_eq!(error.exit(), Exit::Target);
 }
 
 // Promise: the same place under two names is found out, instead of waiting for itself.
@@ -164,7 +167,7 @@ fn a_target_given_twice_is_a_mistake() {
     symlink(&root, dir.path().join("alias")).unwrap();
     let error =
         open_all([root, dir.path().join("alias")].iter().map(|path| find(path).unwrap()).collect()).unwrap_err();
-    assert_eq!(exit_of(&error), Exit::Usage);
+    assert_eq!(error.exit(), Exit::Usage);
 }
 
 // Promise: folders that are there keep what is in them; a wrong mode of etc/azaion is put right.
@@ -185,6 +188,14 @@ fn difference(one: &[u8], other: &[u8]) -> usize {
     assert_eq!(one.len(), other.len());
     let mut places = one.iter().zip(other).enumerate().filter_map(|(at, (a, b))| (a != b).then_some(at));
     places.next().map_or(0, |first| places.next_back().unwrap_or(first) - first + 1)
+}
+
+/// As a batch marks what the API has accepted.
+fn mark(target: &dyn Target) {
+    let found = target.look().unwrap().unwrap();
+    if !is_marked(&found.bytes) {
+        target.write(&with_mark(&found.bytes).unwrap(), Owner::Root).unwrap();
+    }
 }
 
 /// The mark is there, and what is before it is this.
@@ -210,29 +221,13 @@ fn a_mark_is_put_at_the_end() {
                 target = open(&path).unwrap();
             }
             let before = fs::read(&path).unwrap();
-            target.mark(Owner::Root).unwrap();
+            mark(target.as_ref());
             assert_marked(target.as_ref(), CONF);
             let after = fs::read(&path).unwrap();
             assert!((1..60).contains(&difference(&before, &after)), "{kind} {has_sum} {is_earlier}");
             assert!(!has_sum || fixture::summed(&path), "{kind} {is_earlier}");
-            target.mark(Owner::Root).unwrap();
+            mark(target.as_ref());
             assert!(fs::read(&path).unwrap() == after, "{kind} {has_sum} {is_earlier}");
         }
     }
-}
-
-// Promise: what others have put in the slot since it was written is not overwritten with what was there before.
-#[test]
-fn a_mark_is_put_at_the_end_of_what_is_there() {
-    let (_dir, path) = fixture::image(Kind::Ext4);
-    fs::remove_file(path.with_file_name("system.img.sha1sum")).unwrap();
-    let target = open(&path).unwrap();
-    write_as_root(target.as_ref(), CONF);
-    let other = CONF.replace("PASSWORD=p", "PASSWORD=o");
-    let (old, new) = [CONF, &other].map(|text| slot::block_of(text.as_bytes()).unwrap()).into();
-    let place = fs::read(&path).unwrap().chunks(old.len()).position(|block| block == old.as_slice()).unwrap();
-    let file = File::options().write(true).open(&path).unwrap();
-    file.write_all_at(&new, (place * old.len()) as u64).unwrap();
-    target.mark(Owner::Root).unwrap();
-    assert_marked(target.as_ref(), &other);
 }

@@ -12,6 +12,7 @@ use super::image::Image;
 use super::problem::Problem;
 use super::slot_image::{Format, made_slot};
 use super::{Signature, signature_of};
+use crate::target::error::Result;
 use stream::Stream;
 
 /// What the flasher takes a compressed image's name for.
@@ -21,7 +22,7 @@ const SUFFIX: &str = ".zst";
 ///
 /// # Errors
 /// It is cut, damaged, of a kind that can't be a target, or named as the other kind.
-pub(super) fn format(image: &Image) -> anyhow::Result<Box<dyn Format>> {
+pub(super) fn format(image: &Image) -> Result<Box<dyn Format>> {
     let head = head(&image.file()).map_err(|problem| image.problem(problem))?;
     match signature_of(&head) {
         Ok(Signature::Tar) if is_named_as_disk_image(image) => Err(image.refused(format_args!(

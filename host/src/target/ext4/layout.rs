@@ -3,6 +3,7 @@
 use super::Problem::{self, Refused};
 use super::damaged;
 use super::{BLOCK_BYTES, Inode};
+use crate::target::error::Result;
 
 /// Little-endian numbers at their offsets.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);

@@ -4,6 +4,7 @@ use super::BLOCK;
 use super::Problem::{self, Refused};
 use super::damaged;
 use super::layout::Fields;
+use crate::target::error::Result;
 
 const PLACE: usize = 1024;
 const MAGIC: u16 = 0xEF53;

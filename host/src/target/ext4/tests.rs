@@ -3,6 +3,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use super::*;
+use crate::target::error::Result;
 use crate::target::fixture::{mke2fs, put};
 use crate::target::medium::Raw;
 

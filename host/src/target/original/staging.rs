@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use azaion_agent::exit::Exit;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
@@ -14,8 +13,8 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use rustix::fs::{RenameFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr, renameat_with};
 
 use super::tree;
-use crate::failure::{failure, io_failure};
 use crate::place::{Place, names_in};
+use crate::target::error::{Result, io_failure};
 use crate::target::lock;
 
 /// What is being copied.
@@ -34,8 +33,8 @@ pub(super) struct Staging<'p> {
 
 impl<'p> Staging<'p> {
     /// Makes an empty one, or empties what a run that was killed has left. Another run that makes the same copy is waited for.
-    pub(super) fn make(place: &'p Place) -> anyhow::Result<Self> {
-        let fail = |error: io::Error| io_failure(error, &format!("making a copy for {}", place.path().display()));
+    pub(super) fn make(place: &'p Place) -> Result<Self> {
+        let fail = |error: io::Error| io_failure(error, format!("making a copy for {}", place.path().display()));
         let mut number = 0;
         for _ in 0..TRIES {
             let name = name_beside(place, number);
@@ -56,7 +55,10 @@ impl<'p> Staging<'p> {
             }
         }
         let name = place.path().display();
-        Err(failure(Exit::Io, format!("making a copy for {name}: others have taken all names for its directory")))
+        Err(io_failure(
+            io::Error::other("others have taken all names for its directory"),
+            format!("making a copy for {name}"),
+        ))
     }
 
     fn is_current(&self) -> bool {

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
+use azaion_agent::fault::chain;
 use nix::sys::stat::{SFlag, mknod};
 use nix::unistd::{geteuid, mkfifo};
 use rustix::fs::{XattrFlags, fgetxattr, flistxattr, setxattr};
@@ -216,6 +217,6 @@ fn a_deep_tree() {
     fs::create_dir_all(deep).unwrap();
     let place = Place::find_or_make_way(&copy).unwrap();
     let error = target::open(&dir.path().join("base")).unwrap().original().unwrap().copy_to(&place).unwrap_err();
-    assert!(format!("{error:#}").contains("in one another"), "{error:#}");
+    assert!(chain(&error).contains("in one another"), "{error:?}");
     assert!(!copy.exists());
 }

@@ -21,6 +21,7 @@ use rustix::fs::{fgetxattr, flistxattr, fsetxattr};
 
 use super::copy_content;
 use crate::place::names_in;
+use crate::target::error::Result;
 
 /// What a directory or file may be opened by, before it is known what it is.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);

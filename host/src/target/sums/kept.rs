@@ -17,6 +17,7 @@ use sha1::{Digest, Sha1};
 
 use super::{Base, Sum, hashing, hex, lost};
 use crate::strict_modes::is_caller;
+use crate::target::error::Result;
 use crate::target::image::Image;
 
 const VERSION: u32 = 2;
@@ -92,7 +93,7 @@ impl Kept {
     }
 
     /// What is known of an image that is as it should be.
-    pub(super) fn done(base: &Base, image: &Image, sum: String, length: u64, changing: String) -> anyhow::Result<Self> {
+    pub(super) fn done(base: &Base, image: &Image, sum: String, length: u64, changing: String) -> Result<Self> {
         let identity = Identity::of(&image.file()).map_err(|error| image.failed("reading", error))?;
         Ok(Self { image: Some(Left { identity, sum, length, changing }), ..Self::pending(base) })
     }
@@ -107,11 +108,11 @@ impl Kept {
     }
 
     /// Writes it.
-    pub(super) fn save(self, image: &Image) -> anyhow::Result<()> {
+    pub(super) fn save(self, image: &Image) -> Result<()> {
         let attributes = Attributes { mode: 0o600, uid: None, gid: None };
         let check = self.check().ok_or_else(|| lost("can't be written down"))?;
         let is_left = self.image.is_some();
-        let bytes = serde_json::to_vec(&Checked { kept: self, check })?;
+        let bytes = serde_json::to_vec(&Checked { kept: self, check }).map_err(|_| lost("can't be written down"))?;
         let fail = |error| image.failed("keeping the state of the sum of", error);
         // What is known of an image as it was left may be lost with the power, or be half written: then the image is
         // read again.
@@ -166,7 +167,7 @@ impl Kept {
     }
 
     /// Makes the sum that of the image as it was left.
-    pub(super) fn put_right(&self, image: &Image, sum: &Sum) -> anyhow::Result<()> {
+    pub(super) fn put_right(&self, image: &Image, sum: &Sum) -> Result<()> {
         self.image.as_ref().map_or(Ok(()), |left| sum.set(image, &left.sum))
     }
 }
@@ -217,7 +218,7 @@ fn changing(file: &File, end: u64, length: u64) -> io::Result<String> {
 }
 
 /// Takes away what a run that was killed may have left beside the image.
-pub(super) fn tidy(image: &Image) -> anyhow::Result<()> {
+pub(super) fn tidy(image: &Image) -> Result<()> {
     image.tidy_beside(&name(image))
 }
 

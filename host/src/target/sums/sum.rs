@@ -11,6 +11,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, faccessat, geteuid};
 
+use crate::target::error::Result;
 use crate::target::image::Image;
 
 /// Digits of a sum.
@@ -41,7 +42,7 @@ impl Sum {
     }
 
     /// Reads it, if it is there; refused, if it could not be put right.
-    pub(in crate::target) fn read(image: &Image) -> anyhow::Result<Option<Self>> {
+    pub(in crate::target) fn read(image: &Image) -> Result<Option<Self>> {
         // O_NONBLOCK: a FIFO in this place must not hang the station.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let odd = |what| image.refused(format_args!("has a .sha1sum beside it that {what}; generate the images again"));
@@ -70,7 +71,7 @@ impl Sum {
     /// Makes it this one, durable when this returns; all else in the file stays. In place, which costs one write: the
     /// digits lie in one sector, and a sum that a power cut left wrong is corrected by the next run as any other. A file with
     /// another name is replaced, for that name may lie beside a copy of the image.
-    pub(super) fn set(&self, image: &Image, sum: &str) -> anyhow::Result<()> {
+    pub(super) fn set(&self, image: &Image, sum: &str) -> Result<()> {
         if self.is(sum) {
             return Ok(());
         }
@@ -88,7 +89,7 @@ impl Sum {
         file.write_all_at(sum.as_bytes(), self.digits.start as u64).and_then(|()| file.sync_data()).map_err(failed)
     }
 
-    fn replace(&self, image: &Image, sum: &str, old: &Metadata) -> anyhow::Result<()> {
+    fn replace(&self, image: &Image, sum: &str, old: &Metadata) -> Result<()> {
         let mut bytes = self.bytes.clone();
         bytes.splice(self.digits.clone(), sum.bytes());
         // Only root may give files away.
@@ -100,7 +101,7 @@ impl Sum {
 }
 
 /// Whether the file can be written to: if not, the image must stay as it is.
-pub(super) fn may_write(image: &Image) -> anyhow::Result<()> {
+pub(super) fn may_write(image: &Image) -> Result<()> {
     faccessat(image.folder(), image.beside(Sum::SUFFIX).as_str(), AccessFlags::W_OK, AtFlags::AT_EACCESS)
         .map_err(|errno| image.failed("may not write the .sha1sum of", errno))
 }

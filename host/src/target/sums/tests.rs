@@ -5,8 +5,10 @@ use std::process::Command;
 
 use secrecy::SecretString;
 
+use azaion_agent::exit::Exit;
+
 use super::*;
-use crate::failure::exit_of;
+use crate::target::error::Result;
 use crate::target::fixture::{image, put, sum, sum_of, summed};
 use crate::target::{Kind, Owner, open};
 
@@ -53,7 +55,7 @@ fn another_name_keeps_its_sum() {
     assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
 }
 
-fn write(path: &Path, conf: &str) -> anyhow::Result<()> {
+fn write(path: &Path, conf: &str) -> Result<()> {
     let target = open(path)?;
     target.may_write(Owner::Root)?;
     target.tidy()?;
@@ -87,10 +89,10 @@ fn other_kinds_with_a_wrong_sum() {
         let (dir, path) = image(kind);
         put(&dir.path().join("system.img.sha1sum"), "0".repeat(40).as_bytes());
         let before = fs::read(&path).unwrap();
-        assert_eq!(exit_of(&write(&path, CONF).unwrap_err()), Exit::Target, "{kind}");
+        assert_eq!(write(&path, CONF).unwrap_err().exit(), Exit::Target, "{kind}");
         assert!(fs::read(&path).unwrap() == before, "{kind}");
         put(&dir.path().join("system.img.sha1sum"), b"none");
-        assert_eq!(exit_of(&write(&path, CONF).unwrap_err()), Exit::Target, "{kind}");
+        assert_eq!(write(&path, CONF).unwrap_err().exit(), Exit::Target, "{kind}");
     }
 }
 
@@ -124,13 +126,18 @@ fn a_device_that_is_there_with_a_wrong_sum() {
                 write(&path, CONF).unwrap();
                 fs::remove_file(dir.path().join(".system.img.azaion-sha1")).unwrap();
             }
-            let survey = || open(&path).unwrap().survey(Owner::Root).map(|found| found.is_some());
+            let survey = || {
+                let target = open(&path).unwrap();
+                target.may_write(Owner::Root)?;
+                target.tidy()?;
+                target.look().map(|found| found.is_some())
+            };
             let image = fs::read(&path).unwrap();
             assert!(survey().unwrap() && summed(&path), "{make}");
             let _ = fs::remove_file(dir.path().join(".system.img.azaion-sha1"));
             let wrong = "0".repeat(40);
             put(&dir.path().join("system.img.sha1sum"), wrong.as_bytes());
-            assert_eq!(survey().map_err(|error| exit_of(&error)), Err(Exit::Target), "{make} {is_packed}");
+            assert_eq!(survey().map_err(|error| error.exit()), Err(Exit::Target), "{make} {is_packed}");
             assert!(fs::read(&path).unwrap() == image, "{make}");
             let target = open(&path).unwrap();
             assert!(target.look().unwrap().is_some() && target.clear().unwrap(), "{make}");
@@ -173,7 +180,7 @@ fn a_killed_run_is_finished() {
                 put(&state, &before.1);
             }
             change(&path, place);
-            let told = open(&path).unwrap().tidy().map_err(|error| exit_of(&error));
+            let told = open(&path).unwrap().tidy().map_err(|error| error.exit());
             assert_eq!(told, Err(Exit::Target), "{place} {is_killed}");
         }
     }
@@ -222,11 +229,7 @@ fn a_sum_is_checked() {
         let sum = Sum::read(&image).unwrap();
         assert_eq!(sum.as_ref().is_some_and(|sum| !is_known(&image, sum)), is_read, "{name}");
         let checked = check_while(&image, sum.as_ref(), || Ok(()));
-        assert_eq!(
-            checked.map_err(|error| exit_of(&error)),
-            if is_right { Ok(()) } else { Err(Exit::Target) },
-            "{name}"
-        );
+        assert_eq!(checked.map_err(|error| error.exit()), if is_right { Ok(()) } else { Err(Exit::Target) }, "{name}");
     }
 }
 
@@ -242,7 +245,7 @@ fn a_sum_is_looked_for_first() {
     assert!(may_write(&image).unwrap());
     fs::remove_file(&sum).unwrap();
     std::os::unix::fs::symlink("elsewhere", &sum).unwrap();
-    assert_eq!(exit_of(&may_write(&image).unwrap_err()), Exit::Target);
+    assert_eq!(may_write(&image).unwrap_err().exit(), Exit::Target);
 }
 
 // Promise: what is no small file with one sum is refused, without a hang.

@@ -6,6 +6,7 @@ use ::tar::{EntryType, Header};
 
 use super::walk::Problem::{self, Refused};
 use super::walk::damaged;
+use crate::target::error::Result;
 
 /// The unit that an archive consists of.
 pub(super) const BLOCK: u64 = 512;

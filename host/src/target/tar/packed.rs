@@ -5,6 +5,7 @@ use std::fmt;
 use azaion_agent::device_conf::MODE;
 
 use super::walk::{Archive, Member};
+use crate::target::error::Result;
 use crate::target::image::Image;
 use crate::target::slot::{self, Content};
 use crate::target::slot_image::Slot;
@@ -31,7 +32,7 @@ impl Packed {
     ///
     /// # Errors
     /// One is no text.
-    pub(in crate::target) fn of(image: &Image, archive: &Archive, has_own: bool) -> anyhow::Result<Self> {
+    pub(in crate::target) fn of(image: &Image, archive: &Archive, has_own: bool) -> Result<Self> {
         let own = has_own.then(|| archive.confs.len().saturating_sub(1));
         let classify = |(index, conf): (usize, &super::PackedConf)| {
             let content = if Some(index) == own { slot::judge_own(&conf.text) } else { slot::judge(&conf.text) };
@@ -42,7 +43,7 @@ impl Packed {
             }
             Ok((conf.member, content))
         };
-        archive.confs.iter().enumerate().map(classify).collect::<anyhow::Result<_>>().map(Self)
+        archive.confs.iter().enumerate().map(classify).collect::<Result<_>>().map(Self)
     }
 
     /// The one that is unpacked, which can't be overwritten in place; `is_in_order` says whether its directory is.

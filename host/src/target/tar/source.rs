@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::target::error::Result;
 use crate::target::problem::Problem;
 
 /// The bytes of an archive, read from its start to its end.

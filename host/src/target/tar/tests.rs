@@ -10,7 +10,6 @@ use secrecy::SecretString;
 use tempfile::TempDir;
 
 use super::*;
-use crate::failure::exit_of;
 use crate::target::fixture::put;
 use crate::target::slot;
 use crate::target::{Owner, Target, open};

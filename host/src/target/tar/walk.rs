@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::header::{self, BLOCK, BLOCK_BYTES, Block, Extension};
 use super::source::{CUT, Source};
+use crate::target::error::Result;
 pub use crate::target::problem::Problem;
 use Problem::Refused;
 

@@ -18,6 +18,7 @@ use zstd::stream::write::Encoder;
 use super::slot_frame::{self, HEADER};
 use super::stream::{Block, Stream};
 use crate::target::copy::data_after;
+use crate::target::error::Result;
 use crate::target::filesystem::{check_copy, find_slot, make_slot, scratch, warnings};
 use crate::target::image::Image;
 use crate::target::medium::{BLOCK_BYTES, Raw};
@@ -48,7 +49,7 @@ pub(super) struct Ext4Format {
 
 impl Ext4Format {
     /// Unpacks the image, unless it is already.
-    fn unpacked(&self, image: &Image) -> anyhow::Result<File> {
+    fn unpacked(&self, image: &Image) -> Result<File> {
         let mut unpacked = self.unpacked.borrow_mut();
         let fail = |error| image.failed("unpacking", error);
         let raw = if let Some(raw) = unpacked.take() {
@@ -75,7 +76,7 @@ impl Format for Ext4Format {
         Kind::Ext4Zst
     }
 
-    fn find(&self, image: &Image, file: &File) -> anyhow::Result<Option<Slot>> {
+    fn find(&self, image: &Image, file: &File) -> Result<Option<Slot>> {
         if let Some(slot) = Self::made_slot(file).map_err(|error| image.failed("reading", error))? {
             return Ok(Some(slot));
         }
@@ -85,11 +86,11 @@ impl Format for Ext4Format {
         Ok(find_slot(image, &medium)?.map(|slot| Slot { place: None, ..slot }))
     }
 
-    fn can_make(&self) -> anyhow::Result<()> {
+    fn can_make(&self) -> Result<()> {
         sandbox::is_possible()
     }
 
-    fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
+    fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()> {
         let raw = self.unpacked(image)?;
         // It is not what the image unpacks to any more.
         self.unpacked.take();
@@ -97,7 +98,7 @@ impl Format for Ext4Format {
         pack(&raw, place, into).map_err(|error| image.failed("compressing the copy of", error))
     }
 
-    fn check_slot(&self, image: &Image, place: u64) -> anyhow::Result<()> {
+    fn check_slot(&self, image: &Image, place: u64) -> Result<()> {
         let raw = scratch(image)?;
         let frame = place.checked_sub(HEADER);
         let start = unpack(&image.file(), &raw, frame).map_err(|problem| image.problem(problem))?;
@@ -114,7 +115,7 @@ impl Format for Ext4Format {
         true
     }
 
-    fn warnings(&self, image: &Image) -> anyhow::Result<Vec<String>> {
+    fn warnings(&self, image: &Image) -> Result<Vec<String>> {
         let file = image.file();
         if Self::made_slot(&file).map_err(|error| image.failed("reading", error))?.is_some() {
             // Its superblock is compressed, and was looked at when the slot was made.

@@ -3,6 +3,7 @@
 //!
 //! Source: RFC 8878, sections 3.1.1 and 3.1.2. Numbers from a file are never trusted.
 
+use crate::target::error::Result;
 use crate::target::problem::Problem;
 
 /// Starts a frame.

@@ -16,6 +16,7 @@ use super::frame::{
     BLOCK_HEADER, BlockHeader, CHECKSUM, FrameHeader, LONGEST_BLOCK, LONGEST_HEADER, MAGIC, SKIPPABLE_HEADER, damaged,
     skippable_length,
 };
+use crate::target::error::Result;
 use crate::target::problem::Problem;
 use crate::target::tar::source::{CUT, Source, TOO_MUCH};
 

@@ -19,6 +19,7 @@ use super::slot_frame::{self, HEADER, LOCATOR};
 use super::stream::{Boundary, Stream};
 use crate::target::Kind;
 use crate::target::copy::copy;
+use crate::target::error::Result;
 use crate::target::image::Image;
 use crate::target::once::get_or_try_init;
 use crate::target::problem::Problem;
@@ -60,7 +61,7 @@ impl std::fmt::Debug for Scan {
 
 impl Scan {
     /// Decompresses all of an image, and walks over the archive in it.
-    fn read(image: &Image) -> anyhow::Result<Self> {
+    fn read(image: &Image) -> Result<Self> {
         let file = image.file();
         let problem = |problem| image.problem(problem);
         let mut stream = Stream::new(&file).map_err(|error| image.failed("reading", error))?;
@@ -75,7 +76,7 @@ impl Scan {
 }
 
 impl TarFormat {
-    fn scan(&self, image: &Image) -> anyhow::Result<&Scan> {
+    fn scan(&self, image: &Image) -> Result<&Scan> {
         get_or_try_init(&self.scan, || Scan::read(image))
     }
 
@@ -96,23 +97,23 @@ impl Format for TarFormat {
         Kind::TarZst
     }
 
-    fn find(&self, image: &Image, file: &File) -> anyhow::Result<Option<Slot>> {
+    fn find(&self, image: &Image, file: &File) -> Result<Option<Slot>> {
         if let Some(slot) = Self::made_slot(file).map_err(|error| image.failed("reading", error))? {
             return Ok(Some(slot));
         }
         Ok(self.scan(image)?.packed.slot(false))
     }
 
-    fn has_overridden(&self, image: &Image) -> anyhow::Result<bool> {
+    fn has_overridden(&self, image: &Image) -> Result<bool> {
         let slot = Self::made_slot(&image.file()).map_err(|error| image.failed("reading", error))?;
         Ok(slot.is_none() && self.scan(image)?.packed.has_overridden())
     }
 
-    fn can_make(&self) -> anyhow::Result<()> {
+    fn can_make(&self) -> Result<()> {
         Ok(())
     }
 
-    fn make(&self, image: &Image, block: &[u8], into: &File) -> anyhow::Result<()> {
+    fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()> {
         split(&image.file(), self.scan(image)?, block, into).map_err(|problem| image.problem(problem))
     }
 
@@ -120,7 +121,7 @@ impl Format for TarFormat {
         true
     }
 
-    fn warnings(&self, _image: &Image) -> anyhow::Result<Vec<String>> {
+    fn warnings(&self, _image: &Image) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 }

@@ -36,7 +36,7 @@ fn archive(tree: &str, compress: &str) -> (TempDir, PathBuf) {
 
 fn write(path: &Path, conf: &str) {
     let target = open(path).unwrap();
-    target.survey(Owner::Root).unwrap();
+    target.tidy().unwrap();
     target.write(&SecretString::from(conf), Owner::Root).unwrap();
 }
 

@@ -1,5 +1,7 @@
 //! What is believed of a checksum state.
 
+use azaion_agent::exit::Exit;
+
 use super::*;
 
 // Promise: from a state that was written down, the sum goes on as if all had been read.
@@ -37,7 +39,7 @@ fn what_is_kept_is_not_believed_blindly() {
         put(&state, &left[2]);
     }
     change(&path, 100);
-    assert_eq!(exit_of(&begin_at(place).unwrap_err()), Exit::Target);
+    assert_eq!(begin_at(place).unwrap_err().exit(), Exit::Target);
     assert_eq!([&sum, &state].map(|path| fs::read(path).unwrap()), [left[1].as_slice(), &left[2]]);
     put(&sum, sum_of(&path).as_bytes());
     let bytes = &fs::read(&path).unwrap()[..usize::try_from(place).unwrap()];

@@ -76,7 +76,7 @@ fn members_that_were_added() {
         if !is_summed {
             let before = fixture.bytes();
             let refused = open(&fixture.image()).and_then(|target| target.tidy()).unwrap_err();
-            assert_eq!(exit_of(&refused), Exit::Target);
+            assert_eq!(refused.exit(), Exit::Target);
             assert!(fixture.bytes() == before);
             continue;
         }
@@ -144,7 +144,7 @@ fn another_image_in_its_place() {
     put(&fixture.dir.path().join("system.img.sha1sum"), &old_sum);
     let before = fixture.bytes();
     let error = fixture.open().tidy().and_then(|()| fixture.open().write(&SecretString::from(CONF), Owner::Root));
-    assert_eq!(exit_of(&error.unwrap_err()), Exit::Target);
+    assert_eq!(error.unwrap_err().exit(), Exit::Target);
     assert!(fixture.bytes() == before);
     put(&fixture.dir.path().join("system.img.sha1sum"), &new_sum);
     fixture.write(OTHER);
@@ -161,7 +161,7 @@ fn a_changed_base_is_refused() {
     let file = File::options().write(true).open(fixture.image()).unwrap();
     file.write_all_at(b"J", u64::try_from(at).unwrap()).unwrap();
     let error = fixture.open().tidy().unwrap_err();
-    assert_eq!(exit_of(&error), Exit::Target);
+    assert_eq!(error.exit(), Exit::Target);
     assert!(error.to_string().contains("does not match"), "{error}");
 }
 
@@ -212,5 +212,5 @@ fn a_tail_without_state() {
     assert!(fixture.state().exists());
     fs::remove_file(fixture.state()).unwrap();
     put(&fixture.dir.path().join("system.img.sha1sum"), "0".repeat(40).as_bytes());
-    assert_eq!(exit_of(&fixture.open().tidy().unwrap_err()), Exit::Target);
+    assert_eq!(fixture.open().tidy().unwrap_err().exit(), Exit::Target);
 }

@@ -203,7 +203,7 @@ fn names_that_say_two_things() {
         let fixture = archive_with(&blocks);
         let said = fixture.open().look();
         if !is_taken {
-            assert_eq!(said.map(drop).map_err(|error| exit_of(&error)), Err(Exit::Target), "{name}");
+            assert_eq!(said.map(drop).map_err(|error| error.exit()), Err(Exit::Target), "{name}");
             let before = fixture.bytes();
             let written = fixture.open().write(&SecretString::from(OTHER), Owner::Root);
             assert!(written.is_err() && fixture.open().clear().is_err() && fixture.bytes() == before, "{name}");

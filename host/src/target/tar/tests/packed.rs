@@ -88,7 +88,7 @@ fn tails_of_earlier_versions() {
         put_earlier_tail(&fixture, &block);
         let before = fixture.bytes();
         assert_eq!(fixture.look().as_deref(), conf);
-        fixture.open().survey(Owner::Root).unwrap();
+        fixture.open().tidy().unwrap();
         assert!(fixture.bytes() == before);
         fixture.write(OTHER);
         let after = fixture.bytes();

@@ -1,5 +1,7 @@
 //! What is no archive of a root file system, or could be got wrong.
 
+use azaion_agent::fault::chain;
+
 use super::*;
 
 fn refused(fixture: &Fixture, advice: &str) {
@@ -11,8 +13,8 @@ fn refused(fixture: &Fixture, advice: &str) {
         target.write(&SecretString::from(CONF), Owner::Root)
     });
     let error = error.expect_err(advice);
-    assert_eq!(exit_of(&error), Exit::Target, "{advice}: {error:#}");
-    assert!(format!("{error:#}").contains(advice), "{advice}: {error:#}");
+    assert_eq!(error.exit(), Exit::Target, "{advice}: {error:?}");
+    assert!(chain(&error).contains(advice), "{advice}: {error:?}");
     assert!(fixture.bytes() == before, "{advice}");
     assert!(!fixture.state().exists(), "{advice}");
 }
@@ -167,7 +169,7 @@ fn wrong_sums() {
     fs::remove_file(fixture.dir.path().join("system.img.sha1sum")).unwrap();
     symlink("elsewhere", fixture.dir.path().join("system.img.sha1sum")).unwrap();
     refused(&fixture, "symlink");
-    assert_eq!(exit_of(&fixture.open().may_write(Owner::Root).unwrap_err()), Exit::Target);
+    assert_eq!(fixture.open().may_write(Owner::Root).unwrap_err().exit(), Exit::Target);
 }
 
 // Promise: limits are the last that is accepted: of zeros behind the end, of versions of device.conf, and of their size.
