@@ -194,7 +194,7 @@ pub(crate) fn write(image: &Path, device: usize) -> anyhow::Result<()> {
         "AZAION_DEVICE_SERIAL=AZJN-{device:04}\nAZAION_DEVICE_EMAIL=azaion-jetson-{device:04}@azaion.com\n\
          AZAION_DEVICE_PASSWORD=abcdefghijklmnopqrstuvwxyz{device:06}\nAZAION_API_URL=https://admin.example\n"
     );
-    target::open(image)?.write(&SecretString::from(conf), Owner::Root)
+    Ok(target::open(image)?.write(&SecretString::from(conf), Owner::Root)?)
 }
 
 fn bare_write(file: &File, round: usize) -> anyhow::Result<()> {
