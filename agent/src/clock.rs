@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
@@ -101,8 +102,30 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// Time since boot, suspension included (`CLOCK_BOOTTIME`); never jumps.
     fn boot(&self) -> Duration;
 
-    /// Waits.
+    /// Waits, unless [`Self::is_stopped`].
     fn sleep(&self, time: Duration);
+
+    /// Whether a signal asks the program to end, so that nothing new is to be begun.
+    fn is_stopped(&self) -> bool {
+        false
+    }
+}
+
+/// A time that a server told, carried on by the boot clock.
+#[derive(Debug, Default)]
+pub struct ToldTime(Mutex<Option<(Timestamp, Duration)>>);
+
+impl ToldTime {
+    /// Takes note of it; `boot` is the boot clock at that moment.
+    pub fn learn(&self, time: Timestamp, boot: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, boot));
+    }
+
+    /// What time it is by that, when the boot clock says `boot`.
+    pub fn at(&self, boot: Duration) -> Option<Timestamp> {
+        let told = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.map(|(time, then)| time.plus(boot.saturating_sub(then)))
+    }
 }
 
 /// The clocks of this machine.

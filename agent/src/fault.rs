@@ -22,6 +22,8 @@ pub enum Class {
     Unacceptable,
     /// Credentials are refused; trying again does harm, ten failures lock an account.
     Refused,
+    /// A signal asked the program to end before the call was made.
+    Interrupted,
 }
 
 impl Class {
@@ -36,6 +38,7 @@ impl Class {
             Self::Unreachable | Self::Garbled | Self::Later => Exit::Later,
             Self::Unacceptable => Exit::Protocol,
             Self::Refused => Exit::Refused,
+            Self::Interrupted => Exit::Interrupted,
         }
     }
 
@@ -46,8 +49,23 @@ impl Class {
             Self::Later => Exit::Later,
             Self::Garbled | Self::Unacceptable => Exit::Protocol,
             Self::Refused => Exit::Refused,
+            Self::Interrupted => Exit::Interrupted,
         }
     }
+}
+
+/// The time that a call may take; or why it is not made.
+pub type Limit = Result<Duration, NotCalled>;
+
+/// Why a call was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotCalled {
+    /// The time for calls is used up.
+    #[error("the time for calls is used up; run this again, or give it more time (--deadline)")]
+    NoTime,
+    /// A signal asked the program to end.
+    #[error("interrupted; run this again")]
+    Interrupted,
 }
 
 /// A call that did not give what was asked for. Names host and step, never content.
@@ -71,6 +89,8 @@ pub struct Fault {
 pub enum Problem {
     #[error("{kind} ({detail})")]
     Transport { kind: Transport, detail: String, before_request: bool },
+    #[error("the call was not made")]
+    NotCalled(#[source] NotCalled),
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
     #[error("the answer is not JSON; is this the API, or a captive portal?")]
@@ -98,7 +118,8 @@ impl Fault {
     /// What this fault means for the caller.
     pub fn class(&self) -> Class {
         match &self.problem {
-            Problem::Transport { .. } => Class::Unreachable,
+            Problem::NotCalled(NotCalled::Interrupted) => Class::Interrupted,
+            Problem::Transport { .. } | Problem::NotCalled(NotCalled::NoTime) => Class::Unreachable,
             Problem::TooLarge(_) | Problem::NotJson => Class::Garbled,
             Problem::Status { class, .. } => *class,
             Problem::Form(_) | Problem::Redirect(_) | Problem::OutsideCertificate { .. } | Problem::Token(_) => {
@@ -112,6 +133,7 @@ impl Fault {
     pub fn is_surely_undone(&self) -> bool {
         match self.problem {
             Problem::Transport { before_request, .. } => before_request,
+            Problem::NotCalled(_) => true,
             Problem::Status { status, .. } => (400..500).contains(&status) && status != 408,
             _ => false,
         }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +22,8 @@ use tokio::runtime::{Builder, Runtime};
 use zeroize::Zeroizing;
 
 use crate::api_url::ApiUrl;
-use crate::clock::Timestamp;
-use crate::fault::{Fault, Problem, class_of};
+use crate::clock::{Timestamp, ToldTime};
+use crate::fault::{Fault, Limit, Problem, class_of};
 use crate::json::error_code;
 use crate::transport::Transport;
 
@@ -35,6 +35,9 @@ const LARGEST_CA_FILE: u64 = 4 * 1024 * 1024;
 /// wants more says so again, and a mistaken header can't put a unit out of service for years.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
+/// How long a connection is kept that nobody uses: less than servers do (nginx: 75 s), which would close it under a call.
+const LONGEST_IDLE: Duration = Duration::from_secs(20);
+
 /// The wait for a `Retry-After` that can't be read. The server asks to wait, so it must not be asked again at once.
 const UNREADABLE_RETRY_AFTER: Duration = Duration::from_mins(1);
 
@@ -42,6 +45,9 @@ const UNREADABLE_RETRY_AFTER: Duration = Duration::from_mins(1);
 pub trait TlsClock: Send + Sync + std::fmt::Debug {
     /// The best guess at the true time.
     fn now(&self) -> Timestamp;
+
+    /// Time since boot.
+    fn boot(&self) -> Duration;
 }
 
 /// The client can't be made.
@@ -147,7 +153,8 @@ pub struct Http {
     /// There until the client is dropped.
     runtime: Option<Runtime>,
     /// What the last answer that came through TLS said the time is.
-    date: Mutex<Option<Timestamp>>,
+    date: ToldTime,
+    clock: Arc<dyn TlsClock>,
 }
 
 impl Drop for Http {
@@ -198,17 +205,21 @@ impl Http {
     pub fn new(api: &ApiUrl, ca: Option<&CaFile>, clock: Arc<dyn TlsClock>) -> Result<Self, HttpError> {
         let localhost = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls_config(ca, clock)?)
+            .tls_backend_preconfigured(tls_config(ca, Arc::clone(&clock))?)
             .tls_info(true)
             .redirect(redirect::Policy::none())
             .no_proxy()
+            .pool_idle_timeout(LONGEST_IDLE)
             // A loopback address by name stays one, whatever /etc/hosts says.
             .resolve_to_addrs("localhost", &localhost)
             .user_agent(concat!("azaion/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| HttpError::Client(e.into()))?;
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| HttpError::Client(e.into()))?;
-        Ok(Self { api: api.clone(), client, runtime: Some(runtime), date: Mutex::default() })
+        // A thread of its own sees at once that the server has closed a connection that nobody uses: a call that goes out on one
+        // may or may not have been carried out.
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|e| HttpError::Client(e.into()))?;
+        Ok(Self { api: api.clone(), client, runtime: Some(runtime), date: ToldTime::default(), clock })
     }
 
     /// The API that this client talks to.
@@ -219,10 +230,11 @@ impl Http {
     /// Makes one call; any status is an answer.
     ///
     /// # Errors
-    /// No whole answer within `limit`, or one larger than [`LARGEST_ANSWER`].
-    pub fn call(&self, call: &Call<'_>, limit: Duration) -> Result<Answer, Fault> {
+    /// No time for it, no whole answer within `limit`, or one larger than [`LARGEST_ANSWER`].
+    pub fn call(&self, call: &Call<'_>, limit: Limit) -> Result<Answer, Fault> {
         let host = || self.api.authority().to_owned();
         let fail = |problem| Fault { step: call.step(), host: host(), retry_after: None, problem };
+        let limit = limit.map_err(|why| fail(Problem::NotCalled(why)))?;
         let request = self.request(call, limit).map_err(|e| fail(transport(&e)))?;
         // The runtime is gone only once the client is.
         let runtime = self.runtime.as_ref().ok_or_else(|| fail(Problem::Form("the client is gone")))?;
@@ -236,14 +248,14 @@ impl Http {
     }
 
     fn learn(&self, answer: &Answer) {
-        if answer.certificate.is_some() && answer.date.is_some() {
-            *self.date.lock().unwrap_or_else(PoisonError::into_inner) = answer.date;
+        if let (Some(date), Some(_)) = (answer.date, &answer.certificate) {
+            self.date.learn(date, self.clock.boot());
         }
     }
 
-    /// What the last answer that came through TLS said the time is.
+    /// What time it is by the last answer that came through TLS.
     pub fn server_date(&self) -> Option<Timestamp> {
-        *self.date.lock().unwrap_or_else(PoisonError::into_inner)
+        self.date.at(self.clock.boot())
     }
 
     fn request(&self, call: &Call<'_>, limit: Duration) -> reqwest::Result<reqwest::Request> {
@@ -353,6 +365,10 @@ impl TimeProvider for CertificateTime {
 impl<T: crate::clock::Clock> TlsClock for T {
     fn now(&self) -> Timestamp {
         self.wall()
+    }
+
+    fn boot(&self) -> Duration {
+        crate::clock::Clock::boot(self)
     }
 }
 

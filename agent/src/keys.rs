@@ -1,11 +1,9 @@
 //! The server's public keys: `GET /.well-known/jwks.json` (RFC 7517).
 
-use std::time::Duration;
-
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use serde::Deserialize;
 
-use crate::fault::{Class, Fault, Problem};
+use crate::fault::{Class, Fault, Limit, Problem};
 use crate::http::{Answer, Call, Http, Method};
 use crate::json;
 use crate::token::Keys;
@@ -14,7 +12,7 @@ use crate::token::Keys;
 ///
 /// # Errors
 /// No answer, or one that is no key set, or a set without a key for ES256.
-pub fn fetch(http: &Http, limit: Duration) -> Result<Keys, Fault> {
+pub fn fetch(http: &Http, limit: Limit) -> Result<Keys, Fault> {
     let answer =
         http.call(&Call { method: Method::GET, path: "/.well-known/jwks.json", body: None, bearer: None }, limit)?;
     keys_of(&answer)
@@ -69,6 +67,7 @@ mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use serde_json::{Value, json};
 
@@ -134,7 +133,7 @@ mod tests {
             head[0].clone()
         });
         let http = Http::new(&api, None, Arc::new(SystemClock)).unwrap();
-        let keys = fetch(&http, Duration::from_secs(5));
+        let keys = fetch(&http, Ok(Duration::from_secs(5)));
         assert_eq!(server.join().unwrap(), "GET /.well-known/jwks.json HTTP/1.1");
         keys
     }

@@ -1,12 +1,13 @@
-//! Trying again, as a value: exponential back-off with full jitter, `Retry-After` obeyed, one deadline for all.
+//! Trying again: exponential back-off with full jitter, `Retry-After` obeyed, one budget of time for all calls.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::clock::Clock;
-use crate::fault::Fault;
+use crate::fault::{Fault, Limit, NotCalled};
 
 /// How often and how long to try.
 #[derive(Clone, Copy, Debug)]
@@ -15,83 +16,85 @@ pub struct Policy {
     pub first: Duration,
     /// The longest wait ever, but for a longer `Retry-After`.
     pub cap: Duration,
-    /// The time that one call may take.
+    /// The most time that one call gets.
     pub call: Duration,
+    /// The least time that one call gets. A call that is given up may be carried out all the same.
+    pub least: Duration,
 }
 
-/// Half a second doubles to ten in five tries: a station or a unit alone is soon served when the API comes back,
+/// Half a second doubles to ten in five tries: a host or a device alone is soon served when the API comes back,
 /// and fifty behind one address do not ask in step, since each waits a random part of it.
-pub const POLICY: Policy =
-    Policy { first: Duration::from_millis(500), cap: Duration::from_secs(10), call: Duration::from_secs(10) };
+pub const POLICY: Policy = Policy {
+    first: Duration::from_millis(500),
+    cap: Duration::from_secs(10),
+    call: Duration::from_secs(10),
+    least: Duration::from_millis(100),
+};
 
-/// The waits of one call that is made again and again.
-#[derive(Clone, Debug)]
-pub struct Waits {
-    longest: Duration,
-    cap: Duration,
-    /// The deadline on the boot clock.
-    until: Duration,
-}
-
-impl Waits {
-    /// From the first try on, until the boot clock says `until`.
-    pub fn new(policy: Policy, until: Duration) -> Self {
-        Self { longest: policy.first, cap: policy.cap, until }
-    }
-
-    /// How long to wait after this fault; none if it is for good, or the wait would pass the deadline.
-    ///
-    /// What the server asks for is the least; of a tenth of it a random part comes on top, so that those who were told
-    /// the same do not come back in step.
-    pub fn after(&mut self, fault: &Fault, now: Duration) -> Option<Duration> {
-        if !fault.class().is_transient() {
-            return None;
-        }
-        let asked = fault.retry_after.unwrap_or_default();
-        let wait = asked + part_of(self.longest.max(asked / 10));
-        self.longest = (self.longest * 2).min(self.cap);
-        Some(wait).filter(|wait| now + *wait < self.until)
-    }
-}
-
-/// The time left, and how it is spent.
+/// The time that calls and the waits between them may take together. What the program does in between is not counted.
 #[derive(Debug)]
-pub struct Retry<'a> {
+pub struct Budget<'a> {
     policy: Policy,
     clock: &'a dyn Clock,
-    /// The deadline on the boot clock.
-    until: Duration,
+    left: Cell<Duration>,
 }
 
-impl<'a> Retry<'a> {
-    /// Tries from now on for `deadline`.
-    pub fn within(deadline: Duration, policy: Policy, clock: &'a dyn Clock) -> Self {
-        Self { policy, clock, until: clock.boot().saturating_add(deadline) }
+impl<'a> Budget<'a> {
+    /// A budget of `time`.
+    pub fn new(time: Duration, policy: Policy, clock: &'a dyn Clock) -> Self {
+        Self { policy, clock, left: Cell::new(time) }
     }
 
-    /// Makes the call until it succeeds, fails for good, or would have to wait past the deadline. The call is
-    /// told how long it may take.
+    /// Makes the call until it succeeds, fails for good, or there is no time for another wait and a call of
+    /// [`Policy::least`]. What the server asks to wait is the least; of a tenth of it a random part comes on top, so that
+    /// devices that were told the same do not come back in step.
     ///
     /// # Errors
     /// The last fault.
-    pub fn run<T>(&self, mut call: impl FnMut(Duration) -> Result<T, Fault>) -> Result<T, Fault> {
-        let mut waits = Waits::new(self.policy, self.until);
+    pub fn run<T>(&self, mut call: impl FnMut(Limit) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut longest = self.policy.first;
         let mut level = log::Level::Warn;
         loop {
-            let fault = match call(self.limit()) {
-                Err(fault) => fault,
+            let fault = match self.once(&mut call) {
+                Err(fault) if fault.class().is_transient() => fault,
                 done => return done,
             };
-            let Some(wait) = waits.after(&fault, self.clock.boot()) else { return Err(fault) };
+            let asked = fault.retry_after.unwrap_or_default();
+            let wait = asked + part_of(longest.max(asked / 10));
+            if wait + self.policy.least > self.left.get() {
+                return Err(fault);
+            }
+            longest = (longest * 2).min(self.policy.cap);
             log::log!(level, "{}; trying again in {:.1} s", crate::fault::chain(&fault), wait.as_secs_f32());
             level = log::Level::Info;
-            self.clock.sleep(wait);
+            self.spend(|| self.clock.sleep(wait));
         }
     }
 
-    /// The time that one call may take now. Even a run that is at its deadline makes one call, and gives it a moment.
-    pub fn limit(&self) -> Duration {
-        self.until.saturating_sub(self.clock.boot()).clamp(Duration::from_millis(100), self.policy.call)
+    /// Makes the call once.
+    ///
+    /// # Errors
+    /// Its fault.
+    pub fn once<T>(&self, call: impl FnOnce(Limit) -> Result<T, Fault>) -> Result<T, Fault> {
+        let limit = self.limit();
+        self.spend(|| call(limit))
+    }
+
+    fn limit(&self) -> Limit {
+        if self.clock.is_stopped() {
+            return Err(NotCalled::Interrupted);
+        }
+        match self.left.get() {
+            Duration::ZERO => Err(NotCalled::NoTime),
+            left => Ok(left.clamp(self.policy.least, self.policy.call)),
+        }
+    }
+
+    fn spend<T>(&self, what: impl FnOnce() -> T) -> T {
+        let start = self.clock.boot();
+        let done = what();
+        self.left.set(self.left.get().saturating_sub(self.clock.boot().saturating_sub(start)));
+        done
     }
 }
 
@@ -121,7 +124,7 @@ mod tests {
     fn run(deadline: u64, faults: &[(Class, Option<u64>)]) -> (Result<usize, Fault>, Vec<Duration>, usize) {
         let clock = VirtualClock::at("2026-05-03T10:00:00Z");
         let mut calls = 0;
-        let result = Retry::within(Duration::from_secs(deadline), POLICY, &clock).run(|_| {
+        let result = Budget::new(Duration::from_secs(deadline), POLICY, &clock).run(|_| {
             calls += 1;
             match faults.get(calls - 1) {
                 Some(&(class, wait)) => Err(fault(class, wait)),
@@ -163,28 +166,55 @@ mod tests {
         assert!((7..=100).contains(&calls), "{calls}");
     }
 
-    // Promise: a call is given no more time than is left.
+    /// The host's: no call gets less than five seconds.
+    const PATIENT: Policy = Policy { least: Duration::from_secs(5), ..POLICY };
+
+    // Promise: a call is given no more time than is left, and no less than the least; none is tried again with less.
     #[test]
     fn calls_are_bounded_by_what_is_left() {
         let clock = VirtualClock::at("2026-05-03T10:00:00Z");
         let mut limits = Vec::new();
-        let _ = Retry::within(Duration::from_secs(15), POLICY, &clock).run(|limit| {
-            limits.push(limit);
-            clock.advance(limit);
+        let _ = Budget::new(Duration::from_secs(18), PATIENT, &clock).run(|limit| {
+            limits.push(limit.unwrap());
+            clock.advance(limit.unwrap());
             Err::<(), _>(fault(Class::Unreachable, None))
         });
-        assert_eq!(limits[0], Duration::from_secs(10));
-        assert!(limits.iter().all(|l| *l >= Duration::from_millis(100)), "{limits:?}");
-        assert!(limits[1..].iter().all(|l| *l <= Duration::from_secs(5)), "{limits:?}");
+        assert_eq!((limits.len(), limits[0]), (2, Duration::from_secs(10)));
+        assert!((Duration::from_secs(7)..=Duration::from_secs(8)).contains(&limits[1]), "{limits:?}");
     }
 
-    // Promise: whoever is at the deadline does not try again, even without a wait.
+    // Promise: work between calls costs nothing, and a call that is begun with little left gets the least all the same; once
+    // all is spent, none is made.
     #[test]
-    fn nothing_is_tried_at_the_deadline() {
-        let (policy, until) = (Policy { first: Duration::ZERO, ..POLICY }, Duration::from_secs(20));
-        for (now, again) in [(19_999, true), (20_000, false), (20_001, false)] {
-            let wait = Waits::new(policy, until).after(&fault(Class::Later, None), Duration::from_millis(now));
-            assert_eq!(wait.is_some(), again, "{now}");
+    fn only_calls_and_waits_are_counted() {
+        let clock = VirtualClock::at("2026-05-03T10:00:00Z");
+        let budget = Budget::new(Duration::from_secs(7), PATIENT, &clock);
+        let call = |seconds| {
+            clock.advance(Duration::from_mins(10));
+            let mut given = None;
+            let _ = budget.run(|limit| {
+                given = Some(limit);
+                clock.advance(Duration::from_secs(if limit.is_ok() { seconds } else { 0 }));
+                Ok::<_, Fault>(())
+            });
+            given.unwrap().map(|limit| limit.as_secs())
+        };
+        assert_eq!([call(3), call(3), call(4), call(0)], [Ok(7), Ok(5), Ok(5), Err(NotCalled::NoTime)]);
+    }
+
+    // Promise: without time for a further wait and call, the last fault is the end.
+    #[test]
+    fn nothing_is_tried_at_the_end() {
+        let policy = Policy { first: Duration::ZERO, ..PATIENT };
+        for (time, calls) in [(4, 1), (5, 1), (6, 2), (7, 3)] {
+            let clock = VirtualClock::at("2026-05-03T10:00:00Z");
+            let mut made = 0;
+            let _ = Budget::new(Duration::from_secs(time), policy, &clock).run(|_| {
+                made += 1;
+                clock.advance(Duration::from_secs(1));
+                Err::<(), _>(fault(Class::Later, None))
+            });
+            assert_eq!(made, calls, "{time}");
         }
     }
 

@@ -3,13 +3,11 @@
 //! Three generations of the API are in the field at once. None says which it is; their answers differ in
 //! what they hold and in how they spell it (`accessToken`, `access_token`, `AccessToken`).
 
-use std::time::Duration;
-
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::fault::{Fault, Problem};
+use crate::fault::{Fault, Limit, Problem};
 use crate::http::{Answer, Call, Http, Method};
 use crate::json;
 
@@ -35,7 +33,7 @@ pub struct RefreshToken {
 ///
 /// # Errors
 /// No answer, or one that gives no token.
-pub fn login(http: &Http, email: &str, password: &SecretString, limit: Duration) -> Result<(Tokens, Answer), Fault> {
+pub fn login(http: &Http, email: &str, password: &SecretString, limit: Limit) -> Result<(Tokens, Answer), Fault> {
     #[derive(Serialize)]
     struct Body<'a> {
         email: &'a str,
@@ -49,12 +47,12 @@ pub fn login(http: &Http, email: &str, password: &SecretString, limit: Duration)
 ///
 /// # Errors
 /// No answer, or one that gives no token; log in then.
-pub fn refresh(http: &Http, refresh: &RefreshToken, limit: Duration) -> Result<(Tokens, Answer), Fault> {
+pub fn refresh(http: &Http, refresh: &RefreshToken, limit: Limit) -> Result<(Tokens, Answer), Fault> {
     let body = json::body(&std::collections::BTreeMap::from([(refresh.field.as_str(), refresh.token.expose_secret())]));
     ask(http, "/token/refresh", body, limit)
 }
 
-fn ask(http: &Http, path: &'static str, body: Zeroizing<Vec<u8>>, limit: Duration) -> Result<(Tokens, Answer), Fault> {
+fn ask(http: &Http, path: &'static str, body: Zeroizing<Vec<u8>>, limit: Limit) -> Result<(Tokens, Answer), Fault> {
     let answer = http.call(&Call { method: Method::POST, path, body: Some(body), bearer: None }, limit)?;
     let tokens = answer.accept(&[200]).and_then(|body| tokens_of(body).map_err(|problem| answer.fault(problem)))?;
     Ok((tokens, answer))

@@ -1,14 +1,13 @@
 //! The admin's part of the API: making users and setting passwords.
 
 use std::cell::Cell;
-use std::time::Duration;
 
 use azaion_agent::exit::Exit;
-use azaion_agent::fault::{Class, Fault, Problem};
+use azaion_agent::fault::{Class, Fault, Limit, Problem};
 use azaion_agent::http::{Call, Http, Method};
 use azaion_agent::identity::ROLE;
 use azaion_agent::json;
-use azaion_agent::retry::Retry;
+use azaion_agent::retry::Budget;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
@@ -22,7 +21,7 @@ const EMAIL_EXISTS: u32 = 20;
 #[derive(Debug)]
 pub(crate) struct Admin<'a> {
     http: &'a Http,
-    retry: &'a Retry<'a>,
+    budget: &'a Budget<'a>,
     login: &'a AdminLogin<'a>,
 }
 
@@ -48,8 +47,8 @@ pub(crate) struct AdminFault {
 }
 
 impl<'a> Admin<'a> {
-    pub(crate) fn new(http: &'a Http, retry: &'a Retry<'a>, login: &'a AdminLogin<'a>) -> Self {
-        Self { http, retry, login }
+    pub(crate) fn new(http: &'a Http, budget: &'a Budget<'a>, login: &'a AdminLogin<'a>) -> Self {
+        Self { http, budget, login }
     }
 
     /// Reads the credentials, or asks for them.
@@ -59,12 +58,12 @@ impl<'a> Admin<'a> {
 
     /// Logs in, if that has not been done; a token that was given is shown to the API instead.
     pub(crate) fn log_in(&self) -> Result<()> {
-        let token = self.login.token(self.http, self.retry)?;
+        let token = self.login.token(self.http, self.budget)?;
         if !self.login.has_token_file() {
             return Ok(());
         }
         let call = || Call { method: Method::GET, path: "/users/current", body: None, bearer: Some(&token) };
-        let asked = self.retry.run(|limit| self.http.call(&call(), limit).and_then(|a| a.accept(&[200]).map(drop)));
+        let asked = self.budget.run(|limit| self.http.call(&call(), limit).and_then(|a| a.accept(&[200]).map(drop)));
         match asked {
             // Not every server may have this route, and the next call tells as well.
             Err(fault) if fault.class() == Class::Unacceptable => Ok(()),
@@ -122,7 +121,7 @@ impl<'a> Admin<'a> {
         perhaps_done: &Cell<bool>,
         body: impl Fn() -> zeroize::Zeroizing<Vec<u8>>,
     ) -> Result<()> {
-        let one_try = |token: &SecretString, limit: Duration| {
+        let one_try = |token: &SecretString, limit: Limit| {
             let call = Call { method: method.clone(), path, body: Some(body()), bearer: Some(token) };
             let answer = self.http.call(&call, limit);
             answer.and_then(|answer| answer.accept(accepted).map(drop)).inspect_err(|fault| {
@@ -131,12 +130,12 @@ impl<'a> Admin<'a> {
                 }
             })
         };
-        let token = self.login.token(self.http, self.retry)?;
-        match self.retry.run(|limit| one_try(&token, limit)) {
+        let token = self.login.token(self.http, self.budget)?;
+        match self.budget.run(|limit| one_try(&token, limit)) {
             // It may have run out in a long batch.
             Err(fault) if fault.status() == Some(401) && self.login.forget(&token) => {
-                let token = self.login.token(self.http, self.retry)?;
-                self.retry.run(|limit| one_try(&token, limit))
+                let token = self.login.token(self.http, self.budget)?;
+                self.budget.run(|limit| one_try(&token, limit))
             }
             done => done,
         }

@@ -8,7 +8,7 @@ use azaion_agent::clock::Clock;
 use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Class, Fault, Problem};
 use azaion_agent::http::Http;
-use azaion_agent::retry::Retry;
+use azaion_agent::retry::Budget;
 use azaion_agent::session::login;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -68,7 +68,7 @@ impl<'a> AdminLogin<'a> {
     }
 
     /// The token. Those who come while one logs in wait for it.
-    pub(crate) fn token(&self, http: &Http, retry: &Retry<'_>) -> Result<SecretString> {
+    pub(crate) fn token(&self, http: &Http, budget: &Budget<'_>) -> Result<SecretString> {
         self.prepare()?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = &state.token {
@@ -80,7 +80,7 @@ impl<'a> AdminLogin<'a> {
         let text = match state.credentials.take() {
             Some(AdminCredentials::Token(token)) => token,
             Some(AdminCredentials::Password { email, password }) => {
-                let done = retry.run(|limit| login(http, &email, &password, limit));
+                let done = budget.run(|limit| login(http, &email, &password, limit));
                 state.credentials = Some(AdminCredentials::Password { email: email.clone(), password });
                 done.map(|(tokens, _)| tokens.access).map_err(|fault| {
                     let is_for_good = fault.class() == Class::Refused;
@@ -220,8 +220,8 @@ mod tests {
         let (dir, clock) = (TempDir::new().unwrap(), Still::default());
         let options = options(url, Some(file(&dir, "p")), None);
         let (http, login) = (http(&options), AdminLogin::new(&options, &clock));
-        let retry = Retry::within(Duration::from_mins(5), POLICY, &clock);
-        let token = || login.token(&http, &retry).unwrap();
+        let budget = Budget::new(Duration::from_mins(5), POLICY, &clock);
+        let token = || login.token(&http, &budget).unwrap();
         let first = token();
         clock.sleep(FRESH.saturating_sub(Duration::from_secs(1)));
         assert!(!login.forget(&first));
@@ -246,8 +246,8 @@ mod tests {
             thread::scope(|scope| {
                 for _ in 0..8 {
                     scope.spawn(|| {
-                        let retry = Retry::within(Duration::from_mins(5), POLICY, &clock);
-                        let got = login.token(&http(&options), &retry);
+                        let budget = Budget::new(Duration::from_mins(5), POLICY, &clock);
+                        let got = login.token(&http(&options), &budget);
                         assert_eq!(
                             got.map(drop).map_err(|error| error.exit()).err(),
                             is_refused.then_some(Exit::Refused)
@@ -267,13 +267,13 @@ mod tests {
         let (dir, clock) = (TempDir::new().unwrap(), Still::default());
         let options = options(url, None, Some(file(&dir, "first-token")));
         let (http, login) = (http(&options), AdminLogin::new(&options, &clock));
-        let retry = Retry::within(Duration::from_mins(5), POLICY, &clock);
-        let first = login.token(&http, &retry).unwrap();
+        let budget = Budget::new(Duration::from_mins(5), POLICY, &clock);
+        let first = login.token(&http, &budget).unwrap();
         file(&dir, "second-token");
-        assert_eq!(login.token(&http, &retry).unwrap().expose_secret(), first.expose_secret());
+        assert_eq!(login.token(&http, &budget).unwrap().expose_secret(), first.expose_secret());
         clock.sleep(FRESH);
         assert!(login.forget(&first));
-        assert_eq!(login.token(&http, &retry).unwrap().expose_secret(), "second-token");
+        assert_eq!(login.token(&http, &budget).unwrap().expose_secret(), "second-token");
         assert_eq!(logins.load(Ordering::SeqCst), 0);
     }
 }

@@ -9,17 +9,15 @@ mod plan;
 mod record;
 mod report;
 mod results;
-mod stop;
 mod template;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use azaion_agent::api_url::ApiUrl;
-use azaion_agent::clock::SystemClock;
 use azaion_agent::exit::Exit;
 use azaion_agent::http::Http;
 
@@ -28,6 +26,7 @@ use crate::cli::BatchOptions;
 use crate::connection;
 use crate::device::{self, Common};
 use crate::error::Result;
+use crate::interrupt::{self, InterruptibleClock};
 use crate::place::Place;
 use crate::screen::{self, Screen};
 use crate::target;
@@ -37,7 +36,6 @@ pub(crate) use record::Record;
 use record::Tally;
 use report::ReportFile;
 use results::Results;
-use stop::{Stop, StoppableClock};
 use template::Templates;
 
 /// For the calls of one unit: the API may ask a whole station to wait for a minute, and that more than once.
@@ -49,17 +47,13 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> Result<Exit> {
     let templates = Templates::new(&options.rootfs, list.units.len())?;
     let api = connection::api_url(&options.job.api)?;
     let report = options.report.as_deref().map(|file| ReportFile::create(file, &list.columns)).transpose()?;
-    let login = AdminLogin::new(&options.job.api, &SystemClock);
-    let clients = if options.dry_run {
-        Vec::new()
-    } else {
+    let login = AdminLogin::new(&options.job.api, &InterruptibleClock);
+    let http = connection::http(&api, &options.job.api)?;
+    if !options.dry_run {
         // A person is asked for the password before there is a bar.
         login.prepare()?;
-        let ca = connection::ca_file(&options.job.api)?;
-        (0..options.jobs).map(|_| connection::client(&api, ca.as_ref())).collect::<Result<_, _>>()?
-    };
+    }
     let (base, _held) = options.base.as_deref().map(|base| base::open(base, options.dry_run)).transpose()?.unzip();
-    let stop = Stop::on_signals()?;
     let start = Instant::now();
     let batch = Batch {
         options,
@@ -68,12 +62,12 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> Result<Exit> {
         templates,
         base,
         login: &login,
-        stop: &stop,
+        is_stopped: AtomicBool::new(false),
         next: AtomicUsize::new(0),
     };
-    let tally = batch.run(clients, report, json)?;
+    let tally = batch.run(&http, report, json)?;
     tally.tell(list.units.len(), start.elapsed(), json, login.is_refused())?;
-    Ok(if stop.is_asked() { Exit::Interrupted } else { tally.exit() })
+    Ok(tally.exit())
 }
 
 struct Batch<'a> {
@@ -83,13 +77,13 @@ struct Batch<'a> {
     templates: Templates,
     base: Option<Original>,
     login: &'a AdminLogin<'a>,
-    stop: &'a Stop,
+    /// Nothing more is begun, for what becomes of it can't be reported.
+    is_stopped: AtomicBool,
     next: AtomicUsize,
 }
 
 impl Batch<'_> {
-    /// Each client has a thread, and a connection that is kept.
-    fn run(&self, clients: Vec<Http>, report: Option<ReportFile>, json: bool) -> Result<Tally> {
+    fn run(&self, http: &Http, report: Option<ReportFile>, json: bool) -> Result<Tally> {
         let results = Mutex::new(Results::new(Screen::new(self.list.units.len(), json), report));
         thread::scope(|scope| {
             if self.options.dry_run {
@@ -99,9 +93,9 @@ impl Batch<'_> {
                     });
                 });
             }
-            for http in clients {
-                let results = &results;
-                scope.spawn(move || self.provision_all(&http, results));
+            let workers = if self.options.dry_run { 0 } else { self.options.jobs };
+            for _ in 0..workers {
+                scope.spawn(|| self.provision_all(http, &results));
             }
         });
         results.into_inner().unwrap_or_else(PoisonError::into_inner).finish()
@@ -110,13 +104,11 @@ impl Batch<'_> {
     fn provision_all(&self, http: &Http, results: &Mutex<Results>) {
         self.work(results, |unit, paths| {
             let places = paths.iter().map(|path| self.place(path)).collect::<Result<_>>()?;
-            // Each unit's own, for a wait that was cut short ends the unit that it was for.
-            let clock = StoppableClock::new(self.stop);
             let common = Common {
                 options: &self.options.job,
                 module_serial: unit.module_serial.as_deref(),
                 login: self.login,
-                clock: &clock,
+                clock: &InterruptibleClock,
                 deadline: DEADLINE,
                 marks: !self.options.job.verify,
             };
@@ -135,14 +127,14 @@ impl Batch<'_> {
 
     /// Takes unit after unit, until none is left or the batch is stopped.
     fn work(&self, results: &Mutex<Results>, one: impl Fn(&Unit, &[PathBuf]) -> Result<String>) {
-        while !self.stop.is_asked() && !self.login.is_refused() {
+        while !self.is_stopped.load(Ordering::Relaxed) && !interrupt::is_requested() && !self.login.is_refused() {
             let Some(unit) = self.list.units.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
             let start = Instant::now();
             let paths = self.templates.of(&unit.serial);
             let outcome = screen::about(&unit.serial, || one(unit, &paths));
             let record = Record::new(unit, &self.list.columns, &paths, start.elapsed(), outcome);
             if !results.lock().unwrap_or_else(PoisonError::into_inner).add(record) {
-                self.stop.now();
+                self.is_stopped.store(true, Ordering::Relaxed);
             }
         }
     }

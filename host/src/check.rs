@@ -5,11 +5,10 @@ mod image;
 use std::path::{Path, PathBuf};
 
 use azaion_agent::check::{Check, print};
-use azaion_agent::clock::SystemClock;
 use azaion_agent::exit::Exit;
 use azaion_agent::http::Http;
 use azaion_agent::keys;
-use azaion_agent::retry::Retry;
+use azaion_agent::retry::Budget;
 use azaion_agent::token::Keys;
 use nix::unistd::geteuid;
 
@@ -18,6 +17,7 @@ use crate::admin_login::AdminLogin;
 use crate::cli::CheckOptions;
 use crate::connection;
 use crate::error::{Error, Result, io_failure};
+use crate::interrupt::InterruptibleClock;
 use crate::target::{self, Owner, Target};
 
 const PRIVILEGES: &str = "privileges";
@@ -28,8 +28,8 @@ const ADMIN_LOGIN: &str = "admin-login";
 /// Prints a line a check; ends with the exit code that `device` would fail with first.
 #[expect(clippy::disallowed_methods, reason = "of a path, a message follows, nothing else")]
 pub(crate) fn run(options: &CheckOptions, json: bool) -> Result<Exit> {
-    let clock = SystemClock;
-    let retry = connection::retry(&options.api, connection::USUAL_DEADLINE, &clock);
+    let clock = InterruptibleClock;
+    let budget = connection::budget(&options.api, connection::USUAL_DEADLINE, &clock);
     let url = connection::api_url(&options.api)?;
     // An image belongs to whoever may write to it; what is in it is root's by number.
     let is_image = |path: &PathBuf| path.is_file();
@@ -38,8 +38,8 @@ pub(crate) fn run(options: &CheckOptions, json: bool) -> Result<Exit> {
     results.extend(options.rootfs.iter().flat_map(|path| target(path, options.owner.owner)));
     match connection::http(&url, &options.api) {
         Ok(http) => {
-            results.push(api(&http, &retry));
-            results.push(admin_login(options, &http, &retry));
+            results.push(api(&http, &budget));
+            results.push(admin_login(options, &http, &budget));
         }
         Err(error) => {
             results.push(failed(API, &error));
@@ -103,9 +103,9 @@ fn holds(target: &dyn Target) -> Result<Check> {
     Ok(Check::warning(TARGET, format!("{place} holds the device.conf of {whose}; clear it before another unit's turn")))
 }
 
-fn api(http: &Http, retry: &Retry<'_>) -> (Check, Exit) {
+fn api(http: &Http, budget: &Budget<'_>) -> (Check, Exit) {
     let api = http.api();
-    match retry.run(|limit| keys::fetch(http, limit)) {
+    match budget.run(|limit| keys::fetch(http, limit)) {
         Ok(Keys::Set(keys)) => {
             (Check::ok(API, format!("{api} answers, and publishes {} key(s)", keys.len())), Exit::Done)
         }
@@ -117,9 +117,9 @@ fn api(http: &Http, retry: &Retry<'_>) -> (Check, Exit) {
     }
 }
 
-fn admin_login(options: &CheckOptions, http: &Http, retry: &Retry<'_>) -> (Check, Exit) {
-    let login = AdminLogin::new(&options.api, &SystemClock);
-    match Admin::new(http, retry, &login).log_in() {
+fn admin_login(options: &CheckOptions, http: &Http, budget: &Budget<'_>) -> (Check, Exit) {
+    let login = AdminLogin::new(&options.api, &InterruptibleClock);
+    match Admin::new(http, budget, &login).log_in() {
         Ok(()) => (Check::ok(ADMIN_LOGIN, "the API lets the admin in"), Exit::Done),
         Err(error) => failed(ADMIN_LOGIN, &error),
     }

@@ -11,7 +11,7 @@ use azaion_agent::api_url::{ApiUrl, ApiUrlError};
 use azaion_agent::clock::{Clock, SystemClock};
 use azaion_agent::exit::Exit;
 use azaion_agent::http::{CaFile, Http};
-use azaion_agent::retry::{POLICY, Retry};
+use azaion_agent::retry::{Budget, POLICY, Policy};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
@@ -43,27 +43,24 @@ pub(crate) fn api_url(options: &ApiOptions) -> Result<ApiUrl> {
     })
 }
 
-/// A client for the API.
+/// The client for the API, one for the whole run.
 pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http> {
-    client(api, ca_file(options)?.as_ref())
-}
-
-/// The same with a CA file that has been read: of several clients, all trust the same.
-pub(crate) fn client(api: &ApiUrl, ca: Option<&CaFile>) -> Result<Http> {
-    Ok(Http::new(api, ca, Arc::new(SystemClock))?)
+    Ok(Http::new(api, ca_file(options)?.as_ref(), Arc::new(SystemClock))?)
 }
 
 /// The CA file that the options name.
-pub(crate) fn ca_file(options: &ApiOptions) -> Result<Option<CaFile>> {
+fn ca_file(options: &ApiOptions) -> Result<Option<CaFile>> {
     // As of a variable that is there and empty.
     let Some(path) = options.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty()) else { return Ok(None) };
     let file = open_to_read(path, "the CA certificates")?;
     Ok(Some(CaFile::read_from(file, path)?))
 }
 
-/// The time for all calls of one device, counted from now; `usual` where the command line names none.
-pub(crate) fn retry<'a>(options: &ApiOptions, usual: Duration, clock: &'a dyn Clock) -> Retry<'a> {
-    Retry::within(options.deadline.map_or(usual, Duration::from_secs), POLICY, clock)
+/// The time for the calls of one device and the waits between them; `usual` where the command line names none.
+pub(crate) fn budget<'a>(options: &ApiOptions, usual: Duration, clock: &'a dyn Clock) -> Budget<'a> {
+    // A call that is given up early may be carried out all the same, and the next run would have to set another password.
+    let policy = Policy { least: Duration::from_secs(5), ..POLICY };
+    Budget::new(options.deadline.map_or(usual, Duration::from_secs), policy, clock)
 }
 
 /// The usual time for the calls of a device alone.

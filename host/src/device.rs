@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use azaion_agent::clock::{Clock, SystemClock};
+use azaion_agent::clock::Clock;
 use azaion_agent::device_conf::is_module_serial;
 use azaion_agent::exit::Exit;
 use azaion_agent::http::Http;
@@ -16,6 +16,7 @@ use crate::admin_login::AdminLogin;
 use crate::cli::{DeviceOptions, JobOptions};
 use crate::connection;
 use crate::error::{Result, failure};
+use crate::interrupt::InterruptibleClock;
 use crate::output;
 use crate::place::Place;
 use crate::provision::{Job, Outcome};
@@ -67,11 +68,11 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
     let api = connection::api_url(&options.job.api)?;
     let http = connection::http(&api, &options.job.api)?;
     let places = options.rootfs.iter().map(|path| target::find(path)).collect::<target::Result<_>>()?;
-    let login = AdminLogin::new(&options.job.api, &SystemClock);
+    let login = AdminLogin::new(&options.job.api, &InterruptibleClock);
     let common = Common {
         options: &options.job,
         login: &login,
-        clock: &SystemClock,
+        clock: &InterruptibleClock,
         deadline: connection::USUAL_DEADLINE,
         marks: false,
         module_serial,
@@ -85,7 +86,7 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
 pub(crate) fn provision(common: &Common<'_>, http: &Http, serial: &Serial, places: Vec<Place>) -> Result<Report> {
     let (start, options) = (Instant::now(), common.options);
     let targets = target::open_all(places)?;
-    let retry = connection::retry(&options.api, common.deadline, common.clock);
+    let budget = connection::budget(&options.api, common.deadline, common.clock);
     let job = Job {
         serial,
         email: serial.email(),
@@ -96,8 +97,8 @@ pub(crate) fn provision(common: &Common<'_>, http: &Http, serial: &Serial, place
         marks: common.marks,
         module_serial: common.module_serial,
         http,
-        retry: &retry,
-        admin: Admin::new(http, &retry, common.login),
+        budget: &budget,
+        admin: Admin::new(http, &budget, common.login),
         clock: common.clock,
     };
     let outcome = job.run()?;

@@ -7,6 +7,7 @@ use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Fault, chain};
 use azaion_agent::http::HttpError;
 
+use crate::interrupt;
 use crate::place::PlaceError;
 use crate::target;
 
@@ -107,9 +108,13 @@ impl Error {
     }
 }
 
-/// Missing privileges are told apart from a failing disk.
+/// Missing privileges are told apart from a failing disk, and both from a signal.
 fn exit_of_io(error: &io::Error) -> Exit {
-    if error.kind() == io::ErrorKind::PermissionDenied { Exit::Refused } else { Exit::Io }
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::Refused,
+        _ if interrupt::is_cause(error) => Exit::Interrupted,
+        _ => Exit::Io,
+    }
 }
 
 impl target::Error {
@@ -154,6 +159,9 @@ pub(crate) fn io_failure(source: impl Into<io::Error>, doing: impl Into<String>)
 pub(crate) fn for_all<T>(things: &[T], mut one: impl FnMut(&T) -> Result<()>) -> Exit {
     let mut exit = Exit::Done;
     for thing in things {
+        if interrupt::is_requested() {
+            break;
+        }
         if let Err(error) = one(thing) {
             let its = report(&error);
             exit = if exit == Exit::Done { its } else { exit };

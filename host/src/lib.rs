@@ -18,6 +18,7 @@ mod device;
 mod error;
 mod flash_cfg;
 mod inspect;
+mod interrupt;
 mod mark;
 mod output;
 mod place;
@@ -52,12 +53,14 @@ pub fn run() -> Exit {
     if cli.no_strict_modes {
         strict_modes::switch_off();
     }
-    let done = match &cli.command {
+    let done = interrupt::listen().and_then(|()| match &cli.command {
         Command::Device(options) => device::run(options, cli.json),
         Command::Batch(options) => batch::run(options, cli.json),
         Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
         Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
         Command::Check(options) => check::run(options, cli.json),
-    };
-    done.unwrap_or_else(|error| error::report(&error))
+    });
+    let exit = done.unwrap_or_else(|error| error::report(&error));
+    // Also where all was done: whoever pressed Ctrl-C does not want what comes next in a script.
+    if interrupt::is_requested() { Exit::Interrupted } else { exit }
 }

@@ -4,8 +4,8 @@ use crate::error::{Result, failure};
 use std::fs::File;
 use std::io;
 use std::process::exit;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use azaion_agent::exit::Exit;
@@ -40,27 +40,11 @@ fn with_terminal_restored<T>(ask: impl FnOnce() -> io::Result<T>) -> io::Result<
             }
         });
         let asked = ask();
-        restore_signals()?;
+        // A signal that has been listened to once does nothing by itself. The others have a listener of their own.
+        register_conditional_default(SIGHUP, Arc::new(AtomicBool::new(true)))?;
         handle.close();
         asked
     })
-}
-
-/// Whether Ctrl-C and SIGTERM end the program, now that the prompt no longer listens.
-static ENDS_THE_PROGRAM: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
-
-/// Makes signals do what they did before the prompt: a signal that has been listened to once does nothing by itself.
-fn restore_signals() -> io::Result<()> {
-    ENDS_THE_PROGRAM.store(true, Ordering::Relaxed);
-    for signal in [SIGINT, SIGTERM] {
-        register_conditional_default(signal, Arc::clone(&ENDS_THE_PROGRAM))?;
-    }
-    register_conditional_default(SIGHUP, Arc::new(AtomicBool::new(true))).map(drop)
-}
-
-/// Leaves Ctrl-C and SIGTERM to another listener.
-pub(crate) fn leave_signals() {
-    ENDS_THE_PROGRAM.store(false, Ordering::Relaxed);
 }
 
 /// The settings of the controlling terminal.

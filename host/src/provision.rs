@@ -18,7 +18,7 @@ use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Class, Fault, Problem, chain};
 use azaion_agent::http::Http;
 use azaion_agent::identity::{ROLE, Serial, new_password};
-use azaion_agent::retry::Retry;
+use azaion_agent::retry::Budget;
 use azaion_agent::token::{self, DEFAULT_ISSUER, Expected, SKEW, SignaturePolicy};
 use azaion_agent::{keys, session};
 use secrecy::{ExposeSecret, SecretString};
@@ -28,6 +28,7 @@ use crate::admin::{self, Admin, AdminFault, Creation};
 use crate::adoption;
 use crate::cli::OnExisting;
 use crate::error::{Context, Error, Result, failure};
+use crate::interrupt;
 use crate::mark::{is_marked, with_mark};
 use crate::target::{Found, Owner, Target};
 
@@ -67,7 +68,7 @@ pub(crate) struct Job<'a> {
     /// Whether a mark in the targets is believed that the API has their password, and made.
     pub(crate) marks: bool,
     pub(crate) http: &'a Http,
-    pub(crate) retry: &'a Retry<'a>,
+    pub(crate) budget: &'a Budget<'a>,
     pub(crate) admin: Admin<'a>,
     pub(crate) clock: &'a dyn Clock,
 }
@@ -284,7 +285,7 @@ impl Job<'_> {
 
     /// Logs in as the device. A refusal is an answer here, not an error.
     fn log_in(&self, password: &SecretString) -> Result<Option<SecretString>> {
-        match self.retry.run(|limit| session::login(self.http, &self.email, password, limit)) {
+        match self.budget.run(|limit| session::login(self.http, &self.email, password, limit)) {
             Ok((tokens, _)) => Ok(Some(tokens.access)),
             Err(fault) if fault.class() == Class::Refused && !matches!(fault.problem, Problem::Mfa) => Ok(None),
             Err(fault) => Err(Error::from(fault).context(format!("logging in as the device {}", self.email))),
@@ -294,7 +295,7 @@ impl Job<'_> {
     /// A disabled account takes a new password and still lets nobody in; only a login tells. It is tried once: that
     /// the API is too busy for it now does not undo the update.
     fn check_updated(&self, password: &SecretString) -> Result<()> {
-        match session::login(self.http, &self.email, password, self.retry.limit()) {
+        match self.budget.once(|limit| session::login(self.http, &self.email, password, limit)) {
             Ok((tokens, _)) => self.check_role(&tokens.access),
             Err(fault) if fault.class().is_transient() => {
                 log::warn!("the new password could not be tried: {}", chain(&fault));
@@ -327,8 +328,9 @@ impl Job<'_> {
     }
 
     fn judge(&self, conf: &DeviceConf) -> Result<(), Fault> {
-        let (tokens, answer) = self.retry.run(|limit| session::login(self.http, &conf.email, &conf.password, limit))?;
-        let keys = self.retry.run(|limit| keys::fetch(self.http, limit))?;
+        let (tokens, answer) =
+            self.budget.run(|limit| session::login(self.http, &conf.email, &conf.password, limit))?;
+        let keys = self.budget.run(|limit| keys::fetch(self.http, limit))?;
         let expected =
             Expected { email: &conf.email, issuer: DEFAULT_ISSUER, audience: None, signature: SignaturePolicy::Auto };
         // As the device does: by the time that the server says, else by a clock that is not before provisioning.
@@ -354,7 +356,7 @@ fn same(one: &SecretString, other: &SecretString) -> bool {
 /// Puts back what was in the targets that were written to; the error that led to it, with what went wrong here.
 fn put_back(places: &[Place<'_>], mut error: Error) -> Error {
     for place in places.iter().filter(|place| place.is_written.get()) {
-        if let Err(other) = place.target.restore(place.before.as_ref()) {
+        if let Err(other) = interrupt::uninterrupted(|| place.target.restore(place.before.as_ref())) {
             let path = place.target.path().display();
             error = error.context(format!("{path} could not be put back as it was ({})", chain(&other)));
         }

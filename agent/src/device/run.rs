@@ -13,7 +13,7 @@ use crate::fault::{Class, Fault, Problem, chain};
 use crate::http::{Answer, CaFile, Http, HttpError};
 use crate::keys;
 use crate::private_file::Lifetime;
-use crate::retry::{POLICY, Retry};
+use crate::retry::{Budget, POLICY};
 use crate::session::{self, Tokens};
 use crate::token::{self, Accepted};
 
@@ -333,15 +333,16 @@ impl Attempt<'_> {
     fn ask(&self) -> Result<(TokenCache, Timestamp), NotReady> {
         let time = Arc::new(self.device.true_time(Some(self.conf)));
         let http = self.device.http(self.conf, self.settings, Arc::clone(&time))?;
-        let retry = Retry::within(self.left, POLICY, self.device.clock.as_ref());
-        let (tokens, answer) = match self.refreshed(&http, retry.limit())? {
+        // Even a run that is at its deadline makes one call.
+        let budget = Budget::new(self.left.max(POLICY.least), POLICY, self.device.clock.as_ref());
+        let (tokens, answer) = match self.refreshed(&http, &budget)? {
             Some(refreshed) => refreshed,
-            None => retry
+            None => budget
                 .run(|limit| session::login(&http, &self.conf.email, &self.conf.password, limit))
                 .inspect_err(|fault| self.note_expired(fault, &time))?,
         };
         time.learn(&answer)?;
-        let keys = retry.run(|limit| keys::fetch(&http, limit))?;
+        let keys = budget.run(|limit| keys::fetch(&http, limit))?;
         let accepted = token::judge(&tokens.access, &keys, self.settings.expected(&self.conf.email), time.now())
             .map_err(|error| answer.fault(Problem::Token(error)))?;
         self.keep(tokens, &answer, &accepted, &time)
@@ -349,12 +350,12 @@ impl Attempt<'_> {
 
     /// A session renewed without the password, where there is one. Tried once: a refresh token works once, and
     /// whatever goes wrong, a login puts it right; but not at once where the server asks to wait.
-    fn refreshed(&self, http: &Http, limit: Duration) -> Result<Option<(Tokens, Answer)>, NotReady> {
+    fn refreshed(&self, http: &Http, budget: &Budget<'_>) -> Result<Option<(Tokens, Answer)>, NotReady> {
         let now = self.device.moment();
         let is_ours = self.cached().is_some_and(|cache| cache.is_of_boot(&now));
         let refresh = cache::take_refresh(self.folder, &self.device.paths.run_dir())?;
         let Some(refresh) = refresh.filter(|_| is_ours) else { return Ok(None) };
-        match session::refresh(http, &refresh, limit) {
+        match budget.once(|limit| session::refresh(http, &refresh, limit)) {
             Ok(refreshed) => Ok(Some(refreshed)),
             Err(fault) if fault.retry_after.is_some() && fault.class().is_transient() => Err(fault.into()),
             Err(fault) => {

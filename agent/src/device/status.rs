@@ -138,7 +138,7 @@ fn tls(device: &Device, conf: &DeviceConf, settings: &Settings) -> Check {
         Ok(http) => http,
         Err(error) => return Check::failed("tls", chain(&error)),
     };
-    match keys::fetch(&http, PATIENCE) {
+    match keys::fetch(&http, Ok(PATIENCE)) {
         Ok(_) if !conf.api_url.is_tls() => Check::warning("tls", "plain http: nothing proves who the server is"),
         Ok(Keys::Set(keys)) => {
             Check::ok("tls", format!("the server is who it says, and publishes {} key(s)", keys.len()))

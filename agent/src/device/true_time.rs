@@ -4,13 +4,13 @@
 //! `Date` of an answer that came through TLS then tells the real time, also where it lies below the floor: by it the
 //! certificate and the token of that answer are checked, and the boot clock carries it on. The system clock is never set.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, ToldTime};
 use crate::fault::{Fault, Problem};
 use crate::http::{Answer, TlsClock};
 use crate::token::{Accepted, SKEW};
@@ -28,15 +28,15 @@ pub fn build_time() -> Timestamp {
 pub struct TrueTime {
     clock: Arc<dyn Clock>,
     floor: Floor,
-    /// What the server said, and the boot clock at that moment.
-    told: Mutex<Option<(Timestamp, Duration)>>,
+    /// What the server said.
+    told: ToldTime,
 }
 
 impl TrueTime {
     /// Knows nothing yet but `clock`, times that have certainly passed, and what is remembered.
     pub fn new(clock: Arc<dyn Clock>, passed: impl IntoIterator<Item = Timestamp>, memory: Memory) -> Self {
         let floor = Floor::new(passed.into_iter().chain([build_time()]), memory);
-        Self { clock, floor, told: Mutex::new(None) }
+        Self { clock, floor, told: ToldTime::default() }
     }
 
     /// The time below which no clock is believed.
@@ -46,10 +46,7 @@ impl TrueTime {
 
     /// The true time as far as known: what the server told, else the later of clock and floor.
     pub fn now(&self) -> Timestamp {
-        match *self.told.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((time, at)) => time.plus(self.clock.boot().saturating_sub(at)),
-            None => self.not_before(),
-        }
+        self.told.at(self.clock.boot()).unwrap_or_else(|| self.not_before())
     }
 
     /// The later of clock and floor.
@@ -71,7 +68,7 @@ impl TrueTime {
         if date < self.floor() {
             log::warn!("the server says that it is {date}, which is before {}; a clock is or was wrong", self.floor());
         }
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, self.clock.boot()));
+        self.told.learn(date, self.clock.boot());
         Ok(())
     }
 
@@ -96,6 +93,10 @@ impl TrueTime {
 impl TlsClock for TrueTime {
     fn now(&self) -> Timestamp {
         self.not_before()
+    }
+
+    fn boot(&self) -> Duration {
+        self.clock.boot()
     }
 }
 

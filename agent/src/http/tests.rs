@@ -113,6 +113,10 @@ fn certificates_have_our_time() {
         fn now(&self) -> Timestamp {
             self.0
         }
+
+        fn boot(&self) -> Duration {
+            Duration::ZERO
+        }
     }
     let then = Timestamp::from_http_date(DAY).unwrap();
     let seen = CertificateTime(Arc::new(Then(then))).current_time();

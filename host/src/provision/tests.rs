@@ -89,7 +89,7 @@ fn run(confs: &[&str], answers: &[Answer]) -> Ran {
     let (serial, clock) = (SERIAL.parse().unwrap(), SystemClock);
     let http = connection::http(&connection::api_url(&options).unwrap(), &options).unwrap();
     let targets = target::open_all(roots.iter().map(|root| target::find(root).unwrap()).collect()).unwrap();
-    let retry = connection::retry(&options, connection::USUAL_DEADLINE, &clock);
+    let budget = connection::budget(&options, connection::USUAL_DEADLINE, &clock);
     let login = AdminLogin::new(&options, &clock);
     let job = Job {
         serial: &serial,
@@ -101,8 +101,8 @@ fn run(confs: &[&str], answers: &[Answer]) -> Ran {
         module_serial: None,
         marks: false,
         http: &http,
-        retry: &retry,
-        admin: Admin::new(&http, &retry, &login),
+        budget: &budget,
+        admin: Admin::new(&http, &budget, &login),
         clock: &clock,
     };
     let outcome = job.run();

@@ -10,8 +10,14 @@ use nix::unistd::{Whence, lseek};
 use rustix::fs::copy_file_range;
 use zeroize::Zeroizing;
 
+use crate::interrupt;
+
 /// Bytes that are copied at a time where the kernel does not do it.
 const CHUNK: usize = 1 << 18;
+/// Bytes that the kernel copies at a time, so that a signal is heeded soon.
+const PART: u64 = 64 << 20;
+/// Bytes after which a copy is synced: to sync all of a large one at its end may take longer than a signal may wait.
+const UNSYNCED: u64 = 4 * PART;
 
 /// Copies a part of a file into another; the kernel does it where it can (`copy_file_range(2)`). By offsets of its own: several
 /// threads may copy from one file, whose position they share.
@@ -21,8 +27,14 @@ const CHUNK: usize = 1 << 18;
 pub(super) fn copy(from: &File, start: u64, to: &File, at: u64, length: u64) -> io::Result<()> {
     use rustix::io::Errno;
     let (mut source, mut sink, end) = (start, at, start + length);
+    let mut synced = at;
     while source < end {
-        let left = usize::try_from(end - source).unwrap_or(usize::MAX);
+        interrupt::check()?;
+        if sink - synced >= UNSYNCED {
+            to.sync_data()?;
+            synced = sink;
+        }
+        let left = usize::try_from((end - source).min(PART)).unwrap_or(CHUNK);
         match copy_file_range(from, Some(&mut source), to, Some(&mut sink), left) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(Errno::INTR) => {}
@@ -40,6 +52,7 @@ fn read_and_write(from: &File, mut start: u64, to: &File, mut at: u64, mut lengt
     // It may hold a password.
     let mut buffer = Zeroizing::new(vec![0; CHUNK]);
     while length > 0 {
+        interrupt::check()?;
         let most = usize::try_from(length).map_or(CHUNK, |length| length.min(CHUNK));
         let chunk = buffer.get_mut(..most).unwrap_or_default();
         from.read_exact_at(chunk, start)?;

@@ -1,5 +1,6 @@
 //! One run at a time on a target.
 
+use crate::interrupt;
 use crate::target::error::{Error, Result, io_failure};
 use std::fs::File;
 use std::path::Path;
@@ -26,6 +27,8 @@ pub(super) fn wait(mut file: File, path: &Path) -> Result<Flock<File>> {
         if clock.boot() >= until {
             return Err(Error::InUse { path: path.to_owned(), seconds: PATIENCE.as_secs() });
         }
+        interrupt::check()
+            .map_err(|error| io_failure(error, format!("waiting for another run on {}", path.display())))?;
         clock.sleep(POLL);
     }
 }

@@ -7,6 +7,7 @@
 //! with the password in it, and no process may still have it open then. The kernel ends all processes of the namespace with
 //! its first one.
 
+use crate::interrupt;
 use crate::target::error::{Error, Result, io_failure};
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read};
@@ -15,7 +16,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{LazyLock, mpsc};
+use std::sync::LazyLock;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -234,12 +236,19 @@ fn wait(mut child: Child, mut output: impl Read + Send + 'static, seconds: u64) 
         // Nobody waits any more for what a program says after its end.
         let _ = sender.send(kept);
     })?;
-    let said = receiver.recv_timeout(Duration::from_secs(seconds)).unwrap_or_default();
+    // A signal ends the program as its deadline does.
+    let is_over = || clock.boot() >= until || interrupt::check().is_err();
+    let said = loop {
+        match receiver.recv_timeout(POLL) {
+            Err(RecvTimeoutError::Timeout) if !is_over() => {}
+            said => break said.unwrap_or_default(),
+        }
+    };
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
-        if clock.boot() >= until {
+        if is_over() {
             break None;
         }
         clock.sleep(POLL);
@@ -253,6 +262,7 @@ fn wait(mut child: Child, mut output: impl Read + Send + 'static, seconds: u64) 
         }
         child.kill()?;
         child.wait()?;
+        interrupt::check()?;
         End::Deadline(seconds)
     };
     Ok((end, words(&said)))

@@ -20,6 +20,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, geteuid, linkat, sy
 use rustix::fs::{fgetxattr, flistxattr, fsetxattr};
 
 use super::copy_content;
+use crate::interrupt;
 use crate::place::names_in;
 use crate::target::error::Result;
 
@@ -105,6 +106,7 @@ impl Copier<'_> {
 
     fn entry(&mut self, from: Directory<'_>, to: Directory<'_>, name: &OsString, path: &Path) -> Result<(), TreeError> {
         let fail = |source: io::Error| TreeError { path: path.to_owned(), source };
+        interrupt::check().map_err(fail)?;
         let there = openat(from, name.as_os_str(), LOOK, Mode::empty()).map_err(|errno| fail(errno.into()))?;
         let stat = fstat(&there).map_err(|errno| fail(errno.into()))?;
         let kind = kind_of(&stat);

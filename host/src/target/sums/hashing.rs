@@ -8,6 +8,7 @@ use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
 
 use super::{Part, hex};
+use crate::interrupt;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 18;
@@ -33,6 +34,7 @@ pub(super) fn feed(file: &File, part: Part, mut take: impl FnMut(&[u8])) -> io::
     let mut buffer = Zeroizing::new(vec![0; at_a_time(part.end.saturating_sub(part.start))]);
     let mut at = part.start;
     while at < part.end {
+        interrupt::check()?;
         let length = at_a_time(part.end - at);
         let chunk = buffer.get_mut(..length).unwrap_or_default();
         file.read_exact_at(chunk, at)?;

@@ -17,6 +17,7 @@ use zstd::stream::write::Encoder;
 
 use super::slot_frame::{self, HEADER};
 use super::stream::{Block, Stream};
+use crate::interrupt;
 use crate::target::copy::data_after;
 use crate::target::error::Result;
 use crate::target::filesystem::{check_copy, find_slot, make_slot, scratch, warnings};
@@ -242,11 +243,13 @@ fn compress(raw: &File, part: Range<u64>, mut into: &File) -> io::Result<()> {
     while at < part.end {
         let next = data_after(raw, at, part.end)?.unwrap_or(part.end..part.end);
         while at < next.start {
+            interrupt::check()?;
             let length = up_to(CHUNK, next.start - at);
             encoder.write_all(zeros.get(..length).unwrap_or_default())?;
             at += length as u64;
         }
         while at < next.end {
+            interrupt::check()?;
             let length = up_to(CHUNK, next.end - at);
             let chunk = data.get_mut(..length).unwrap_or_default();
             raw.read_exact_at(chunk, at)?;

@@ -16,6 +16,7 @@ use super::frame::{
     BLOCK_HEADER, BlockHeader, CHECKSUM, FrameHeader, LONGEST_BLOCK, LONGEST_HEADER, MAGIC, SKIPPABLE_HEADER, damaged,
     skippable_length,
 };
+use crate::interrupt;
 use crate::target::error::Result;
 use crate::target::problem::Problem;
 use crate::target::tar::source::{CUT, Source, TOO_MUCH};
@@ -215,6 +216,7 @@ impl<'f> Stream<'f> {
 
     /// Reads a block, decompresses it, and closes its frame if it is the last one.
     fn read_block(&mut self, mut open: OpenFrame) -> Result<Block, Problem> {
+        interrupt::check()?;
         let offset = self.offset;
         let mut header = [0; BLOCK_HEADER];
         self.input.read_exact(&mut header).map_err(cut)?;

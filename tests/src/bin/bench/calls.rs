@@ -38,7 +38,7 @@ struct NewUser<'a> {
 
 impl Calls {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let token = session::login(&self.client()?, ADMIN_EMAIL, &SecretString::from(ADMIN_PASSWORD), LIMIT)?.0.access;
+        let token = session::login(&self.client()?, ADMIN_EMAIL, &SecretString::from(ADMIN_PASSWORD), Ok(LIMIT))?.0.access;
         let next = AtomicUsize::new(self.first);
         thread::scope(|scope| {
             let threads: Vec<_> = (0..JOBS).map(|_| scope.spawn(|| self.work(&token, &next))).collect();
@@ -74,7 +74,7 @@ fn create(http: &Http, token: &SecretString, number: usize) -> anyhow::Result<()
     let (email, password) = (serial.email(), new_password().context("a password")?);
     let body = json::body(&NewUser { email: &email, password: password.expose_secret(), role: ROLE });
     let call = Call { method: Method::POST, path: "/users", body: Some(body), bearer: Some(token) };
-    let status = http.call(&call, LIMIT)?.status;
+    let status = http.call(&call, Ok(LIMIT))?.status;
     ensure!(status == 201, "POST /users: {status}");
     Ok(())
 }

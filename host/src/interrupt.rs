@@ -1,0 +1,92 @@
+//! Ctrl-C and SIGTERM: nothing new is begun, what can't be left half done is finished or undone, and the run ends with 130.
+
+use crate::error::{Result, io_failure};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use azaion_agent::clock::{Clock, SystemClock, Timestamp};
+use azaion_agent::exit::Exit;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// How soon a wait ends after a signal.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Whether a signal has come. Of the process, as signals are.
+static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// How many workers undo something, which is not interrupted; nor is what the others do meanwhile.
+static UNDOING: AtomicUsize = AtomicUsize::new(0);
+
+/// Work was given up because of a signal.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; run this again")]
+struct Interrupted;
+
+/// Takes note of signals from now on. The second one ends the program at once, which any run has to survive anyway.
+pub(crate) fn listen() -> Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, i32::from(Exit::Interrupted.code()), Arc::clone(&REQUESTED))
+            .and_then(|_| flag::register(signal, Arc::clone(&REQUESTED)))
+            .map_err(|error| io_failure(error, "listening for signals"))?;
+    }
+    Ok(())
+}
+
+/// Whether a signal has come.
+pub(crate) fn is_requested() -> bool {
+    REQUESTED.load(Ordering::Relaxed)
+}
+
+/// Gives up if a signal has come: to be called at least once a second by whatever may take long.
+///
+/// # Errors
+/// One that [`is_cause`] recognizes.
+pub(crate) fn check() -> io::Result<()> {
+    // Not of the kind `Interrupted`, after which readers and writers try again.
+    if is_requested() && UNDOING.load(Ordering::Relaxed) == 0 { Err(io::Error::other(Interrupted)) } else { Ok(()) }
+}
+
+/// Whether an error is that of [`check`].
+pub(crate) fn is_cause(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<Interrupted>()).is_some()
+}
+
+/// Does something that no signal interrupts: undoing what was begun.
+pub(crate) fn uninterrupted<T>(undo: impl FnOnce() -> T) -> T {
+    UNDOING.fetch_add(1, Ordering::Relaxed);
+    let done = undo();
+    UNDOING.fetch_sub(1, Ordering::Relaxed);
+    done
+}
+
+/// The machine's clock, on which nobody waits any longer once a signal has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InterruptibleClock;
+
+impl Clock for InterruptibleClock {
+    fn wall(&self) -> Timestamp {
+        SystemClock.wall()
+    }
+
+    fn boot(&self) -> Duration {
+        SystemClock.boot()
+    }
+
+    fn sleep(&self, time: Duration) {
+        let until = self.boot().saturating_add(time);
+        while !self.is_stopped() {
+            let left = until.saturating_sub(self.boot());
+            if left.is_zero() {
+                return;
+            }
+            SystemClock.sleep(left.min(POLL));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        is_requested()
+    }
+}
