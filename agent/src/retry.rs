@@ -31,6 +31,35 @@ pub const POLICY: Policy = Policy {
     least: Duration::from_millis(100),
 };
 
+/// The waits of one call that is made again and again.
+#[derive(Clone, Debug)]
+pub struct Waits {
+    longest: Duration,
+    policy: Policy,
+}
+
+impl Waits {
+    /// Before the first try.
+    pub fn new(policy: Policy) -> Self {
+        Self { longest: policy.first, policy }
+    }
+
+    /// How long to wait after this fault; none if it is for good, or if of `left` there is not [`Policy::least`] for a call
+    /// after the wait.
+    ///
+    /// What the server asks for is the least; of a tenth of it a random part comes on top, so that devices that were told the
+    /// same do not come back in step.
+    pub fn after(&mut self, fault: &Fault, left: Duration) -> Option<Duration> {
+        if !fault.class().is_transient() {
+            return None;
+        }
+        let asked = fault.retry_after.unwrap_or_default();
+        let wait = asked + part_of(self.longest.max(asked / 10));
+        self.longest = (self.longest * 2).min(self.policy.cap);
+        Some(wait).filter(|wait| *wait + self.policy.least <= left)
+    }
+}
+
 /// The time that calls and the waits between them may take together. What the program does in between is not counted.
 #[derive(Debug)]
 pub struct Budget<'a> {
@@ -45,26 +74,19 @@ impl<'a> Budget<'a> {
         Self { policy, clock, left: Cell::new(time) }
     }
 
-    /// Makes the call until it succeeds, fails for good, or there is no time for another wait and a call of
-    /// [`Policy::least`]. What the server asks to wait is the least; of a tenth of it a random part comes on top, so that
-    /// devices that were told the same do not come back in step.
+    /// Makes the call until it succeeds, fails for good, or there is no time for another wait and call.
     ///
     /// # Errors
     /// The last fault.
     pub fn run<T>(&self, mut call: impl FnMut(Limit) -> Result<T, Fault>) -> Result<T, Fault> {
-        let mut longest = self.policy.first;
+        let mut waits = Waits::new(self.policy);
         let mut level = log::Level::Warn;
         loop {
             let fault = match self.once(&mut call) {
-                Err(fault) if fault.class().is_transient() => fault,
+                Err(fault) => fault,
                 done => return done,
             };
-            let asked = fault.retry_after.unwrap_or_default();
-            let wait = asked + part_of(longest.max(asked / 10));
-            if wait + self.policy.least > self.left.get() {
-                return Err(fault);
-            }
-            longest = (longest * 2).min(self.policy.cap);
+            let Some(wait) = waits.after(&fault, self.left.get()) else { return Err(fault) };
             log::log!(level, "{}; trying again in {:.1} s", crate::fault::chain(&fault), wait.as_secs_f32());
             level = log::Level::Info;
             self.spend(|| self.clock.sleep(wait));

@@ -162,6 +162,8 @@ pub struct Options {
     pub date_header: bool,
     /// What all paths begin with, such as `/admin`.
     pub path_prefix: String,
+    /// After how long a connection that nobody uses is closed (nginx: `keepalive_timeout`); `None`: never.
+    pub idle: Option<Duration>,
 }
 
 impl Default for Options {
@@ -182,6 +184,7 @@ impl Default for Options {
             clock_offset: 0,
             date_header: true,
             path_prefix: String::new(),
+            idle: None,
         }
     }
 }

@@ -15,7 +15,9 @@ use hyper_util::rt::TokioIo;
 use std::future::pending;
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -119,12 +121,34 @@ async fn http<S>(stream: S, peer: IpAddr, state: Arc<State>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(|request| answer(Arc::clone(&state), peer, request));
-    let _ = hyper::server::conn::http1::Builder::new()
-        .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    // How many requests are being answered, and how many have been.
+    let (busy, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let service = service_fn(|request| async {
+        busy.fetch_add(1, Ordering::Relaxed);
+        let answered = answer(Arc::clone(&state), peer, request).await;
+        busy.fetch_sub(1, Ordering::Relaxed);
+        done.fetch_add(1, Ordering::Relaxed);
+        answered
+    });
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    loop {
+        let before = done.load(Ordering::Relaxed);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = tokio::time::sleep(state.options.idle.unwrap_or(NEVER)) => {}
+        }
+        if busy.load(Ordering::Relaxed) == 0 && done.load(Ordering::Relaxed) == before {
+            connection.as_mut().graceful_shutdown();
+        }
+    }
 }
+
+/// Longer than any test.
+const NEVER: Duration = Duration::from_hours(24);
 
 /// One request. An error closes the connection without an answer.
 async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> io::Result<Response<Payload>> {

@@ -95,7 +95,7 @@ fn named(class: Class) -> &'static str {
         Class::Later => "later",
         Class::Unacceptable => "unacceptable",
         Class::Refused => "refused",
-        Class::Unreachable | Class::Garbled => "no answer",
+        Class::Unreachable | Class::Garbled | Class::Interrupted => "no answer",
     }
 }
 

@@ -32,7 +32,7 @@ struct Unit {
     address: IpAddr,
     email: String,
     /// Of the run that it is in.
-    waits: Option<Waits>,
+    run: Option<(Waits, Duration)>,
     patience: Patience,
     /// Until when the last run was told to wait.
     backoff: Duration,
@@ -66,7 +66,7 @@ impl Fleet {
         let unit = |(number, address): (usize, u32)| Unit {
             address: Ipv4Addr::from_bits(0x0A00_0000 + address % addresses).into(),
             email: format!("azaion-jetson-{number:06}@azaion.com"),
-            waits: None,
+            run: None,
             patience: Patience::new(true, Duration::ZERO),
             backoff: Duration::ZERO,
             timer: TIMER + part_of(ACCURACY),
@@ -98,16 +98,17 @@ impl Fleet {
         if !left.is_zero() {
             return Some(unit.pause_or_end(left, now));
         }
-        let waits = unit.waits.get_or_insert_with(|| Waits::new(POLICY, now + DEFAULT_DEADLINE));
+        let (waits, until) = unit.run.get_or_insert_with(|| (Waits::new(POLICY), now + DEFAULT_DEADLINE));
+        let left = until.saturating_sub(now);
         self.calls.push(now);
         let Err(fault) = login(&mut self.limits, self.limited, unit.address, &unit.email, now) else {
             unit.ready = Some(now);
             return None;
         };
-        if let Some(wait) = waits.after(&fault, now) {
+        if let Some(wait) = waits.after(&fault, left) {
             return Some(wait);
         }
-        unit.waits = None;
+        unit.run = None;
         let asked = fault.retry_after;
         unit.backoff = now + asked.unwrap_or_default();
         Some(asked.map_or(unit.timer, |wait| unit.pause_or_end(wait, now)))

@@ -32,3 +32,4 @@ mod network;
 mod plain_text;
 mod readers;
 mod root;
+mod slow;

@@ -38,7 +38,8 @@ struct NewUser<'a> {
 
 impl Calls {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let token = session::login(&self.client()?, ADMIN_EMAIL, &SecretString::from(ADMIN_PASSWORD), Ok(LIMIT))?.0.access;
+        let token =
+            session::login(&self.client()?, ADMIN_EMAIL, &SecretString::from(ADMIN_PASSWORD), Ok(LIMIT))?.0.access;
         let next = AtomicUsize::new(self.first);
         thread::scope(|scope| {
             let threads: Vec<_> = (0..JOBS).map(|_| scope.spawn(|| self.work(&token, &next))).collect();

@@ -163,6 +163,22 @@ fn a_second_time_ends_it_at_once() -> anyhow::Result<()> {
     serials(1, 8).iter().try_for_each(|serial| line.is_let_in(serial))
 }
 
+// Promise: Ctrl-C ends a batch within twelve seconds while the API does not answer at all, however many units are in hand.
+#[test]
+fn while_the_api_hangs() -> anyhow::Result<()> {
+    let line = Line::new(Options::default())?;
+    line.station.api.inject("POST", "/login", Fault::Hang, usize::MAX);
+    let (told, call) = channel();
+    line.station.api.on_request("POST", "/login", tell(told));
+    let running = line.start(&range(1, 20), &["--jobs", "8"])?;
+    call.recv_timeout(Duration::from_secs(20))?;
+    let start = Instant::now();
+    signal(&running, Signal::SIGINT)?;
+    line.wait(running)?.ended_with(130)?;
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+    Ok(())
+}
+
 // Promise: Ctrl-C also ends a wait that the API has asked for; the unit in hand is told of as failed, with what to do.
 #[test]
 fn a_wait_ends_too() -> anyhow::Result<()> {

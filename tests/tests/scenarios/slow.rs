@@ -1,0 +1,137 @@
+//! A slow world: disks, people and servers that take their time.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use azaion_agent::clock::{Clock, SystemClock};
+use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Fault, Options};
+use azaion_tests::programs::{Run, output, start};
+use azaion_tests::station::{SERIAL, Station, command};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// More than is left for a call that gets what slow work has left of the deadline below.
+const CALL: Duration = Duration::from_millis(300);
+const DEADLINE: [&str; 2] = ["--deadline", "1"];
+
+fn device(station: &Station) -> anyhow::Result<Command> {
+    let rootfs = station.rootfs().display().to_string();
+    station.provision_command(&["device", SERIAL, "--rootfs", &rootfs, "--owner", "current"])
+}
+
+/// The program on a disk that takes so many milliseconds for each sync.
+fn on_a_slow_disk(station: &Station, ours: &Command, milliseconds: u32) -> anyhow::Result<Run> {
+    let delay = format!("inject=fsync,fdatasync,syncfs:delay_enter={}", milliseconds * 1000);
+    let options = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,syncfs", "-e", &delay];
+    let mut strace = command(Path::new("strace"), &options);
+    station.wait(start(strace.arg(ours.get_program()).args(ours.get_args()))?)
+}
+
+// Promise: what a slow disk takes does not count against the time for calls.
+#[test]
+fn a_slow_disk() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    station.api.inject("POST", "/users", Fault::Delay(CALL), usize::MAX);
+    let mut ours = device(&station)?;
+    ours.args(station.api_arguments()).args(DEADLINE);
+    on_a_slow_disk(&station, &ours, 700)?.ended_with(0)?;
+    ensure!(station.api.calls("POST", "/users") == 1, "tried again");
+    Ok(())
+}
+
+/// Types the password on a terminal, a second and a half after it is asked for; prints the exit code.
+const TYPE_LATE: &str = "
+import os, pty, sys, time
+password, *arguments = sys.argv[1:]
+child, master = pty.fork()
+if child == 0:
+    os.execv(arguments[0], arguments)
+shown = b''
+while b'Password of' not in shown:
+    shown += os.read(master, 4096)
+time.sleep(1.5)
+os.write(master, password.encode() + b'\\n')
+status = None
+while status is None:
+    try:
+        os.read(master, 4096)
+    except OSError:
+        pass
+    done, result = os.waitpid(child, os.WNOHANG)
+    status = result if done else None
+print(os.waitstatus_to_exitcode(status))
+";
+
+// Promise: neither does the time in which a person types the password, in any verb that asks for it.
+#[test]
+fn a_person_who_types_late() -> anyhow::Result<()> {
+    for verb in ["device", "check"] {
+        let station = Station::new(Options::default())?;
+        station.api.inject("POST", "/login", Fault::Delay(CALL), usize::MAX);
+        let ours = if verb == "device" { device(&station)? } else { station.provision_command(&["check"])? };
+        let mut python = command(Path::new("python3"), &["-c", TYPE_LATE, ADMIN_PASSWORD]);
+        python.arg(ours.get_program()).args(ours.get_args()).args(DEADLINE);
+        python.args(if verb == "check" { &["--owner", "current"][..] } else { &[] });
+        python.args(["--api-url", &station.api.url(), "--ca-file", &station.api.ca_file().display().to_string()]);
+        let code = output(python.args(["--admin-email", ADMIN_EMAIL]))?;
+        ensure!(code == "0\n", "{verb}: {code}");
+    }
+    Ok(())
+}
+
+// Promise: a server that closes connections that nobody uses costs no call: none is made twice, and no device gets another
+// password for that.
+#[test]
+fn a_server_that_closes_idle_connections() -> anyhow::Result<()> {
+    const UNITS: usize = 4;
+    let station = Station::new(Options { idle: Some(Duration::from_millis(100)), ..Options::default() })?;
+    fs::create_dir(station.path("units"))?;
+    let template = station.path("units/{serial}").display().to_string();
+    let (base, list) = (station.rootfs().display().to_string(), format!("AZJN-0001..AZJN-{UNITS:04}"));
+    let fixed = ["batch", &list, "--rootfs", &template, "--base", &base, "--owner", "current", "--jobs", "1"];
+    let mut ours = station.provision_command(&fixed)?;
+    ours.args(station.api_arguments());
+    let run = on_a_slow_disk(&station, &ours, 150)?.ended_with(0)?;
+    ensure!(!run.stderr.contains("trying again"), "{}", run.stderr);
+    let calls = |method, path| station.api.calls(method, path);
+    // The admin's is the only login.
+    ensure!((calls("POST", "/users"), calls("POST", "/login"), calls("PATCH", "/users/password")) == (UNITS, 1, 0));
+    Ok(())
+}
+
+// Promise: Ctrl-C ends a run with 130 at once while it waits for another run's lock, and after the call in hand while the API
+// takes its time; the target is then as before.
+#[test]
+fn interrupted_while_it_waits() -> anyhow::Result<()> {
+    for is_locked in [true, false] {
+        let station = Station::new(Options::default())?;
+        let _lock = is_locked
+            .then(|| {
+                Flock::lock(File::open(station.rootfs())?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+            })
+            .transpose()
+            .map_err(|error: std::io::Error| error)?;
+        station.api.inject("POST", "/login", Fault::Delay(Duration::from_secs(1)), usize::MAX);
+        let mut ours = device(&station)?;
+        let running = start(ours.args(station.api_arguments()).process_group(0))?;
+        if is_locked {
+            SystemClock.sleep(Duration::from_millis(300));
+        } else {
+            while station.api.calls("POST", "/login") == 0 {
+                std::thread::yield_now();
+            }
+        }
+        let since = Instant::now();
+        killpg(Pid::from_raw(running.id().try_into()?), Signal::SIGINT)?;
+        let run = station.wait(running)?.ended_with(130)?;
+        ensure!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+        ensure!(run.stderr.contains("run this again"), "{}", run.stderr);
+        ensure!(station.password().is_none() && station.api.calls("POST", "/users") == 0, "{}", run.words());
+    }
+    Ok(())
+}
