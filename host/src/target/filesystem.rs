@@ -172,10 +172,11 @@ pub(super) fn find_slot(image: &Image, medium: &dyn Medium) -> Result<Option<Slo
     Ok(Some(Slot { content, place, is_in_order, is_ours, size, mode, uid, gid }))
 }
 
-/// Whether `device.conf` and its folder have the modes and owners that they must have.
+/// Whether `device.conf` and its folder have the modes and owners that they must have, and let in nobody besides.
 fn is_in_order(folder: &Inode, file: &Inode) -> bool {
-    let is_roots = |inode: &Inode| (inode.uid, inode.gid) == (0, 0);
-    file.permissions() == MODE && folder.permissions() == FOLDER_MODE && is_roots(file) && is_roots(folder)
+    let is_roots = |inode: &Inode| (inode.uid, inode.gid) == (0, 0) && !inode.has_access_list;
+    let has_modes = file.permissions() == MODE && folder.permissions() == FOLDER_MODE;
+    has_modes && is_roots(file) && is_roots(folder) && !file.is_fixed()
 }
 
 /// Makes a slot with this block in a raw image, and returns its offset.

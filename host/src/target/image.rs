@@ -105,7 +105,19 @@ impl Image {
     pub(super) fn problem(&self, problem: Problem) -> Error {
         match problem {
             Problem::Io(error) => self.failed("reading or writing", error),
+            Problem::Unclean | Problem::Faulty(_) => {
+                self.refused(format_args!("{problem}; {}, or generate it again", self.how_to_repair()))
+            }
             other => self.refused(other),
+        }
+    }
+
+    /// How to repair the file system in it: e2fsck reads raw images alone.
+    pub(super) fn how_to_repair(&self) -> &'static str {
+        match self.signature() {
+            Ok(Signature::Sparse) => "run `simg2img` on it, `e2fsck -f` on the raw image, and `img2simg` on that",
+            Ok(Signature::Zstd) => "decompress it with `zstd -d`, run `e2fsck -f` on the raw image, and compress that",
+            _ => "run `e2fsck -f` on it",
         }
     }
 

@@ -49,7 +49,16 @@ impl Slot {
 pub(super) fn made_slot(block: &[u8], place: u64) -> Slot {
     let block = block.get(..slot::SIZE).unwrap_or(block);
     let content = slot::judge_own(block);
-    Slot { content, place: Some(place), is_in_order: true, is_ours: true, size: slot::SIZE, mode: MODE, uid: 0, gid: 0 }
+    Slot {
+        content,
+        place: Some(place),
+        is_in_order: true,
+        is_ours: slot::is_ours(block),
+        size: slot::SIZE,
+        mode: MODE,
+        uid: 0,
+        gid: 0,
+    }
 }
 
 /// A format of images.

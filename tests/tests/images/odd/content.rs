@@ -10,9 +10,9 @@ use nix::unistd::mkfifo;
 
 use super::Make::{By, Bytes, Debugfs, Patch, Tree};
 use super::{Row, good, refused, try_all};
-use crate::bench::{Bench, EMAIL, SERIAL};
+use crate::bench::{Bench, EMAIL, OTHER, SERIAL, for_each};
 use crate::oracle;
-use crate::recipe::{self, PLAIN, mkfs, put};
+use crate::recipe::{self, Kind, PLAIN, mkfs, put};
 
 const CONF: &str = "etc/azaion/device.conf";
 const BY_HAND: &str = "by hand";
@@ -71,8 +71,8 @@ const WAY: [Row; 9] = [
     refused("azaion is a file", Tree(|tree| put(&tree.join("etc/azaion"), "", 0o644)), "no folder"),
     refused("no /etc", Tree(|tree| without(tree, &["etc", "boot"])), "no /etc"),
     refused("only /boot", Tree(|tree| without(tree, &["etc", "usr"])), "holds only /boot"),
-    refused("no room for a block", By(|bench| filled(bench, 0)), "the rootfs directory"),
-    refused("no room for an inode", By(no_inodes), "the rootfs directory"),
+    refused("no room for a block", By(|bench| filled(bench, 0)), "is full: it has no free block"),
+    refused("no room for an inode", By(no_inodes), "is full: it has no free inode"),
     good("room for two blocks", By(|bench| filled(bench, 2))),
     good("names in all blocks of /etc", By(crowded)),
 ];
@@ -163,4 +163,70 @@ fn replaced_when_asked_to() -> anyhow::Result<()> {
         bench.holds(SERIAL, EMAIL)?;
     }
     Ok(())
+}
+
+/// An access list that lets user 1000 read, as a file of `bench`.
+fn access_list(bench: &Bench) -> anyhow::Result<String> {
+    let entries = [(1, 6, u32::MAX), (2, 4, 1000), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)];
+    let entry =
+        |(tag, mode, id): (u16, u16, u32)| [&tag.to_le_bytes()[..], &mode.to_le_bytes(), &id.to_le_bytes()].concat();
+    let list = bench.path("list");
+    put(&list, [&2_u32.to_le_bytes()[..], &entries.map(entry).concat()].concat(), 0o600)?;
+    Ok(list.display().to_string())
+}
+
+/// What else debugfs does with the file or its directory, besides the list; the name of what has the list.
+const WITH_LISTS: [(&str, &str, &str); 5] = [
+    ("in the inode", CONF, ""),
+    ("in a block", CONF, "ea_set etc/azaion/device.conf user.large LARGE\n"),
+    ("of the directory", "etc/azaion", ""),
+    ("of the directory, in a block", "etc/azaion", "ea_set etc/azaion user.large LARGE\n"),
+    ("of a file that is immutable", CONF, "sif etc/azaion/device.conf flags 0x80030\n"),
+];
+
+// Promise: an access control list by which others could read the file, or replace it, is gone with the first device, and so
+// are flags that would keep the file as it is.
+#[test]
+fn access_lists_are_removed() {
+    for kind in [Kind::Ext4, Kind::Sparse] {
+        for_each(
+            &WITH_LISTS,
+            |row| format!("{} {}", kind.name(), row.0),
+            |(_, path, more)| {
+                let bench = Bench::new()?;
+                mkfs(&bench, &bench.image(), "", recipe::small_file)?;
+                let list = access_list(&bench)?;
+                let requests = format!("ea_set -f {list} {path} system.posix_acl_access\n{more}");
+                recipe::debugfs(&bench.image(), &requests.replace("LARGE", &"v".repeat(800)))?;
+                anyhow::ensure!(
+                    oracle::debugfs(&bench.image(), &format!("ea_list {path}"))?.contains("posix_acl_access")
+                );
+                oracle::is_clean(&bench.image())?;
+                if kind == Kind::Sparse {
+                    recipe::to_sparse(&bench.image())?;
+                }
+                for serial in [SERIAL, OTHER] {
+                    bench.device(serial, &["--replace"])?.ended_with(0)?;
+                    let raw = oracle::raw_copy(&bench.image())?;
+                    let attributes = oracle::debugfs(raw.path(), &format!("ea_list {path}"))?;
+                    anyhow::ensure!(!attributes.contains("acl"), "{attributes}");
+                    anyhow::ensure!(attributes.contains("user.large") == more.contains("ea_set"), "{attributes}");
+                    let stat = oracle::debugfs(raw.path(), &format!("stat {CONF}"))?;
+                    anyhow::ensure!(stat.contains("Flags: 0x80000\n"), "{stat}");
+                }
+                bench.holds(OTHER, "azaion-jetson-0043@azaion.com")
+            },
+        );
+    }
+}
+
+// Promise: an empty file whose attributes debugfs would leave behind is refused with what helps.
+#[test]
+fn an_empty_file_with_attributes() {
+    try_all(&[refused("attributes in a block", By(empty_with_attributes), "mount the image, remove the file")]);
+}
+
+fn empty_with_attributes(bench: &Bench) -> anyhow::Result<()> {
+    mkfs(bench, &bench.image(), "", |tree| file(tree, ""))?;
+    recipe::debugfs(&bench.image(), &format!("ea_set {CONF} user.large {}\n", "v".repeat(800)))
 }
