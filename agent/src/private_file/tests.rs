@@ -56,7 +56,7 @@ fn staged_names_are_known() {
     for (name, expected) in [(".f.new", true), ("f.new", false), (".f", false), ("f", false)] {
         assert_eq!(is_staged(name), expected, "{name}");
     }
-    assert!(is_staged(&staged_name("device.conf")));
+    assert!(is_staged(staged_name("device.conf".as_ref()).to_str().unwrap()));
 }
 
 /// A file of so many bytes at `path`, open to look at it when it has no name any more.

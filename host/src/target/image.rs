@@ -1,6 +1,7 @@
 //! An image as a file: opened, locked, and used by nobody else.
 
 use std::cell::{OnceCell, Ref, RefCell};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,11 +32,12 @@ pub(super) struct Image {
     pub(super) path: PathBuf,
     place: Place,
     listed: OnceCell<OwnedFd>,
-    name: String,
+    name: OsString,
     file: RefCell<Flock<File>>,
     /// Who may read the file.
     mode: u32,
-    is_writable: bool,
+    /// Why the file can't be written to, if it can't.
+    read_only: Option<Errno>,
 }
 
 impl Image {
@@ -50,7 +52,7 @@ impl Image {
         let path = place.path().to_owned();
         let fail = |error: io::Error| io_failure(error, format!("opening {}", path.display()));
         loop {
-            let (file, is_writable) = open_for_writing(&place).map_err(fail)?;
+            let (file, read_only) = open_for_writing(&place).map_err(fail)?;
             let file = lock::wait(file, &path)?;
             // Whoever held the lock may have put another file in its place.
             if !place.is_current() {
@@ -58,13 +60,9 @@ impl Image {
                 continue;
             }
             let mode = file.metadata().map_err(fail)?.mode();
-            let name = place
-                .name()
-                .to_str()
-                .ok_or_else(|| Error::unsuitable(&path, "has a name that is not UTF-8"))?
-                .to_owned();
+            let name = place.name().to_owned();
             let file = RefCell::new(file);
-            let image = Self { path, place, listed: OnceCell::new(), name, file, mode, is_writable };
+            let image = Self { path, place, listed: OnceCell::new(), name, file, mode, read_only };
             image.refuse_if_attached()?;
             return Ok(image);
         }
@@ -132,8 +130,8 @@ impl Image {
     }
 
     /// The name of a file that lies beside it.
-    pub(super) fn beside(&self, suffix: &str) -> String {
-        format!("{}{suffix}", self.name)
+    pub(super) fn beside(&self, suffix: &str) -> OsString {
+        [&self.name, OsStr::new(suffix)].into_iter().collect()
     }
 
     /// The folder it is in, to find files in it.
@@ -154,7 +152,7 @@ impl Image {
 
     /// Takes away what a run that was killed may have left beside the image in place of a file of this name. Where no
     /// file can be made, there is none.
-    pub(super) fn tidy_beside(&self, name: &str) -> Result<()> {
+    pub(super) fn tidy_beside(&self, name: &OsStr) -> Result<()> {
         if is_tidy(self.folder().as_fd(), name) || self.may_write_beside().is_err() {
             return Ok(());
         }
@@ -163,7 +161,7 @@ impl Image {
 
     /// Whether it can be written to.
     pub(super) fn may_write(&self) -> Result<()> {
-        if self.is_writable { Ok(()) } else { Err(self.failed("opening for writing", Errno::EACCES)) }
+        self.read_only.map_or(Ok(()), |errno| Err(self.failed("opening for writing", errno)))
     }
 
     /// Refuses an image with another name: what is written in place is written under that name, too, and would make another
@@ -254,12 +252,14 @@ impl Image {
     }
 }
 
-fn open_for_writing(place: &Place) -> io::Result<(File, bool)> {
-    match place.open(OFlag::O_RDWR) {
-        Ok(file) => Ok((file, true)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-            Ok((place.open(OFlag::O_RDONLY)?, false))
-        }
-        Err(error) => Err(error),
+/// Opens a file for writing, or for reading and says why.
+fn open_for_writing(place: &Place) -> io::Result<(File, Option<Errno>)> {
+    let error = match place.open(OFlag::O_RDWR) {
+        Ok(file) => return Ok((file, None)),
+        Err(error) => error,
+    };
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => Ok((place.open(OFlag::O_RDONLY)?, Some(errno))),
+        _ => Err(error),
     }
 }

@@ -1,8 +1,10 @@
 //! The file with the sum, whose form is the image builder's.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use azaion_agent::private_file::{self, Attributes, Lifetime};
@@ -34,7 +36,7 @@ impl Sum {
     pub(in crate::target) const SUFFIX: &str = ".sha1sum";
 
     /// The text of the file for a copy of the image, of another name.
-    pub(in crate::target) fn text_for(&self, name: &str, copy: &str) -> Vec<u8> {
+    pub(in crate::target) fn text_for(&self, name: &OsStr, copy: &OsStr) -> Vec<u8> {
         match self.bytes.trim_ascii_end().strip_suffix(name.as_bytes()) {
             Some(before) => [before, copy.as_bytes(), b"\n"].concat(),
             None => self.bytes.clone(),
@@ -47,7 +49,7 @@ impl Sum {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let odd = |what| image.refused(format_args!("has a .sha1sum beside it that {what}; generate the images again"));
         let failed = |error| image.failed("reading the .sha1sum of", error);
-        let file: File = match openat(image.folder(), image.beside(Sum::SUFFIX).as_str(), flags, Mode::empty()) {
+        let file: File = match openat(image.folder(), image.beside(Sum::SUFFIX).as_os_str(), flags, Mode::empty()) {
             Ok(file) => file.into(),
             Err(Errno::ENOENT) => return Ok(None),
             Err(Errno::ELOOP) => return Err(odd("is a symlink")),
@@ -77,7 +79,7 @@ impl Sum {
         }
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let failed = |error| image.failed("writing the .sha1sum of", error);
-        let file = openat(image.folder(), image.beside(Sum::SUFFIX).as_str(), flags, Mode::empty());
+        let file = openat(image.folder(), image.beside(Sum::SUFFIX).as_os_str(), flags, Mode::empty());
         let file = file.map(File::from).map_err(|errno| failed(errno.into()))?;
         let metadata = file.metadata().map_err(failed)?;
         if (metadata.dev(), metadata.ino()) != self.file {
@@ -102,7 +104,7 @@ impl Sum {
 
 /// Whether the file can be written to: if not, the image must stay as it is.
 pub(super) fn may_write(image: &Image) -> Result<()> {
-    faccessat(image.folder(), image.beside(Sum::SUFFIX).as_str(), AccessFlags::W_OK, AtFlags::AT_EACCESS)
+    faccessat(image.folder(), image.beside(Sum::SUFFIX).as_os_str(), AccessFlags::W_OK, AtFlags::AT_EACCESS)
         .map_err(|errno| image.failed("may not write the .sha1sum of", errno))
 }
 
