@@ -185,6 +185,10 @@ impl Target for Directory {
         let Some((file, stat)) = self.open_file(OFlag::O_RDONLY)? else { return Ok(None) };
         let bytes = read_bounded(file)
             .map_err(|error| io_failure(error, format!("reading {}", self.inside("etc/azaion/device.conf"))))?;
+        // As in an image: nothing but white space is no device's.
+        if bytes.trim_ascii().is_empty() {
+            return Ok(None);
+        }
         Ok(Some(Found { bytes, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }))
     }
 

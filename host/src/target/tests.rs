@@ -97,6 +97,21 @@ fn never_leaves_the_tree() {
     }
 }
 
+// Promise: a file with nothing but white space is no device's, in a directory as in an image, and can be replaced and cleared.
+#[test]
+fn blank_files_are_no_devices() {
+    for text in ["", "\n", " \t\r\n\n"] {
+        let dir = tree();
+        let root = dir.path().join("root");
+        fs::create_dir(root.join("etc/azaion")).unwrap();
+        fixture::put(&root.join(PATH), text.as_bytes());
+        let target = open(&root).unwrap();
+        assert!(target.look().unwrap().is_none(), "{text:?}");
+        write(target.as_ref()).unwrap();
+        assert!(target.look().unwrap().is_some(), "{text:?}");
+    }
+}
+
 // Promise: an odd thing in the file's place is refused with 66, and left alone.
 #[test]
 fn odd_files_are_refused() {
