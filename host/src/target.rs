@@ -15,6 +15,7 @@ mod once;
 pub mod original;
 mod prepare;
 pub mod problem;
+mod rights;
 mod room;
 mod sandbox;
 mod slot;

@@ -1,5 +1,7 @@
 //! A directory as target: nothing outside of it is ever touched, whatever symlinks are in it.
 
+mod walk;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,13 +11,13 @@ use std::path::{Path, PathBuf};
 use azaion_agent::device_conf::{MODE, read_bounded};
 use azaion_agent::private_file::{Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{Flock, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
-use nix::unistd::{AccessFlags, faccessat, fsync, geteuid};
+use nix::unistd::{fsync, geteuid};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::original::Original;
-use super::{FOLDER_MODE, Found, Kind, Owner, Target, lock};
+use super::{FOLDER_MODE, Found, Kind, Owner, Target, lock, rights};
 use crate::place::Place;
 use crate::target::error::{Error, Result, io_failure};
 
@@ -59,18 +61,12 @@ impl Directory {
         Ok(())
     }
 
-    /// Opens a folder inside the target, symlinks resolved as the device will (openat2(2), `RESOLVE_IN_ROOT`).
+    /// Opens a folder inside the target, symlinks resolved as the device will.
     fn open_folder(&self, name: &str) -> Result<Option<OwnedFd>> {
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        match openat2(&*self.root, name, how) {
+        match walk::open_in_root(self.root.as_fd(), Path::new(name)) {
             Ok(folder) => Ok(Some(folder)),
             Err(Errno::ENOENT) => Ok(None),
             Err(Errno::ENOTDIR | Errno::ELOOP) => Err(Error::unsuitable_inside(self.inside(name), "is not a folder")),
-            Err(Errno::ENOSYS) => {
-                Err(io_failure(Errno::ENOSYS, "this kernel has no openat2 (Linux 5.6); use a newer one"))
-            }
             Err(errno) => Err(io_failure(errno, format!("opening {}", self.inside(name)))),
         }
     }
@@ -177,8 +173,8 @@ impl Target for Directory {
             }
         }
         let (folder, path): (OwnedFd, PathBuf) = deepest;
-        faccessat(&folder, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
-            .map_err(|errno| io_failure(errno, format!("may not write into {}", path.display())))
+        rights::may_write_into(&folder)
+            .map_err(|error| io_failure(error, format!("may not write into {}", path.display())))
     }
 
     fn look(&self) -> Result<Option<Found>> {

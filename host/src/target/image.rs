@@ -10,14 +10,13 @@ use std::sync::Once;
 
 use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, OFlag};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::fcntl::{Flock, OFlag};
 
 use super::once::get_or_try_init;
 use super::original::Original;
 use super::problem::Problem;
 use super::sums::Sum;
-use super::{Signature, lock};
+use super::{Signature, lock, rights};
 use crate::place::Place;
 use crate::target::error::{Error, Result, io_failure, path_failure};
 
@@ -192,8 +191,7 @@ impl Image {
 
     /// Whether files can be made beside it.
     pub(super) fn may_write_beside(&self) -> Result<()> {
-        faccessat(self.folder(), ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
-            .map_err(|errno| self.failed("may not write into the folder of", errno))
+        rights::may_write_into(self.folder()).map_err(|error| self.failed("may not write into the folder of", error))
     }
 
     /// One write within the file, durable when this returns.

@@ -7,12 +7,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use azaion_agent::private_file::{self, Attributes, Lifetime};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, faccessat, geteuid};
+use nix::unistd::geteuid;
 
 use crate::target::error::Result;
 use crate::target::image::Image;
+use crate::target::rights;
 
 /// Digits of a sum.
 const DIGITS: usize = 40;
@@ -102,8 +103,8 @@ impl Sum {
 
 /// Whether the file can be written to: if not, the image must stay as it is.
 pub(super) fn may_write(image: &Image) -> Result<()> {
-    faccessat(image.folder(), image.beside(Sum::SUFFIX).as_str(), AccessFlags::W_OK, AtFlags::AT_EACCESS)
-        .map_err(|errno| image.failed("may not write the .sha1sum of", errno))
+    rights::may_write(image.folder(), image.beside(Sum::SUFFIX))
+        .map_err(|error| image.failed("may not write the .sha1sum of", error))
 }
 
 /// Where the one run of as many hexadecimal digits as a sum has lies.
