@@ -18,6 +18,7 @@ pub mod problem;
 mod rights;
 mod room;
 mod sandbox;
+mod signature;
 mod slot;
 mod slot_image;
 pub mod sparse;
@@ -37,6 +38,7 @@ use crate::place::{Place, PlaceError};
 use error::io_failure;
 pub use error::{Error, Result};
 use original::Original;
+use signature::Signature;
 
 /// The kind of a target, told by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -190,7 +192,7 @@ pub(crate) fn open_at(place: Place) -> Result<Box<dyn Target>> {
     let format: Box<dyn slot_image::Format> = match image.signature()? {
         Signature::Tar => Box::<tar::TarFormat>::default(),
         Signature::Ext4 => Box::new(filesystem::Ext4Format),
-        Signature::Sparse => Box::new(filesystem::SparseFormat),
+        Signature::Sparse => filesystem::sparse_format(&image)?,
         Signature::Zstd => zstd::format(&image)?,
     };
     Ok(Box::new(slot_image::SlotImage::new(image, format)))
@@ -210,53 +212,6 @@ pub(crate) fn open_all(places: Vec<Place>) -> Result<Vec<Box<dyn Target>>> {
         order.into_iter().map(|(index, place)| Ok((index, open_at(place)?))).collect::<Result<Vec<_>>>()?;
     opened.sort_by_key(|(index, _)| *index);
     Ok(opened.into_iter().map(|(_, target)| target).collect())
-}
-
-/// What a file is by its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signature {
-    Tar,
-    Sparse,
-    Ext4,
-    /// Its content tells what it is.
-    Zstd,
-}
-
-/// What a file is, by the bytes at an offset of it; or why it can't be a target, and what to do instead.
-type Magic = (usize, &'static [u8], Result<Signature, &'static str>);
-
-const MAGICS: [Magic; 9] = [
-    // First, for an archive starts with a name, which may be like any of the others.
-    (257, b"ustar", Ok(Signature::Tar)),
-    (0, b"\x3a\xff\x26\xed", Ok(Signature::Sparse)),
-    (0x438, b"\x53\xef", Ok(Signature::Ext4)),
-    (
-        0,
-        b"LUKS\xba\xbe",
-        Err("is an encrypted (LUKS) image; provision the rootfs directory before the image is generated"),
-    ),
-    (
-        0,
-        b"\x1f\x8b",
-        Err("is a gzip'd archive (a packed mfi?); provision the images/ that it is made of, one unit at a time"),
-    ),
-    (0, &zstd::frame::MAGIC, Ok(Signature::Zstd)),
-    (0, b"BZh", Err("is a bzip2'd archive; unpack it and provision the directory")),
-    (0, b"\xfd7zXZ\0", Err("is an xz'd archive; unpack it and provision the directory")),
-    (
-        510,
-        b"\x55\xaa",
-        Err("is the image of a whole disk; name the root file system's own image, or the rootfs directory"),
-    ),
-];
-
-fn signature_of(head: &[u8]) -> Result<Signature, &'static str> {
-    let is = |&&(offset, magic, _): &&Magic| head.get(offset..).is_some_and(|tail| tail.starts_with(magic));
-    if head.first_chunk().is_some_and(|&start| zstd::frame::skippable_length(start).is_some()) {
-        return Ok(Signature::Zstd);
-    }
-    let unknown = Err("is no root file system; name the rootfs directory that the image is generated from");
-    MAGICS.iter().find(is).map_or(unknown, |(_, _, signature)| *signature)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::copy::copy_with_holes;
 use super::ext4::{self, FileSystem, Inode};
 use super::image::Image;
 use super::medium::{BLOCK, Medium, Raw};
+use super::signature::{Signature, head_of, signature_of};
 use super::slot::{self, Content};
 use super::slot_image::{Format, Slot};
 use super::sparse::Sparse;
@@ -33,6 +34,22 @@ pub(super) struct Ext4Format;
 /// An Android sparse image of one.
 #[derive(Debug)]
 pub(super) struct SparseFormat;
+
+/// The format of an Android sparse image.
+///
+/// # Errors
+/// It is damaged, or holds something other than a root file system.
+pub(super) fn sparse_format(image: &Image) -> Result<Box<dyn Format>> {
+    let file = image.file();
+    let sparse = sparse(image, &file)?;
+    let head = head_of(&sparse).map_err(|error| image.failed("reading", error))?;
+    let why = match signature_of(&head) {
+        Ok(Signature::Ext4) => return Ok(Box::new(SparseFormat)),
+        Ok(_) => "is no file system, which the flasher would write to the partition; unpack it with simg2img",
+        Err(why) => why,
+    };
+    Err(image.refused(format_args!("is an Android sparse image, and its content {why}")))
+}
 
 impl Format for Ext4Format {
     fn kind(&self) -> Kind {
@@ -84,6 +101,12 @@ impl Format for SparseFormat {
     fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()> {
         let file = image.file();
         let sparse = sparse(image, &file)?;
+        if sparse.has_checksums() {
+            let path = image.path.display();
+            log::warn!(
+                "{path} carries checksums (make_ext4fs -c), which a device would make wrong; it is written without them"
+            );
+        }
         let raw = image.scratch()?;
         unpack(image, &sparse, &raw)?;
         make_slot(image, &raw, block)?;

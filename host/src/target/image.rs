@@ -12,16 +12,15 @@ use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch,
 use nix::errno::Errno;
 use nix::fcntl::{Flock, OFlag};
 
+use super::medium::Raw;
 use super::once::get_or_try_init;
 use super::original::Original;
 use super::problem::Problem;
+use super::signature::{Signature, head_of, signature_of};
 use super::sums::Sum;
-use super::{Signature, lock, rights};
+use super::{lock, rights};
 use crate::place::Place;
 use crate::target::error::{Error, Result, io_failure, path_failure};
-
-/// Bytes that tell the kind of an image.
-pub(super) const HEAD: usize = 2048;
 
 /// An image file and the folder that it is in.
 #[derive(Debug)]
@@ -90,9 +89,9 @@ impl Image {
 
     /// What it is, by its content; refused if it can't be a target.
     pub(super) fn signature(&self) -> Result<Signature> {
-        let mut head = [0; HEAD];
-        let length = self.file().read_at(&mut head, 0).map_err(|error| self.failed("reading", error))?;
-        super::signature_of(head.get(..length).unwrap_or_default()).map_err(|why| self.refused(why))
+        let head =
+            Raw::new(&self.file()).and_then(|raw| head_of(&raw)).map_err(|error| self.failed("reading", error))?;
+        signature_of(&head).map_err(|why| self.refused(why))
     }
 
     /// A refusal of this target; `why` says what to do instead.

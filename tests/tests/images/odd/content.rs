@@ -114,11 +114,23 @@ fn crowded(bench: &Bench) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), "", change)
 }
 
-const MAGIC: [Row; 13] = [
+const MAGIC: [Row; 25] = [
     refused("zeros", Bytes(0, b"\0"), "no root file system"),
     refused("text", Bytes(0, b"#!/bin/sh\n"), "no root file system"),
     refused("a program", Bytes(0, b"\x7fELF"), "no root file system"),
-    refused("squashfs", Bytes(0, b"hsqs"), "no root file system"),
+    refused("squashfs", Bytes(0, b"hsqs"), "another kind than ext4 (squashfs)"),
+    refused("squashfs of the other byte order", Bytes(0, b"sqsh"), "another kind than ext4 (squashfs)"),
+    refused("xfs", Bytes(0, b"XFSB"), "another kind than ext4 (xfs)"),
+    refused("UBI", Bytes(0, b"UBI#\x01"), "another kind than ext4 (UBI)"),
+    refused("ubifs", Bytes(0, b"\x31\x18\x10\x06"), "another kind than ext4 (ubifs)"),
+    refused("f2fs", Bytes(1024, b"\x10\x20\xf5\xf2"), "another kind than ext4 (f2fs)"),
+    refused("erofs", Bytes(1024, b"\xe2\xe1\xf5\xe0"), "another kind than ext4 (erofs)"),
+    refused("btrfs", Bytes(0x1_0040, b"_BHRfS_M"), "another kind than ext4 (btrfs)"),
+    refused("qcow2", Bytes(0, b"QFI\xfb\0\0\0\x03"), "virtual disk (qcow2)"),
+    refused("vmdk", Bytes(0, b"KDMV"), "virtual disk (vmdk)"),
+    refused("cpio", Bytes(0, b"070701"), "is a cpio archive"),
+    refused("zip", Bytes(0, b"PK\x03\x04"), "is a zip archive"),
+    refused("GPT without MBR", Bytes(512, b"EFI PART"), "whole disk"),
     refused("LUKS", Bytes(0, b"LUKS\xba\xbe\0\x02"), "before the image is generated"),
     good("a boot sector before the file system", Patch(510, b"\x55\xaa")),
     refused("gzip", Bytes(0, b"\x1f\x8b\x08"), "one unit at a time"),
