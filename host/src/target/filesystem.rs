@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use azaion_agent::device_conf::MODE;
+use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
 use super::copy::copy_with_holes;
@@ -137,7 +138,10 @@ fn sparse<'f>(image: &Image, file: &'f File) -> Result<Sparse<'f>> {
 
 /// A file without a name for a copy: beside the image where that is possible, for elsewhere there is rarely room for it.
 pub(super) fn scratch(image: &Image) -> Result<File> {
-    image.scratch().or_else(|_| tempfile::tempfile().map_err(|error| image.failed("making a copy of", error)))
+    // Elsewhere it never has a name, not even for a moment: nobody would take away what a run that is killed leaves there.
+    let flags = OFlags::TMPFILE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    let elsewhere = || rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR).map(File::from);
+    image.scratch().or_else(|error| elsewhere().map_err(|_| error))
 }
 
 /// Copies a file, if there is room for it.

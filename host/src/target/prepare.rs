@@ -3,9 +3,10 @@
 //! debugfs ends with 0 whatever happens, and its `mkdir` on a folder that is there corrupts the file system. So: what is
 //! there is looked at first, nothing is asked for twice, and what came of it is judged by this program and by e2fsck.
 
-use std::fs::{File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::io::{self, Write};
+
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::ext4::Found;
 use super::image::Image;
@@ -18,12 +19,7 @@ const FILE: &str = "/etc/azaion/device.conf";
 
 /// Makes the slot in a raw image, where `found` is what is there; its content is not that of a slot yet.
 pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> Result<()> {
-    let mut file = tempfile::tempfile().map_err(|error| io_failure(error, "making a file for debugfs' requests"))?;
-    // debugfs reads it by this name twice: as its requests, and as a block to write.
-    let text = requests(found, &sandbox::name_of(&file));
-    file.set_permissions(Permissions::from_mode(0o644))
-        .and_then(|()| file.write_all(text.as_bytes()))
-        .map_err(|error| io_failure(error, "writing debugfs' requests"))?;
+    let file = requests_file(found).map_err(|error| io_failure(error, "making a file for debugfs' requests"))?;
     let requests = sandbox::name_of(&file);
     let said = sandbox::run(Program::Debugfs, &["-w", "-f", &requests, IMAGE], raw, Some(&file))?;
     drop(file);
@@ -69,6 +65,14 @@ fn unchecked(image: &Image, ended: &Ended) -> Error {
         "was left alone, for it can't be checked: {}; run `e2fsck -f` on it, or provision the rootfs directory",
         ended.failure()
     ))
+}
+
+/// The requests, in a file in memory: a run that is killed leaves none of it on a disk. debugfs reads it by its name twice, as its
+/// requests and as a block to write.
+fn requests_file(found: &Found) -> io::Result<File> {
+    let mut file = File::from(memfd_create("azaion-provision", MemfdFlags::CLOEXEC)?);
+    file.write_all(requests(found, &sandbox::name_of(&file)).as_bytes())?;
+    Ok(file)
 }
 
 /// The requests, in a file of one block of this name, which is the content of the new file until the slot is written.
