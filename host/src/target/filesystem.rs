@@ -180,22 +180,23 @@ fn find_in(image: &Image, medium: &dyn Medium) -> Result<ext4::Found> {
 /// The `device.conf` in a file system, if there is one with content.
 pub(super) fn find_slot(image: &Image, medium: &dyn Medium) -> Result<Option<Slot>> {
     let ext4::Found { folder: Some(folder), file: Some(file) } = find_in(image, medium)? else { return Ok(None) };
-    let Some(block) = file.block else { return Ok(None) };
-    let mut bytes = Zeroizing::new(vec![0; slot::SIZE]);
-    let read = block.checked_mul(BLOCK).map_or(Ok(()), |offset| medium.read_at(&mut bytes, offset));
-    read.map_err(|error| image.failed("reading", error))?;
     let inode = &file.inode;
-    let size = usize::try_from(inode.size).unwrap_or(slot::SIZE);
-    let content = slot::judge(bytes.get(..size).unwrap_or(&bytes));
-    let is_ours = slot::is_ours(&bytes);
-    if content == Content::Foreign {
-        return Err(
-            image.refused("has an etc/azaion/device.conf that is no text; look at it, and take it away by hand")
-        );
+    if inode.size == 0 && file.all.is_empty() {
+        return Ok(None);
     }
+    let mut bytes = Zeroizing::new(vec![0; slot::SIZE]);
+    let read = file.first.and_then(|block| block.checked_mul(BLOCK)).map(|offset| medium.read_at(&mut bytes, offset));
+    read.transpose().map_err(|error| image.failed("reading", error))?;
+    let is_ours = slot::is_ours(&bytes);
+    let size = usize::try_from(inode.size).unwrap_or(usize::MAX);
+    let content = match bytes.get(..size) {
+        Some(content) => slot::judge(content),
+        // One byte too many, by which it is known to be too large.
+        None => Content::Conf(Zeroizing::new([&bytes[..], &[0]].concat())),
+    };
     let mode = inode.permissions();
-    let is_in_order = is_in_order(&folder, inode);
-    let (place, uid, gid) = (medium.place(block), inode.uid, inode.gid);
+    let is_in_order = file.block.is_some() && is_in_order(&folder, inode);
+    let (place, uid, gid) = (file.block.and_then(|block| medium.place(block)), inode.uid, inode.gid);
     Ok(Some(Slot { content, place, is_in_order, is_ours, size, mode, uid, gid }))
 }
 
@@ -210,9 +211,11 @@ pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> Result<u64> 
     let medium = Raw::new(raw).map_err(|error| image.failed("reading the copy of", error))?;
     let fail = |error| image.failed("writing the copy of", error);
     let found = find_in(image, &medium)?;
-    if let Some(place) = found.file.as_ref().and_then(|file| medium.place(file.block?)) {
-        // No other program needs to see the device that is there.
-        raw.write_all_at(&slot::blank(), place).map_err(fail)?;
+    if let Some(file) = &found.file {
+        // No other program needs to see the device that is there, and none of its bytes may stay in blocks that become free.
+        let blank = if file.block.is_some() { slot::blank() } else { vec![0; slot::SIZE] };
+        let places = file.all.iter().filter_map(|&block| medium.place(block));
+        places.into_iter().try_for_each(|place| raw.write_all_at(&blank, place)).map_err(fail)?;
     }
     prepare::make_slot(image, raw, &found)?;
     // What lies there is what was there before, or blank: its content says nothing yet.

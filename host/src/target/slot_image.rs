@@ -26,7 +26,7 @@ pub(super) struct Slot {
     pub(super) is_in_order: bool,
     /// Whether its block starts as only this program starts one.
     pub(super) is_ours: bool,
-    /// Bytes of the file, at most [`slot::SIZE`].
+    /// Bytes of the file.
     pub(super) size: usize,
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -195,7 +195,7 @@ impl SlotImage {
                 self.image.warn_of_torn();
                 None
             }
-            Content::Blank | Content::Foreign => None,
+            Content::Blank => None,
         }
     }
 
@@ -273,6 +273,10 @@ impl Target for SlotImage {
         // A write that failed before the copy took the image's place, for want of room perhaps, has changed nothing.
         if self.slot()?.is_some_and(|slot| slot.content == Content::Conf(before.bytes.clone())) {
             return Ok(());
+        }
+        if before.bytes.len() > slot::SIZE {
+            // What others had made too large can't be restored; a password of ours must not stay in its place.
+            self.clear()?;
         }
         self.set(&slot::block_of(&before.bytes)?)
     }

@@ -231,3 +231,22 @@ fn a_mark_is_put_at_the_end() {
         }
     }
 }
+
+// Promise: what others put in the place of a file is restored as it was; what was too large can't be, and then no password of ours
+// stays there.
+#[test]
+fn restores_what_is_no_text() {
+    let before = |bytes: &[u8]| Found { bytes: Zeroizing::new(bytes.to_vec()), mode: 0o600, uid: 0, gid: 0 };
+    for kind in [Kind::Ext4, Kind::Sparse] {
+        let (_dir, path) = fixture::image(kind);
+        let target = open(&path).unwrap();
+        for bytes in [&b"A=1\r\nB=2\n"[..], b"\xef\xbb\xbfA=1\n", b"\x7fELF\0\x01\n"] {
+            write_as_root(target.as_ref(), CONF);
+            target.restore(Some(&before(bytes))).unwrap();
+            assert_eq!(target.look().unwrap().unwrap().bytes.trim_ascii_end(), bytes.trim_ascii_end(), "{kind}");
+        }
+        write_as_root(target.as_ref(), CONF);
+        assert_eq!(target.restore(Some(&before(&[b'#'; 4097]))).unwrap_err().exit(), Exit::Data);
+        assert!(target.look().unwrap().is_none() && fixture::summed(&path), "{kind}");
+    }
+}

@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::Make::{By, Bytes, Debugfs, Patch, Tree};
-use super::{Row, good, refused, try_all};
+use super::{Row, good, malformed, refused, try_all};
 use crate::bench::{Bench, EMAIL, SERIAL};
 use crate::oracle;
 use crate::recipe::{self, PLAIN, mkfs, put};
@@ -32,18 +32,17 @@ const FILE: [Row; 18] = [
     refused("a folder", Tree(|tree| place(tree, |conf| Ok(fs::create_dir(conf)?))), BY_HAND),
     refused("a FIFO", Tree(|tree| place(tree, |conf| Ok(mkfifo(conf, Mode::S_IRUSR)?))), BY_HAND),
     refused("a hard link", Debugfs("ln /etc/passwd /etc/twice\nsif /etc/azaion/device.conf links_count 2"), BY_HAND),
-    refused("two blocks", Tree(|tree| file(tree, [b'#'; 4097])), "one block of its own"),
-    refused("many blocks", Tree(|tree| file(tree, vec![b'#'; 5 << 20])), "one block of its own"),
-    refused("a hole", Tree(|tree| place(tree, |conf| Ok(fs::File::create(conf)?.set_len(4096)?))), BY_HAND),
-    refused("a hole after it", Tree(|tree| file(tree, "# text\n").and_then(|()| lengthen(&tree.join(CONF)))), BY_HAND),
-    refused(
+    malformed("two blocks", Tree(|tree| file(tree, [b'#'; 4097]))),
+    malformed("many blocks", Tree(|tree| file(tree, vec![b'#'; 5 << 20]))),
+    malformed("a hole", Tree(|tree| place(tree, |conf| Ok(fs::File::create(conf)?.set_len(4096)?)))),
+    malformed("a hole after it", Tree(|tree| file(tree, "# text\n").and_then(|()| lengthen(&tree.join(CONF))))),
+    malformed(
         "blocks without content",
         Debugfs("punch /etc/azaion/device.conf 0 0\nfallocate /etc/azaion/device.conf 0 0"),
-        BY_HAND,
     ),
-    refused("blocks beyond its end", Debugfs("fallocate /etc/azaion/device.conf 1 1"), BY_HAND),
-    refused("no text", Tree(|tree| file(tree, b"\x7fELF\x02\x01\x01\0")), "is no text"),
-    refused("zeros", Tree(|tree| file(tree, [[0; 4095].as_slice(), b"x"].concat())), "is no text"),
+    malformed("blocks beyond its end", Debugfs("fallocate /etc/azaion/device.conf 1 1")),
+    malformed("no text", Tree(|tree| file(tree, b"\x7fELF\x02\x01\x01\0"))),
+    malformed("zeros", Tree(|tree| file(tree, [[0; 4095].as_slice(), b"x"].concat()))),
     Row { name: "comments", make: Debugfs(""), code: 65, says: "device.conf" },
     Row { name: "nonsense", make: Tree(|tree| file(tree, "hush hush\n")), code: 65, says: "device.conf:1" },
     good("nothing", Tree(|tree| file(tree, ""))),
