@@ -37,6 +37,7 @@ use zeroize::Zeroizing;
 use crate::place::{Place, PlaceError};
 use error::io_failure;
 pub use error::{Error, Result};
+use lock::Access;
 use original::Original;
 use signature::Signature;
 
@@ -156,6 +157,14 @@ pub fn open(path: &Path) -> Result<Box<dyn Target>> {
     open_at(find(path)?)
 }
 
+/// Opens a target to be read, without its lock: another run may be working on it.
+///
+/// # Errors
+/// It is missing, of a kind that can't take a `device.conf`, or can be changed by others (strict modes).
+pub fn open_to_read(path: &Path) -> Result<Box<dyn Target>> {
+    open_for(find(path)?, Access::Read)
+}
+
 /// Follows the path of a target.
 pub(crate) fn find(path: &Path) -> Result<Place> {
     Place::find(path).map_err(|error| match error {
@@ -176,19 +185,23 @@ fn refused(path: &Path, why: impl fmt::Display) -> Error {
     Error::unsuitable(path, why)
 }
 
-/// Opens the target at a place.
+/// Opens the target at a place and waits for its lock.
 pub(crate) fn open_at(place: Place) -> Result<Box<dyn Target>> {
+    open_for(place, Access::Change)
+}
+
+fn open_for(place: Place, access: Access) -> Result<Box<dyn Target>> {
     if !place.is_found() {
         let missing = io::Error::from(nix::errno::Errno::ENOENT);
         return Err(refused(place.path(), format_args!("can't be opened: {missing}")));
     }
     if place.is_directory() {
-        return Ok(Box::new(directory::Directory::open(&place)?));
+        return Ok(Box::new(directory::Directory::open(&place, access)?));
     }
     if !place.is_file() {
         return Err(refused(place.path(), "is neither a directory nor a file; mount it and name the mount point"));
     }
-    let image = image::Image::at(place)?;
+    let image = image::Image::at(place, access)?;
     let format: Box<dyn slot_image::Format> = match image.signature()? {
         Signature::Tar => Box::<tar::TarFormat>::default(),
         Signature::Ext4 => Box::new(filesystem::Ext4Format),

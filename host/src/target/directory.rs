@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use azaion_agent::device_conf::{MODE, read_bounded};
 use azaion_agent::private_file::{Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, OFlag, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{fsync, geteuid};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::lock::{Access, Held};
 use super::original::Original;
-use super::{FOLDER_MODE, Found, Kind, Owner, Target, lock, rights};
+use super::{FOLDER_MODE, Found, Kind, Owner, Target, rights};
 use crate::place::Place;
 use crate::target::error::{Error, Result, io_failure};
 
@@ -29,16 +30,16 @@ const FOLDERS: [&str; 2] = ["etc", "etc/azaion"];
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    root: Flock<File>,
+    root: Held,
 }
 
 impl Directory {
-    /// Opens the folder and waits until no other run works on it.
-    pub(super) fn open(place: &Place) -> Result<Self> {
+    /// Opens the directory. If it may be changed, waits until no other run works on it.
+    pub(super) fn open(place: &Place, access: Access) -> Result<Self> {
         let path = place.path().to_owned();
         let root = place.open(OFlag::O_RDONLY | OFlag::O_DIRECTORY);
         let root = root.map_err(|error| io_failure(error, format!("opening {}", path.display())))?;
-        let root = lock::wait(root, &path)?;
+        let root = Held::new(root, &path, access)?;
         let directory = Self { path, root };
         directory.check_is_root_file_system()?;
         Ok(directory)
@@ -135,7 +136,8 @@ impl Directory {
             SFlag::S_IFLNK => return Err(odd("is a symlink")),
             _ => return Err(odd("is not a file")),
         }
-        if stat.st_nlink != 1 {
+        // None at all, if another run has just replaced it.
+        if stat.st_nlink > 1 {
             return Err(odd("has a second name (a hard link)"));
         }
         let file = reopen(there.as_fd(), access).map_err(fail)?;
@@ -178,10 +180,14 @@ impl Target for Directory {
     }
 
     fn look(&self) -> Result<Option<Found>> {
-        let Some((file, stat)) = self.open_file(OFlag::O_RDONLY)? else { return Ok(None) };
-        let bytes = read_bounded(file)
-            .map_err(|error| io_failure(error, format!("reading {}", self.inside("etc/azaion/device.conf"))))?;
-        Ok(Some(Found { bytes, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }))
+        self.root.read(|| {
+            let Some((file, stat)) = self.open_file(OFlag::O_RDONLY)? else { return Ok((None, true)) };
+            let bytes = read_bounded(file)
+                .map_err(|error| io_failure(error, format!("reading {}", self.inside("etc/azaion/device.conf"))))?;
+            let is_whole = is_whole(&bytes);
+            let found = Found { bytes, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid };
+            Ok((Some(found), is_whole))
+        })
     }
 
     fn tidy(&self) -> Result<()> {
@@ -227,6 +233,11 @@ impl Target for Directory {
         erase_all(folder.as_fd(), NAME)
             .map_err(|error| io_failure(error, format!("removing {}", self.inside("etc/azaion/device.conf"))))
     }
+}
+
+/// Whether no part of a file may be the newlines by which a run that clears it has begun to overwrite it.
+fn is_whole(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && !bytes.starts_with(b"\n") && !bytes.windows(2).any(|pair| pair == b"\n\n")
 }
 
 fn folder_attributes(owner: Owner) -> Attributes {

@@ -10,15 +10,16 @@ use std::sync::Once;
 
 use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, OFlag};
+use nix::fcntl::OFlag;
 
+use super::lock::{self, Access, Held};
 use super::medium::Raw;
 use super::once::get_or_try_init;
 use super::original::Original;
 use super::problem::Problem;
+use super::rights;
 use super::signature::{Signature, head_of, signature_of};
 use super::sums::Sum;
-use super::{lock, rights};
 use crate::place::Place;
 use crate::target::error::{Error, Result, io_failure, path_failure};
 
@@ -30,7 +31,7 @@ pub(super) struct Image {
     place: Place,
     listed: OnceCell<OwnedFd>,
     name: String,
-    file: RefCell<Flock<File>>,
+    file: RefCell<Held>,
     /// Who may read the file.
     mode: u32,
     is_writable: bool,
@@ -40,18 +41,22 @@ impl Image {
     /// Opens the file that a path leads to.
     #[cfg(test)]
     pub(super) fn open(path: &Path) -> Result<Self> {
-        Self::at(super::find(path)?)
+        Self::at(super::find(path)?, Access::Change)
     }
 
-    /// Opens a file, for writing if that is allowed, and waits until no other run works on it.
-    pub(super) fn at(mut place: Place) -> Result<Self> {
+    /// Opens a file. If it may be changed, opens it for writing if that is allowed, and waits until no other run works on it.
+    pub(super) fn at(mut place: Place, access: Access) -> Result<Self> {
         let path = place.path().to_owned();
         let fail = |error: io::Error| io_failure(error, format!("opening {}", path.display()));
         loop {
-            let (file, is_writable) = open_for_writing(&place).map_err(fail)?;
-            let file = lock::wait(file, &path)?;
+            let opened = match access {
+                Access::Change => open_for_writing(&place),
+                Access::Read => place.open(OFlag::O_RDONLY).map(|file| (file, false)),
+            };
+            let (file, is_writable) = opened.map_err(fail)?;
+            let file = Held::new(file, &path, access)?;
             // Whoever held the lock may have put another file in its place.
-            if !place.is_current() {
+            if access == Access::Change && !place.is_current() {
                 place.refresh().map_err(|error| path_failure(error, &path))?;
                 continue;
             }
@@ -115,6 +120,11 @@ impl Image {
     /// The file.
     pub(super) fn file(&self) -> Ref<'_, File> {
         Ref::map(self.file.borrow(), |file| &**file)
+    }
+
+    /// See [`Held::read`].
+    pub(super) fn read<T>(&self, read: impl Fn() -> Result<(T, bool)>) -> Result<T> {
+        self.file.borrow().read(read)
     }
 
     /// The name of a file that lies beside it.
@@ -234,7 +244,7 @@ impl Image {
             gid: owner(old.gid(), new.gid()),
         };
         staged.commit(attributes, Lifetime::Durable).map_err(fail)?;
-        self.file.replace(file);
+        self.file.replace(Held::Locked(file));
         Ok(())
     }
 }

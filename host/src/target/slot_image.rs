@@ -248,7 +248,12 @@ impl Target for SlotImage {
     }
 
     fn look(&self) -> Result<Option<Found>> {
-        Ok(self.slot()?.and_then(|slot| self.found(slot)))
+        let slot = self.image.read(|| {
+            let slot = self.slot()?;
+            let is_whole = slot.as_ref().is_none_or(|slot| slot.content != Content::Torn);
+            Ok((slot, is_whole))
+        })?;
+        Ok(slot.and_then(|slot| self.found(slot)))
     }
 
     fn is_in_order(&self, _found: &Found, _owner: Owner) -> Result<bool> {
