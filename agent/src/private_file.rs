@@ -204,8 +204,9 @@ pub fn is_tidy(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> bool
 /// # Errors
 /// The I/O error; that nothing is there is none.
 pub fn tidy(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<()> {
-    // Another user's holds nothing of ours, and may be leased to hold us up.
-    erase(dir, &staged_name(name.as_ref()), |uid| uid == geteuid().as_raw()).map(drop)
+    // Another user's holds nothing of ours, and may be leased to hold us up. A large one is the copy of an image, full of holes.
+    let is_ours = |stat: &FileStat| stat.st_uid == geteuid().as_raw() && stat.st_size <= LARGEST_LEFTOVER;
+    erase(dir, &staged_name(name.as_ref()), is_ours).map(drop)
 }
 
 /// Takes `name` out of the folder, its bytes first, so that they do not stay on the disk under no name; and what a
@@ -215,11 +216,11 @@ pub fn tidy(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Res
 /// The I/O error; that nothing is there is none.
 pub fn erase_all(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<bool> {
     tidy(dir, name)?;
-    erase(dir, name.as_ref(), |_| true)
+    erase(dir, name.as_ref(), |stat| stat.st_size <= LARGEST)
 }
 
-/// Takes a name away; `is_to_be_wiped` says whether the bytes of a file of this user are overwritten first.
-fn erase(dir: BorrowedFd<'_>, name: &OsStr, is_to_be_wiped: impl Fn(u32) -> bool) -> io::Result<bool> {
+/// Takes a name away; `is_to_be_wiped` says whether the bytes of a file are overwritten first.
+fn erase(dir: BorrowedFd<'_>, name: &OsStr, is_to_be_wiped: impl Fn(&FileStat) -> bool) -> io::Result<bool> {
     // Told before it is opened: to open a device or a pipe may do something, or hang.
     let there = match openat(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(there) => there,
@@ -228,7 +229,7 @@ fn erase(dir: BorrowedFd<'_>, name: &OsStr, is_to_be_wiped: impl Fn(u32) -> bool
     };
     let stat = fstat(&there)?;
     match kind_of(&stat) {
-        SFlag::S_IFREG if is_to_be_wiped(stat.st_uid) => {
+        SFlag::S_IFREG if is_to_be_wiped(&stat) => {
             overwrite(&reopen(there.as_fd(), OFlag::O_WRONLY | OFlag::O_NONBLOCK)?)?;
         }
         SFlag::S_IFDIR => {
@@ -259,13 +260,15 @@ pub fn reopen(descriptor: BorrowedFd<'_>, flags: OFlag) -> io::Result<File> {
     Ok(open(opened.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
 }
 
-/// Files with secrets are smaller than this many bytes. A larger one is the copy of an image, full of holes.
-const LARGEST: u64 = 65_536;
+/// Files with secrets are smaller than this many bytes.
+const LARGEST_LEFTOVER: i64 = 65_536;
+/// The same of what others may have put in the place of one.
+const LARGEST: i64 = 64 << 20;
 
 /// Writes newlines over a whole file. One with a second name is somebody else's, too, and left as it is.
 fn overwrite(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
-    if metadata.nlink() != 1 || metadata.size() > LARGEST {
+    if metadata.nlink() != 1 {
         return Ok(());
     }
     let blank = [b'\n'; 4096];

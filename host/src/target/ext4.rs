@@ -98,13 +98,17 @@ impl Inode {
     }
 }
 
-/// A file whose content is at most one block.
+/// A file whose content is one block at most, unless others made it.
 #[derive(Debug)]
 pub struct OneBlockFile {
     /// Its inode.
     pub inode: Inode,
-    /// Where its content lies; none if it is empty.
+    /// The only block that it has, which is its content; none if it is empty or lies otherwise.
     pub block: Option<u64>,
+    /// Where its content starts, if it is not empty there.
+    pub first: Option<u64>,
+    /// All blocks that it has.
+    pub all: Vec<u64>,
 }
 
 /// What is on the way to a file, and there.
@@ -201,17 +205,15 @@ impl<'m> FileSystem<'m> {
             return Err(Refused("has a second name (a hard link) for etc/azaion/device.conf; take it away by hand"));
         }
         let extents = self.extents(&inode)?;
-        let block = match (inode.size, extents.as_slice()) {
-            (0, []) => None,
-            (1..=BLOCK, [extent]) if extent.is_first_block() => Some(self.data_block(extent.start)?),
-            _ => {
-                return Err(Refused(
-                    "has an etc/azaion/device.conf that is not in one block of its own; take it away by hand",
-                ));
-            }
-        };
+        let first = extents.first().and_then(Extent::first_block);
+        let blocks = || extents.iter().flat_map(Extent::blocks).map(|(_, block)| self.data_block(block));
+        if blocks().nth(MOST_BLOCKS).is_some() {
+            return Err(Refused("has an etc/azaion/device.conf of more than 40 MB; take it away by hand"));
+        }
+        let all = blocks().collect::<Result<Vec<_>, _>>()?;
+        let block = first.filter(|_| all.len() == 1 && (1..=BLOCK).contains(&inode.size));
         self.look_for_access_list(&mut inode)?;
-        Ok(OneBlockFile { inode, block })
+        Ok(OneBlockFile { inode, block, first, all })
     }
 
     fn data_block(&self, block: u64) -> Result<u64, Problem> {

@@ -11,19 +11,18 @@ use std::sync::Once;
 
 use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, OFlag};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::fcntl::OFlag;
 
+use super::lock::{self, Access, Held};
+use super::medium::Raw;
 use super::once::get_or_try_init;
 use super::original::Original;
 use super::problem::Problem;
+use super::rights;
+use super::signature::{Signature, head_of, signature_of};
 use super::sums::Sum;
-use super::{Signature, lock};
 use crate::place::Place;
 use crate::target::error::{Error, Result, io_failure, path_failure};
-
-/// Bytes that tell the kind of an image.
-pub(super) const HEAD: usize = 2048;
 
 /// An image file and the folder that it is in.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub(super) struct Image {
     place: Place,
     listed: OnceCell<OwnedFd>,
     name: OsString,
-    file: RefCell<Flock<File>>,
+    file: RefCell<Held>,
     /// Who may read the file.
     mode: u32,
     /// Why the file can't be written to, if it can't.
@@ -44,18 +43,22 @@ impl Image {
     /// Opens the file that a path leads to.
     #[cfg(test)]
     pub(super) fn open(path: &Path) -> Result<Self> {
-        Self::at(super::find(path)?)
+        Self::at(super::find(path)?, Access::Change)
     }
 
-    /// Opens a file, for writing if that is allowed, and waits until no other run works on it.
-    pub(super) fn at(mut place: Place) -> Result<Self> {
+    /// Opens a file. If it may be changed, opens it for writing if that is allowed, and waits until no other run works on it.
+    pub(super) fn at(mut place: Place, access: Access) -> Result<Self> {
         let path = place.path().to_owned();
         let fail = |error: io::Error| io_failure(error, format!("opening {}", path.display()));
         loop {
-            let (file, read_only) = open_for_writing(&place).map_err(fail)?;
-            let file = lock::wait(file, &path)?;
+            let opened = match access {
+                Access::Change => open_for_writing(&place),
+                Access::Read => place.open(OFlag::O_RDONLY).map(|file| (file, Some(Errno::EACCES))),
+            };
+            let (file, read_only) = opened.map_err(fail)?;
+            let file = Held::new(file, &path, access)?;
             // Whoever held the lock may have put another file in its place.
-            if !place.is_current() {
+            if access == Access::Change && !place.is_current() {
                 place.refresh().map_err(|error| path_failure(error, &path))?;
                 continue;
             }
@@ -89,9 +92,9 @@ impl Image {
 
     /// What it is, by its content; refused if it can't be a target.
     pub(super) fn signature(&self) -> Result<Signature> {
-        let mut head = [0; HEAD];
-        let length = self.file().read_at(&mut head, 0).map_err(|error| self.failed("reading", error))?;
-        super::signature_of(head.get(..length).unwrap_or_default()).map_err(|why| self.refused(why))
+        let head =
+            Raw::new(&self.file()).and_then(|raw| head_of(&raw)).map_err(|error| self.failed("reading", error))?;
+        signature_of(&head).map_err(|why| self.refused(why))
     }
 
     /// A refusal of this target; `why` says what to do instead.
@@ -127,6 +130,11 @@ impl Image {
     /// The file.
     pub(super) fn file(&self) -> Ref<'_, File> {
         Ref::map(self.file.borrow(), |file| &**file)
+    }
+
+    /// See [`Held::read`].
+    pub(super) fn read<T>(&self, read: impl Fn() -> Result<(T, bool)>) -> Result<T> {
+        self.file.borrow().read(read)
     }
 
     /// The name of a file that lies beside it.
@@ -202,8 +210,7 @@ impl Image {
 
     /// Whether files can be made beside it.
     pub(super) fn may_write_beside(&self) -> Result<()> {
-        faccessat(self.folder(), ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
-            .map_err(|errno| self.failed("may not write into the folder of", errno))
+        rights::may_write_into(self.folder()).map_err(|error| self.failed("may not write into the folder of", error))
     }
 
     /// One write within the file, durable when this returns.
@@ -247,7 +254,7 @@ impl Image {
             gid: owner(old.gid(), new.gid()),
         };
         staged.commit(attributes, Lifetime::Durable).map_err(fail)?;
-        self.file.replace(file);
+        self.file.replace(Held::Locked(file));
         Ok(())
     }
 }

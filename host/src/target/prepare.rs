@@ -3,9 +3,10 @@
 //! debugfs ends with 0 whatever happens, and its `mkdir` on a folder that is there corrupts the file system. So: what is
 //! there is looked at first, nothing is asked for twice, and what came of it is judged by this program and by e2fsck.
 
-use std::fs::{File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::io::{self, Write};
+
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::ext4::Found;
 use super::image::Image;
@@ -22,16 +23,11 @@ pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> Result<()> 
     if found.file.as_ref().is_some_and(|file| file.block.is_none() && file.inode.has_attributes_block()) {
         // debugfs would remove the file, and leave that block to nobody.
         return Err(image.refused(
-            "has an empty etc/azaion/device.conf with extended attributes in a block of their own; mount the image, remove the \
-             file, and unmount the image, or generate it from a rootfs directory without that file",
+            "has an etc/azaion/device.conf that is empty or not in one block, with extended attributes in a block of their own; \
+             mount the image, remove the file, and unmount the image, or generate it from a rootfs directory without that file",
         ));
     }
-    let mut file = tempfile::tempfile().map_err(|error| io_failure(error, "making a file for debugfs' requests"))?;
-    // debugfs reads it by this name twice: as its requests, and as a block to write.
-    let text = requests(found, &sandbox::name_of(&file));
-    file.set_permissions(Permissions::from_mode(0o644))
-        .and_then(|()| file.write_all(text.as_bytes()))
-        .map_err(|error| io_failure(error, "writing debugfs' requests"))?;
+    let file = requests_file(found).map_err(|error| io_failure(error, "making a file for debugfs' requests"))?;
     let requests = sandbox::name_of(&file);
     let said = sandbox::run(Program::Debugfs, &["-w", "-f", &requests, IMAGE], raw, Some(&file))?;
     drop(file);
@@ -115,7 +111,9 @@ fn unchecked(image: &Image, ended: &Ended) -> Error {
 /// Those that take away what a mode does not: access control lists, and flags that keep the file as it is. A list is removed by
 /// each name that one may have.
 fn access_requests(found: &Found) -> Vec<String> {
-    let (folder, file) = (found.folder.as_ref(), found.file.as_ref().map(|file| &file.inode));
+    // A file that is not in one block is removed, and the new one has none of them.
+    let file = found.file.as_ref().filter(|file| file.block.is_some()).map(|file| &file.inode);
+    let folder = found.folder.as_ref();
     let lists =
         [(FOLDER, folder), (FILE, file)].into_iter().filter(|(_, inode)| inode.is_some_and(|i| i.has_access_list));
     let mut requests: Vec<_> =
@@ -123,6 +121,14 @@ fn access_requests(found: &Found) -> Vec<String> {
     let fixed = file.filter(|inode| inode.is_fixed());
     requests.extend(fixed.map(|inode| format!("sif {FILE} flags {:#x}", inode.free_flags())));
     requests
+}
+
+/// The requests, in a file in memory: a run that is killed leaves none of it on a disk. debugfs reads it by its name twice, as its
+/// requests and as a block to write.
+fn requests_file(found: &Found) -> io::Result<File> {
+    let mut file = File::from(memfd_create("azaion-provision", MemfdFlags::CLOEXEC)?);
+    file.write_all(requests(found, &sandbox::name_of(&file)).as_bytes())?;
+    Ok(file)
 }
 
 /// The requests, in a file of one block of this name, which is the content of the new file until the slot is written.

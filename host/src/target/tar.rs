@@ -63,7 +63,7 @@ impl Scan {
             is_directory_in_order: archive
                 .folder
                 .is_some_and(|directory| (directory.mode, directory.uid, directory.gid) == (FOLDER_MODE, 0, 0)),
-            packed: Packed::of(image, &archive, earlier.is_some())?,
+            packed: Packed::of(&archive, earlier.is_some()),
         })
     }
 }

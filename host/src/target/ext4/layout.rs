@@ -118,9 +118,9 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// Whether it is one block, the first of its file, with content.
-    pub(super) fn is_first_block(&self) -> bool {
-        self.logical == 0 && self.length == 1 && self.is_written
+    /// The first block of its file, if that is in it and has content.
+    pub(super) fn first_block(&self) -> Option<u64> {
+        (self.logical == 0 && self.length > 0 && self.is_written).then_some(self.start)
     }
 
     /// Its blocks: number in the file, number in the file system.
@@ -294,12 +294,12 @@ mod tests {
         }
         let extent = Extent { logical: 5, length: 2, start: 7, is_written: true };
         assert!(extent.blocks().eq([(5, 7), (6, 8)]));
-        let first = Extent { logical: 0, length: 1, start: 7, is_written: true };
-        assert!(first.is_first_block());
+        let first = Extent { logical: 0, length: 2, start: 7, is_written: true };
+        assert_eq!(first.first_block(), Some(7));
         for other in
-            [Extent { logical: 1, ..first }, Extent { length: 2, ..first }, Extent { is_written: false, ..first }]
+            [Extent { logical: 1, ..first }, Extent { length: 0, ..first }, Extent { is_written: false, ..first }]
         {
-            assert!(!other.is_first_block(), "{other:?}");
+            assert_eq!(other.first_block(), None, "{other:?}");
         }
     }
 

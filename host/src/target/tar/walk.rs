@@ -26,8 +26,8 @@ pub(in crate::target) const MOST_PADDING: u64 = 1 << 20;
 pub(super) const END_MARKS: u64 = 2 * BLOCK;
 /// Versions of `device.conf` that an archive may have, one behind the other.
 const MOST_CONFS: usize = 16;
-/// Bytes that a `device.conf` may have.
-const MOST_CONF: u64 = 4096;
+/// Bytes that what is in the place of a `device.conf` may have, to be taken out.
+const MOST_CONF: u64 = 1 << 20;
 
 pub(in crate::target) fn damaged(how: &'static str) -> Problem {
     Problem::Damaged { what: "tar archive", how, advice: "generate the images again" }
@@ -302,7 +302,7 @@ impl<'s> Walk<'s> {
         }
         if member.size > MOST_CONF || self.archive.confs.len() == MOST_CONFS {
             return Err(Refused(
-                "has an etc/azaion/device.conf of more than 4096 bytes, or too many of them; take it away by hand",
+                "has an etc/azaion/device.conf of more than 1 MiB, or too many of them; take it away by hand",
             ));
         }
         Ok(())

@@ -70,7 +70,7 @@ impl Scan {
         let (boundary, members) = cut.ok_or_else(|| problem(super::frame::damaged("it has no end")))?;
         check_end(&mut stream).map_err(problem)?;
         let skipped = stream.skipped.iter().copied().filter(|(offset, _)| *offset > boundary.offset).collect();
-        let packed = Packed::of(image, &archive, false)?;
+        let packed = Packed::of(&archive, false);
         Ok(Self { end: archive.end, is_dotted: archive.is_dotted, packed, boundary, members, skipped })
     }
 }

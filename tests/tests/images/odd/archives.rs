@@ -8,7 +8,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::Make::By;
-use super::{Row, cut, good, refused, try_all};
+use super::{Row, cut, good, malformed, refused, try_all};
 use crate::archive::{make, pack, put_sum, sum_file};
 use crate::bench::Bench;
 use crate::recipe::{self, PLAIN, Tree, patch, put, small_file};
@@ -74,8 +74,8 @@ const ARCHIVES: [Row; 26] = [
     refused("a folder", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "no plain file"),
     refused("a FIFO", By(|bench| of(bench, |tree| conf(tree, |at| Ok(mkfifo(at, Mode::S_IRUSR)?)))), "no plain file"),
     refused("two names", By(|bench| of(bench, two_names)), "a hard link"),
-    refused("too large", By(|bench| of(bench, |tree| put(&tree.join(CONF), [b'#'; 4097], 0o600))), "4096 bytes"),
-    refused("no text", By(|bench| of(bench, |tree| put(&tree.join(CONF), b"\x7fELF\0\0", 0o600))), "no text"),
+    malformed("too large", By(|bench| of(bench, |tree| put(&tree.join(CONF), [b'#'; 4097], 0o600)))),
+    malformed("no text", By(|bench| of(bench, |tree| put(&tree.join(CONF), b"\x7fELF\0\0", 0o600)))),
     refused("of version 7", By(|bench| packed(bench, &["--format=v7", "."])), "no root file system"),
     refused(
         "a global header",

@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::Make::{By, Bytes, Debugfs, Patch, Tree};
-use super::{Row, good, refused, try_all};
+use super::{Row, good, malformed, refused, try_all};
 use crate::bench::{Bench, EMAIL, OTHER, SERIAL, for_each};
 use crate::oracle;
 use crate::recipe::{self, Kind, PLAIN, mkfs, put};
@@ -32,18 +32,17 @@ const FILE: [Row; 18] = [
     refused("a folder", Tree(|tree| place(tree, |conf| Ok(fs::create_dir(conf)?))), BY_HAND),
     refused("a FIFO", Tree(|tree| place(tree, |conf| Ok(mkfifo(conf, Mode::S_IRUSR)?))), BY_HAND),
     refused("a hard link", Debugfs("ln /etc/passwd /etc/twice\nsif /etc/azaion/device.conf links_count 2"), BY_HAND),
-    refused("two blocks", Tree(|tree| file(tree, [b'#'; 4097])), "one block of its own"),
-    refused("many blocks", Tree(|tree| file(tree, vec![b'#'; 5 << 20])), "one block of its own"),
-    refused("a hole", Tree(|tree| place(tree, |conf| Ok(fs::File::create(conf)?.set_len(4096)?))), BY_HAND),
-    refused("a hole after it", Tree(|tree| file(tree, "# text\n").and_then(|()| lengthen(&tree.join(CONF)))), BY_HAND),
-    refused(
+    malformed("two blocks", Tree(|tree| file(tree, [b'#'; 4097]))),
+    malformed("many blocks", Tree(|tree| file(tree, vec![b'#'; 5 << 20]))),
+    malformed("a hole", Tree(|tree| place(tree, |conf| Ok(fs::File::create(conf)?.set_len(4096)?)))),
+    malformed("a hole after it", Tree(|tree| file(tree, "# text\n").and_then(|()| lengthen(&tree.join(CONF))))),
+    malformed(
         "blocks without content",
         Debugfs("punch /etc/azaion/device.conf 0 0\nfallocate /etc/azaion/device.conf 0 0"),
-        BY_HAND,
     ),
-    refused("blocks beyond its end", Debugfs("fallocate /etc/azaion/device.conf 1 1"), BY_HAND),
-    refused("no text", Tree(|tree| file(tree, b"\x7fELF\x02\x01\x01\0")), "is no text"),
-    refused("zeros", Tree(|tree| file(tree, [[0; 4095].as_slice(), b"x"].concat())), "is no text"),
+    malformed("blocks beyond its end", Debugfs("fallocate /etc/azaion/device.conf 1 1")),
+    malformed("no text", Tree(|tree| file(tree, b"\x7fELF\x02\x01\x01\0"))),
+    malformed("zeros", Tree(|tree| file(tree, [[0; 4095].as_slice(), b"x"].concat()))),
     Row { name: "comments", make: Debugfs(""), code: 65, says: "device.conf" },
     Row { name: "nonsense", make: Tree(|tree| file(tree, "hush hush\n")), code: 65, says: "device.conf:1" },
     good("nothing", Tree(|tree| file(tree, ""))),
@@ -114,11 +113,23 @@ fn crowded(bench: &Bench) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), "", change)
 }
 
-const MAGIC: [Row; 13] = [
+const MAGIC: [Row; 25] = [
     refused("zeros", Bytes(0, b"\0"), "no root file system"),
     refused("text", Bytes(0, b"#!/bin/sh\n"), "no root file system"),
     refused("a program", Bytes(0, b"\x7fELF"), "no root file system"),
-    refused("squashfs", Bytes(0, b"hsqs"), "no root file system"),
+    refused("squashfs", Bytes(0, b"hsqs"), "another kind than ext4 (squashfs)"),
+    refused("squashfs of the other byte order", Bytes(0, b"sqsh"), "another kind than ext4 (squashfs)"),
+    refused("xfs", Bytes(0, b"XFSB"), "another kind than ext4 (xfs)"),
+    refused("UBI", Bytes(0, b"UBI#\x01"), "another kind than ext4 (UBI)"),
+    refused("ubifs", Bytes(0, b"\x31\x18\x10\x06"), "another kind than ext4 (ubifs)"),
+    refused("f2fs", Bytes(1024, b"\x10\x20\xf5\xf2"), "another kind than ext4 (f2fs)"),
+    refused("erofs", Bytes(1024, b"\xe2\xe1\xf5\xe0"), "another kind than ext4 (erofs)"),
+    refused("btrfs", Bytes(0x1_0040, b"_BHRfS_M"), "another kind than ext4 (btrfs)"),
+    refused("qcow2", Bytes(0, b"QFI\xfb\0\0\0\x03"), "virtual disk (qcow2)"),
+    refused("vmdk", Bytes(0, b"KDMV"), "virtual disk (vmdk)"),
+    refused("cpio", Bytes(0, b"070701"), "is a cpio archive"),
+    refused("zip", Bytes(0, b"PK\x03\x04"), "is a zip archive"),
+    refused("GPT without MBR", Bytes(512, b"EFI PART"), "whole disk"),
     refused("LUKS", Bytes(0, b"LUKS\xba\xbe\0\x02"), "before the image is generated"),
     good("a boot sector before the file system", Patch(510, b"\x55\xaa")),
     refused("gzip", Bytes(0, b"\x1f\x8b\x08"), "one unit at a time"),

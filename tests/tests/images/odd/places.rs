@@ -11,9 +11,9 @@ use azaion_tests::station::command;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::bench::{Bench, EMAIL, OTHER, SERIAL, Snapshot, User, is_root};
+use crate::bench::{Bench, EMAIL, OTHER, SERIAL, Snapshot, User, for_each, is_root};
 use crate::oracle::{Attached, Mounted, run, text};
-use crate::recipe::{PLAIN, mkfs, put, to_sparse};
+use crate::recipe::{Kind, PLAIN, mkfs, put, to_sparse};
 
 fn plain(user: User) -> anyhow::Result<Bench> {
     let bench = Bench::with(user)?;
@@ -296,4 +296,23 @@ fn what_stops_root() -> anyhow::Result<()> {
         told?;
     }
     Ok(())
+}
+
+// Promise: nothing is written outside of the image's own directory: no directory for temporary files is needed, and so a run that
+// is killed can leave nothing there.
+#[test]
+fn without_a_directory_for_temporary_files() {
+    for_each(
+        &Kind::ALL,
+        |kind| kind.name().to_owned(),
+        |kind| {
+            let bench = Bench::new()?;
+            kind.make(&bench, &bench.image(), PLAIN)?;
+            for serial in [OTHER, SERIAL] {
+                let mut command = bench.device_command(serial, &["--replace"])?;
+                bench.wait(start(command.env("TMPDIR", bench.path("missing")))?)?.ended_with(0)?;
+            }
+            bench.holds(SERIAL, EMAIL)
+        },
+    );
 }

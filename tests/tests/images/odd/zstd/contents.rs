@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::super::Make::By;
-use super::super::{Row, refused, try_all};
+use super::super::{Row, malformed, refused, try_all};
 use super::{by, compressed};
 use crate::archive::{pack, sum_file};
 use crate::bench::Bench;
@@ -133,8 +133,8 @@ const CONTENTS: [Row; 33] = [
     refused("a symlink", By(|bench| of(bench, |tree| conf(tree, |at| Ok(symlink("/etc/passwd", at)?)))), "a symlink"),
     refused("two names", By(|bench| of(bench, two_names)), "a hard link"),
     refused("a folder", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "no plain file"),
-    refused("too large", By(|bench| of(bench, |tree| put(&tree.join(CONF), [b'#'; 4097], 0o600))), "4096 bytes"),
-    refused("no text", By(|bench| of(bench, |tree| put(&tree.join(CONF), b"\x7fELF\0\0", 0o600))), "no text"),
+    malformed("too large", By(|bench| of(bench, |tree| put(&tree.join(CONF), [b'#'; 4097], 0o600)))),
+    malformed("no text", By(|bench| of(bench, |tree| put(&tree.join(CONF), b"\x7fELF\0\0", 0o600)))),
     Row {
         name: "nonsense",
         make: By(|bench| of(bench, |tree| put(&tree.join(CONF), "hush hush\n", 0o600))),
