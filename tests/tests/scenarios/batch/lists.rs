@@ -96,7 +96,9 @@ fn bad_lists() -> anyhow::Result<()> {
     for part in [&format!("{list}:2: "), &format!("{list}:4: AZJN-0001 stands in line 1"), "nothing was done"] {
         assert!(run.stderr.contains(part), "{part} is not in {}", run.stderr);
     }
-    for (list, code) in [("AZJN-0009..AZJN-0001", 65), ("AZJN-1..AZJN-10", 65), ("no-such-list", 66)] {
+    for (list, code) in
+        [("AZJN-0009..AZJN-0001", 65), ("AZJN-1..AZJN-10", 65), ("no-such-list", 66), ("../no-such.csv", 66)]
+    {
         line.batch(list, &[])?.ended_with(code)?;
     }
     assert_eq!((line.station.api.requests().len(), fs::read_dir(line.units())?.count()), (0, 0));
