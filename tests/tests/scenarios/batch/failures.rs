@@ -71,14 +71,16 @@ fn rows(line: &Line, name: &str, reader: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 // Promise: the report has every unit with its e-mail, target, time, exit code and error, and what else the list says of it,
-// as CSV and as JSON.
+// as CSV and as JSON Lines.
 #[test]
 fn reports() -> anyhow::Result<()> {
-    for (name, reader) in [("report.csv", "list(csv.DictReader(file))"), ("report.json", "json.load(file)")] {
+    for (name, reader) in
+        [("report.csv", "list(csv.DictReader(file))"), ("report.jsonl", "[json.loads(line) for line in file]")]
+    {
         let line = troubled()?;
         batch(&line, &["--report", &text(&line.station.path(name))])?.ended_with(66)?;
         let rows = rows(&line, name, reader)?;
-        let is_json = name == "report.json";
+        let is_json = name == "report.jsonl";
         let fields = |field: &str| rows.iter().map(|row| row[field].clone()).collect::<Vec<_>>();
         assert_eq!(fields("serial"), serials(1, 5).into_iter().map(Value::from).collect::<Vec<_>>());
         let codes = |code: u64| if is_json { Value::from(code) } else { code.to_string().into() };
