@@ -35,7 +35,7 @@ use crate::target::original::Original;
 use list::{List, Unit};
 pub(crate) use record::Record;
 use record::Tally;
-use report::ReportFile;
+use report::{Report, ReportFile};
 use results::Results;
 use stop::{Stop, StoppableClock};
 use template::Templates;
@@ -48,7 +48,7 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> Result<Exit> {
     let list = List::read(&options.list)?;
     let templates = Templates::new(&options.rootfs, list.units.len())?;
     let api = connection::api_url(&options.job.api)?;
-    let report = options.report.as_deref().map(|file| ReportFile::create(file, &list.columns)).transpose()?;
+    let report = options.report.as_deref().map(Report::new).transpose()?;
     let login = AdminLogin::new(&options.job.api, &SystemClock);
     let clients = if options.dry_run {
         Vec::new()
@@ -60,6 +60,7 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> Result<Exit> {
     };
     let (base, _held) = options.base.as_deref().map(|base| base::open(base, options.dry_run)).transpose()?.unzip();
     let stop = Stop::on_signals()?;
+    let report = report.map(|report| report.create(&list.columns)).transpose()?;
     let start = Instant::now();
     let batch = Batch {
         options,
