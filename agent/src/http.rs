@@ -190,8 +190,12 @@ impl CaFile {
     /// [`HttpError::CaFile`].
     pub fn read_from(file: io::Result<File>, path: &Path) -> Result<Self, HttpError> {
         let mut pem = Vec::new();
-        file.and_then(|file| file.take(LARGEST_CA_FILE).read_to_end(&mut pem))
-            .map_err(|source| HttpError::CaFile { path: path.to_owned(), source })?;
+        let fail = |source| HttpError::CaFile { path: path.to_owned(), source };
+        file.and_then(|file| file.take(LARGEST_CA_FILE + 1).read_to_end(&mut pem)).map_err(fail)?;
+        if pem.len() as u64 > LARGEST_CA_FILE {
+            let message = format!("it is larger than {} MiB; leave in it only what is needed", LARGEST_CA_FILE >> 20);
+            return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, message)));
+        }
         Ok(Self { path: path.to_owned(), pem })
     }
 }

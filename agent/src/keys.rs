@@ -1,6 +1,6 @@
 //! The server's public keys: `GET /.well-known/jwks.json` (RFC 7517).
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use serde::Deserialize;
 
 use crate::fault::{Class, Fault, Limit, Problem};
@@ -57,9 +57,11 @@ pub fn usable(body: &[u8]) -> Result<Vec<Jwk>, Problem> {
 
 fn is_es256(key: &Jwk) -> bool {
     let curve = matches!(&key.algorithm, AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256);
+    // RFC 7517, 4.2 and 4.3: each may be missing; the one that is there limits what the key is for.
     let purpose = matches!(key.common.public_key_use, None | Some(PublicKeyUse::Signature));
+    let operation = key.common.key_operations.as_ref().is_none_or(|list| list.contains(&KeyOperations::Verify));
     let algorithm = matches!(key.common.key_algorithm, None | Some(KeyAlgorithm::ES256));
-    curve && purpose && algorithm
+    curve && purpose && operation && algorithm
 }
 
 #[cfg(test)]
@@ -89,6 +91,14 @@ mod tests {
             (json!({}), true),
             (json!({"use": "sig", "alg": "ES256", "kid": "1", "x5c": ["a"], "new": 1}), true),
             (json!({"use": "enc"}), false),
+            (json!({"key_ops": ["verify"]}), true),
+            (json!({"use": "sig", "key_ops": ["sign", "verify"]}), true),
+            (json!({"key_ops": ["sign"]}), false),
+            (json!({"use": "sig", "key_ops": ["encrypt", "wrapKey"]}), false),
+            (json!({"use": "enc", "key_ops": ["verify"]}), false),
+            (json!({"key_ops": []}), false),
+            (json!({"key_ops": ["Verify"]}), false),
+            (json!({"key_ops": "verify"}), false),
             (json!({"alg": "ES384"}), false),
             (json!({"crv": "P-384"}), false),
             (json!({"crv": "P-384", "use": "enc"}), false),

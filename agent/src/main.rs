@@ -1,5 +1,6 @@
 //! `azaion-agent`: gives a provisioned Jetson its token for the admin API, and says whether it is ready.
 
+use std::alloc::System;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,6 +15,12 @@ use azaion_agent::fault::chain;
 use azaion_agent::hardening::no_core_dumps;
 use azaion_agent::usage;
 use clap::{Parser, Subcommand};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes all memory that is freed. Secrets in our own values wipe themselves; the libraries for HTTP, TLS and JSON copy them into
+/// buffers that nobody else wipes.
+#[global_allocator]
+static WIPING: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// Gives a provisioned Jetson its token for the admin API, and says whether it is ready.
 #[derive(Debug, Parser)]

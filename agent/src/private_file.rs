@@ -1,6 +1,7 @@
 //! The one way in which both programs write a file: whole, private from its first byte on, and
 //! durable where it has to be.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -34,8 +35,8 @@ pub struct Attributes {
 
 /// The name under which a new version waits for its rename; one a file, so that a killed run leaves one at most
 /// and the next run takes it away.
-fn staged_name(name: &str) -> String {
-    format!(".{name}.new")
+fn staged_name(name: &OsStr) -> OsString {
+    [OsStr::new("."), name, OsStr::new(".new")].into_iter().collect()
 }
 
 /// Whether a file of this name is what a killed run left.
@@ -54,7 +55,7 @@ pub fn is_staged(name: &str) -> bool {
 /// The first step that failed; nothing new has a name in the folder then.
 pub fn replace(
     dir: BorrowedFd<'_>,
-    name: &str,
+    name: &(impl AsRef<OsStr> + ?Sized),
     attributes: Attributes,
     bytes: &[u8],
     lifetime: Lifetime,
@@ -69,7 +70,7 @@ pub fn replace(
 #[derive(Debug)]
 pub struct Staged<'a> {
     dir: BorrowedFd<'a>,
-    name: &'a str,
+    name: &'a OsStr,
     file: File,
     /// Whether it has a name already, since the file system has no `O_TMPFILE`.
     is_named: bool,
@@ -80,7 +81,8 @@ impl<'a> Staged<'a> {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn create(dir: BorrowedFd<'a>, name: &'a str) -> io::Result<Self> {
+    pub fn create(dir: BorrowedFd<'a>, name: &'a (impl AsRef<OsStr> + ?Sized)) -> io::Result<Self> {
+        let name = name.as_ref();
         tidy(dir, name)?;
         let (file, is_named) = create_private(dir, name)?;
         let staged = Self { dir, name, file, is_named };
@@ -109,7 +111,7 @@ impl<'a> Staged<'a> {
             }
             self.is_named = true;
         }
-        renameat(dir, staged.as_str(), dir, self.name)?;
+        renameat(dir, staged.as_os_str(), dir, self.name)?;
         self.is_named = false;
         sync(dir, lifetime)
     }
@@ -121,7 +123,7 @@ impl<'a> Staged<'a> {
 }
 
 /// An empty file for the caller alone, without a name where the file system can do that; whether it has one, beside `name`.
-fn create_private(dir: BorrowedFd<'_>, name: &str) -> io::Result<(File, bool)> {
+fn create_private(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<(File, bool)> {
     let private = Mode::from_bits_truncate(0o600);
     let common = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     match openat(dir, ".", common | OFlag::O_TMPFILE, private) {
@@ -129,7 +131,7 @@ fn create_private(dir: BorrowedFd<'_>, name: &str) -> io::Result<(File, bool)> {
         // Not every file system has O_TMPFILE (FAT, NFS), and old kernels say EISDIR.
         Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
             let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-            Ok((openat(dir, staged_name(name).as_str(), common | create, private)?.into(), true))
+            Ok((openat(dir, staged_name(name).as_os_str(), common | create, private)?.into(), true))
         }
         Err(errno) => Err(errno.into()),
     }
@@ -140,7 +142,8 @@ fn create_private(dir: BorrowedFd<'_>, name: &str) -> io::Result<(File, bool)> {
 ///
 /// # Errors
 /// The I/O error.
-pub fn scratch(dir: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+pub fn scratch(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<File> {
+    let name = name.as_ref();
     let (file, is_named) = create_private(dir, name)?;
     if is_named {
         remove(dir, &staged_name(name))?;
@@ -174,7 +177,7 @@ fn sync(file: BorrowedFd<'_>, lifetime: Lifetime) -> io::Result<()> {
 }
 
 /// Gives an unnamed file its name (open(2), `O_TMPFILE`).
-fn link(file: &File, dir: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
+fn link(file: &File, dir: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     linkat(AT_FDCWD, unnamed.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
 }
@@ -192,17 +195,18 @@ pub fn set_attributes(file: BorrowedFd<'_>, attributes: Attributes) -> io::Resul
 }
 
 /// Whether no killed run has left anything beside `name`; to ask takes no right to list or to change the folder.
-pub fn is_tidy(dir: BorrowedFd<'_>, name: &str) -> bool {
-    fstatat(dir, staged_name(name).as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT)
+pub fn is_tidy(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> bool {
+    fstatat(dir, staged_name(name.as_ref()).as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT)
 }
 
 /// Takes away what a killed run may have left beside `name`, its bytes first.
 ///
 /// # Errors
 /// The I/O error; that nothing is there is none.
-pub fn tidy(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    // Another user's holds nothing of ours, and may be leased to hold us up.
-    erase(dir, &staged_name(name), |uid| uid == geteuid().as_raw()).map(drop)
+pub fn tidy(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<()> {
+    // Another user's holds nothing of ours, and may be leased to hold us up. A large one is the copy of an image, full of holes.
+    let is_ours = |stat: &FileStat| stat.st_uid == geteuid().as_raw() && stat.st_size <= LARGEST_LEFTOVER;
+    erase(dir, &staged_name(name.as_ref()), is_ours).map(drop)
 }
 
 /// Takes `name` out of the folder, its bytes first, so that they do not stay on the disk under no name; and what a
@@ -210,13 +214,13 @@ pub fn tidy(dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// The I/O error; that nothing is there is none.
-pub fn erase_all(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+pub fn erase_all(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<bool> {
     tidy(dir, name)?;
-    erase(dir, name, |_| true)
+    erase(dir, name.as_ref(), |stat| stat.st_size <= LARGEST)
 }
 
-/// Takes a name away; `is_to_be_wiped` says whether the bytes of a file of this user are overwritten first.
-fn erase(dir: BorrowedFd<'_>, name: &str, is_to_be_wiped: impl Fn(u32) -> bool) -> io::Result<bool> {
+/// Takes a name away; `is_to_be_wiped` says whether the bytes of a file are overwritten first.
+fn erase(dir: BorrowedFd<'_>, name: &OsStr, is_to_be_wiped: impl Fn(&FileStat) -> bool) -> io::Result<bool> {
     // Told before it is opened: to open a device or a pipe may do something, or hang.
     let there = match openat(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(there) => there,
@@ -225,13 +229,13 @@ fn erase(dir: BorrowedFd<'_>, name: &str, is_to_be_wiped: impl Fn(u32) -> bool) 
     };
     let stat = fstat(&there)?;
     match kind_of(&stat) {
-        SFlag::S_IFREG if is_to_be_wiped(stat.st_uid) => {
+        SFlag::S_IFREG if is_to_be_wiped(&stat) => {
             overwrite(&reopen(there.as_fd(), OFlag::O_WRONLY | OFlag::O_NONBLOCK)?)?;
         }
         SFlag::S_IFDIR => {
             return Err(io::Error::new(
                 io::ErrorKind::IsADirectory,
-                format!("{name} in its folder is a folder; take it away"),
+                format!("{} in its folder is a folder; take it away", name.display()),
             ));
         }
         // A symlink, a pipe, a device: its name is all there is to take.
@@ -256,13 +260,15 @@ pub fn reopen(descriptor: BorrowedFd<'_>, flags: OFlag) -> io::Result<File> {
     Ok(open(opened.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
 }
 
-/// Files with secrets are smaller than this many bytes. A larger one is the copy of an image, full of holes.
-const LARGEST: u64 = 65_536;
+/// Files with secrets are smaller than this many bytes.
+const LARGEST_LEFTOVER: i64 = 65_536;
+/// The same of what others may have put in the place of one.
+const LARGEST: i64 = 64 << 20;
 
 /// Writes newlines over a whole file. One with a second name is somebody else's, too, and left as it is.
 fn overwrite(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
-    if metadata.nlink() != 1 || metadata.size() > LARGEST {
+    if metadata.nlink() != 1 {
         return Ok(());
     }
     let blank = [b'\n'; 4096];
@@ -277,8 +283,8 @@ fn overwrite(file: &File) -> io::Result<()> {
 ///
 /// # Errors
 /// The I/O error; that nothing is there is none.
-pub fn remove(dir: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
-    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+pub fn remove(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<bool> {
+    match unlinkat(dir, name.as_ref(), UnlinkatFlags::NoRemoveDir) {
         Ok(()) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),
         Err(errno) => Err(errno.into()),

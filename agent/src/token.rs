@@ -198,6 +198,9 @@ fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result
         (Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512, Keys::Set(_)) => Err(TokenError::KeyConfusion),
         (Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512, Keys::None) => match policy {
             SignaturePolicy::Auto => {
+                if !has_hmac_length(token, header.alg) {
+                    return Err(TokenError::Signature);
+                }
                 let data = insecure_decode(token).map_err(|_| TokenError::Claims)?;
                 Ok((data.claims, Signature::Unverified))
             }
@@ -206,6 +209,18 @@ fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result
         (Algorithm::ES256, Keys::None) => Err(TokenError::NoKeys),
         _ => Err(TokenError::Algorithm),
     }
+}
+
+/// Whether a token's signature is as long as an HMAC of this algorithm (RFC 7518, 3.2). Only the server can verify it, but a
+/// token without a signature, or with a part of one, comes from no server that verifies its own tokens.
+fn has_hmac_length(token: &str, algorithm: Algorithm) -> bool {
+    let length = match algorithm {
+        Algorithm::HS256 => 32,
+        Algorithm::HS384 => 48,
+        _ => 64,
+    };
+    let signature = token.rsplit('.').next().map(|part| BASE64_URL_SAFE_NO_PAD.decode(part));
+    matches!(signature, Some(Ok(bytes)) if bytes.len() == length)
 }
 
 /// Whether a part of a token has a name twice: others who read it might take the other value (RFC 7519, 4).

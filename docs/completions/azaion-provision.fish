@@ -56,7 +56,7 @@ complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l rootfs -d 'Root file system of a unit, with {serial} where its serial stands in the path; more than once for A/B layouts' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l base -d 'What a root file system that is missing is copied from: a directory, an image or an archive' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l jobs -d 'Units that are worked on at the same time' -r
-complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l report -d 'Write what became of each unit into this file, which must end in .csv or .json' -r -F
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l report -d 'Write what became of each unit into this file, which must end in .csv or .jsonl' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l on-existing -d 'What to do if the user exists and its password is not known here' -r -f -a "update\t'Set a new password; a unit flashed earlier with this serial can no longer log in'
 refuse\t'Change nothing and fail'"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l owner -d 'Who owns what is written into a directory: root (needs root), or the caller, for a staging tree whose owners the image builder maps' -r -f -a "root\t'Root, by number'

@@ -34,7 +34,7 @@ use crate::target::original::Original;
 use list::{List, Unit};
 pub(crate) use record::Record;
 use record::Tally;
-use report::ReportFile;
+use report::{Report, ReportFile};
 use results::Results;
 use template::Templates;
 
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> Result<Exit> {
     let list = List::read(&options.list)?;
     let templates = Templates::new(&options.rootfs, list.units.len())?;
     let api = connection::api_url(&options.job.api)?;
-    let report = options.report.as_deref().map(|file| ReportFile::create(file, &list.columns)).transpose()?;
+    let report = options.report.as_deref().map(Report::new).transpose()?;
     let login = AdminLogin::new(&options.job.api, &InterruptibleClock);
     let http = connection::http(&api, &options.job.api)?;
     if !options.dry_run {
@@ -54,6 +54,7 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> Result<Exit> {
         login.prepare()?;
     }
     let (base, _held) = options.base.as_deref().map(|base| base::open(base, options.dry_run)).transpose()?.unzip();
+    let report = report.map(|report| report.create(&list.columns)).transpose()?;
     let start = Instant::now();
     let batch = Batch {
         options,

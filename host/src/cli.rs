@@ -96,7 +96,7 @@ pub(crate) struct BatchOptions {
     /// Units that are worked on at the same time
     #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) jobs: u8,
-    /// Write what became of each unit into this file, which must end in .csv or .json
+    /// Write what became of each unit into this file, which must end in .csv or .jsonl
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
     /// Say what would be done, without a write or a call

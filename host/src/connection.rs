@@ -23,6 +23,8 @@ use crate::prompt;
 /// Bytes that a file with the admin's secret may have at most.
 const LARGEST_SECRET: usize = 16 * 1024;
 
+const PASSWORD_VARIABLE: &str = "AZAION_ADMIN_PASSWORD";
+
 /// How the admin proves who it is.
 #[derive(Debug)]
 pub(crate) enum AdminCredentials {
@@ -80,8 +82,10 @@ pub(crate) fn admin_credentials(options: &ApiOptions) -> Result<AdminCredentials
 }
 
 fn password_without_file(email: &str) -> Result<SecretString> {
-    if let Some(password) = std::env::var("AZAION_ADMIN_PASSWORD").ok().map(Zeroizing::new).filter(|p| !p.is_empty()) {
-        return Ok(SecretString::from(password.as_str()));
+    if let Some(password) = std::env::var(PASSWORD_VARIABLE).ok().map(Zeroizing::new).filter(|p| !p.is_empty()) {
+        // As of `$(cat FILE)`.
+        let password = without_byte_order_mark(&password, "the admin password", PASSWORD_VARIABLE);
+        return Ok(SecretString::from(password));
     }
     if !std::io::stdin().is_terminal() {
         let message = "there is no admin password; give --admin-password-file FILE, or set AZAION_ADMIN_PASSWORD";
@@ -108,12 +112,62 @@ fn secret_file(path: &Path, what: &str) -> Result<SecretString> {
         log::warn!("{} can be read by others than its owner; chmod 0600 it", path.display());
     }
     file.take(LARGEST_SECRET as u64 + 1).read_to_end(&mut bytes).map_err(|error| fail(&error.to_string()))?;
+    if bytes.len() > LARGEST_SECRET {
+        return Err(fail("it is larger than 16 KiB"));
+    }
     let text = std::str::from_utf8(&bytes).map_err(|_| fail("it is not UTF-8"))?;
+    let text = without_byte_order_mark(text, what, &path.display().to_string());
     let line = text.strip_suffix('\n').unwrap_or(text);
     match line.strip_suffix('\r').unwrap_or(line) {
         "" => Err(fail("it is empty")),
         line if line.contains(['\n', '\r', '\0']) => Err(fail("it has more than one line")),
-        line if line.len() > LARGEST_SECRET => Err(fail("it is larger than 16 KiB")),
         line => Ok(SecretString::from(line)),
+    }
+}
+
+/// A secret without the byte order mark that some editors put first: with it, each login fails, and ten failures lock the account.
+fn without_byte_order_mark<'a>(text: &'a str, what: &str, source: &str) -> &'a str {
+    let Some(rest) = text.strip_prefix('\u{feff}') else { return text };
+    log::warn!(
+        "{source} starts with a byte order mark, which is not taken as a part of {what}; save it as UTF-8 without one"
+    );
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    // Promise: a secret is the one line of its file, without a byte order mark; what is longer than a secret is refused, not cut.
+    #[test]
+    fn secret_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().canonicalize().unwrap().join("secret");
+        let longest = "x".repeat(LARGEST_SECRET);
+        for (content, expected) in [
+            ("hush", Ok("hush")),
+            ("hush\r\n", Ok("hush")),
+            ("\u{feff}hush\r\n", Ok("hush")),
+            (longest.as_str(), Ok(longest.as_str())),
+            ("", Err("it is empty")),
+            ("\u{feff}\n", Err("it is empty")),
+            ("hush\nhush\n", Err("more than one line")),
+            (&format!("{longest}\nhush"), Err("larger than 16 KiB")),
+            (&format!("{longest}\u{e4}"), Err("larger than 16 KiB")),
+        ] {
+            fs::write(&file, content).unwrap();
+            let read = secret_file(&file, "the admin password").map_err(|error| error.line());
+            match (read, expected) {
+                (Ok(secret), Ok(expected)) => assert_eq!(secret.expose_secret(), expected),
+                (Err(error), Err(part)) => {
+                    assert!(error.contains(part) && !error.contains("hush"), "{error}");
+                }
+                (read, expected) => panic!("{:?} for {content:?}, not {expected:?}", read.map(|_| "a secret")),
+            }
+        }
     }
 }

@@ -6,6 +6,8 @@ use azaion_agent::device_conf::DeviceConfError;
 use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Fault, chain};
 use azaion_agent::http::HttpError;
+use nix::errno::Errno;
+use nix::unistd::geteuid;
 
 use crate::interrupt;
 use crate::place::PlaceError;
@@ -99,19 +101,28 @@ impl Error {
             Self::Target(target::Error::NotRoot) => {
                 Some("run this as root, or with --owner current on a staging tree of your own")
             }
-            Self::Target(target::Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("run this as root, or as who may write there; on a tree of your own, with --owner current")
-            }
+            Self::Target(target::Error::Io { source, .. }) => match source.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EROFS) => Some("mount it for writing (mount -o remount,rw), or copy the target elsewhere"),
+                Some(Errno::EPERM) if geteuid().is_root() => Some(
+                    "root may not do that either: see with `lsattr -d` whether it is immutable or append-only, and change that \
+                     with `chattr -i -a`; in a container, its runtime may forbid it",
+                ),
+                Some(Errno::EACCES | Errno::EPERM) => {
+                    Some("run this as root, or as who may write there; on a tree of your own, with --owner current")
+                }
+                _ => None,
+            },
             Self::Context { source, .. } => source.advice(),
             _ => None,
         }
     }
 }
 
-/// Missing privileges are told apart from a failing disk, and both from a signal.
+/// Missing privileges are told apart from a failing disk, from what stops root as well, and from a signal.
 fn exit_of_io(error: &io::Error) -> Exit {
+    let stops_root = geteuid().is_root() && error.raw_os_error() == Some(Errno::EPERM as i32);
     match error.kind() {
-        io::ErrorKind::PermissionDenied => Exit::Refused,
+        io::ErrorKind::PermissionDenied if !stops_root => Exit::Refused,
         _ if interrupt::is_cause(error) => Exit::Interrupted,
         _ => Exit::Io,
     }
@@ -174,4 +185,29 @@ pub(crate) fn for_all<T>(things: &[T], mut one: impl FnMut(&T) -> Result<()>) ->
 pub(crate) fn report(error: &Error) -> Exit {
     log::error!("{}", error.line());
     error.exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: what stops root, too, is an I/O error that says what to change; root is not told to become root.
+    #[test]
+    fn what_stops_root() {
+        let is_root = geteuid().is_root();
+        for (errno, exit, says) in [
+            (Errno::EROFS, Exit::Io, "mount -o remount,rw"),
+            (Errno::EACCES, Exit::Refused, "run this as root"),
+            (
+                Errno::EPERM,
+                if is_root { Exit::Io } else { Exit::Refused },
+                if is_root { "chattr -i" } else { "as root" },
+            ),
+            (Errno::ENOSPC, Exit::Io, "No space left"),
+        ] {
+            let error = Error::from(target::Error::Io { doing: "opening it".to_owned(), source: errno.into() });
+            assert_eq!(error.exit(), exit, "{errno}");
+            assert!(error.line().contains(says), "{}", error.line());
+        }
+    }
 }

@@ -37,7 +37,7 @@ struct Content {
 /// Prints a record for each target that can be read.
 pub(crate) fn run(targets: &[PathBuf], json: bool) -> Exit {
     for_all(targets, |path| {
-        let record = record(target::open(path)?.as_ref())?;
+        let record = record(target::open_to_read(path)?.as_ref())?;
         output::print(json, &record, &record.text())
     })
 }

@@ -1,9 +1,16 @@
 //! The program; what it does is in the library.
 
+use std::alloc::System;
 use std::process::ExitCode;
 
 use azaion_agent::exit::exit_on_panic;
 use azaion_agent::hardening::no_core_dumps;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes all memory that is freed. Secrets in our own values wipe themselves; the libraries for HTTP, TLS and JSON copy them into
+/// buffers that nobody else wipes.
+#[global_allocator]
+static WIPING: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     exit_on_panic();

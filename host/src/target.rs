@@ -15,8 +15,10 @@ mod once;
 pub mod original;
 mod prepare;
 pub mod problem;
+mod rights;
 mod room;
 mod sandbox;
+mod signature;
 mod slot;
 mod slot_image;
 pub mod sparse;
@@ -35,7 +37,9 @@ use zeroize::Zeroizing;
 use crate::place::{Place, PlaceError};
 use error::io_failure;
 pub use error::{Error, Result};
+use lock::Access;
 use original::Original;
+use signature::Signature;
 
 /// The kind of a target, told by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -153,6 +157,14 @@ pub fn open(path: &Path) -> Result<Box<dyn Target>> {
     open_at(find(path)?)
 }
 
+/// Opens a target to be read, without its lock: another run may be working on it.
+///
+/// # Errors
+/// It is missing, of a kind that can't take a `device.conf`, or can be changed by others (strict modes).
+pub fn open_to_read(path: &Path) -> Result<Box<dyn Target>> {
+    open_for(find(path)?, Access::Read)
+}
+
 /// Follows the path of a target.
 pub(crate) fn find(path: &Path) -> Result<Place> {
     Place::find(path).map_err(|error| match error {
@@ -173,23 +185,27 @@ fn refused(path: &Path, why: impl fmt::Display) -> Error {
     Error::unsuitable(path, why)
 }
 
-/// Opens the target at a place.
+/// Opens the target at a place and waits for its lock.
 pub(crate) fn open_at(place: Place) -> Result<Box<dyn Target>> {
+    open_for(place, Access::Change)
+}
+
+fn open_for(place: Place, access: Access) -> Result<Box<dyn Target>> {
     if !place.is_found() {
         let missing = io::Error::from(nix::errno::Errno::ENOENT);
         return Err(refused(place.path(), format_args!("can't be opened: {missing}")));
     }
     if place.is_directory() {
-        return Ok(Box::new(directory::Directory::open(&place)?));
+        return Ok(Box::new(directory::Directory::open(&place, access)?));
     }
     if !place.is_file() {
         return Err(refused(place.path(), "is neither a directory nor a file; mount it and name the mount point"));
     }
-    let image = image::Image::at(place)?;
+    let image = image::Image::at(place, access)?;
     let format: Box<dyn slot_image::Format> = match image.signature()? {
         Signature::Tar => Box::<tar::TarFormat>::default(),
         Signature::Ext4 => Box::new(filesystem::Ext4Format),
-        Signature::Sparse => Box::new(filesystem::SparseFormat),
+        Signature::Sparse => filesystem::sparse_format(&image)?,
         Signature::Zstd => zstd::format(&image)?,
     };
     Ok(Box::new(slot_image::SlotImage::new(image, format)))
@@ -209,53 +225,6 @@ pub(crate) fn open_all(places: Vec<Place>) -> Result<Vec<Box<dyn Target>>> {
         order.into_iter().map(|(index, place)| Ok((index, open_at(place)?))).collect::<Result<Vec<_>>>()?;
     opened.sort_by_key(|(index, _)| *index);
     Ok(opened.into_iter().map(|(_, target)| target).collect())
-}
-
-/// What a file is by its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signature {
-    Tar,
-    Sparse,
-    Ext4,
-    /// Its content tells what it is.
-    Zstd,
-}
-
-/// What a file is, by the bytes at an offset of it; or why it can't be a target, and what to do instead.
-type Magic = (usize, &'static [u8], Result<Signature, &'static str>);
-
-const MAGICS: [Magic; 9] = [
-    // First, for an archive starts with a name, which may be like any of the others.
-    (257, b"ustar", Ok(Signature::Tar)),
-    (0, b"\x3a\xff\x26\xed", Ok(Signature::Sparse)),
-    (0x438, b"\x53\xef", Ok(Signature::Ext4)),
-    (
-        0,
-        b"LUKS\xba\xbe",
-        Err("is an encrypted (LUKS) image; provision the rootfs directory before the image is generated"),
-    ),
-    (
-        0,
-        b"\x1f\x8b",
-        Err("is a gzip'd archive (a packed mfi?); provision the images/ that it is made of, one unit at a time"),
-    ),
-    (0, &zstd::frame::MAGIC, Ok(Signature::Zstd)),
-    (0, b"BZh", Err("is a bzip2'd archive; unpack it and provision the directory")),
-    (0, b"\xfd7zXZ\0", Err("is an xz'd archive; unpack it and provision the directory")),
-    (
-        510,
-        b"\x55\xaa",
-        Err("is the image of a whole disk; name the root file system's own image, or the rootfs directory"),
-    ),
-];
-
-fn signature_of(head: &[u8]) -> Result<Signature, &'static str> {
-    let is = |&&(offset, magic, _): &&Magic| head.get(offset..).is_some_and(|tail| tail.starts_with(magic));
-    if head.first_chunk().is_some_and(|&start| zstd::frame::skippable_length(start).is_some()) {
-        return Ok(Signature::Zstd);
-    }
-    let unknown = Err("is no root file system; name the rootfs directory that the image is generated from");
-    MAGICS.iter().find(is).map_or(unknown, |(_, _, signature)| *signature)
 }
 
 #[cfg(test)]

@@ -61,7 +61,10 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
 pub fn native() -> anyhow::Result<&'static Path> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
-        build(&["-p", "azaion-provision", "-p", "azaion-agent"]).map_err(|e| format!("{e:#}"))?;
+        // One call for each, as `.ci/package` does: a call for both would give the host tool the agent's feature `device`.
+        for package in ["azaion-provision", "azaion-agent"] {
+            build(&["-p", package]).map_err(|e| format!("{e:#}"))?;
+        }
         Ok(target_dir().join("debug"))
     });
     built.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
@@ -193,4 +196,23 @@ impl Running {
 /// It can't be copied.
 pub fn copy_to(name: &str, place: &Path) -> anyhow::Result<()> {
     output(Command::new("cp").arg(native()?.join(name)).arg(place)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: the host tool that the tests run has no part of the agent that only a device needs, as the shipped one. Cargo
+    // lists the sources of each program beside it.
+    #[test]
+    fn the_host_tool_is_built_as_it_is_shipped() -> anyhow::Result<()> {
+        let sources = |program: &str| Ok::<_, anyhow::Error>(std::fs::read_to_string(native()?.join(program))?);
+        let (host, agent) = (sources("azaion-provision.d")?, sources("azaion-agent.d")?);
+        assert!(host.contains("/agent/src/http.rs") && agent.contains("/agent/src/device/run.rs"), "{host}{agent}");
+        assert!(
+            !host.contains("/agent/src/device/"),
+            "the host tool is built with the agent's feature `device`: {host}"
+        );
+        Ok(())
+    }
 }

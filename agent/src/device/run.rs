@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
+use crate::api_url::ApiUrl;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::device_conf::{ConfFile, DeviceConf, DeviceConfError};
 use crate::exit::Exit;
@@ -36,8 +37,8 @@ pub struct Device {
     /// Its clocks.
     pub clock: Arc<dyn Clock>,
     boot_id: String,
+    /// `device.conf`, and whether it was root that opened it.
     conf_file: Result<ConfFile, DeviceConfError>,
-    /// Whether it was root that opened `device.conf`.
     is_opened_by_root: bool,
 }
 
@@ -59,9 +60,14 @@ impl Device {
     /// Reads `device.conf`, as it was opened at the start.
     ///
     /// # Errors
-    /// It could not be opened, can't be read, or does not follow the format.
+    /// It can't be read, or does not follow the format.
     pub fn conf(&self) -> Result<DeviceConf, DeviceConfError> {
         self.conf_file.as_ref().map_err(Clone::clone)?.read()
+    }
+
+    /// Whether `device.conf` could not be read only because the caller is not root.
+    pub fn is_closed_to(&self, error: &DeviceConfError) -> bool {
+        error.is_permission_denied() && !self.is_opened_by_root
     }
 
     /// Now, on the boot clock.
@@ -75,14 +81,14 @@ impl Device {
         TrueTime::new(Arc::clone(&self.clock), conf.and_then(|conf| conf.provisioned_at), remembered)
     }
 
-    /// The client for this device's API.
+    /// A client for the API.
     ///
     /// # Errors
     /// The CA file that `agent.toml` names can't be used.
-    pub fn http(&self, conf: &DeviceConf, settings: &Settings, time: Arc<TrueTime>) -> Result<Http, HttpError> {
+    pub fn http(&self, api: &ApiUrl, settings: &Settings, time: Arc<TrueTime>) -> Result<Http, HttpError> {
         let ca_file = settings.ca_file.as_ref().map(|file| self.paths.place(file));
         let ca = ca_file.as_deref().map(CaFile::read).transpose()?;
-        Http::new(&conf.api_url, ca.as_ref(), time)
+        Http::new(api, ca.as_ref(), time)
     }
 }
 
@@ -158,6 +164,11 @@ impl NotReady {
     }
 }
 
+/// Logs what a device is ready without: a device with a token and a full disk, or without a usable /var, is ready all the same.
+fn or_warn(done: Result<(), FileError>) {
+    done.unwrap_or_else(|error| log::warn!("{}", chain(&error)));
+}
+
 /// Makes the unit ready, or says why it is not; `ready.json` says the same afterwards.
 ///
 /// A token that is fresh is left alone without a call. While a token is still valid, a failed renewal leaves the
@@ -168,9 +179,7 @@ impl NotReady {
 pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let conf_fingerprint = device.conf_file.as_ref().map_or("", ConfFile::fingerprint).to_owned();
     let conf = match device.conf() {
-        Err(error) if error.is_permission_denied() && !device.is_opened_by_root => {
-            return Err(NotReady::NotRoot(error));
-        }
+        Err(error) if device.is_closed_to(&error) => return Err(NotReady::NotRoot(error)),
         other => other,
     };
     let settings = Settings::read(&device.paths);
@@ -179,10 +188,7 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let folder = Folder::open(&device.paths.run_dir(), token_group(&device.paths), Lifetime::ThisBoot)?;
     let Some(_one_at_a_time) = folder.lock(deadline, device.clock.as_ref())? else { return Err(NotReady::Busy) };
     folder.sweep()?;
-    // A unit without a usable /var is ready all the same.
-    if let Err(error) = sweep_state(&device.paths.state_dir()) {
-        log::warn!("{}", chain(&error));
-    }
+    or_warn(sweep_state(&device.paths.state_dir()));
     let conf = conf.map_err(|error| give_up(&folder, None, error.into()))?;
     // Who this unit is is not known then: what is told of another one would be taken for that one's state.
     let board = board::judge(&device.paths, &conf).map_err(|error| give_up(&folder, None, error.into()))?;
@@ -332,7 +338,7 @@ impl Attempt<'_> {
     /// they are asked for again, without another login.
     fn ask(&self) -> Result<(TokenCache, Timestamp), NotReady> {
         let time = Arc::new(self.device.true_time(Some(self.conf)));
-        let http = self.device.http(self.conf, self.settings, Arc::clone(&time))?;
+        let http = self.device.http(&self.conf.api_url, self.settings, Arc::clone(&time))?;
         // Even a run that is at its deadline makes one call.
         let budget = Budget::new(self.left.max(POLICY.least), POLICY, self.device.clock.as_ref());
         let (tokens, answer) = match self.refreshed(&http, &budget)? {
@@ -375,10 +381,7 @@ impl Attempt<'_> {
         let now = time.now();
         let cache = TokenCache::new(self.conf, tokens.access, accepted, now, self.device.moment());
         cache::write(self.folder, &cache, tokens.refresh)?;
-        // Worth having, but a unit with a token and a full disk is ready all the same.
-        if let Err(error) = self.remember(now, time.after_answer(answer, accepted, &self.device.moment())) {
-            log::warn!("{}", chain(&error));
-        }
+        or_warn(self.remember(now, time.after_answer(answer, accepted, &self.device.moment())));
         Ok((cache, now))
     }
 
@@ -391,8 +394,6 @@ impl Attempt<'_> {
     /// Remembers that the floor may be what makes the certificate look expired.
     fn note_expired(&self, fault: &Fault, time: &TrueTime) {
         let Some(memory) = time.after_fault(fault, &self.device.moment()) else { return };
-        if let Err(error) = self.remember(time.now(), memory) {
-            log::warn!("{}", chain(&error));
-        }
+        or_warn(self.remember(time.now(), memory));
     }
 }

@@ -1,6 +1,12 @@
-//! `azaion-agent status`: where on the way from `device.conf` to readiness it fails, one line a station.
+//! `azaion-agent status`: where on the way from `device.conf` to readiness it fails, one line a check.
+//!
+//! Without root it checks what everybody may read, and gives a warning for each check that needs root.
 
+use std::error::Error;
+use std::fs::File;
+use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +21,8 @@ use crate::token::Keys;
 use crate::transport::Transport;
 
 use super::board::{self, Board};
-use super::cache::TokenCache;
+use super::cache::{self, TokenCache};
+use super::files::GROUP;
 use super::readiness::Readiness;
 use super::run::{Device, How, NotReady, Ready, run};
 use super::settings::Settings;
@@ -25,6 +32,28 @@ const NETWORK: [&str; 3] = ["name-lookup", "connection", "tls"];
 /// How long a look-up or a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a check needs that the caller may not read.
+const NEEDS_ROOT: &str = "run this as root";
+
+/// What is known of the configuration.
+enum Known {
+    /// All of it, and it can be used.
+    Whole(DeviceConf, Settings),
+    /// The caller may not read `device.conf`; the API is the one that `ready.json` names, if it names one.
+    Public(Option<ApiUrl>, Settings),
+    /// It can't be used.
+    Unusable,
+}
+
+impl Known {
+    fn conf(&self) -> Option<&DeviceConf> {
+        match self {
+            Self::Whole(conf, _) => Some(conf),
+            Self::Public(..) | Self::Unusable => None,
+        }
+    }
+}
+
 /// Prints all checks, a line each; the exit code of the first that failed.
 pub fn print(device: &Device, login: bool, json: bool) -> Exit {
     let (checks, exit) = report(device, login);
@@ -33,19 +62,14 @@ pub fn print(device: &Device, login: bool, json: bool) -> Exit {
 
 /// All checks, and the exit code of the first that failed.
 fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
-    let (configured, configuration) = configuration(device);
-    let mut checks =
-        vec![(configuration, Exit::Config), (clock(device, configured.as_ref().map(|(c, _)| c)), Exit::Later)];
-    match &configured {
-        Some((conf, settings)) => checks.extend(network(device, conf, settings).map(|check| (check, Exit::Later))),
-        None => checks
-            .extend(NETWORK.map(|id| (Check::failed(id, "not tried: there is no usable configuration"), Exit::Later))),
-    }
+    let (known, configuration) = configuration(device);
+    let mut checks = vec![(configuration, Exit::Config), (clock(device, known.conf()), Exit::Later)];
+    checks.extend(network(device, &known).map(|check| (check, Exit::Later)));
     let logged_in = login.then(|| run(device, How { now: true, anew: true, ..How::default() }));
     checks.push(match logged_in {
         Some(Err(error)) => (Check::failed("token", chain(&error)), error.exit()),
         Some(Ok(Ready { trouble: Some(trouble), .. })) => (Check::failed("token", trouble), Exit::Later),
-        _ => (token(device, configured.as_ref()), Exit::Later),
+        _ => (token(device, &known), Exit::Later),
     });
     checks.push(readiness(device));
     let failed = checks.iter().find(|(check, _)| check.status == check::Status::Failed);
@@ -53,20 +77,23 @@ fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
     (checks.into_iter().map(|(check, _)| check).collect(), exit)
 }
 
-/// The configuration, if it can be used, and the check that says so.
-fn configuration(device: &Device) -> (Option<(DeviceConf, Settings)>, Check) {
+/// What is known of the configuration, and the check that says so.
+fn configuration(device: &Device) -> (Known, Check) {
+    let failed = |error: &(dyn Error + 'static)| (Known::Unusable, Check::failed("configuration", chain(error)));
     let conf = match device.conf() {
-        Ok(conf) => conf,
-        Err(error) => return (None, Check::failed("configuration", chain(&error))),
+        Ok(conf) => Some(conf),
+        Err(error) if device.is_closed_to(&error) => None,
+        Err(error) => return failed(&error),
     };
     let settings = match Settings::read(&device.paths) {
         Ok(settings) => settings,
-        Err(error) => return (None, Check::failed("configuration", chain(&error))),
+        Err(error) => return failed(&error),
     };
+    let Some(conf) = conf else { return public(device, settings) };
     let serial = conf.serial.as_deref().unwrap_or("a unit without serial");
     let who = format!("{serial}, {} at {}", conf.email, conf.api_url);
     let check = match board::judge(&device.paths, &conf) {
-        Err(error) => return (None, Check::failed("configuration", chain(&NotReady::from(error)))),
+        Err(error) => return failed(&NotReady::from(error)),
         Ok(Board::Any) => Check::ok("configuration", who),
         Ok(Board::Right(module)) => Check::ok("configuration", format!("{who}, on the module {module}")),
         Ok(Board::Untold(why)) => Check::warning(
@@ -74,7 +101,19 @@ fn configuration(device: &Device) -> (Option<(DeviceConf, Settings)>, Check) {
             format!("{who}; whether this is the module that it is for can't be told: {why}"),
         ),
     };
-    (Some((conf, settings)), check)
+    (Known::Whole(conf, settings), check)
+}
+
+/// The same for a caller who may not read `device.conf`.
+fn public(device: &Device, settings: Settings) -> (Known, Check) {
+    let file = device.paths.device_conf();
+    let Readiness { serial, email, api_url, .. } = Readiness::read(&device.paths.run_dir()).unwrap_or_default();
+    let who = [serial.as_deref(), email.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let at = api_url.as_deref().map(|api| format!(" at {api}")).unwrap_or_default();
+    let last = if who.is_empty() { String::new() } else { format!("; at the last run it was {who}{at}") };
+    let message = format!("only root can read {}: {NEEDS_ROOT}{last}", file.display());
+    let api = api_url.and_then(|api| api.parse().ok());
+    (Known::Public(api, settings), Check::warning("configuration", message))
 }
 
 fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
@@ -88,18 +127,31 @@ fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
     Check::ok("clock", format!("{wall}"))
 }
 
+/// The checks of the network, as far as the API is known.
+fn network(device: &Device, known: &Known) -> [Check; 3] {
+    match known {
+        Known::Whole(conf, settings) => way_to(&conf.api_url, device, Some(conf), settings),
+        Known::Public(Some(api), settings) => way_to(api, device, None, settings),
+        Known::Public(None, _) => {
+            let message = format!("not tried: only root can read the address of the API; {NEEDS_ROOT}");
+            NETWORK.map(|id| Check::warning(id, message.as_str()))
+        }
+        Known::Unusable => NETWORK.map(|id| Check::failed(id, "not tried: there is no usable configuration")),
+    }
+}
+
 /// Name lookup, connection and TLS, each only where the one before held.
-fn network(device: &Device, conf: &DeviceConf, settings: &Settings) -> [Check; 3] {
+fn way_to(api: &ApiUrl, device: &Device, conf: Option<&DeviceConf>, settings: &Settings) -> [Check; 3] {
     let not_tried = |id, before: &str| Check::failed(id, format!("not tried: {before} failed"));
     let [name_lookup, connection, tls_id] = NETWORK;
-    let addresses = match lookup(&conf.api_url) {
+    let addresses = match lookup(api) {
         Ok(addresses) => addresses,
         Err(check) => return [check, not_tried(connection, name_lookup), not_tried(tls_id, name_lookup)],
     };
     let list = addresses.iter().map(|a| a.ip().to_string()).collect::<Vec<_>>().join(", ");
-    let found = Check::ok(name_lookup, format!("{} is {list}", conf.api_url.host()));
-    match connect(&conf.api_url, &addresses) {
-        Ok(check) => [found, check, tls(device, conf, settings)],
+    let found = Check::ok(name_lookup, format!("{} is {list}", api.host()));
+    match connect(api, &addresses) {
+        Ok(check) => [found, check, tls(api, device, conf, settings)],
         Err(check) => [found, check, not_tried(tls_id, connection)],
     }
 }
@@ -132,14 +184,13 @@ fn connect(api: &ApiUrl, addresses: &[SocketAddr]) -> Result<Check, Check> {
 }
 
 /// TLS, tried with the one request that needs no credentials; its answer also tells the time.
-fn tls(device: &Device, conf: &DeviceConf, settings: &Settings) -> Check {
-    let time = Arc::new(device.true_time(Some(conf)));
-    let http = match device.http(conf, settings, Arc::clone(&time)) {
+fn tls(api: &ApiUrl, device: &Device, conf: Option<&DeviceConf>, settings: &Settings) -> Check {
+    let http = match device.http(api, settings, Arc::new(device.true_time(conf))) {
         Ok(http) => http,
         Err(error) => return Check::failed("tls", chain(&error)),
     };
     match keys::fetch(&http, Ok(PATIENCE)) {
-        Ok(_) if !conf.api_url.is_tls() => Check::warning("tls", "plain http: nothing proves who the server is"),
+        Ok(_) if !api.is_tls() => Check::warning("tls", "plain http: nothing proves who the server is"),
         Ok(Keys::Set(keys)) => {
             Check::ok("tls", format!("the server is who it says, and publishes {} key(s)", keys.len()))
         }
@@ -152,11 +203,15 @@ fn tls(device: &Device, conf: &DeviceConf, settings: &Settings) -> Check {
     }
 }
 
-fn token(device: &Device, configured: Option<&(DeviceConf, Settings)>) -> Check {
-    let now = device.moment();
-    match TokenCache::read(&device.paths.run_dir()) {
-        Some(cache) if configured.is_some_and(|(conf, settings)| !cache.is_of(conf, settings)) => {
+fn token(device: &Device, known: &Known) -> Check {
+    let (now, folder) = (device.moment(), device.paths.run_dir());
+    match TokenCache::read(&folder) {
+        Some(cache) if matches!(known, Known::Whole(conf, settings) if !cache.is_of(conf, settings)) => {
             Check::failed("token", "it is another account's, or another policy's; `azaion-agent boot` gets one")
+        }
+        None if is_denied(&folder.join(cache::TOKEN)) => {
+            let message = format!("only root and the group {GROUP} can read the token: {NEEDS_ROOT}");
+            Check::warning("token", message)
         }
         None => Check::failed("token", "there is none yet; `azaion-agent boot` or the next run of the timer gets one"),
         Some(cache) if cache.left(&now).is_zero() => Check::failed("token", "it has run out; see readiness"),
@@ -165,6 +220,11 @@ fn token(device: &Device, configured: Option<&(DeviceConf, Settings)>) -> Check 
             Check::ok("token", text)
         }
     }
+}
+
+/// Whether a file is there that the caller may not read.
+fn is_denied(path: &Path) -> bool {
+    File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn readiness(device: &Device) -> (Check, Exit) {

@@ -2,6 +2,7 @@ use std::io::Write;
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::fault::chain;
 
 const DAY: &str = "Sun, 03 May 2026 10:00:00 GMT";
 
@@ -87,7 +88,7 @@ fn an_answer_has_an_end() {
     }
 }
 
-// Promise: a CA file without a certificate is told from one that can't be read; neither is passed over.
+// Promise: a CA file without a certificate is told from one that can't be read, or is too large; none is passed over or cut.
 #[test]
 fn ca_files_are_judged() {
     let dir = tempfile::tempdir().unwrap();
@@ -101,6 +102,13 @@ fn ca_files_are_judged() {
         );
     }
     assert!(matches!(CaFile::read(&missing), Err(HttpError::CaFile { .. })));
+    // Cut, a certificate that is needed would be missing from it.
+    let large = File::options().write(true).open(&file).unwrap();
+    large.set_len(LARGEST_CA_FILE).unwrap();
+    CaFile::read(&file).unwrap();
+    large.set_len(LARGEST_CA_FILE + 1).unwrap();
+    let error = chain(&CaFile::read(&file).unwrap_err());
+    assert!(error.contains(&file.display().to_string()) && error.contains("larger than 4 MiB"), "{error}");
     assert!(roots.is_empty());
 }
 

@@ -56,7 +56,7 @@ fn staged_names_are_known() {
     for (name, expected) in [(".f.new", true), ("f.new", false), (".f", false), ("f", false)] {
         assert_eq!(is_staged(name), expected, "{name}");
     }
-    assert!(is_staged(&staged_name("device.conf")));
+    assert!(is_staged(staged_name("device.conf".as_ref()).to_str().unwrap()));
 }
 
 /// A file of so many bytes at `path`, open to look at it when it has no name any more.
@@ -72,28 +72,29 @@ fn filled(path: &Path, size: usize) -> File {
 fn bytes_are_taken_first() {
     let dir = tempfile::tempdir().unwrap();
     let fd = File::open(dir.path()).unwrap();
-    let path = dir.path().join("f");
-    for (size, names, blank) in [
-        (0, 1, true),
-        (1, 1, true),
-        (4096, 1, true),
-        (5000, 1, true),
-        (65_536, 1, true),
-        (65_537, 1, false),
-        (5000, 2, false),
+    for (name, size, names, blank) in [
+        ("f", 0, 1, true),
+        ("f", 1, 1, true),
+        ("f", 4096, 1, true),
+        ("f", 5000, 1, true),
+        ("f", 300_000, 1, true),
+        ("f", 5000, 2, false),
+        (".f.new", 65_536, 1, true),
+        (".f.new", 65_537, 1, false),
     ] {
+        let path = dir.path().join(name);
         let file = filled(&path, size);
         let second = dir.path().join("second");
         if names == 2 {
             fs::hard_link(&path, &second).unwrap();
         }
-        assert!(erase_all(fd.as_fd(), "f").unwrap());
+        assert_eq!(erase_all(fd.as_fd(), "f").unwrap(), name == "f");
         assert!(!path.exists());
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut &file, &mut bytes).unwrap();
         let left = if blank { b'\n' } else { b'x' };
         assert_eq!(bytes.len(), size);
-        assert!(bytes.iter().all(|&b| b == left), "{size} {names}");
+        assert!(bytes.iter().all(|&b| b == left), "{name} {size} {names}");
     }
 }
 

@@ -12,8 +12,8 @@ const EXPECTED: Expected<'_> =
 
 /// A token as an HMAC server makes it; what its signature is does not matter, for a device can't check it.
 fn hmac_token(claims: &Value) -> SecretString {
-    let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
-    let token = [part(r#"{"alg":"HS256","typ":"JWT"}"#), part(&claims.to_string()), part("signature")];
+    let part = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let token = [part(br#"{"alg":"HS256","typ":"JWT"}"#), part(claims.to_string().as_bytes()), part(&[7; 32])];
     SecretString::from(token.join("."))
 }
 
@@ -106,6 +106,29 @@ fn hmac_tokens_are_not_trusted() {
     );
 }
 
+// Promise: an HMAC token without a signature, or with one that is too short or too long for its algorithm, is refused, not
+// `unverified`.
+#[test]
+fn hmac_tokens_need_a_whole_signature() {
+    let part = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let claims = part(good_claims().to_string().as_bytes());
+    for (algorithm, length, expected) in [
+        ("HS256", 32, None),
+        ("HS384", 48, None),
+        ("HS512", 64, None),
+        ("HS256", 0, Some(TokenError::Signature)),
+        ("HS256", 31, Some(TokenError::Signature)),
+        ("HS256", 64, Some(TokenError::Signature)),
+        ("HS384", 0, Some(TokenError::Signature)),
+        ("HS512", 32, Some(TokenError::Signature)),
+    ] {
+        let header = part(json!({"alg": algorithm, "typ": "JWT"}).to_string().as_bytes());
+        let token = SecretString::from([header, claims.clone(), part(&vec![7; length])].join("."));
+        let judged = judge(&token, &Keys::None, EXPECTED, Timestamp::from_unix(NOW));
+        assert_eq!(judged.err(), expected, "{algorithm} {length}");
+    }
+}
+
 // Promise: what is no JWT, or has no algorithm, is refused whatever the server publishes.
 #[test]
 fn other_tokens_are_refused() {
@@ -121,7 +144,7 @@ fn other_tokens_are_refused() {
         (none, TokenError::Algorithm),
         ("eyJhbGciOiJIUzI1NiJ9.e30.a+b", TokenError::NotAJwt),
         ("eyJhbGciOiJIUzI1NiJ9.e30.a==", TokenError::NotAJwt),
-        ("eyJhbGciOiJIUzI1NiJ9.e30.-_", TokenError::Issuer),
+        ("eyJhbGciOiJIUzI1NiJ9.e30.-_", TokenError::Signature),
         (rs256, TokenError::Algorithm),
         (es256, TokenError::NoKeys),
     ] {
@@ -152,7 +175,7 @@ fn names_are_unique() {
         (r#"{"alg":"HS256","x":1,"x":1}"#, plain.clone(), Some(TokenError::Duplicate)),
         (r#"{"alg":"HS256","jwk":{"x":1,"x":1}}"#, plain.clone(), Some(TokenError::Duplicate)),
     ] {
-        let token = SecretString::from(format!("{}.{}.{}", part(header), part(&claims), part("signature")));
+        let token = SecretString::from(format!("{}.{}.{}", part(header), part(&claims), part(&"7".repeat(32))));
         let judged = judge(&token, &Keys::None, EXPECTED, Timestamp::from_unix(NOW));
         assert_eq!(judged.err(), expected, "{header} {claims}");
         if expected.is_some() {

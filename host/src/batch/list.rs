@@ -2,7 +2,7 @@
 //!
 //! All of it is judged before anything is done: a list with a bad line would otherwise be found out halfway.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -53,7 +53,9 @@ impl List {
     /// 66 if there is no such file, 65 with its lines if it holds what is no serial, or one twice.
     #[expect(clippy::disallowed_methods, reason = "the list holds no secret, and nothing is written there")]
     pub(crate) fn read(list: &str) -> Result<Self> {
+        // A range has no slash, and a file such as `../units.csv` that is missing is no range.
         if let Some((first, last)) = list.split_once("..")
+            && !list.contains('/')
             && !Path::new(list).exists()
         {
             let units = range(first, last)?;
@@ -61,15 +63,17 @@ impl List {
         }
         let name = if list == "-" { "standard input" } else { list };
         let fail = |error: io::Error| failure(Exit::Target, format!("the list {name} can't be read: {error}"));
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         let source: Box<dyn Read> =
             if list == "-" { Box::new(io::stdin()) } else { Box::new(open(list).map_err(fail)?) };
-        source.take(LARGEST + 1).read_to_string(&mut text).map_err(fail)?;
-        if text.len() as u64 > LARGEST {
+        source.take(LARGEST + 1).read_to_end(&mut bytes).map_err(fail)?;
+        if bytes.len() as u64 > LARGEST {
             let message = format!("the list {name} is larger than {} MiB; divide it", LARGEST >> 20);
             return Err(failure(Exit::Data, message));
         }
-        Self::parse(&text).map_err(|problems| {
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| failure(Exit::Data, format!("the list {name} is not UTF-8; save it as UTF-8")))?;
+        Self::parse(text).map_err(|problems| {
             let more = problems.len().saturating_sub(MOST_TOLD);
             let mut told: Vec<String> = problems.iter().take(MOST_TOLD).map(|p| format!("{name}:{p}")).collect();
             if more > 0 {
@@ -84,9 +88,12 @@ impl List {
         // Spreadsheets write a byte order mark and carriage returns.
         let text = text.trim_start_matches('\u{feff}');
         let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-        let is_table = first.is_some_and(|line| line.contains(',') || unquoted(line).eq_ignore_ascii_case("serial"));
-        let (columns, rows) = if is_table { table(text)? } else { (Vec::new(), lines(text)?) };
-        let list = Self { units: judge(rows, columns.iter().position(|name| name == MODULE_SERIAL))?, columns };
+        let (columns, rows) = match first.and_then(separator) {
+            Some(separator) => table(text, separator)?,
+            None => (Vec::new(), lines(text)?),
+        };
+        let module = columns.iter().position(|name| name.eq_ignore_ascii_case(MODULE_SERIAL));
+        let list = Self { units: judge(rows, module)?, columns };
         if list.units.is_empty() { Err(vec!["1: there is no unit in it".to_owned()]) } else { Ok(list) }
     }
 }
@@ -96,6 +103,14 @@ struct Row {
     line: u64,
     serial: String,
     columns: Vec<String>,
+}
+
+/// What separates the columns of a table, by its first line: spreadsheets write a comma, a semicolon or a tab, as the language of
+/// the host wants it. `None` for a list of lines.
+fn separator(first: &str) -> Option<u8> {
+    let count = |separator: &u8| first.bytes().filter(|byte| byte == separator).count();
+    let found = b",;\t".iter().rev().max_by_key(|separator| count(separator)).filter(|separator| count(separator) > 0);
+    found.copied().or_else(|| unquoted(first).eq_ignore_ascii_case("serial").then_some(b','))
 }
 
 fn unquoted(text: &str) -> &str {
@@ -124,12 +139,21 @@ fn lines(text: &str) -> Result<Vec<Row>, Vec<String>> {
     if rows.len() > MOST_LINES { Err(too_many()) } else { Ok(rows) }
 }
 
-fn table(text: &str) -> Result<(Vec<String>, Vec<Row>), Vec<String>> {
-    if text.bytes().filter(|&byte| byte == b',').count() > MOST_FIELDS {
+fn table(text: &str, separator: u8) -> Result<(Vec<String>, Vec<Row>), Vec<String>> {
+    if text.bytes().filter(|&byte| byte == separator).count() > MOST_FIELDS {
         return Err(too_many());
     }
-    let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).trim(csv::Trim::All).from_reader(text.as_bytes());
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .comment(Some(b'#'))
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
     let names = reader.headers().map_err(|error| vec![format!("1: {error}")])?.clone();
+    // The report has each column under its name.
+    let mut seen = HashSet::new();
+    if let Some(name) = names.iter().find(|name| !name.is_empty() && !seen.insert(name.to_ascii_lowercase())) {
+        return Err(vec![format!("1: two columns have the name {name}; rename or delete one")]);
+    }
     let Some(place) = names.iter().position(|name| name.eq_ignore_ascii_case("serial")) else {
         return Err(vec!["1: the first line names the columns, and none of them is `serial`".to_owned()]);
     };
@@ -159,12 +183,19 @@ fn table(text: &str) -> Result<(Vec<String>, Vec<Row>), Vec<String>> {
 
 /// Units in the order of the list; `module` says in which of the other columns the module's serial is.
 fn judge(rows: Vec<Row>, module: Option<usize>) -> Result<Vec<Unit>, Vec<String>> {
-    let (mut units, mut problems, mut known) = (Vec::with_capacity(rows.len()), Vec::new(), HashMap::new());
+    let (mut units, mut problems) = (Vec::with_capacity(rows.len()), Vec::new());
+    let (mut known, mut modules) = (HashMap::new(), HashMap::new());
     for Row { line, serial, columns } in rows {
         let module_serial = module.and_then(|place| columns.get(place)).filter(|text| !text.is_empty()).cloned();
-        if module_serial.as_deref().is_some_and(|text| !is_module_serial(text)) {
-            problems.push(format!("{line}: its {MODULE_SERIAL} can't be one"));
-            continue;
+        if let Some(module_serial) = &module_serial {
+            if let Some(why) = objection(module_serial) {
+                problems.push(format!("{line}: its {MODULE_SERIAL} {why}"));
+                continue;
+            }
+            if let Some(earlier) = modules.insert(module_serial.clone(), line) {
+                problems.push(format!("{line}: the {MODULE_SERIAL} {module_serial} stands in line {earlier} already"));
+                continue;
+            }
         }
         match serial.parse::<Serial>() {
             Err(error) => problems.push(format!("{line}: {error}")),
@@ -175,6 +206,19 @@ fn judge(rows: Vec<Row>, module: Option<usize>) -> Result<Vec<Unit>, Vec<String>
         }
     }
     if problems.is_empty() { Ok(units) } else { Err(problems) }
+}
+
+/// Why a text can't be the serial of a module.
+fn objection(module_serial: &str) -> Option<&'static str> {
+    let is_number = module_serial.contains(['.', ',', '+'])
+        && module_serial.parse::<f64>().or_else(|_| module_serial.replace(',', ".").parse()).is_ok();
+    let has_exponent = module_serial.split_once(['e', 'E']).is_some_and(|(number, exponent)| {
+        number.contains(['.', ',']) && exponent.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit())
+    });
+    if is_number || has_exponent {
+        return Some("is a number as a spreadsheet writes it, not a serial; make the column text, and enter it again");
+    }
+    (!is_module_serial(module_serial)).then_some("can't be one: it is too long, or has other characters than a serial")
 }
 
 /// From one serial to another, both included: the same but for a number of as many digits.
@@ -262,6 +306,14 @@ mod tests {
             (two.map(String::from).to_vec(), vec!["order".into(), "note".into()])
         );
         assert_eq!(list.units[0].columns, ["7", "a, b"]);
+        for separator in [";", "\t"] {
+            let table = "order,Serial,note\n7,AZJN-1,\"a, b; c\"\n8,AZJN-2,M-3\n".replace(',', separator);
+            let list = List::parse(&table.replace("a; b", "a, b")).unwrap();
+            assert_eq!((serials(&list.units), list.columns.len()), (two.map(String::from).to_vec(), 2), "{table:?}");
+            assert_eq!(list.units[1].columns, ["8", "M-3"]);
+        }
+        let list = List::parse("serial,module_serial\nAZJN-1,14E12\nAZJN-2,M-3.1\n").unwrap();
+        assert_eq!(list.units[0].module_serial.as_deref(), Some("14E12"));
         let list = List::parse("module_serial,serial\n1421222333,AZJN-1\n,AZJN-2\n").unwrap();
         let modules = list.units.iter().map(|unit| unit.module_serial.as_deref());
         assert_eq!(modules.collect::<Vec<_>>(), [Some("1421222333"), None]);
@@ -279,6 +331,9 @@ mod tests {
         File::create(&list).unwrap().set_len(LARGEST + 1).unwrap();
         let read = || List::read(list.to_str().unwrap()).unwrap_err().to_string();
         assert!(read().contains("larger than 32 MiB"));
+        // Two bytes for a character: the limit lies within one.
+        std::fs::write(&list, "x".to_owned() + &"\u{e4}".repeat((LARGEST >> 1) as usize + 1)).unwrap();
+        assert!(read().contains("larger than 32 MiB"));
         std::fs::remove_file(&list).unwrap();
         nix::unistd::mkfifo(&list, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(read().contains("is a FIFO"));
@@ -295,6 +350,14 @@ mod tests {
             ("serial\n", &["1: there is no unit"]),
             ("serial,module_serial\nAZJN-1,\nAZJN-2,a b\n", &["3: its module_serial"]),
             ("AZJN-1 AZJN-2\n", &["1: "]),
+            ("serial,note,Note\nAZJN-1,x,y\n", &["1: two columns have the name Note"]),
+            ("serial,Serial\nAZJN-1,AZJN-2\n", &["1: two columns"]),
+            ("serial,module_serial\nAZJN-1,1.42292E+12\n", &["2: its module_serial is a number as a spreadsheet"]),
+            ("serial,module_serial\nAZJN-1,1422924012345.0\n", &["2: its module_serial is a number as a spreadsheet"]),
+            ("serial;module_serial\nAZJN-1;1,42292E+12\n", &["2: its module_serial is a number as a spreadsheet"]),
+            ("serial;module_serial\nAZJN-1;1422924012345,0\n", &["2: its module_serial is a number as a spreadsheet"]),
+            ("serial,module_serial\nAZJN-1,1E+12\n", &["2: its module_serial is a number as a spreadsheet"]),
+            ("serial,module_serial\nAZJN-1,14\nAZJN-2,14\n", &["3: the module_serial 14 stands in line 2"]),
         ] {
             let problems = List::parse(text).unwrap_err();
             let is_told =

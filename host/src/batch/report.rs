@@ -1,7 +1,7 @@
 //! `--report`: what became of each unit, in a file that a spreadsheet or a program reads.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -19,90 +19,128 @@ const COLUMNS: [&str; 7] = ["serial", "email", "outcome", "target", "duration_ms
 /// No secret is in it.
 const MODE: u32 = 0o644;
 
-/// A report that is written as units end, so that a run that is killed leaves what it had done.
-pub(super) struct ReportFile {
-    path: PathBuf,
+/// How a report is written.
+enum Format {
+    Csv,
+    /// JSON Lines: one object a line, so that what a killed run has written is whole.
+    Lines,
+}
+
+/// A report that is to be written: its name is valid.
+pub(super) struct Report<'a> {
+    path: &'a Path,
     format: Format,
 }
 
-enum Format {
-    /// With the columns of the list.
-    Csv(Box<csv::Writer<File>>, Vec<String>),
-    /// An array; whether it has an element.
-    Json(BufWriter<File>, bool),
+/// A report that grows by a whole line for each unit that ends.
+pub(super) struct ReportFile {
+    path: PathBuf,
+    file: File,
+    format: Format,
+    /// Columns of the list.
+    columns: Vec<String>,
+}
+
+impl<'a> Report<'a> {
+    /// # Errors
+    /// 64 if the name says neither CSV nor JSON Lines.
+    pub(super) fn new(path: &'a Path) -> Result<Self> {
+        let format = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("csv") => Format::Csv,
+            Some("jsonl") => Format::Lines,
+            _ => {
+                return Err(failure(
+                    Exit::Usage,
+                    "--report wants a file whose name ends in .csv or .jsonl (JSON Lines)",
+                ));
+            }
+        };
+        Ok(Self { path, format })
+    }
+
+    /// Puts a report without units in place of an earlier one; last, for until then the run may end with nothing done.
+    ///
+    /// # Errors
+    /// 74 or 77 if it can't be made.
+    pub(super) fn create(self, columns: &[String]) -> Result<ReportFile> {
+        let start = match self.format {
+            Format::Csv => {
+                row(COLUMNS.into_iter().map(str::to_owned).chain(columns.iter().map(|name| unlike_ours(name))))
+            }
+            Format::Lines => Ok(Vec::new()),
+        };
+        let made = start.map_err(PlaceError::from).and_then(|start| create(self.path, &start));
+        let file = made.map_err(|error| Error::from(error).context(format!("making {}", self.path.display())))?;
+        Ok(ReportFile { path: self.path.to_owned(), file, format: self.format, columns: columns.to_vec() })
+    }
 }
 
 impl ReportFile {
-    /// Starts an empty one.
-    ///
-    /// # Errors
-    /// 64 if its name says neither CSV nor JSON, 74 or 77 if it can't be made.
-    pub(super) fn create(path: &Path, columns: &[String]) -> Result<Self> {
-        let make = || {
-            let doing = || format!("making {}", path.display());
-            create(path).map_err(|error| Error::from(error).context(doing()))
-        };
-        let format = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("csv") => Format::Csv(Box::new(csv::Writer::from_writer(make()?)), columns.to_vec()),
-            Some("json") => Format::Json(BufWriter::new(make()?), false),
-            _ => return Err(failure(Exit::Usage, "--report wants a file whose name ends in .csv or .json")),
-        };
-        let mut report = Self { path: path.to_owned(), format };
-        let started = match &mut report.format {
-            Format::Csv(writer, columns) => row(writer, COLUMNS.into_iter().chain(columns.iter().map(String::as_str))),
-            Format::Json(writer, _) => writer.write_all(b"[\n"),
-        };
-        report.judge(started)?;
-        Ok(report)
-    }
-
     pub(super) fn add(&mut self, record: &Record) -> Result<()> {
-        let written = match &mut self.format {
-            Format::Csv(writer, columns) => {
-                let (targets, time) = (record.targets.join(" "), record.elapsed_ms.to_string());
-                let (code, error) = (record.exit_code.to_string(), record.error.as_deref().unwrap_or_default());
-                let own = [&record.serial, &record.email, &record.outcome, targets.as_str(), &time, &code, error];
-                let others = columns.iter().map(|name| record.columns.get(name).map_or("", String::as_str));
-                row(writer, own.into_iter().chain(others))
-            }
-            Format::Json(writer, has_some) => {
-                let between: &[u8] = if *has_some { b",\n" } else { b"" };
-                *has_some = true;
-                writer.write_all(between).and_then(|()| write_json(&mut *writer, record)).and_then(|()| writer.flush())
+        let line = match self.format {
+            Format::Csv => row(self.values(record)),
+            Format::Lines => {
+                let mut line = Vec::new();
+                write_json(&mut line, record).map(|()| line.push(b'\n')).map(|()| line)
             }
         };
-        self.judge(written)
-    }
-
-    /// Ends it.
-    pub(super) fn finish(mut self) -> Result<()> {
-        let written = match &mut self.format {
-            Format::Csv(writer, _) => writer.flush(),
-            Format::Json(writer, _) => writer.write_all(b"\n]\n").and_then(|()| writer.flush()),
-        };
-        self.judge(written)
-    }
-
-    fn judge(&self, written: io::Result<()>) -> Result<()> {
+        let written = line.and_then(|line| append(&mut self.file, &line));
         written.map_err(|error| io_failure(error, format!("writing {}", self.path.display())))
+    }
+
+    fn values(&self, record: &Record) -> impl Iterator<Item = String> {
+        let own = [
+            record.serial.clone(),
+            record.email.clone(),
+            record.outcome.clone(),
+            record.targets.join(" "),
+            record.elapsed_ms.to_string(),
+            record.exit_code.to_string(),
+            record.error.clone().unwrap_or_default(),
+        ];
+        own.into_iter().chain(self.columns.iter().map(|name| record.columns.get(name).cloned().unwrap_or_default()))
     }
 }
 
-/// An empty file in place of what has its name; a symlink is replaced, not followed.
-fn create(path: &Path) -> Result<File, PlaceError> {
+/// The name of a column of the list in the report, which has one column of each name.
+fn unlike_ours(name: &str) -> String {
+    if COLUMNS.contains(&name) { format!("list_{name}") } else { name.to_owned() }
+}
+
+/// Adds a whole line, in one write, or nothing: a reader never meets half a line, not even on a full disk.
+fn append(file: &mut File, line: &[u8]) -> io::Result<()> {
+    let before = file.stream_position()?;
+    file.write_all(line).inspect_err(|_| {
+        let _ = file.set_len(before);
+    })
+}
+
+/// A file in place of what has its name, complete with its first bytes; a symlink is replaced, not followed.
+fn create(path: &Path, start: &[u8]) -> Result<File, PlaceError> {
     let place = Place::of_new_file(path)?;
     let name = place.name().to_str().ok_or_else(|| io::Error::other("the name is not UTF-8"))?;
     let directory = place.listed_directory()?;
     let staged = Staged::create(directory.as_fd(), name)?;
-    let file = staged.file().try_clone()?;
+    let mut file = staged.file().try_clone()?;
+    file.write_all(start)?;
     staged.commit(Attributes { mode: MODE, uid: None, gid: None }, Lifetime::ThisBoot)?;
     Ok(file)
 }
 
-fn row<'a>(writer: &mut csv::Writer<File>, values: impl Iterator<Item = &'a str>) -> io::Result<()> {
-    // A spreadsheet or a terminal shows it, and a line end inside would be a record more to a simple reader.
-    writer
-        .write_record(values.map(|value| escaped(value).into_owned()))
-        .map_err(io::Error::from)
-        .and_then(|()| writer.flush())
+/// A line of CSV. A spreadsheet or a terminal shows it, and a line end inside would be a record more to a simple reader.
+fn row(values: impl Iterator<Item = String>) -> io::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(values.map(|value| escaped(&value).into_owned()))?;
+    writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: a column of the list with the name of one of the report's is another column of the report.
+    #[test]
+    fn names_are_unique() {
+        assert_eq!([unlike_ours("error"), unlike_ours("order")], ["list_error", "order"]);
+    }
 }

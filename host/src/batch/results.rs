@@ -28,12 +28,11 @@ impl Results {
         self.error.is_none()
     }
 
-    /// Ends screen and report.
+    /// Ends the screen.
     pub(super) fn finish(self) -> Result<Tally> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        self.report.map_or(Ok(()), ReportFile::finish)?;
         Ok(self.tally)
     }
 }

@@ -1,5 +1,7 @@
 //! A directory as target: nothing outside of it is ever touched, whatever symlinks are in it.
 
+mod walk;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,13 +11,14 @@ use std::path::{Path, PathBuf};
 use azaion_agent::device_conf::{MODE, read_bounded};
 use azaion_agent::private_file::{Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
-use nix::unistd::{AccessFlags, faccessat, fsync, geteuid};
+use nix::unistd::{fsync, geteuid};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::lock::{Access, Held};
 use super::original::Original;
-use super::{FOLDER_MODE, Found, Kind, Owner, Target, lock};
+use super::{FOLDER_MODE, Found, Kind, Owner, Target, rights};
 use crate::place::Place;
 use crate::target::error::{Error, Result, io_failure};
 
@@ -27,16 +30,16 @@ const FOLDERS: [&str; 2] = ["etc", "etc/azaion"];
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    root: Flock<File>,
+    root: Held,
 }
 
 impl Directory {
-    /// Opens the folder and waits until no other run works on it.
-    pub(super) fn open(place: &Place) -> Result<Self> {
+    /// Opens the directory. If it may be changed, waits until no other run works on it.
+    pub(super) fn open(place: &Place, access: Access) -> Result<Self> {
         let path = place.path().to_owned();
         let root = place.open(OFlag::O_RDONLY | OFlag::O_DIRECTORY);
         let root = root.map_err(|error| io_failure(error, format!("opening {}", path.display())))?;
-        let root = lock::wait(root, &path)?;
+        let root = Held::new(root, &path, access)?;
         let directory = Self { path, root };
         directory.check_is_root_file_system()?;
         Ok(directory)
@@ -59,18 +62,12 @@ impl Directory {
         Ok(())
     }
 
-    /// Opens a folder inside the target, symlinks resolved as the device will (openat2(2), `RESOLVE_IN_ROOT`).
+    /// Opens a folder inside the target, symlinks resolved as the device will.
     fn open_folder(&self, name: &str) -> Result<Option<OwnedFd>> {
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        match openat2(&*self.root, name, how) {
+        match walk::open_in_root(self.root.as_fd(), Path::new(name)) {
             Ok(folder) => Ok(Some(folder)),
             Err(Errno::ENOENT) => Ok(None),
             Err(Errno::ENOTDIR | Errno::ELOOP) => Err(Error::unsuitable_inside(self.inside(name), "is not a folder")),
-            Err(Errno::ENOSYS) => {
-                Err(io_failure(Errno::ENOSYS, "this kernel has no openat2 (Linux 5.6); use a newer one"))
-            }
             Err(errno) => Err(io_failure(errno, format!("opening {}", self.inside(name)))),
         }
     }
@@ -139,7 +136,8 @@ impl Directory {
             SFlag::S_IFLNK => return Err(odd("is a symlink")),
             _ => return Err(odd("is not a file")),
         }
-        if stat.st_nlink != 1 {
+        // None at all, if another run has just replaced it.
+        if stat.st_nlink > 1 {
             return Err(odd("has a second name (a hard link)"));
         }
         let file = reopen(there.as_fd(), access).map_err(fail)?;
@@ -177,15 +175,25 @@ impl Target for Directory {
             }
         }
         let (folder, path): (OwnedFd, PathBuf) = deepest;
-        faccessat(&folder, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
-            .map_err(|errno| io_failure(errno, format!("may not write into {}", path.display())))
+        rights::may_write_into(&folder)
+            .map_err(|error| io_failure(error, format!("may not write into {}", path.display())))
     }
 
     fn look(&self) -> Result<Option<Found>> {
-        let Some((file, stat)) = self.open_file(OFlag::O_RDONLY)? else { return Ok(None) };
-        let bytes = read_bounded(file)
-            .map_err(|error| io_failure(error, format!("reading {}", self.inside("etc/azaion/device.conf"))))?;
-        Ok(Some(Found { bytes, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }))
+        self.root.read(|| {
+            let Some((file, stat)) = self.open_file(OFlag::O_RDONLY)? else { return Ok((None, true)) };
+            let bytes = read_bounded(file)
+                .map_err(|error| io_failure(error, format!("reading {}", self.inside("etc/azaion/device.conf"))))?;
+            let is_whole = is_whole(&bytes);
+            // As in an image: nothing but white space is no device's.
+            let found = (!bytes.trim_ascii().is_empty()).then(|| Found {
+                bytes,
+                mode: stat.st_mode & 0o7777,
+                uid: stat.st_uid,
+                gid: stat.st_gid,
+            });
+            Ok((found, is_whole))
+        })
     }
 
     fn tidy(&self) -> Result<()> {
@@ -231,6 +239,11 @@ impl Target for Directory {
         erase_all(folder.as_fd(), NAME)
             .map_err(|error| io_failure(error, format!("removing {}", self.inside("etc/azaion/device.conf"))))
     }
+}
+
+/// Whether no part of a file may be the newlines by which a run that clears it has begun to overwrite it.
+fn is_whole(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && !bytes.starts_with(b"\n") && !bytes.windows(2).any(|pair| pair == b"\n\n")
 }
 
 fn folder_attributes(owner: Owner) -> Attributes {

@@ -3,9 +3,11 @@
 //! Source: the kernel's Documentation/filesystems/ext4. Numbers from the image are never trusted: all arithmetic is
 //! checked, all loops have an end.
 
+mod checksum;
 mod layout;
 mod superblock;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use crate::target::error::Result;
@@ -39,8 +41,8 @@ pub fn is_plausible(bytes: u64, file_system: u64) -> bool {
     bytes <= file_system.saturating_add(file_system / 8).saturating_add(1 << 30)
 }
 
-fn damaged(how: &'static str) -> Problem {
-    Problem::Damaged { what: "file system", how, advice: "run `e2fsck -f` on it, or generate it again" }
+fn damaged(how: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::Faulty(how.into())
 }
 
 /// An inode, as far as it matters here.
@@ -61,6 +63,13 @@ pub struct Inode {
     flags: u32,
     /// The root of its extents.
     root: [u8; 60],
+    /// The block of its extended attributes, or 0.
+    attributes: u64,
+    /// Whether an access control list (acl(5)) lets in others than its mode does; of what is in its block of attributes,
+    /// [`FileSystem::find`] says it.
+    pub has_access_list: bool,
+    /// Of the checksums of its blocks.
+    seed: Option<u32>,
 }
 
 impl Inode {
@@ -69,18 +78,37 @@ impl Inode {
         u32::from(self.mode & 0o7777)
     }
 
+    /// Whether it may not be changed or only be appended to (chattr(1)).
+    pub fn is_fixed(&self) -> bool {
+        self.flags & layout::FIXED_FLAGS != 0
+    }
+
+    /// Its flags without those of [`Inode::is_fixed`].
+    pub fn free_flags(&self) -> u32 {
+        self.flags & !layout::FIXED_FLAGS
+    }
+
+    /// Whether it has a block of extended attributes.
+    pub fn has_attributes_block(&self) -> bool {
+        self.attributes != 0
+    }
+
     fn is(&self, kind: u16) -> bool {
         self.mode & TYPE == kind
     }
 }
 
-/// A file whose content is at most one block.
+/// A file whose content is one block at most, unless others made it.
 #[derive(Debug)]
 pub struct OneBlockFile {
     /// Its inode.
     pub inode: Inode,
-    /// Where its content lies; none if it is empty.
+    /// The only block that it has, which is its content; none if it is empty or lies otherwise.
     pub block: Option<u64>,
+    /// Where its content starts, if it is not empty there.
+    pub first: Option<u64>,
+    /// All blocks that it has.
+    pub all: Vec<u64>,
 }
 
 /// What is on the way to a file, and there.
@@ -146,14 +174,27 @@ impl<'m> FileSystem<'m> {
                 None => "has no /etc: it is no root file system",
             }));
         };
-        let Some(folder) = self.child(&as_folder(first)?, second)?.map(as_folder).transpose()? else {
+        let Some(mut folder) = self.child(&as_folder(first)?, second)?.map(as_folder).transpose()? else {
             return Ok(Found { folder: None, file: None });
         };
+        self.look_for_access_list(&mut folder)?;
         let file = self.child(&folder, name)?.map(|file| self.one_block_file(file)).transpose()?;
         Ok(Found { folder: Some(folder), file })
     }
 
-    fn one_block_file(&self, inode: Inode) -> Result<OneBlockFile, Problem> {
+    /// Also in the block of extended attributes.
+    fn look_for_access_list(&self, inode: &mut Inode) -> Result<(), Problem> {
+        if inode.attributes == 0 || inode.has_access_list {
+            return Ok(());
+        }
+        let mut block = [0; BLOCK_BYTES];
+        self.read_block(&mut block, inode.attributes)?;
+        self.superblock.checksums.check_attributes(inode.attributes, &block)?;
+        inode.has_access_list = layout::block_has_access_list(&block)?;
+        Ok(())
+    }
+
+    fn one_block_file(&self, mut inode: Inode) -> Result<OneBlockFile, Problem> {
         if inode.is(SYMLINK) {
             return Err(Refused("has a symlink at etc/azaion/device.conf; look at it, and take it away by hand"));
         }
@@ -164,16 +205,15 @@ impl<'m> FileSystem<'m> {
             return Err(Refused("has a second name (a hard link) for etc/azaion/device.conf; take it away by hand"));
         }
         let extents = self.extents(&inode)?;
-        let block = match (inode.size, extents.as_slice()) {
-            (0, []) => None,
-            (1..=BLOCK, [extent]) if extent.is_first_block() => Some(self.data_block(extent.start)?),
-            _ => {
-                return Err(Refused(
-                    "has an etc/azaion/device.conf that is not in one block of its own; take it away by hand",
-                ));
-            }
-        };
-        Ok(OneBlockFile { inode, block })
+        let first = extents.first().and_then(Extent::first_block);
+        let blocks = || extents.iter().flat_map(Extent::blocks).map(|(_, block)| self.data_block(block));
+        if blocks().nth(MOST_BLOCKS).is_some() {
+            return Err(Refused("has an etc/azaion/device.conf of more than 40 MB; take it away by hand"));
+        }
+        let all = blocks().collect::<Result<Vec<_>, _>>()?;
+        let block = first.filter(|_| all.len() == 1 && (1..=BLOCK).contains(&inode.size));
+        self.look_for_access_list(&mut inode)?;
+        Ok(OneBlockFile { inode, block, first, all })
     }
 
     fn data_block(&self, block: u64) -> Result<u64, Problem> {
@@ -192,8 +232,10 @@ impl<'m> FileSystem<'m> {
         let mut buffer = [0; BLOCK_BYTES];
         for extent in self.extents(folder)? {
             // What is allocated beyond the folder's end is not part of it.
-            for (_, physical) in extent.blocks().take_while(|(logical, _)| *logical < blocks) {
+            for (logical, physical) in extent.blocks().take_while(|(logical, _)| *logical < blocks) {
                 self.read_block(&mut buffer, physical)?;
+                let is_index = layout::is_index(folder, logical, &buffer);
+                checksum::check_directory(folder.seed, physical, &buffer, is_index)?;
                 for entry in Entries::of(&buffer) {
                     let (inode, its_name) = entry?;
                     if its_name == name.as_bytes() {
@@ -223,7 +265,9 @@ impl<'m> FileSystem<'m> {
             *number = block;
         }
         let start = usize::try_from(place % BLOCK).unwrap_or_default();
-        layout::inode(number, known.1.get(start..).unwrap_or_default())
+        let bytes = known.1.get(start..start + usize::from(sb.inode_size)).unwrap_or_default();
+        let inode = layout::inode(number, bytes)?;
+        Ok(Inode { seed: sb.checksums.check_inode(number, bytes)?, ..inode })
     }
 
     /// Where the inodes of a group lie.
@@ -236,6 +280,7 @@ impl<'m> FileSystem<'m> {
             Some(known) => bytes.copy_from_slice(known),
             None => self.medium.read_at(bytes, place)?,
         }
+        sb.checksums.check_group(group, bytes)?;
         let fields = Fields(bytes);
         let high = if sb.descriptor_size >= 64 { fields.u32(0x28)? } else { 0 };
         self.data_block(u64::from(high) << 32 | u64::from(fields.u32(0x8)?))
@@ -264,6 +309,7 @@ impl<'m> FileSystem<'m> {
                         }
                         let mut buffer = [0; BLOCK_BYTES];
                         self.read_block(&mut buffer, child)?;
+                        checksum::check_extents(inode.seed, child, &buffer)?;
                         nodes.push(ExtentNode::parse(&buffer, Some(depth))?);
                     }
                 }

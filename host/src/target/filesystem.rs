@@ -6,12 +6,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use azaion_agent::device_conf::MODE;
+use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
 use super::copy::copy_with_holes;
 use super::ext4::{self, FileSystem, Inode};
 use super::image::Image;
 use super::medium::{BLOCK, Medium, Raw};
+use super::signature::{Signature, head_of, signature_of};
 use super::slot::{self, Content};
 use super::slot_image::{Format, Slot};
 use super::sparse::Sparse;
@@ -33,6 +35,22 @@ pub(super) struct Ext4Format;
 /// An Android sparse image of one.
 #[derive(Debug)]
 pub(super) struct SparseFormat;
+
+/// The format of an Android sparse image.
+///
+/// # Errors
+/// It is damaged, or holds something other than a root file system.
+pub(super) fn sparse_format(image: &Image) -> Result<Box<dyn Format>> {
+    let file = image.file();
+    let sparse = sparse(image, &file)?;
+    let head = head_of(&sparse).map_err(|error| image.failed("reading", error))?;
+    let why = match signature_of(&head) {
+        Ok(Signature::Ext4) => return Ok(Box::new(SparseFormat)),
+        Ok(_) => "is no file system, which the flasher would write to the partition; unpack it with simg2img",
+        Err(why) => why,
+    };
+    Err(image.refused(format_args!("is an Android sparse image, and its content {why}")))
+}
 
 impl Format for Ext4Format {
     fn kind(&self) -> Kind {
@@ -84,6 +102,12 @@ impl Format for SparseFormat {
     fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()> {
         let file = image.file();
         let sparse = sparse(image, &file)?;
+        if sparse.has_checksums() {
+            let path = image.path.display();
+            log::warn!(
+                "{path} carries checksums (make_ext4fs -c), which a device would make wrong; it is written without them"
+            );
+        }
         let raw = image.scratch()?;
         unpack(image, &sparse, &raw)?;
         make_slot(image, &raw, block)?;
@@ -114,7 +138,10 @@ fn sparse<'f>(image: &Image, file: &'f File) -> Result<Sparse<'f>> {
 
 /// A file without a name for a copy: beside the image where that is possible, for elsewhere there is rarely room for it.
 pub(super) fn scratch(image: &Image) -> Result<File> {
-    image.scratch().or_else(|_| tempfile::tempfile().map_err(|error| image.failed("making a copy of", error)))
+    // Elsewhere it never has a name, not even for a moment: nobody would take away what a run that is killed leaves there.
+    let flags = OFlags::TMPFILE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    let elsewhere = || rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR).map(File::from);
+    image.scratch().or_else(|error| elsewhere().map_err(|_| error))
 }
 
 /// Copies a file, if there is room for it.
@@ -153,29 +180,31 @@ fn find_in(image: &Image, medium: &dyn Medium) -> Result<ext4::Found> {
 /// The `device.conf` in a file system, if there is one with content.
 pub(super) fn find_slot(image: &Image, medium: &dyn Medium) -> Result<Option<Slot>> {
     let ext4::Found { folder: Some(folder), file: Some(file) } = find_in(image, medium)? else { return Ok(None) };
-    let Some(block) = file.block else { return Ok(None) };
-    let mut bytes = Zeroizing::new(vec![0; slot::SIZE]);
-    let read = block.checked_mul(BLOCK).map_or(Ok(()), |offset| medium.read_at(&mut bytes, offset));
-    read.map_err(|error| image.failed("reading", error))?;
     let inode = &file.inode;
-    let size = usize::try_from(inode.size).unwrap_or(slot::SIZE);
-    let content = slot::judge(bytes.get(..size).unwrap_or(&bytes));
-    let is_ours = slot::is_ours(&bytes);
-    if content == Content::Foreign {
-        return Err(
-            image.refused("has an etc/azaion/device.conf that is no text; look at it, and take it away by hand")
-        );
+    if inode.size == 0 && file.all.is_empty() {
+        return Ok(None);
     }
+    let mut bytes = Zeroizing::new(vec![0; slot::SIZE]);
+    let read = file.first.and_then(|block| block.checked_mul(BLOCK)).map(|offset| medium.read_at(&mut bytes, offset));
+    read.transpose().map_err(|error| image.failed("reading", error))?;
+    let is_ours = slot::is_ours(&bytes);
+    let size = usize::try_from(inode.size).unwrap_or(usize::MAX);
+    let content = match bytes.get(..size) {
+        Some(content) => slot::judge(content),
+        // One byte too many, by which it is known to be too large.
+        None => Content::Conf(Zeroizing::new([&bytes[..], &[0]].concat())),
+    };
     let mode = inode.permissions();
-    let is_in_order = is_in_order(&folder, inode);
-    let (place, uid, gid) = (medium.place(block), inode.uid, inode.gid);
+    let is_in_order = file.block.is_some() && is_in_order(&folder, inode);
+    let (place, uid, gid) = (file.block.and_then(|block| medium.place(block)), inode.uid, inode.gid);
     Ok(Some(Slot { content, place, is_in_order, is_ours, size, mode, uid, gid }))
 }
 
-/// Whether `device.conf` and its folder have the modes and owners that they must have.
+/// Whether `device.conf` and its folder have the modes and owners that they must have, and let in nobody besides.
 fn is_in_order(folder: &Inode, file: &Inode) -> bool {
-    let is_roots = |inode: &Inode| (inode.uid, inode.gid) == (0, 0);
-    file.permissions() == MODE && folder.permissions() == FOLDER_MODE && is_roots(file) && is_roots(folder)
+    let is_roots = |inode: &Inode| (inode.uid, inode.gid) == (0, 0) && !inode.has_access_list;
+    let has_modes = file.permissions() == MODE && folder.permissions() == FOLDER_MODE;
+    has_modes && is_roots(file) && is_roots(folder) && !file.is_fixed()
 }
 
 /// Makes a slot with this block in a raw image, and returns its offset.
@@ -183,9 +212,11 @@ pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> Result<u64> 
     let medium = Raw::new(raw).map_err(|error| image.failed("reading the copy of", error))?;
     let fail = |error| image.failed("writing the copy of", error);
     let found = find_in(image, &medium)?;
-    if let Some(place) = found.file.as_ref().and_then(|file| medium.place(file.block?)) {
-        // No other program needs to see the device that is there.
-        raw.write_all_at(&slot::blank(), place).map_err(fail)?;
+    if let Some(file) = &found.file {
+        // No other program needs to see the device that is there, and none of its bytes may stay in blocks that become free.
+        let blank = if file.block.is_some() { slot::blank() } else { vec![0; slot::SIZE] };
+        let places = file.all.iter().filter_map(|&block| medium.place(block));
+        places.into_iter().try_for_each(|place| raw.write_all_at(&blank, place)).map_err(fail)?;
     }
     prepare::make_slot(image, raw, &found)?;
     // What lies there is what was there before, or blank: its content says nothing yet.

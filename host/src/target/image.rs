@@ -1,6 +1,7 @@
 //! An image as a file: opened, locked, and used by nobody else.
 
 use std::cell::{OnceCell, Ref, RefCell};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,19 +11,18 @@ use std::sync::Once;
 
 use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch, tidy};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, OFlag};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::fcntl::OFlag;
 
+use super::lock::{self, Access, Held};
+use super::medium::Raw;
 use super::once::get_or_try_init;
 use super::original::Original;
 use super::problem::Problem;
+use super::rights;
+use super::signature::{Signature, head_of, signature_of};
 use super::sums::Sum;
-use super::{Signature, lock};
 use crate::place::Place;
 use crate::target::error::{Error, Result, io_failure, path_failure};
-
-/// Bytes that tell the kind of an image.
-pub(super) const HEAD: usize = 2048;
 
 /// An image file and the folder that it is in.
 #[derive(Debug)]
@@ -31,40 +31,41 @@ pub(super) struct Image {
     pub(super) path: PathBuf,
     place: Place,
     listed: OnceCell<OwnedFd>,
-    name: String,
-    file: RefCell<Flock<File>>,
+    name: OsString,
+    file: RefCell<Held>,
     /// Who may read the file.
     mode: u32,
-    is_writable: bool,
+    /// Why the file can't be written to, if it can't.
+    read_only: Option<Errno>,
 }
 
 impl Image {
     /// Opens the file that a path leads to.
     #[cfg(test)]
     pub(super) fn open(path: &Path) -> Result<Self> {
-        Self::at(super::find(path)?)
+        Self::at(super::find(path)?, Access::Change)
     }
 
-    /// Opens a file, for writing if that is allowed, and waits until no other run works on it.
-    pub(super) fn at(mut place: Place) -> Result<Self> {
+    /// Opens a file. If it may be changed, opens it for writing if that is allowed, and waits until no other run works on it.
+    pub(super) fn at(mut place: Place, access: Access) -> Result<Self> {
         let path = place.path().to_owned();
         let fail = |error: io::Error| io_failure(error, format!("opening {}", path.display()));
         loop {
-            let (file, is_writable) = open_for_writing(&place).map_err(fail)?;
-            let file = lock::wait(file, &path)?;
+            let opened = match access {
+                Access::Change => open_for_writing(&place),
+                Access::Read => place.open(OFlag::O_RDONLY).map(|file| (file, Some(Errno::EACCES))),
+            };
+            let (file, read_only) = opened.map_err(fail)?;
+            let file = Held::new(file, &path, access)?;
             // Whoever held the lock may have put another file in its place.
-            if !place.is_current() {
+            if access == Access::Change && !place.is_current() {
                 place.refresh().map_err(|error| path_failure(error, &path))?;
                 continue;
             }
             let mode = file.metadata().map_err(fail)?.mode();
-            let name = place
-                .name()
-                .to_str()
-                .ok_or_else(|| Error::unsuitable(&path, "has a name that is not UTF-8"))?
-                .to_owned();
+            let name = place.name().to_owned();
             let file = RefCell::new(file);
-            let image = Self { path, place, listed: OnceCell::new(), name, file, mode, is_writable };
+            let image = Self { path, place, listed: OnceCell::new(), name, file, mode, read_only };
             image.refuse_if_attached()?;
             return Ok(image);
         }
@@ -91,9 +92,9 @@ impl Image {
 
     /// What it is, by its content; refused if it can't be a target.
     pub(super) fn signature(&self) -> Result<Signature> {
-        let mut head = [0; HEAD];
-        let length = self.file().read_at(&mut head, 0).map_err(|error| self.failed("reading", error))?;
-        super::signature_of(head.get(..length).unwrap_or_default()).map_err(|why| self.refused(why))
+        let head =
+            Raw::new(&self.file()).and_then(|raw| head_of(&raw)).map_err(|error| self.failed("reading", error))?;
+        signature_of(&head).map_err(|why| self.refused(why))
     }
 
     /// A refusal of this target; `why` says what to do instead.
@@ -105,7 +106,19 @@ impl Image {
     pub(super) fn problem(&self, problem: Problem) -> Error {
         match problem {
             Problem::Io(error) => self.failed("reading or writing", error),
+            Problem::Unclean | Problem::Faulty(_) => {
+                self.refused(format_args!("{problem}; {}, or generate it again", self.how_to_repair()))
+            }
             other => self.refused(other),
+        }
+    }
+
+    /// How to repair the file system in it: e2fsck reads raw images alone.
+    pub(super) fn how_to_repair(&self) -> &'static str {
+        match self.signature() {
+            Ok(Signature::Sparse) => "run `simg2img` on it, `e2fsck -f` on the raw image, and `img2simg` on that",
+            Ok(Signature::Zstd) => "decompress it with `zstd -d`, run `e2fsck -f` on the raw image, and compress that",
+            _ => "run `e2fsck -f` on it",
         }
     }
 
@@ -119,9 +132,14 @@ impl Image {
         Ref::map(self.file.borrow(), |file| &**file)
     }
 
+    /// See [`Held::read`].
+    pub(super) fn read<T>(&self, read: impl Fn() -> Result<(T, bool)>) -> Result<T> {
+        self.file.borrow().read(read)
+    }
+
     /// The name of a file that lies beside it.
-    pub(super) fn beside(&self, suffix: &str) -> String {
-        format!("{}{suffix}", self.name)
+    pub(super) fn beside(&self, suffix: &str) -> OsString {
+        [&self.name, OsStr::new(suffix)].into_iter().collect()
     }
 
     /// The folder it is in, to find files in it.
@@ -142,7 +160,7 @@ impl Image {
 
     /// Takes away what a run that was killed may have left beside the image in place of a file of this name. Where no
     /// file can be made, there is none.
-    pub(super) fn tidy_beside(&self, name: &str) -> Result<()> {
+    pub(super) fn tidy_beside(&self, name: &OsStr) -> Result<()> {
         if is_tidy(self.folder().as_fd(), name) || self.may_write_beside().is_err() {
             return Ok(());
         }
@@ -151,7 +169,7 @@ impl Image {
 
     /// Whether it can be written to.
     pub(super) fn may_write(&self) -> Result<()> {
-        if self.is_writable { Ok(()) } else { Err(self.failed("opening for writing", Errno::EACCES)) }
+        self.read_only.map_or(Ok(()), |errno| Err(self.failed("opening for writing", errno)))
     }
 
     /// Refuses an image with another name: what is written in place is written under that name, too, and would make another
@@ -192,8 +210,7 @@ impl Image {
 
     /// Whether files can be made beside it.
     pub(super) fn may_write_beside(&self) -> Result<()> {
-        faccessat(self.folder(), ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
-            .map_err(|errno| self.failed("may not write into the folder of", errno))
+        rights::may_write_into(self.folder()).map_err(|error| self.failed("may not write into the folder of", error))
     }
 
     /// One write within the file, durable when this returns.
@@ -237,17 +254,19 @@ impl Image {
             gid: owner(old.gid(), new.gid()),
         };
         staged.commit(attributes, Lifetime::Durable).map_err(fail)?;
-        self.file.replace(file);
+        self.file.replace(Held::Locked(file));
         Ok(())
     }
 }
 
-fn open_for_writing(place: &Place) -> io::Result<(File, bool)> {
-    match place.open(OFlag::O_RDWR) {
-        Ok(file) => Ok((file, true)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-            Ok((place.open(OFlag::O_RDONLY)?, false))
-        }
-        Err(error) => Err(error),
+/// Opens a file for writing, or for reading and says why.
+fn open_for_writing(place: &Place) -> io::Result<(File, Option<Errno>)> {
+    let error = match place.open(OFlag::O_RDWR) {
+        Ok(file) => return Ok((file, None)),
+        Err(error) => error,
+    };
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => Ok((place.open(OFlag::O_RDONLY)?, Some(errno))),
+        _ => Err(error),
     }
 }

@@ -6,6 +6,7 @@
 mod staging;
 mod tree;
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,7 +37,7 @@ enum Content {
     /// A root file system as a directory.
     Tree(OwnedFd),
     /// An image, with its name and the checksum file beside it.
-    Image { file: File, name: String, sum: Option<Sum> },
+    Image { file: File, name: OsString, sum: Option<Sum> },
 }
 
 impl Original {
@@ -44,7 +45,7 @@ impl Original {
         Self(Content::Tree(root))
     }
 
-    pub(super) fn image(file: File, name: String, sum: Option<Sum>) -> Self {
+    pub(super) fn image(file: File, name: OsString, sum: Option<Sum>) -> Self {
         Self(Content::Image { file, name, sum })
     }
 
@@ -97,10 +98,11 @@ fn copy_content(from: &File, to: &File) -> io::Result<()> {
 }
 
 /// The name of the image stands in the file.
-fn put_sum(sum: &Sum, name: &str, place: &Place, directory: &OwnedFd) -> io::Result<()> {
-    let new_name = place.name().to_string_lossy();
+fn put_sum(sum: &Sum, name: &OsStr, place: &Place, directory: &OwnedFd) -> io::Result<()> {
+    let mut file = place.name().to_owned();
+    file.push(Sum::SUFFIX);
     let attributes = Attributes { mode: SUM_MODE, uid: None, gid: None };
-    let (file, text) = (format!("{new_name}{}", Sum::SUFFIX), sum.text_for(name, &new_name));
+    let text = sum.text_for(name, place.name());
     private_file::replace(directory.as_fd(), &file, attributes, &text, Lifetime::Durable)
 }
 

@@ -1,5 +1,6 @@
 //! Why the bytes of an image can't be used.
 
+use std::borrow::Cow;
 use std::io;
 
 /// Why an image can't be used; the message says what to do instead.
@@ -11,6 +12,12 @@ pub enum Problem {
     /// It is whole, but of a kind that can't be handled.
     #[error("{0}")]
     Refused(&'static str),
+    /// It is a file system in use, or was until the power failed.
+    #[error("was not unmounted cleanly: its journal has to be replayed first")]
+    Unclean,
+    /// It is a file system that contradicts itself.
+    #[error("has a damaged file system ({0})")]
+    Faulty(Cow<'static, str>),
     /// It contradicts itself.
     #[error("has a damaged {what} ({how}); {advice}")]
     Damaged {

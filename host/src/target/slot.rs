@@ -30,12 +30,10 @@ const OURS: &[u8] = b"# azaion-provision:";
 pub(super) enum Content {
     /// No device.
     Blank,
-    /// A `device.conf`.
+    /// A `device.conf`, or whatever others have put in its place.
     Conf(Zeroizing<Vec<u8>>),
     /// The half of one.
     Torn,
-    /// Bytes that were never ours.
-    Foreign,
 }
 
 impl fmt::Debug for Content {
@@ -45,7 +43,6 @@ impl fmt::Debug for Content {
             // Without the password in it.
             Self::Conf(_) => "Conf",
             Self::Torn => "Torn",
-            Self::Foreign => "Foreign",
         })
     }
 }
@@ -99,7 +96,7 @@ pub(super) fn is_ours(block: &[u8]) -> bool {
 /// What a block is that certainly is a slot.
 pub(super) fn judge_own(block: &[u8]) -> Content {
     match judge(block) {
-        Content::Foreign => Content::Torn,
+        Content::Conf(conf) if !is_ours(block) && !is_text(&conf) => Content::Torn,
         content => content,
     }
 }
@@ -129,11 +126,11 @@ pub(super) fn judge(bytes: &[u8]) -> Content {
     if is_ours(text) { Content::Torn } else { conf_of(text, bytes.get(text.len()..end).unwrap_or_default()) }
 }
 
+fn is_text(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(|c| c.is_control() && c != '\n'))
+}
+
 fn conf_of(text: &[u8], end: &[u8]) -> Content {
-    let is_text = std::str::from_utf8(text).is_ok_and(|text| !text.chars().any(|c| c.is_control() && c != '\n'));
-    if !is_text {
-        return Content::Foreign;
-    }
     let mut conf = Zeroizing::new(Vec::with_capacity(text.len() + end.len()));
     conf.extend_from_slice(text);
     conf.extend_from_slice(end);
@@ -185,7 +182,7 @@ mod tests {
     #[test]
     fn prints_no_text() {
         let all = [judge(b""), judge(CONF), judge(SEAL.as_bytes()), judge(b"\0")];
-        assert_eq!(format!("{all:?}"), "[Blank, Conf, Torn, Foreign]");
+        assert_eq!(format!("{all:?}"), "[Blank, Conf, Torn, Conf]");
     }
 
     // Promise: a block of which only some sectors are new is told from either device's, wherever the sectors' edges are.
@@ -224,12 +221,20 @@ mod tests {
         }
     }
 
-    // Promise: a file that others made is read; bytes that are no text are none of ours.
+    // Promise: a file that others made is read as it is, also one that is no text, and comes out of a slot as it went in; in a block
+    // that certainly is a slot, what is neither ours nor text is what a power cut left.
     #[test]
     fn files_of_others() {
-        assert_eq!(judge(CONF), Content::Conf(Zeroizing::new(CONF.to_vec())));
         assert_eq!(judge(b""), Content::Blank);
-        assert_eq!(judge(b"\x7fELF\x02\x01"), Content::Foreign);
-        assert_eq!(judge(b"A=1\0\0"), Content::Foreign);
+        let elf = b"\x7fELF\x02\x01\n";
+        for file in [CONF, elf, b"A=1\0\0\n", b"\xef\xbb\xbfA=1\n", b"A=1\r\nB=2\n", b"\xff\xfe\n", &[0; 400]] {
+            let conf = Content::Conf(Zeroizing::new(file.to_vec()));
+            assert_eq!(judge(file), conf, "{file:?}");
+            let block = block_of(file).unwrap();
+            let Content::Conf(again) = judge_own(&block) else { panic!("{file:?}") };
+            assert_eq!(again.trim_ascii_end(), file.trim_ascii_end());
+        }
+        assert_eq!(judge_own(elf), Content::Torn);
+        assert_eq!(judge_own(CONF), Content::Conf(Zeroizing::new(CONF.to_vec())));
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Slot {
     pub(super) is_in_order: bool,
     /// Whether its block starts as only this program starts one.
     pub(super) is_ours: bool,
-    /// Bytes of the file, at most [`slot::SIZE`].
+    /// Bytes of the file.
     pub(super) size: usize,
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -49,7 +49,16 @@ impl Slot {
 pub(super) fn made_slot(block: &[u8], place: u64) -> Slot {
     let block = block.get(..slot::SIZE).unwrap_or(block);
     let content = slot::judge_own(block);
-    Slot { content, place: Some(place), is_in_order: true, is_ours: true, size: slot::SIZE, mode: MODE, uid: 0, gid: 0 }
+    Slot {
+        content,
+        place: Some(place),
+        is_in_order: true,
+        is_ours: slot::is_ours(block),
+        size: slot::SIZE,
+        mode: MODE,
+        uid: 0,
+        gid: 0,
+    }
 }
 
 /// A format of images.
@@ -195,7 +204,7 @@ impl SlotImage {
                 self.image.warn_of_torn();
                 None
             }
-            Content::Blank | Content::Foreign => None,
+            Content::Blank => None,
         }
     }
 
@@ -248,7 +257,12 @@ impl Target for SlotImage {
     }
 
     fn look(&self) -> Result<Option<Found>> {
-        Ok(self.slot()?.and_then(|slot| self.found(slot)))
+        let slot = self.image.read(|| {
+            let slot = self.slot()?;
+            let is_whole = slot.as_ref().is_none_or(|slot| slot.content != Content::Torn);
+            Ok((slot, is_whole))
+        })?;
+        Ok(slot.and_then(|slot| self.found(slot)))
     }
 
     fn is_in_order(&self, _found: &Found, _owner: Owner) -> Result<bool> {
@@ -273,6 +287,10 @@ impl Target for SlotImage {
         // A write that failed before the copy took the image's place, for want of room perhaps, has changed nothing.
         if self.slot()?.is_some_and(|slot| slot.content == Content::Conf(before.bytes.clone())) {
             return Ok(());
+        }
+        if before.bytes.len() > slot::SIZE {
+            // What others had made too large can't be restored; a password of ours must not stay in its place.
+            self.clear()?;
         }
         self.set(&slot::block_of(&before.bytes)?)
     }

@@ -21,6 +21,8 @@ const MAGIC: u32 = 0xED26_FF3A;
 /// Of the headers of version 1.0, in bytes.
 const HEADER: usize = 28;
 const CHUNK_HEADER: usize = 12;
+/// Where in the header the checksum of the raw image is; 0 is none.
+const CHECKSUM: usize = 24;
 const RAW: u16 = 0xCAC1;
 const FILL: u16 = 0xCAC2;
 const DONT_CARE: u16 = 0xCAC3;
@@ -32,8 +34,6 @@ const MOST_CHUNKS: u32 = 1_000_000;
 const MOST_FILLED: u64 = 16 << 20;
 /// Bytes of the same word that are written at a time.
 const WORDS: usize = 64 << 10;
-const CHECKSUM: &str =
-    "carries checksums, which a changed block would break; generate it without (simg2img, then mksparse or img2simg)";
 
 fn damaged(how: &'static str) -> Problem {
     Problem::Damaged { what: "table of chunks", how, advice: "generate it again" }
@@ -104,6 +104,8 @@ pub struct Sparse<'a> {
     first_chunk: u64,
     /// Where the last chunk ends.
     end: u64,
+    /// Whether it carries checksums of the raw image, which a changed block would make wrong (`make_ext4fs -c`).
+    has_checksums: bool,
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> u16 {
@@ -118,7 +120,7 @@ impl<'a> Sparse<'a> {
     /// Reads the table of chunks.
     ///
     /// # Errors
-    /// The file is cut, contradicts itself, or carries checksums, which a changed block would break.
+    /// The file is cut, or contradicts itself.
     pub fn open(file: &'a File) -> Result<Self, Problem> {
         let size = file.metadata()?.len();
         let mut header = [0; HEADER];
@@ -134,9 +136,6 @@ impl<'a> Sparse<'a> {
         if u64::from(u32_at(&header, 12)) != BLOCK {
             return Err(Refused("has blocks of another size than 4096 bytes; generate it with those"));
         }
-        if u32_at(&header, 24) != 0 {
-            return Err(Refused(CHECKSUM));
-        }
         let chunks = u32_at(&header, 20);
         if chunks > MOST_CHUNKS {
             return Err(damaged("there are too many"));
@@ -148,6 +147,7 @@ impl<'a> Sparse<'a> {
             chunk_header,
             first_chunk: file_header.into(),
             end: file_header.into(),
+            has_checksums: u32_at(&header, CHECKSUM) != 0,
         };
         let mut headers = Headers { file, start: 0, bytes: Vec::new() };
         for _ in 0..chunks {
@@ -169,8 +169,11 @@ impl<'a> Sparse<'a> {
             RAW if Some(bytes) == blocks.checked_mul(BLOCK) => Body::Raw(start),
             FILL if bytes == 4 => Body::Fill(headers.at(start)?.ok_or(damaged("a chunk is cut"))?),
             DONT_CARE if bytes == 0 => Body::DontCare,
-            CRC32 => return Err(Refused(CHECKSUM)),
-            RAW | FILL | DONT_CARE => return Err(damaged("a chunk has another length than its kind")),
+            CRC32 if bytes == 4 && blocks == 0 => {
+                (self.has_checksums, self.end) = (true, end);
+                return Ok(());
+            }
+            RAW | FILL | DONT_CARE | CRC32 => return Err(damaged("a chunk has another length than its kind")),
             _ => return Err(damaged("a chunk is of no known kind")),
         };
         self.chunks.push(Chunk { first: self.blocks, blocks, body });
@@ -178,6 +181,11 @@ impl<'a> Sparse<'a> {
         self.blocks += blocks;
         self.end = end;
         Ok(())
+    }
+
+    /// Whether it carries checksums of what it describes. Then no block has a place of its own until it is written again without.
+    pub fn has_checksums(&self) -> bool {
+        self.has_checksums
     }
 
     /// The chunk with this block.
@@ -237,7 +245,7 @@ impl<'a> Sparse<'a> {
     }
 
     /// Writes a sparse image of `raw` into an empty file, with the same chunks but where `raw` differs from what is
-    /// described here: those blocks become raw.
+    /// described here: those blocks become raw. It carries no checksums.
     ///
     /// # Errors
     /// The I/O error.
@@ -261,7 +269,8 @@ impl<'a> Sparse<'a> {
             }
             writer.put(done, first + blocks - done, body)?;
         }
-        into.write_all_at(&writer.chunks.to_le_bytes(), 20)?;
+        let fields = [writer.chunks.to_le_bytes(), [0; 4]];
+        into.write_all_at(fields.as_flattened(), CHECKSUM as u64 - 4)?;
         let rest = self.file.metadata()?.len().saturating_sub(self.end);
         Ok(copy(self.file, self.end, into, writer.end, rest)?)
     }
@@ -294,7 +303,8 @@ impl Medium for Sparse<'_> {
     }
 
     fn place(&self, block: u64) -> Option<u64> {
-        let chunk = self.chunk(block)?;
+        // One that carries checksums is written again without them first.
+        let chunk = self.chunk(block).filter(|_| !self.has_checksums)?;
         if let Body::Raw(place) = chunk.body { Some(place + (block - chunk.first) * BLOCK) } else { None }
     }
 }

@@ -4,10 +4,14 @@
 //! The first device makes a copy with these members; each later device overwrites the text of `device.conf` in place. The
 //! header of the directory says where in the archive it lies, so that no walk over all headers is needed to find it again.
 
+mod contents;
+mod extension;
 mod header;
 pub(in crate::target) mod packed;
 pub(in crate::target) mod source;
+mod sparse_map;
 pub(in crate::target) mod tail;
+mod tree;
 pub(in crate::target) mod walk;
 
 use std::cell::OnceCell;
@@ -25,13 +29,13 @@ use super::{FOLDER_MODE, Kind};
 use crate::target::error::Result;
 use header::BLOCK;
 use packed::Packed;
-use walk::MOST_PADDING;
+use walk::{MOST_PADDING, check_end, walk_members};
 
 pub use source::{Plain, Source};
 pub use walk::{Archive, Member, PackedConf, Problem, walk};
 
-/// Bytes at the end of an archive that are read first: more than the usual padding.
-const USUAL_END: u64 = 1 << 14;
+/// Bytes that are read at a time from the end of an archive: more than the usual padding.
+const CHUNK: u64 = 1 << 14;
 
 /// A plain archive.
 #[derive(Debug, Default)]
@@ -55,7 +59,9 @@ impl Scan {
     fn read(image: &Image) -> Result<Self> {
         let file = image.file();
         let fail = |error| image.failed("reading", error);
-        let archive = walk(&mut Plain::new(&file).map_err(fail)?).map_err(|problem| image.problem(problem))?;
+        let mut source = Plain::new(&file).map_err(fail)?;
+        let archive = walk_members(&mut source).map_err(|problem| image.problem(problem))?;
+        check_end_of(image, &mut source)?;
         let earlier = tail_of_earlier_version(&file, &archive).map_err(fail)?;
         Ok(Self {
             end: earlier.unwrap_or(archive.end),
@@ -63,7 +69,7 @@ impl Scan {
             is_directory_in_order: archive
                 .folder
                 .is_some_and(|directory| (directory.mode, directory.uid, directory.gid) == (FOLDER_MODE, 0, 0)),
-            packed: Packed::of(image, &archive, earlier.is_some())?,
+            packed: Packed::of(&archive, earlier.is_some()),
         })
     }
 }
@@ -130,17 +136,30 @@ fn slot_at_end(file: &File) -> io::Result<Option<Slot>> {
     Ok(block.map(|block| made_slot(&block, start + tail::CONTENT as u64)))
 }
 
+/// Reads what follows the members of an archive. GNU tar does without an end marker, but it may be cut then.
+pub(in crate::target) fn check_end_of(image: &Image, source: &mut dyn Source) -> Result<()> {
+    if !check_end(source).map_err(|problem| image.problem(problem))? {
+        log::warn!(
+            "{} has no whole end-of-archive marker; if its end is missing, generate the images again",
+            image.path.display()
+        );
+    }
+    Ok(())
+}
+
 /// Offset of the last byte that is not zero, as far as padding may reach.
 fn last_byte(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
-    for most in [USUAL_END, MOST_PADDING + BLOCK] {
-        let start = size.saturating_sub(most);
+    let mut end = size;
+    while end > 0 && size - end <= MOST_PADDING {
+        let start = end.saturating_sub(CHUNK);
         // It may hold a password.
-        let mut bytes = Zeroizing::new(vec![0; usize::try_from(size - start).unwrap_or_default()]);
+        let mut bytes = Zeroizing::new(vec![0; usize::try_from(end - start).unwrap_or_default()]);
         file.read_exact_at(&mut bytes, start)?;
         if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
             return Ok(Some(start + last as u64));
         }
+        end = start;
     }
     Ok(None)
 }

@@ -1,14 +1,15 @@
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{fs, os::unix::net::UnixListener};
 
+use azaion_agent::clock::{Clock, SystemClock};
+use azaion_agent::exit::Exit;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
-
-use azaion_agent::exit::Exit;
 
 use super::*;
 use crate::mark::without_mark;
@@ -94,6 +95,21 @@ fn never_leaves_the_tree() {
         assert_eq!(fs::read_dir(canary.path()).unwrap().count(), 0, "{link}");
         assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0, "{link}");
         assert!(!Path::new("/etc/device.conf").exists(), "{link}");
+    }
+}
+
+// Promise: a file with nothing but white space is no device's, in a directory as in an image, and can be replaced and cleared.
+#[test]
+fn blank_files_are_no_devices() {
+    for text in ["", "\n", " \t\r\n\n"] {
+        let dir = tree();
+        let root = dir.path().join("root");
+        fs::create_dir(root.join("etc/azaion")).unwrap();
+        fixture::put(&root.join(PATH), text.as_bytes());
+        let target = open(&root).unwrap();
+        assert!(target.look().unwrap().is_none(), "{text:?}");
+        write(target.as_ref()).unwrap();
+        assert!(target.look().unwrap().is_some(), "{text:?}");
     }
 }
 
@@ -229,5 +245,63 @@ fn a_mark_is_put_at_the_end() {
             mark(target.as_ref());
             assert!(fs::read(&path).unwrap() == after, "{kind} {has_sum} {is_earlier}");
         }
+    }
+}
+
+/// Where in a file these bytes start.
+fn place_of(path: &Path, bytes: &[u8]) -> u64 {
+    let all = fs::read(path).unwrap();
+    all.windows(bytes.len()).position(|window| window == bytes).unwrap() as u64
+}
+
+// Promise: who reads a target needs no lock. While another run has it, half of a write is not shown, but what it becomes; what stays
+// a half is none, and with nobody at work that is known at once.
+#[test]
+fn half_a_write_is_not_shown() {
+    let look = |path: &Path| open_to_read(path).unwrap().look().unwrap().map(|found| found.bytes);
+    let whole = || Some(Zeroizing::new(CONF.as_bytes().to_vec()));
+    for kind in [Kind::Directory, Kind::Ext4, Kind::Sparse] {
+        let (dir, path) = if kind == Kind::Directory { (tree(), PathBuf::new()) } else { fixture::image(kind) };
+        let path = if kind == Kind::Directory { dir.path().join("root") } else { path };
+        let writer = open(&path).unwrap();
+        writer.write(&SecretString::from(CONF), Owner::Current).unwrap();
+        assert_eq!(look(&path), whole(), "{kind}");
+        let file = if kind == Kind::Directory { path.join(PATH) } else { path.clone() };
+        let place = place_of(&file, CONF.as_bytes());
+        let file = File::options().write(true).open(&file).unwrap();
+        file.write_all_at(&[b'\n'; 40], place).unwrap();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| look(&path));
+            SystemClock.sleep(Duration::from_millis(100));
+            file.write_all_at(CONF.as_bytes(), place).unwrap();
+            assert_eq!(reader.join().unwrap(), whole(), "{kind}");
+        });
+        if kind != Kind::Directory {
+            file.write_all_at(b"\n\n\n", place).unwrap();
+            assert_eq!(look(&path), None, "{kind}");
+            drop(writer);
+            let start = SystemClock.boot();
+            assert_eq!(look(&path), None, "{kind}");
+            assert!(SystemClock.boot() < start + Duration::from_secs(1), "{kind}");
+        }
+    }
+}
+
+// Promise: what others put in the place of a file is restored as it was; what was too large can't be, and then no password of ours
+// stays there.
+#[test]
+fn restores_what_is_no_text() {
+    let before = |bytes: &[u8]| Found { bytes: Zeroizing::new(bytes.to_vec()), mode: 0o600, uid: 0, gid: 0 };
+    for kind in [Kind::Ext4, Kind::Sparse] {
+        let (_dir, path) = fixture::image(kind);
+        let target = open(&path).unwrap();
+        for bytes in [&b"A=1\r\nB=2\n"[..], b"\xef\xbb\xbfA=1\n", b"\x7fELF\0\x01\n"] {
+            write_as_root(target.as_ref(), CONF);
+            target.restore(Some(&before(bytes))).unwrap();
+            assert_eq!(target.look().unwrap().unwrap().bytes.trim_ascii_end(), bytes.trim_ascii_end(), "{kind}");
+        }
+        write_as_root(target.as_ref(), CONF);
+        assert_eq!(target.restore(Some(&before(&[b'#'; 4097]))).unwrap_err().exit(), Exit::Data);
+        assert!(target.look().unwrap().is_none() && fixture::summed(&path), "{kind}");
     }
 }

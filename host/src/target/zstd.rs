@@ -10,8 +10,8 @@ use std::fs::File;
 
 use super::image::Image;
 use super::problem::Problem;
+use super::signature::{HEAD, Signature, signature_of};
 use super::slot_image::{Format, made_slot};
-use super::{Signature, signature_of};
 use crate::target::error::Result;
 use stream::Stream;
 
@@ -55,7 +55,7 @@ fn is_named_as_disk_image(image: &Image) -> bool {
 fn head(file: &File) -> Result<Vec<u8>, Problem> {
     let mut stream = Stream::new(file)?;
     let mut head = Vec::new();
-    while head.len() < super::image::HEAD
+    while head.len() < HEAD
         && let Some(block) = stream.next_block()?
     {
         head.extend_from_slice(&block.content);

@@ -10,21 +10,18 @@ use libfuzzer_sys::fuzz_target;
 struct Bytes<'a>(&'a [u8]);
 
 impl Source for Bytes<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<(), Problem> {
-        let (part, rest) = self.0.split_at_checked(buffer.len()).ok_or_else(cut)?;
-        buffer.copy_from_slice(part);
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Problem> {
+        let length = buffer.len().min(self.0.len());
+        let (part, rest) = self.0.split_at(length);
+        buffer[..length].copy_from_slice(part);
         self.0 = rest;
-        Ok(())
+        Ok(length)
     }
 
     fn skip(&mut self, length: u64) -> Result<(), Problem> {
         let length = usize::try_from(length).map_err(|_| cut())?;
         self.0 = self.0.get(length..).ok_or_else(cut)?;
         Ok(())
-    }
-
-    fn rest(&mut self, most: u64) -> Result<Vec<u8>, Problem> {
-        if self.0.len() as u64 > most { Err(cut()) } else { Ok(self.0.to_vec()) }
     }
 }
 

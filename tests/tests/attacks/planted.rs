@@ -57,7 +57,7 @@ fn a_device_conf() -> anyhow::Result<()> {
 // Promise: a report replaces a symlink that somebody has put in its place, and leaves alone what that leads to.
 #[test]
 fn a_symlink_in_place_of_the_report() -> anyhow::Result<()> {
-    for name in ["report.csv", "report.json"] {
+    for name in ["report.csv", "report.jsonl"] {
         let station = Station::new(azaion_tests::dev_api::Options::default())?;
         station.put("precious", "precious\n", 0o600)?;
         symlink(station.path("precious"), station.path(name))?;

@@ -3,6 +3,7 @@
 mod archives;
 mod content;
 mod features;
+mod malformed;
 mod places;
 mod sparse_files;
 mod zstd;
@@ -45,6 +46,11 @@ struct Row {
 
 const fn refused(name: &'static str, make: Make, says: &'static str) -> Row {
     Row { name, make, code: 66, says }
+}
+
+/// What is in the place of a `device.conf` can't be read.
+const fn malformed(name: &'static str, make: Make) -> Row {
+    Row { name, make, code: 65, says: "device.conf" }
 }
 
 const fn good(name: &'static str, make: Make) -> Row {

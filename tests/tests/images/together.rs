@@ -1,9 +1,11 @@
 //! Several runs at the same time on one image: one after the other, and readers see either device.
 
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use azaion_tests::programs::start;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, for_each};
 use crate::recipe::{Kind, PLAIN};
@@ -42,6 +44,22 @@ fn two_writers() {
     with_each_kind(|bench| {
         // The first race is about the slot, too.
         (0..4).try_for_each(|_| race(bench))
+    });
+}
+
+// Promise: `inspect` needs no lock: it reports what is there while another run holds the target.
+#[test]
+fn a_reader_of_a_target_in_use() {
+    with_each_kind(|bench| {
+        for expected in [None, Some(SERIAL)] {
+            if let Some(serial) = expected {
+                bench.device(serial, &[])?.ended_with(0)?;
+            }
+            let lock = Flock::lock(File::open(bench.image())?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+            anyhow::ensure!(bench.inspect()?["serial"].as_str() == expected, "{expected:?}");
+            drop(lock);
+        }
+        Ok(())
     });
 }
 

@@ -38,6 +38,10 @@ const END_IN_A_FRAME: &str = "s=$(($(stat -c %s archive) - 1024)); { head -c $s 
 const WITHOUT_ITS_SECOND_ZERO_BLOCK: &str = "s=$(($(stat -c %s archive) - 512)); { head -c $s archive | zstd -q; \
                                              tail -c 512 archive | zstd -q; } >system.img";
 
+/// GNU tar does without.
+const NO_END: &str = "head -c -1024 archive | zstd -q >system.img";
+const NO_END_IN_FRAMES: &str = "{ head -c -1024 archive | split -b 100K --filter='zstd -q'; : | zstd -q; } >system.img";
+
 /// The last member ends where a block of 128 KiB does.
 const ALIGNED: Tree = |tree| filled(tree, 128 << 10, 0);
 /// It ends so that the most zeros follow ours, up to a record of 10240 bytes.
@@ -59,7 +63,7 @@ fn random(file: &Path) -> anyhow::Result<()> {
     run("dd", &["if=/dev/urandom", &format!("of={}", text(file)), "bs=100K", "count=4", "status=none"]).map(drop)
 }
 
-const MAKES: [Row; 29] = [
+const MAKES: [Row; 34] = [
     row("by tar itself", USUAL, rich, BY_TAR),
     row("through a pipe", USUAL, rich, PIPE),
     row("of a known size", USUAL, rich, SIZED),
@@ -89,6 +93,11 @@ const MAKES: [Row; 29] = [
     row("ustar", &["--format=ustar", "usr", "boot", "etc"], rich, SIZED),
     row("no padding", &["--xattrs", "-b1", "."], PLAIN, PIPE),
     row("much padding", &["--xattrs", "-b200", "."], PLAIN, PIPE),
+    row("records of 2 MiB", &["--xattrs", "-b4096", "."], PLAIN, PIPE),
+    row("no end marker", &["--xattrs", "-b1", "."], PLAIN, NO_END),
+    row("no end marker, the last block whole", &["--xattrs", "-b1", "."], ALIGNED, NO_END),
+    row("no end marker, several frames", &["--xattrs", "-b1", "."], rich, NO_END_IN_FRAMES),
+    row("half an end marker", &["--xattrs", "-b1", "."], PLAIN, "head -c -512 archive | zstd -q >system.img"),
 ];
 
 /// What is in the place of the device's file already.

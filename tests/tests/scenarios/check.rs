@@ -6,9 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Context;
 use azaion_tests::dev_api::{Fault, Generation, Options, Tls};
-use azaion_tests::programs::{Run, output};
+use azaion_tests::programs::{Run, copy_to, output};
 use azaion_tests::station::{EMAIL, SERIAL, Station};
+use nix::unistd::geteuid;
 
 /// `id status`, a check a line.
 fn checks(run: &Run) -> anyhow::Result<String> {
@@ -243,5 +245,50 @@ fn the_units_status_finds_the_fault() -> anyhow::Result<()> {
         let run = station.agent(&["status", "--json"])?.ended_with(75)?;
         assert!(checks(&run)?.contains(expected), "{url}: {}", run.stdout);
     }
+    Ok(())
+}
+
+// Promise: without root, status checks all that everybody may read, warns of each check that needs root, and ends with 0 on a
+// device that is ready.
+#[test]
+fn the_devices_status_without_root() -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let station = Station::new(Options::default())?;
+    station.device(&[])?.ended_with(0)?;
+    station.put_policy("")?;
+    copy_to("azaion-agent", &station.path("azaion-agent"))?;
+    let ca_file = station.api.ca_file();
+    for path in [station.path(""), ca_file.parent().context("the CA's folder")?.to_owned()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    }
+    let nobody = ["setpriv", "--clear-groups", "--reuid", "65534", "--regid", "65534"];
+    let status = |extra: &[&str]| {
+        let arguments = [&["status", "--json"], extra].concat();
+        station.agent_as(&station.path("azaion-agent"), &nobody, &arguments)
+    };
+    let run = status(&[])?.ended_with(75)?;
+    let unknown = "configuration warning, clock ok, name-lookup warning, connection warning, tls warning, token failed";
+    assert_eq!(checks(&run)?, format!("{unknown}, readiness failed"));
+
+    station.agent(&["boot"])?.ended_with(0)?;
+    let run = status(&[])?.ended_with(0)?;
+    assert_eq!(
+        checks(&run)?,
+        "configuration warning, clock ok, name-lookup ok, connection ok, tls ok, token warning, readiness ok"
+    );
+    let message = |id: &str| -> anyhow::Result<String> {
+        let line = run.json_lines()?.into_iter().find(|line| line["id"] == id).context("a check")?;
+        Ok(line["message"].as_str().unwrap_or_default().to_owned())
+    };
+    for (id, parts) in [("configuration", &["run this as root", SERIAL, EMAIL][..]), ("token", &["run this as root"])] {
+        let message = message(id)?;
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+    // What everybody may read is checked, and a login needs root.
+    assert!(status(&["--login"])?.ended_with(75)?.stdout.contains("only root can renew the token"));
+    station.put_policy("isuer = \"x\"\n")?;
+    assert!(checks(&status(&[])?.ended_with(78)?)?.starts_with("configuration failed"));
     Ok(())
 }

@@ -1,11 +1,17 @@
 //! The command line of `azaion-provision`: where secrets come from, `inspect`, `clear`, and misuse.
 
 use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
+use azaion_agent::clock::SystemClock;
+use azaion_agent::http::{CaFile, Http};
+use azaion_agent::session::login;
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Options};
 use azaion_tests::programs::{Run, start};
 use azaion_tests::station::{EMAIL, SERIAL, Station};
 use nix::unistd::geteuid;
+use secrecy::ExposeSecret;
 
 const CONF: &str = "etc/azaion/device.conf";
 
@@ -36,6 +42,36 @@ fn where_the_admins_secret_comes_from() -> anyhow::Result<()> {
     run(&[], &[])?.ended_with(64)?;
     station.put("admin-token", "not-a-token\n", 0o600)?;
     run(&["--admin-token-file", &station.path("admin-token").display().to_string()], &[])?.ended_with(77)?;
+    Ok(())
+}
+
+/// An access token of the admin.
+fn admin_token(station: &Station) -> anyhow::Result<String> {
+    let ca = CaFile::read(&station.api.ca_file())?;
+    let http = Http::new(&station.api.url().parse()?, Some(&ca), Arc::new(SystemClock))?;
+    let (tokens, _) = login(&http, ADMIN_EMAIL, &ADMIN_PASSWORD.into(), Ok(Duration::from_secs(10)))?;
+    Ok(tokens.access.expose_secret().to_owned())
+}
+
+// Promise: a byte order mark before the admin's password or token costs a warning, not a failed login.
+#[test]
+fn a_byte_order_mark_before_a_secret() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    let rootfs = station.rootfs().display().to_string();
+    let (url, ca) = (station.api.url(), station.api.ca_file().display().to_string());
+    let file = station.path("secret").display().to_string();
+    let device = ["device", SERIAL, "--rootfs", &rootfs, "--owner", "current", "--api-url", &url, "--ca-file", &ca];
+    let token = admin_token(&station)?;
+    for (secret, options) in [
+        (ADMIN_PASSWORD, &["--admin-email", ADMIN_EMAIL, "--admin-password-file", &file][..]),
+        (&token, &["--admin-token-file", &file]),
+    ] {
+        station.put("secret", format!("\u{feff}{secret}\r\n"), 0o600)?;
+        let run = station.provision_offline(&[&device, options].concat())?.ended_with(0)?;
+        assert!(run.stderr.contains(&format!("{file} starts with a byte order mark")), "{}", run.stderr);
+        station.provision_offline(&["clear", &rootfs])?.ended_with(0)?;
+        station.api.delete_user(EMAIL);
+    }
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod bad_conf;
 mod bad_serials;
 mod batch;
 mod check;
+mod container;
 mod crash;
 mod fleet;
 mod host_paths;

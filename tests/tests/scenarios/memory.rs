@@ -2,6 +2,7 @@
 //!
 //! strace holds a program at one of its system calls; the test then reads all that the program could have written to.
 
+use std::alloc::System;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
@@ -14,6 +15,11 @@ use azaion_tests::dev_api::{ADMIN_PASSWORD, Fault, Options};
 use azaion_tests::programs::{Running, arm64_agent, copy_to, native, output, start};
 use azaion_tests::station::{SERIAL, Station, command};
 use nix::unistd::geteuid;
+
+// Promise: only the two programs wipe freed memory; who uses their libraries has the allocator of its own choice. This does not
+// compile where one of the libraries has a global allocator.
+#[global_allocator]
+static OF_THESE_TESTS: System = System;
 
 /// Longer than any of these runs takes, also on a busy machine.
 const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);

@@ -198,7 +198,7 @@ fn names_of_targets() -> anyhow::Result<()> {
         run_is_plain(&station.provision(arguments)?)?;
     }
     let template = tree("{serial}").display().to_string();
-    for name in ["report.csv", "report.json"] {
+    for name in ["report.csv", "report.jsonl"] {
         let report = station.path(name).display().to_string();
         let batch = ["batch", "AZJN-0042..AZJN-0044", "--owner", "current", "--rootfs", &template, "--report", &report];
         for extra in [&[][..], &["--json"]] {

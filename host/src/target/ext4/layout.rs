@@ -9,7 +9,7 @@ use crate::target::error::Result;
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl Fields<'_> {
-    fn bytes<const N: usize>(&self, offset: usize) -> Result<[u8; N], Problem> {
+    pub(super) fn bytes<const N: usize>(&self, offset: usize) -> Result<[u8; N], Problem> {
         let tail = self.0.get(offset..).unwrap_or_default();
         tail.first_chunk().copied().ok_or(damaged("a structure is cut"))
     }
@@ -24,13 +24,23 @@ impl Fields<'_> {
 }
 
 /// Flags of inodes whose content is not simply in extents.
-const REFUSED_FLAGS: [(u32, &str); 4] = [
+const REFUSED_FLAGS: [(u32, &str); 5] = [
+    (0x200, "has compressed files in the way; generate it without compression"),
     (0x800, "has encrypted files in the way; generate it without the encrypt feature"),
     (0x10_0000, "has files with verity in the way; generate it without the verity feature"),
     (0x20_0000, "has large extended attributes in the way; generate it without the ea_inode feature"),
     (0x1000_0000, "has inline data; generate it without the inline_data feature"),
 ];
 const EXTENTS_FLAG: u32 = 0x8_0000;
+/// Immutable, and append-only: no flags of a slot.
+pub(super) const FIXED_FLAGS: u32 = 0x10 | 0x20;
+const INDEX_FLAG: u32 = 0x1000;
+
+/// The magic of extended attributes in an inode and in a block, and where the entries of a block start.
+const ATTRIBUTES_MAGIC: [u8; 4] = 0xEA02_0000_u32.to_le_bytes();
+const ATTRIBUTES_HEADER: usize = 32;
+/// Name indexes of access control lists: `posix_acl_access`, `posix_acl_default`, `richacl`.
+const ACCESS_LISTS: [u8; 3] = [2, 3, 8];
 
 pub(super) fn refuse_flags(flags: u32) -> Result<(), Problem> {
     if let Some((_, why)) = REFUSED_FLAGS.iter().find(|(flag, _)| flags & flag != 0) {
@@ -42,7 +52,40 @@ pub(super) fn refuse_flags(flags: u32) -> Result<(), Problem> {
     Ok(())
 }
 
-/// `struct ext4_inode`, its first 128 bytes.
+/// Whether entries of extended attributes have an access control list among them.
+fn has_access_list(mut entries: &[u8]) -> Result<bool, Problem> {
+    while let Some(&[name_length, index, ..]) = entries.first_chunk::<4>().filter(|start| **start != [0; 4]) {
+        if ACCESS_LISTS.contains(&index) {
+            return Ok(true);
+        }
+        let length = 16 + usize::from(name_length).next_multiple_of(4);
+        entries = entries.get(length..).ok_or(damaged("an extended attribute is cut"))?;
+    }
+    Ok(false)
+}
+
+/// Whether a block of extended attributes has an access control list.
+pub(super) fn block_has_access_list(block: &[u8]) -> Result<bool, Problem> {
+    if !block.starts_with(&ATTRIBUTES_MAGIC) {
+        return Err(damaged("a block of extended attributes is none"));
+    }
+    has_access_list(block.get(ATTRIBUTES_HEADER..).unwrap_or_default())
+}
+
+/// The same of those in an inode, behind its fields.
+fn inode_has_access_list(bytes: &[u8]) -> Result<bool, Problem> {
+    let start = 128 + usize::from(Fields(bytes).u16(128).unwrap_or_default());
+    let attributes = bytes.get(start..).unwrap_or_default();
+    attributes.strip_prefix(&ATTRIBUTES_MAGIC).map_or(Ok(false), has_access_list)
+}
+
+/// Whether a block of a directory is one of the inner blocks of its hash tree.
+pub(super) fn is_index(inode: &Inode, logical: u64, block: &[u8; BLOCK_BYTES]) -> bool {
+    let is_one_entry = Fields(block).u16(4).is_ok_and(|length| usize::from(length) == BLOCK_BYTES);
+    inode.flags & INDEX_FLAG != 0 && (logical == 0 || is_one_entry)
+}
+
+/// `struct ext4_inode`.
 pub(super) fn inode(number: u32, bytes: &[u8]) -> Result<Inode, Problem> {
     let f = Fields(bytes);
     let wide = |low: usize, high: usize| Ok::<_, Problem>(u32::from(f.u16(high)?) << 16 | u32::from(f.u16(low)?));
@@ -55,6 +98,9 @@ pub(super) fn inode(number: u32, bytes: &[u8]) -> Result<Inode, Problem> {
         links: f.u16(0x1A)?,
         flags: f.u32(0x20)?,
         root: f.bytes(0x28)?,
+        attributes: u64::from(f.u16(0x76)?) << 32 | u64::from(f.u32(0x68)?),
+        has_access_list: inode_has_access_list(bytes)?,
+        seed: None,
     };
     if inode.links == 0 {
         return Err(damaged("a name leads to an inode that is not in use"));
@@ -72,9 +118,9 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// Whether it is one block, the first of its file, with content.
-    pub(super) fn is_first_block(&self) -> bool {
-        self.logical == 0 && self.length == 1 && self.is_written
+    /// The first block of its file, if that is in it and has content.
+    pub(super) fn first_block(&self) -> Option<u64> {
+        (self.logical == 0 && self.length > 0 && self.is_written).then_some(self.start)
     }
 
     /// Its blocks: number in the file, number in the file system.
@@ -192,6 +238,8 @@ mod tests {
         set(0x1A, &[1, 0]);
         set(0x20, &[9, 10, 11, 12]);
         set(0x28, &[13; 60]);
+        set(0x68, &[0x14, 0x15, 0x16, 0x17]);
+        set(0x76, &[0x18, 0x19]);
         set(0x6C, &[14, 15, 16, 17]);
         set(0x78, &[18, 19]);
         set(0x7A, &[20, 21]);
@@ -204,6 +252,9 @@ mod tests {
             links: 1,
             flags: 0x0C0B_0A09,
             root: [13; 60],
+            attributes: 0x1918_1716_1514,
+            has_access_list: false,
+            seed: None,
         };
         assert_eq!(inode(12, &bytes).unwrap(), expected);
         assert!(inode(12, &bytes[..0x7B]).is_err());
@@ -243,12 +294,12 @@ mod tests {
         }
         let extent = Extent { logical: 5, length: 2, start: 7, is_written: true };
         assert!(extent.blocks().eq([(5, 7), (6, 8)]));
-        let first = Extent { logical: 0, length: 1, start: 7, is_written: true };
-        assert!(first.is_first_block());
+        let first = Extent { logical: 0, length: 2, start: 7, is_written: true };
+        assert_eq!(first.first_block(), Some(7));
         for other in
-            [Extent { logical: 1, ..first }, Extent { length: 2, ..first }, Extent { is_written: false, ..first }]
+            [Extent { logical: 1, ..first }, Extent { length: 0, ..first }, Extent { is_written: false, ..first }]
         {
-            assert!(!other.is_first_block(), "{other:?}");
+            assert_eq!(other.first_block(), None, "{other:?}");
         }
     }
 

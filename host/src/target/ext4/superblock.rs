@@ -1,7 +1,8 @@
 //! The superblock: sizes, and what this file system has that others may not have.
 
 use super::BLOCK;
-use super::Problem::{self, Refused};
+use super::Problem::{self, Refused, Unclean};
+use super::checksum::{Checksums, uuid};
 use super::damaged;
 use super::layout::Fields;
 use crate::target::error::Result;
@@ -18,6 +19,7 @@ pub(super) struct Superblock {
     pub(super) inode_size: u16,
     pub(super) descriptor_size: u16,
     pub(super) has_checksum_seed: bool,
+    pub(super) checksums: Checksums,
     groups: u64,
 }
 
@@ -31,56 +33,67 @@ const CHECKSUM_SEED: u32 = 0x2000;
 const KNOWN_INCOMPAT: u32 = FILETYPE | 0x40 | WIDE | 0x200 | CHECKSUM_SEED | 0x4000;
 /// The bits of `s_feature_ro_compat` that are harmless to what is done here: `sparse_super`, `large_file`, `huge_file`,
 /// `gdt_csum`, `dir_nlink`, `extra_isize`, `metadata_csum`, project (without accounts of it).
-const KNOWN_RO_COMPAT: u32 = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x400 | 0x2000;
+const KNOWN_RO_COMPAT: u32 = 0x1 | 0x2 | 0x8 | GROUP_CHECKSUMS | 0x20 | 0x40 | METADATA_CHECKSUMS | 0x2000;
+const GROUP_CHECKSUMS: u32 = 0x10;
+const METADATA_CHECKSUMS: u32 = 0x400;
+/// A journal to replay (`recover`, incompat), and orphans to delete (`orphan_present`, `ro_compat`).
+const RECOVER: u32 = 0x4;
+const ORPHANS: u32 = 0x1_0000;
 
-const DIRTY: &str =
-    "was not unmounted cleanly: its journal has to be replayed first; unmount it, or run `e2fsck -f` on it";
-const INCOMPAT: [(u32, &str); 7] = [
-    (0x4, DIRTY),
+const INCOMPAT: [(u32, &str); 9] = [
+    (0x1, "has the compression feature; generate it without"),
     (0x8, "is the journal of another file system; name the one with the files"),
     (0x10, "has the meta_bg feature; generate it without"),
     (0x100, "has the mmp feature: it may be mounted elsewhere; generate it without"),
+    (0x400, "has large extended attributes; generate it without the ea_inode feature"),
+    (0x1000, "has the dirdata feature; generate it without"),
     (0x8000, "has inline data; generate it without the inline_data feature"),
     (0x1_0000, "has the encrypt feature; generate it without, or provision the rootfs directory"),
     (0x2_0000, "has the casefold feature; generate it without"),
 ];
-const RO_COMPAT: [(u32, &str); 6] = [
+const RO_COMPAT: [(u32, &str); 5] = [
     (0x100, "has quotas; generate it without the quota feature"),
     (0x200, "has the bigalloc feature; generate it without"),
     (0x1000, "is marked read-only; generate it without the read-only feature"),
     (0x4000, "has blocks that files share; generate it without the shared_blocks feature"),
     (0x8000, "has the verity feature; generate it without, or provision the rootfs directory"),
-    (0x1_0000, DIRTY),
 ];
 
 impl Superblock {
     /// Of a file system that starts with these bytes, in a medium of that size.
     pub(super) fn parse(head: &[u8], size: u64) -> Result<Self, Problem> {
-        let f = Fields(head.get(PLACE..PLACE + 1024).ok_or(damaged("it ends before its superblock does"))?);
+        let bytes = head.get(PLACE..PLACE + 1024).ok_or(damaged("it ends before its superblock does"))?;
+        let f = Fields(bytes);
         if f.u16(0x38)? != MAGIC {
             return Err(damaged("it has no superblock"));
         }
+        let (incompat, ro_compat) = (f.u32(0x60)?, f.u32(0x64)?);
+        // First, so that nothing else is said because of a wrong byte.
+        let checksums = checksums(bytes, incompat, ro_compat)?;
         if f.u32(0x18)? != 2 {
             return Err(Refused("has blocks of another size than 4096 bytes; generate it with `mkfs.ext4 -b 4096`"));
         }
-        let incompat = f.u32(0x60)?;
-        refuse_features(incompat, f.u32(0x64)?)?;
+        if f.u32(0x4C)? == 0 {
+            return Err(Refused(
+                "is of revision 0, which has no features; generate it with `mkfs.ext4`, without `-r 0`",
+            ));
+        }
+        refuse_features(incompat, ro_compat)?;
         // s_state: cleanly unmounted, without errors, without orphans.
         if f.u16(0x3A)? & 0x7 != 1 || f.u32(0xE8)? != 0 {
-            return Err(Refused(DIRTY));
+            return Err(Unclean);
         }
         let is_wide = incompat & WIDE != 0;
         let high = if is_wide { f.u32(0x150)? } else { 0 };
         let (blocks, per_group) = (u64::from(high) << 32 | u64::from(f.u32(0x4)?), f.u32(0x20)?);
-        // Of revision 0, which had only this size.
-        let inode_size = if f.u32(0x4C)? == 0 { 128 } else { f.u16(0x58)? };
         let superblock = Self {
             blocks,
             inodes: f.u32(0x0)?,
             inodes_per_group: f.u32(0x28)?,
-            inode_size,
+            inode_size: f.u16(0x58)?,
             descriptor_size: if is_wide { f.u16(0xFE)? } else { 32 },
             has_checksum_seed: incompat & CHECKSUM_SEED != 0,
+            checksums,
             groups: blocks.div_ceil(u64::from(per_group.max(1))),
         };
         superblock.check(per_group, f.u32(0x14)?, size)?;
@@ -113,13 +126,26 @@ impl Superblock {
     }
 }
 
+fn checksums(bytes: &[u8], incompat: u32, ro_compat: u32) -> Result<Checksums, Problem> {
+    if ro_compat & METADATA_CHECKSUMS != 0 {
+        return Checksums::of_superblock(bytes, incompat & CHECKSUM_SEED != 0);
+    }
+    Ok(if ro_compat & GROUP_CHECKSUMS != 0 { Checksums::Groups(uuid(bytes)?) } else { Checksums::None })
+}
+
 fn refuse_features(incompat: u32, ro_compat: u32) -> Result<(), Problem> {
     let bad =
         |bits: u32, table: &[(u32, &'static str)]| table.iter().find(|(bit, _)| bits & bit != 0).map(|(_, why)| *why);
     if let Some(why) = bad(incompat, &INCOMPAT).or_else(|| bad(ro_compat, &RO_COMPAT)) {
         return Err(Refused(why));
     }
-    if incompat & !KNOWN_INCOMPAT != 0 || ro_compat & !KNOWN_RO_COMPAT != 0 || incompat & FILETYPE == 0 {
+    if incompat & FILETYPE == 0 {
+        return Err(Refused("lacks the filetype feature; generate it with those of mkfs.ext4's defaults"));
+    }
+    if incompat & RECOVER != 0 || ro_compat & ORPHANS != 0 {
+        return Err(Unclean);
+    }
+    if incompat & !KNOWN_INCOMPAT != 0 || ro_compat & !KNOWN_RO_COMPAT != 0 {
         return Err(Refused(
             "has features that this version does not know; generate it with those of mkfs.ext4's defaults",
         ));
@@ -171,7 +197,7 @@ mod tests {
         // Without the feature 64bit, both fields mean nothing.
         let narrow = parse(&[(0x60, 0x242), (0x150, 3)], &[], SIZE).unwrap();
         assert_eq!(sizes(&narrow), (40_000, 4096, 2048, 256, 32, 2));
-        assert_eq!(parse(&[(0x4C, 0)], &[], SIZE).unwrap().inode_size, 128);
+        assert!(parse(&[(0x4C, 0)], &[], SIZE).unwrap_err().contains("revision 0"));
         for (inode, descriptor) in [(128, 32), (4096, 64)] {
             let superblock = parse(&[], &[(0x58, inode), (0xFE, descriptor)], SIZE).unwrap();
             assert_eq!((superblock.inode_size, superblock.descriptor_size), (inode, descriptor));
@@ -230,15 +256,22 @@ mod tests {
     fn each_feature() {
         let usual = 0x2C2;
         for bit in (0..32).map(|bit| 1_u32 << bit) {
-            let says =
-                |table: &[(u32, &'static str)], harmless: u32| match table.iter().find(|(named, _)| *named == bit) {
-                    Some((_, why)) => Some(*why),
-                    None if harmless & bit != 0 => None,
-                    None => Some("does not know"),
-                };
-            for (at, value, says) in
-                [(0x60, usual | bit, says(&INCOMPAT, 0x62C2)), (0x64, bit, says(&RO_COMPAT, 0x247B))]
+            let says = |table: &[(u32, &'static str)], harmless: u32, unclean: u32| match table
+                .iter()
+                .find(|(named, _)| *named == bit)
             {
+                Some((_, why)) => Some(*why),
+                None if bit == unclean => Some("not unmounted cleanly"),
+                None if harmless & bit != 0 => None,
+                None => Some("does not know"),
+            };
+            for (at, value, says) in
+                [(0x60, usual | bit, says(&INCOMPAT, 0x62C2, RECOVER)), (0x64, bit, says(&RO_COMPAT, 0x247B, ORPHANS))]
+            {
+                if (at, value) == (0x64, METADATA_CHECKSUMS) {
+                    // Its checksum is not right here.
+                    continue;
+                }
                 match (parse(&[(at, value)], &[], SIZE), says) {
                     (Ok(_), None) => {}
                     (Err(said), Some(says)) if said.contains(says) => {}
@@ -246,6 +279,6 @@ mod tests {
                 }
             }
         }
-        assert!(parse(&[(0x60, usual & !FILETYPE)], &[], SIZE).unwrap_err().contains("does not know"));
+        assert!(parse(&[(0x60, usual & !FILETYPE)], &[], SIZE).unwrap_err().contains("lacks the filetype feature"));
     }
 }

@@ -4,6 +4,7 @@
 //! checksum, and the state of SHA-1 before the slot. Who writes the file could make a run write a wrong checksum, so one that
 //! another user may have written is ignored, and the image is read again.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -190,7 +191,7 @@ impl Kept {
 /// Opens the file, unless another user may have written it.
 fn open(image: &Image, access: OFlag) -> io::Result<File> {
     let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = File::from(openat(image.folder(), name(image).as_str(), flags, Mode::empty())?);
+    let file = File::from(openat(image.folder(), name(image).as_os_str(), flags, Mode::empty())?);
     let metadata = file.metadata()?;
     // Another name may be in a directory of somebody else, who has put it here.
     let is_only_ours = metadata.is_file()
@@ -200,8 +201,8 @@ fn open(image: &Image, access: OFlag) -> io::Result<File> {
     if is_only_ours { Ok(file) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
-fn name(image: &Image) -> String {
-    format!(".{}", image.beside(".azaion-sha1"))
+fn name(image: &Image) -> OsString {
+    [OsStr::new("."), &image.beside(".azaion-sha1")].into_iter().collect()
 }
 
 fn text_of(sha1: &Sha1) -> String {
@@ -239,7 +240,7 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         File::create(at("i")).unwrap();
         let image = Image::open(&at("i")).unwrap();
-        let (state, left) = (at(&name(&image)), at("..i.azaion-sha1.new"));
+        let (state, left) = (dir.path().join(name(&image)), at("..i.azaion-sha1.new"));
         let kept = Kept::pending(&Base::read(&image, &(0..0)).unwrap());
         kept.clone().save(&image).unwrap();
         assert_eq!(Kept::load(&image), Some(kept));

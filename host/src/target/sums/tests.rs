@@ -24,14 +24,29 @@ fn the_form_stays() {
     let (path, sum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
     put(&path, b"image");
     let image = Image::open(&path).unwrap();
-    let (old, new) = ("A".repeat(40), "1".repeat(40));
-    for (before, after) in [("", "  system.img\n"), ("", ""), ("\\", " *tools/a b\n"), ("SHA1 (x) = ", "\r\n\0")] {
+    let (old, new) = ("A".repeat(40), "1b".repeat(20));
+    let other = format!("{}  other.img\n{}  i\n", "b".repeat(40), "c".repeat(64));
+    for (before, after) in [
+        ("", "  system.img\n"),
+        ("", ""),
+        ("\\", " *tools/a b\n"),
+        ("SHA1 (x) = ", "\r\n\0"),
+        ("SHA1(x)= ", "\n"),
+        ("sum: ", ""),
+        ("", &format!("  i-{}.img\n", "c".repeat(40))),
+        (&format!("SHA1 ({}) = ", "c".repeat(40)), "\n"),
+        (&other, "  i\n"),
+        ("", &format!(" *images/i\n{other}")),
+        (&other, &format!("  ./i\n{other}")),
+        (&format!("{other}SHA1 (i) = "), "\n"),
+    ] {
         put(&sum, format!("{before}{old}{after}").as_bytes());
         fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
         let read = Sum::read(&image).unwrap().unwrap();
         assert!(read.is(&old.to_lowercase()) && !read.is(&new));
         read.set(&image, &new).unwrap();
-        assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{before}{new}{after}"));
+        // In capitals, as it was.
+        assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{before}{}{after}", new.to_uppercase()));
         assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
     }
     fs::remove_file(&sum).unwrap();
@@ -270,9 +285,13 @@ fn odd_sums() {
     for (bytes, says) in [
         (sum(65_536), None),
         (sum(65_537), Some("no small file")),
-        (b"0".repeat(39), Some("holds no sum")),
-        (b"0".repeat(41), Some("holds no sum")),
-        ([sum(41), sum(40)].concat(), Some("or several")),
+        (b"0".repeat(39), Some("holds no SHA-1")),
+        (b"0".repeat(41), Some("holds no SHA-1")),
+        (b"0".repeat(64), Some("holds a SHA-256 instead of a SHA-1")),
+        (b"0".repeat(128), Some("holds a SHA-512 instead of a SHA-1")),
+        ([b"0".repeat(32), b"  i\n".to_vec()].concat(), Some("holds an MD5 instead of a SHA-1")),
+        ([sum(41), sum(40)].concat(), Some("has several lines with a SHA-1, and not one of them for this image")),
+        ([b"x-".to_vec(), sum(40), b"-x-".to_vec(), sum(40)].concat(), Some("more than once")),
         ([b"0".repeat(39), b"\n".to_vec(), sum(40)].concat(), None),
     ] {
         put(&path, &bytes);

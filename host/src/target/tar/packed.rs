@@ -5,8 +5,6 @@ use std::fmt;
 use azaion_agent::device_conf::MODE;
 
 use super::walk::{Archive, Member};
-use crate::target::error::Result;
-use crate::target::image::Image;
 use crate::target::slot::{self, Content};
 use crate::target::slot_image::Slot;
 
@@ -29,21 +27,18 @@ pub(in crate::target) struct Blank {
 
 impl Packed {
     /// Those of an archive; `has_own` says that this program has written the last one.
-    ///
-    /// # Errors
-    /// One is no text.
-    pub(in crate::target) fn of(image: &Image, archive: &Archive, has_own: bool) -> Result<Self> {
+    pub(in crate::target) fn of(archive: &Archive, has_own: bool) -> Self {
         let own = has_own.then(|| archive.confs.len().saturating_sub(1));
         let classify = |(index, conf): (usize, &super::PackedConf)| {
-            let content = if Some(index) == own { slot::judge_own(&conf.text) } else { slot::judge(&conf.text) };
-            if content == Content::Foreign {
-                return Err(image.refused(
-                    "has an etc/azaion/device.conf that is no text; look at it, and take it away in the rootfs directory",
-                ));
-            }
-            Ok((conf.member, content))
+            let content = match conf.text.get(..=slot::SIZE) {
+                // One byte too many, by which it is known to be too large.
+                Some(start) => Content::Conf(start.to_vec().into()),
+                None if Some(index) == own => slot::judge_own(&conf.text),
+                None => slot::judge(&conf.text),
+            };
+            (conf.member, content)
         };
-        archive.confs.iter().enumerate().map(classify).collect::<Result<_>>().map(Self)
+        Self(archive.confs.iter().enumerate().map(classify).collect())
     }
 
     /// The one that is unpacked, which can't be overwritten in place; `is_in_order` says whether its directory is.
@@ -70,7 +65,7 @@ impl Packed {
     pub(in crate::target) fn blanks(&self) -> Vec<Blank> {
         let blank = |(member, _): &(Member, Content)| {
             let mut text = slot::blank();
-            text.truncate(usize::try_from(member.size).unwrap_or_default());
+            text.resize(usize::try_from(member.size).unwrap_or_default(), b'\n');
             Blank { start: member.content, text }
         };
         self.0.iter().filter(|conf| has_credentials(conf)).map(blank).collect()

@@ -9,23 +9,17 @@ use crate::target::problem::Problem;
 
 /// The bytes of an archive, read from its start to its end.
 pub trait Source {
-    /// Fills the buffer with the bytes that follow.
+    /// Fills the buffer with the bytes that follow, and returns how many there were: fewer only at the end.
     ///
     /// # Errors
-    /// The archive ends before, or can't be read.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<(), Problem>;
+    /// The archive can't be read.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Problem>;
 
     /// Skips bytes.
     ///
     /// # Errors
     /// The archive ends before, or can't be read.
     fn skip(&mut self, length: u64) -> Result<(), Problem>;
-
-    /// Everything that follows, if it is not more than `most` bytes.
-    ///
-    /// # Errors
-    /// It is more, or can't be read.
-    fn rest(&mut self, most: u64) -> Result<Vec<u8>, Problem>;
 }
 
 /// An archive that is a plain file.
@@ -44,37 +38,23 @@ impl<'f> Plain<'f> {
     pub fn new(file: &'f File) -> io::Result<Self> {
         Ok(Self { file, size: file.metadata()?.len(), position: 0 })
     }
-
-    fn advance(&mut self, length: u64) -> Result<u64, Problem> {
-        let end = self.position.checked_add(length).filter(|&end| end <= self.size);
-        Ok(std::mem::replace(&mut self.position, end.ok_or(CUT)?))
-    }
 }
 
 impl Source for Plain<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<(), Problem> {
-        let start = self.advance(buffer.len() as u64)?;
-        Ok(self.file.read_exact_at(buffer, start)?)
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Problem> {
+        let left = usize::try_from(self.size - self.position).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        self.file.read_exact_at(buffer.get_mut(..length).unwrap_or_default(), self.position)?;
+        self.position += length as u64;
+        Ok(length)
     }
 
     fn skip(&mut self, length: u64) -> Result<(), Problem> {
-        self.advance(length).map(drop)
-    }
-
-    fn rest(&mut self, most: u64) -> Result<Vec<u8>, Problem> {
-        let left = self.size - self.position;
-        if left > most {
-            return Err(TOO_MUCH);
-        }
-        let mut bytes = vec![0; usize::try_from(left).unwrap_or_default()];
-        self.read(&mut bytes)?;
-        Ok(bytes)
+        self.position = self.position.checked_add(length).filter(|&end| end <= self.size).ok_or(CUT)?;
+        Ok(())
     }
 }
 
 /// The archive ends too early.
 pub(in crate::target) const CUT: Problem =
     Problem::Damaged { what: "tar archive", how: "it is cut", advice: "generate the images again" };
-/// The archive goes on behind its end.
-pub(in crate::target) const TOO_MUCH: Problem =
-    Problem::Damaged { what: "tar archive", how: "too much follows its end", advice: "generate the images again" };

@@ -16,6 +16,7 @@ use crate::target::{Owner, Target, open};
 
 mod faults;
 mod gnu;
+mod oracle;
 mod packed;
 mod refused;
 

@@ -19,7 +19,7 @@ use super::frame::{
 use crate::interrupt;
 use crate::target::error::Result;
 use crate::target::problem::Problem;
-use crate::target::tar::source::{CUT, Source, TOO_MUCH};
+use crate::target::tar::source::{CUT, Source};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 << 10;
@@ -283,29 +283,31 @@ impl<'f> Stream<'f> {
         Ok(self.retained.iter().find(|block| block.end() > position))
     }
 
-    /// Forgets what lies before the position.
+    /// Forgets what lies before the position, but for the last block, in which the content may end.
     fn forget(&mut self) {
-        while self.retained.front().is_some_and(|block| block.end() <= self.position) {
+        while self.retained.len() > 1 && self.retained.front().is_some_and(|block| block.end() <= self.position) {
             self.spare.extend(self.retained.pop_front().map(|block| block.content));
         }
         let from = self.retained.front().map_or(self.offset, |block| block.boundary.offset);
         self.skipped.retain(|(offset, _)| *offset > from);
     }
 
-    /// Of the retained blocks, that with this byte of content: the boundary before it, and its content up to that byte.
+    /// Of the retained blocks, that with this byte of content, or the last one if the content ends there: the boundary before it,
+    /// and its content up to that byte.
     pub(super) fn cut_at(&self, end: u64) -> Option<(Boundary, Zeroizing<Vec<u8>>)> {
-        let block = self.retained.iter().find(|block| block.end() > end)?;
+        let block = self.retained.iter().find(|block| block.end() > end).or(self.retained.back())?;
         let length = usize::try_from(end.checked_sub(block.boundary.start)?).ok()?;
         Some((block.boundary.clone(), Zeroizing::new(block.content.get(..length)?.to_vec())))
     }
 }
 
 impl Source for Stream<'_> {
-    fn read(&mut self, mut buffer: &mut [u8]) -> Result<(), Problem> {
+    fn read(&mut self, mut buffer: &mut [u8]) -> Result<usize, Problem> {
         self.forget();
+        let before = self.position;
         while !buffer.is_empty() {
             let position = self.position;
-            let block = self.at_position()?.ok_or(CUT)?;
+            let Some(block) = self.at_position()? else { break };
             let content = rest_of(block, position);
             let length = content.len().min(buffer.len());
             let (part, rest) = buffer.split_at_mut(length);
@@ -313,7 +315,7 @@ impl Source for Stream<'_> {
             buffer = rest;
             self.position += length as u64;
         }
-        Ok(())
+        Ok(usize::try_from(self.position - before).unwrap_or_default())
     }
 
     fn skip(&mut self, mut length: u64) -> Result<(), Problem> {
@@ -326,20 +328,6 @@ impl Source for Stream<'_> {
             length -= step;
         }
         Ok(())
-    }
-
-    fn rest(&mut self, most: u64) -> Result<Vec<u8>, Problem> {
-        let mut all = Vec::new();
-        loop {
-            let position = self.position;
-            let Some(block) = self.at_position()? else { return Ok(all) };
-            let content = rest_of(block, position);
-            if all.len() as u64 + content.len() as u64 > most {
-                return Err(TOO_MUCH);
-            }
-            all.extend_from_slice(content);
-            self.position += content.len() as u64;
-        }
     }
 }
 

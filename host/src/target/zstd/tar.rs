@@ -24,9 +24,10 @@ use crate::target::image::Image;
 use crate::target::once::get_or_try_init;
 use crate::target::problem::Problem;
 use crate::target::slot_image::{Format, Slot};
+use crate::target::tar::check_end_of;
 use crate::target::tar::packed::{Blank, Packed};
 use crate::target::tar::tail;
-use crate::target::tar::walk::{check_end, walk_members};
+use crate::target::tar::walk::walk_members;
 
 /// For the little that is compressed again in the usual case, and for the much where credentials are taken out.
 const BEST: i32 = 19;
@@ -68,9 +69,9 @@ impl Scan {
         let archive = walk_members(&mut stream).map_err(problem)?;
         let cut = stream.cut_at(archive.end);
         let (boundary, members) = cut.ok_or_else(|| problem(super::frame::damaged("it has no end")))?;
-        check_end(&mut stream).map_err(problem)?;
+        check_end_of(image, &mut stream)?;
         let skipped = stream.skipped.iter().copied().filter(|(offset, _)| *offset > boundary.offset).collect();
-        let packed = Packed::of(image, &archive, false)?;
+        let packed = Packed::of(&archive, false);
         Ok(Self { end: archive.end, is_dotted: archive.is_dotted, packed, boundary, members, skipped })
     }
 }

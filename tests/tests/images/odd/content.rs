@@ -9,10 +9,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::Make::{By, Bytes, Debugfs, Patch, Tree};
-use super::{Row, good, refused, try_all};
-use crate::bench::{Bench, EMAIL, SERIAL};
+use super::{Row, good, malformed, refused, try_all};
+use crate::bench::{Bench, EMAIL, OTHER, SERIAL, for_each};
 use crate::oracle;
-use crate::recipe::{self, PLAIN, mkfs, put};
+use crate::recipe::{self, Kind, PLAIN, mkfs, put};
 
 const CONF: &str = "etc/azaion/device.conf";
 const BY_HAND: &str = "by hand";
@@ -32,18 +32,17 @@ const FILE: [Row; 18] = [
     refused("a folder", Tree(|tree| place(tree, |conf| Ok(fs::create_dir(conf)?))), BY_HAND),
     refused("a FIFO", Tree(|tree| place(tree, |conf| Ok(mkfifo(conf, Mode::S_IRUSR)?))), BY_HAND),
     refused("a hard link", Debugfs("ln /etc/passwd /etc/twice\nsif /etc/azaion/device.conf links_count 2"), BY_HAND),
-    refused("two blocks", Tree(|tree| file(tree, [b'#'; 4097])), "one block of its own"),
-    refused("many blocks", Tree(|tree| file(tree, vec![b'#'; 5 << 20])), "one block of its own"),
-    refused("a hole", Tree(|tree| place(tree, |conf| Ok(fs::File::create(conf)?.set_len(4096)?))), BY_HAND),
-    refused("a hole after it", Tree(|tree| file(tree, "# text\n").and_then(|()| lengthen(&tree.join(CONF)))), BY_HAND),
-    refused(
+    malformed("two blocks", Tree(|tree| file(tree, [b'#'; 4097]))),
+    malformed("many blocks", Tree(|tree| file(tree, vec![b'#'; 5 << 20]))),
+    malformed("a hole", Tree(|tree| place(tree, |conf| Ok(fs::File::create(conf)?.set_len(4096)?)))),
+    malformed("a hole after it", Tree(|tree| file(tree, "# text\n").and_then(|()| lengthen(&tree.join(CONF))))),
+    malformed(
         "blocks without content",
         Debugfs("punch /etc/azaion/device.conf 0 0\nfallocate /etc/azaion/device.conf 0 0"),
-        BY_HAND,
     ),
-    refused("blocks beyond its end", Debugfs("fallocate /etc/azaion/device.conf 1 1"), BY_HAND),
-    refused("no text", Tree(|tree| file(tree, b"\x7fELF\x02\x01\x01\0")), "is no text"),
-    refused("zeros", Tree(|tree| file(tree, [[0; 4095].as_slice(), b"x"].concat())), "is no text"),
+    malformed("blocks beyond its end", Debugfs("fallocate /etc/azaion/device.conf 1 1")),
+    malformed("no text", Tree(|tree| file(tree, b"\x7fELF\x02\x01\x01\0"))),
+    malformed("zeros", Tree(|tree| file(tree, [[0; 4095].as_slice(), b"x"].concat()))),
     Row { name: "comments", make: Debugfs(""), code: 65, says: "device.conf" },
     Row { name: "nonsense", make: Tree(|tree| file(tree, "hush hush\n")), code: 65, says: "device.conf:1" },
     good("nothing", Tree(|tree| file(tree, ""))),
@@ -71,8 +70,8 @@ const WAY: [Row; 9] = [
     refused("azaion is a file", Tree(|tree| put(&tree.join("etc/azaion"), "", 0o644)), "no folder"),
     refused("no /etc", Tree(|tree| without(tree, &["etc", "boot"])), "no /etc"),
     refused("only /boot", Tree(|tree| without(tree, &["etc", "usr"])), "holds only /boot"),
-    refused("no room for a block", By(|bench| filled(bench, 0)), "the rootfs directory"),
-    refused("no room for an inode", By(no_inodes), "the rootfs directory"),
+    refused("no room for a block", By(|bench| filled(bench, 0)), "is full: it has no free block"),
+    refused("no room for an inode", By(no_inodes), "is full: it has no free inode"),
     good("room for two blocks", By(|bench| filled(bench, 2))),
     good("names in all blocks of /etc", By(crowded)),
 ];
@@ -114,11 +113,23 @@ fn crowded(bench: &Bench) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), "", change)
 }
 
-const MAGIC: [Row; 13] = [
+const MAGIC: [Row; 25] = [
     refused("zeros", Bytes(0, b"\0"), "no root file system"),
     refused("text", Bytes(0, b"#!/bin/sh\n"), "no root file system"),
     refused("a program", Bytes(0, b"\x7fELF"), "no root file system"),
-    refused("squashfs", Bytes(0, b"hsqs"), "no root file system"),
+    refused("squashfs", Bytes(0, b"hsqs"), "another kind than ext4 (squashfs)"),
+    refused("squashfs of the other byte order", Bytes(0, b"sqsh"), "another kind than ext4 (squashfs)"),
+    refused("xfs", Bytes(0, b"XFSB"), "another kind than ext4 (xfs)"),
+    refused("UBI", Bytes(0, b"UBI#\x01"), "another kind than ext4 (UBI)"),
+    refused("ubifs", Bytes(0, b"\x31\x18\x10\x06"), "another kind than ext4 (ubifs)"),
+    refused("f2fs", Bytes(1024, b"\x10\x20\xf5\xf2"), "another kind than ext4 (f2fs)"),
+    refused("erofs", Bytes(1024, b"\xe2\xe1\xf5\xe0"), "another kind than ext4 (erofs)"),
+    refused("btrfs", Bytes(0x1_0040, b"_BHRfS_M"), "another kind than ext4 (btrfs)"),
+    refused("qcow2", Bytes(0, b"QFI\xfb\0\0\0\x03"), "virtual disk (qcow2)"),
+    refused("vmdk", Bytes(0, b"KDMV"), "virtual disk (vmdk)"),
+    refused("cpio", Bytes(0, b"070701"), "is a cpio archive"),
+    refused("zip", Bytes(0, b"PK\x03\x04"), "is a zip archive"),
+    refused("GPT without MBR", Bytes(512, b"EFI PART"), "whole disk"),
     refused("LUKS", Bytes(0, b"LUKS\xba\xbe\0\x02"), "before the image is generated"),
     good("a boot sector before the file system", Patch(510, b"\x55\xaa")),
     refused("gzip", Bytes(0, b"\x1f\x8b\x08"), "one unit at a time"),
@@ -163,4 +174,70 @@ fn replaced_when_asked_to() -> anyhow::Result<()> {
         bench.holds(SERIAL, EMAIL)?;
     }
     Ok(())
+}
+
+/// An access list that lets user 1000 read, as a file of `bench`.
+fn access_list(bench: &Bench) -> anyhow::Result<String> {
+    let entries = [(1, 6, u32::MAX), (2, 4, 1000), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)];
+    let entry =
+        |(tag, mode, id): (u16, u16, u32)| [&tag.to_le_bytes()[..], &mode.to_le_bytes(), &id.to_le_bytes()].concat();
+    let list = bench.path("list");
+    put(&list, [&2_u32.to_le_bytes()[..], &entries.map(entry).concat()].concat(), 0o600)?;
+    Ok(list.display().to_string())
+}
+
+/// What else debugfs does with the file or its directory, besides the list; the name of what has the list.
+const WITH_LISTS: [(&str, &str, &str); 5] = [
+    ("in the inode", CONF, ""),
+    ("in a block", CONF, "ea_set etc/azaion/device.conf user.large LARGE\n"),
+    ("of the directory", "etc/azaion", ""),
+    ("of the directory, in a block", "etc/azaion", "ea_set etc/azaion user.large LARGE\n"),
+    ("of a file that is immutable", CONF, "sif etc/azaion/device.conf flags 0x80030\n"),
+];
+
+// Promise: an access control list by which others could read the file, or replace it, is gone with the first device, and so
+// are flags that would keep the file as it is.
+#[test]
+fn access_lists_are_removed() {
+    for kind in [Kind::Ext4, Kind::Sparse] {
+        for_each(
+            &WITH_LISTS,
+            |row| format!("{} {}", kind.name(), row.0),
+            |(_, path, more)| {
+                let bench = Bench::new()?;
+                mkfs(&bench, &bench.image(), "", recipe::small_file)?;
+                let list = access_list(&bench)?;
+                let requests = format!("ea_set -f {list} {path} system.posix_acl_access\n{more}");
+                recipe::debugfs(&bench.image(), &requests.replace("LARGE", &"v".repeat(800)))?;
+                anyhow::ensure!(
+                    oracle::debugfs(&bench.image(), &format!("ea_list {path}"))?.contains("posix_acl_access")
+                );
+                oracle::is_clean(&bench.image())?;
+                if kind == Kind::Sparse {
+                    recipe::to_sparse(&bench.image())?;
+                }
+                for serial in [SERIAL, OTHER] {
+                    bench.device(serial, &["--replace"])?.ended_with(0)?;
+                    let raw = oracle::raw_copy(&bench.image())?;
+                    let attributes = oracle::debugfs(raw.path(), &format!("ea_list {path}"))?;
+                    anyhow::ensure!(!attributes.contains("acl"), "{attributes}");
+                    anyhow::ensure!(attributes.contains("user.large") == more.contains("ea_set"), "{attributes}");
+                    let stat = oracle::debugfs(raw.path(), &format!("stat {CONF}"))?;
+                    anyhow::ensure!(stat.contains("Flags: 0x80000\n"), "{stat}");
+                }
+                bench.holds(OTHER, "azaion-jetson-0043@azaion.com")
+            },
+        );
+    }
+}
+
+// Promise: an empty file whose attributes debugfs would leave behind is refused with what helps.
+#[test]
+fn an_empty_file_with_attributes() {
+    try_all(&[refused("attributes in a block", By(empty_with_attributes), "mount the image, remove the file")]);
+}
+
+fn empty_with_attributes(bench: &Bench) -> anyhow::Result<()> {
+    mkfs(bench, &bench.image(), "", |tree| file(tree, ""))?;
+    recipe::debugfs(&bench.image(), &format!("ea_set {CONF} user.large {}\n", "v".repeat(800)))
 }

@@ -2,11 +2,13 @@
 
 use std::fs;
 
+use anyhow::Context;
+
 use super::Make::{By, ByRoot, Bytes, Debugfs, Mkfs, Patch};
 use super::{Row, cut, good, refused, try_all};
 use crate::bench::Bench;
-use crate::oracle::{Attached, Mounted, run, text};
-use crate::recipe::{PLAIN, by_the_kernel, mkfs, patch, put};
+use crate::oracle::{Attached, Mounted, debugfs, is_clean, run, text};
+use crate::recipe::{self, PLAIN, by_the_kernel, mkfs, patch, put, to_sparse, to_zstd};
 
 const DIRTY: &str = "not unmounted cleanly";
 const CUT: &str = "is cut";
@@ -16,7 +18,7 @@ fn plain(bench: &Bench) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), "", PLAIN)
 }
 
-const FEATURES: [Row; 31] = [
+const FEATURES: [Row; 35] = [
     refused("blocks of 1 KiB", Mkfs("-b 1024"), "4096 bytes"),
     refused("blocks of 2 KiB", Mkfs("-b 2048"), "4096 bytes"),
     refused("blocks of 64 KiB", Mkfs("-b 65536 -O ^has_journal"), "4096 bytes"),
@@ -30,7 +32,15 @@ const FEATURES: [Row; 31] = [
     good("project", Mkfs("-O project")),
     refused("mmp", Mkfs("-O mmp"), "mmp"),
     refused("meta_bg", Mkfs("-O meta_bg,^resize_inode"), "meta_bg"),
-    refused("ea_inode", Mkfs("-O ea_inode"), "does not know"),
+    refused("ea_inode", Mkfs("-O ea_inode"), "without the ea_inode feature"),
+    refused("no filetype", Mkfs("-O ^filetype"), "lacks the filetype feature"),
+    refused("revision 0", Mkfs("-r 0 -O none -t ext2"), "revision 0"),
+    refused("dirdata", Debugfs("feature dirdata"), "dirdata"),
+    refused(
+        "a feature that e2fsck is too old for",
+        By(|b| plain(b).and_then(|()| recipe::debugfs(&b.image(), "feature FEATURE_C13"))),
+        "does not know its features FEATURE_C13",
+    ),
     good("large_dir", Mkfs("-O large_dir")),
     good("orphan_file", Mkfs("-O orphan_file")),
     good("metadata_csum_seed", Mkfs("-O metadata_csum_seed")),
@@ -53,7 +63,7 @@ const FEATURES: [Row; 31] = [
 /// Where the superblock is, and its fields are.
 const SUPER: u64 = 1024;
 
-const DAMAGE: [Row; 23] = [
+const DAMAGE: [Row; 31] = [
     refused("nothing", By(|bench| put(&bench.image(), "", 0o644)), "no root file system"),
     refused("cut before the magic", By(|b| plain(b).and_then(|()| cut(b, |_| 1000))), "no root file system"),
     refused("cut in the superblock", By(|b| plain(b).and_then(|()| cut(b, |_| 1500))), DAMAGED),
@@ -67,7 +77,15 @@ const DAMAGE: [Row; 23] = [
     refused("groups without inodes", Patch(SUPER + 0x28, &[0; 4]), DAMAGED),
     refused("inodes of an odd size", Patch(SUPER + 0x58, &[3, 0]), DAMAGED),
     refused("large descriptors", Patch(SUPER + 0xFE, &[0xFF, 0xFF]), DAMAGED),
-    refused("more blocks than bytes", Patch(SUPER + 0x150, &[0xFF; 4]), CUT),
+    refused("more blocks than bytes", By(more_blocks_than_bytes), CUT),
+    refused("a wrong byte in the superblock", Patch(SUPER + 0x2C, &[0xFF]), "the checksum of the superblock"),
+    refused("a wrong byte in a descriptor", Patch(4096 + 0x10, &[0xFF]), "the checksum of group descriptor 0"),
+    refused("a wrong checksum of an inode", Debugfs("sif /etc checksum 1"), "the checksum of inode"),
+    refused("a wrong byte in a directory", By(of_a_directory), "of a directory, is wrong"),
+    refused("a wrong byte in an extent tree", By(of_extents), "of extents, is wrong"),
+    refused("a wrong byte in a hash tree", ByRoot(of_a_hash_tree), "of a directory, is wrong"),
+    refused("the same in a sparse image", By(|b| of_a_directory(b).and_then(|()| to_sparse(&b.image()))), "`simg2img`"),
+    refused("the same, compressed", By(|b| of_a_directory(b).and_then(|()| to_zstd(&b.image()))), "`zstd -d`"),
     refused("inodes outside", Patch(4096 + 8, &[0xFF; 4]), DAMAGED),
     refused("inodes in the superblock", Patch(4096 + 8, &[0; 4]), DAMAGED),
     refused("no extents", Debugfs("sif /etc block[0] 0"), DAMAGED),
@@ -78,6 +96,43 @@ const DAMAGE: [Row; 23] = [
     refused("a name of nobody", Debugfs("sif /etc links_count 0"), "is not in use"),
     refused("a folder that is outside", Debugfs("sif /etc block[5] 0xFFFFFF"), DAMAGED),
 ];
+
+fn more_blocks_than_bytes(bench: &Bench) -> anyhow::Result<()> {
+    mkfs(bench, &bench.image(), "-O ^metadata_csum", PLAIN)?;
+    patch(&bench.image(), SUPER + 0x150, &[0xFF; 4])
+}
+
+/// Changes a byte in the first of a file's blocks that debugfs names.
+fn change_block_of(bench: &Bench, request: &str, offset: u64) -> anyhow::Result<()> {
+    let said = debugfs(&bench.image(), request)?;
+    let number = said.split_whitespace().find_map(|word| word.parse::<u64>().ok()).context("a block")?;
+    patch(&bench.image(), number * 4096 + offset, b"?")?;
+    anyhow::ensure!(is_clean(&bench.image()).is_err(), "e2fsck accepts it");
+    Ok(())
+}
+
+fn of_a_directory(bench: &Bench) -> anyhow::Result<()> {
+    plain(bench)?;
+    change_block_of(bench, "blocks /etc", 9)
+}
+
+/// In a block of the extent tree of a folder whose blocks lie far apart.
+fn of_extents(bench: &Bench) -> anyhow::Result<()> {
+    plain(bench)?;
+    let name = |n| format!("a-name-that-takes-as-much-of-a-block-as-it-can-{n:0150}");
+    let one = |n: usize| format!("write /dev/null {}\nwrite {} /filler{n}\n", name(n), text(&bench.path("ca.pem")));
+    recipe::debugfs(&bench.image(), &format!("cd /etc\n{}", (0..150).map(one).collect::<String>()))?;
+    let said = debugfs(&bench.image(), "stat /etc")?;
+    let block = said.split_once("(ETB0):").context("a block of extents")?.1;
+    let number: u64 = block.split([',', ' ', '\n']).next().context("a number")?.parse()?;
+    patch(&bench.image(), number * 4096 + 20, b"?")
+}
+
+/// In the root of an index that the kernel has made.
+fn of_a_hash_tree(bench: &Bench) -> anyhow::Result<()> {
+    by_the_kernel(bench, &bench.image(), "")?;
+    change_block_of(bench, "blocks /etc", 33)
+}
 
 /// The magic among bytes that mean nothing.
 fn noise(bench: &Bench) -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! Where an image may lie, and who uses it.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
@@ -9,9 +11,9 @@ use azaion_tests::station::command;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::bench::{Bench, EMAIL, OTHER, SERIAL, Snapshot, User, is_root};
+use crate::bench::{Bench, EMAIL, OTHER, SERIAL, Snapshot, User, for_each, is_root};
 use crate::oracle::{Attached, Mounted, run, text};
-use crate::recipe::{PLAIN, mkfs, put, to_sparse};
+use crate::recipe::{Kind, PLAIN, mkfs, put, to_sparse};
 
 fn plain(user: User) -> anyhow::Result<Bench> {
     let bench = Bench::with(user)?;
@@ -220,4 +222,97 @@ fn without_debugfs() -> anyhow::Result<()> {
     let bench = prepared(User::Caller)?;
     without(&bench)?.ended_with(0)?;
     bench.holds(SERIAL, EMAIL)
+}
+
+// Promise: a name that is no UTF-8 is a name as others are, for the image, its checksum file, and what is kept of both.
+#[test]
+fn names_of_other_bytes() -> anyhow::Result<()> {
+    let bench = plain(User::Caller)?;
+    let image = bench.path("images").join(OsStr::from_bytes(b"system-\xff.img"));
+    fs::rename(bench.image(), &image)?;
+    let sum = |file: &Path| run("sh", &["-c", &format!("sha1sum <'{}' | cut -c1-40", file.display())]);
+    let beside = bench.path("images").join(OsStr::from_bytes(b"system-\xff.img.sha1sum"));
+    let link = bench.path("by-another-name");
+    symlink(&image, &link)?;
+    put(&beside, sum(&link)?, 0o644)?;
+    for (serial, options) in [(SERIAL, &[][..]), (OTHER, &["--replace"])] {
+        let mut command = bench.command(&["device", serial, "--rootfs"])?;
+        bench.wait(start(command.arg(&image).args(options).args(bench.api()))?)?.ended_with(0)?;
+        assert_eq!(fs::read_to_string(&beside)?, sum(&link)?);
+    }
+    for (verb, says) in [("inspect", OTHER), ("clear", "taken out"), ("inspect", "no device.conf")] {
+        let run = bench.wait(start(bench.command(&[verb])?.arg(&image))?)?.ended_with(0)?;
+        assert!(run.stdout.contains(says), "{}", run.words());
+    }
+    Ok(())
+}
+
+/// Sets a flag of chattr(1) on a file or directory until this is dropped.
+struct Fixed<'p>(&'p Path);
+
+impl<'p> Fixed<'p> {
+    fn new(path: &'p Path) -> anyhow::Result<Self> {
+        run("chattr", &["+i", text(path)])?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Fixed<'_> {
+    fn drop(&mut self) {
+        let _ = run("chattr", &["-i", text(self.0)]);
+    }
+}
+
+// Promise: root is told of an immutable file or directory and of a read-only file system what it is, with 74, and before the API
+// is asked.
+#[test]
+fn what_stops_root() -> anyhow::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let is_told = |bench: &Bench, target: &Path, says: &str| {
+        let mut command = bench.command(&["device", SERIAL, "--rootfs", text(target)])?;
+        let run = bench.wait(start(command.args(bench.api()))?)?.ended_with(74)?;
+        anyhow::ensure!(run.stderr.contains(says) && !run.stderr.contains("as root,"), "{}", run.stderr);
+        anyhow::ensure!(bench.station.api.requests().is_empty(), "the API was asked");
+        Ok(())
+    };
+    let bench = prepared(User::Caller)?;
+    let tree = bench.path("tree");
+    let folder = tree.join("etc/azaion");
+    fs::create_dir(&folder)?;
+    bench.station.api.forget_requests();
+    // Not all file systems of tests have such flags.
+    if Fixed::new(&bench.image()).is_ok() {
+        for (fixed, target) in [(&bench.image(), &bench.image()), (&folder, &tree)] {
+            let _fixed = Fixed::new(fixed)?;
+            is_told(&bench, target, "chattr -i")?;
+        }
+    }
+    for (mounted, target) in [(bench.path("images"), bench.image()), (tree.clone(), tree.clone())] {
+        run("mount", &["--bind", "-o", "ro", text(&mounted), text(&mounted)])?;
+        let told = is_told(&bench, &target, "remount,rw");
+        run("umount", &[text(&mounted)])?;
+        told?;
+    }
+    Ok(())
+}
+
+// Promise: nothing is written outside of the image's own directory: no directory for temporary files is needed, and so a run that
+// is killed can leave nothing there.
+#[test]
+fn without_a_directory_for_temporary_files() {
+    for_each(
+        &Kind::ALL,
+        |kind| kind.name().to_owned(),
+        |kind| {
+            let bench = Bench::new()?;
+            kind.make(&bench, &bench.image(), PLAIN)?;
+            for serial in [OTHER, SERIAL] {
+                let mut command = bench.device_command(serial, &["--replace"])?;
+                bench.wait(start(command.env("TMPDIR", bench.path("missing")))?)?.ended_with(0)?;
+            }
+            bench.holds(SERIAL, EMAIL)
+        },
+    );
 }

@@ -153,6 +153,7 @@ pub(super) fn key_sets() -> Vec<Row> {
     let curve = r#"{"keys":[{"kty":"EC","crv":"P-384","use":"sig","alg":"ES384","x":"AQAB","y":"AQAB"}]}"#;
     let point = r#"{"keys":[{"kty":"EC","crv":"P-256","use":"sig","alg":"ES256","x":"AQAB","y":"AQAB"}]}"#;
     let encryption = r#"{"keys":[{"kty":"EC","crv":"P-256","use":"enc","x":"AQAB","y":"AQAB"}]}"#;
+    let signing = r#"{"keys":[{"kty":"EC","crv":"P-256","use":"sig","key_ops":["sign"],"x":"AQAB","y":"AQAB"}]}"#;
     vec![
         keys(status(500, None), 75, "can't answer now"),
         keys(status_with(503, "Retry-After", "600"), 75, "503"),
@@ -183,6 +184,7 @@ pub(super) fn key_sets() -> Vec<Row> {
         keys(Fault::Drip(Duration::from_millis(300)), 75, "no answer in time"),
         keys(Fault::DropAfter, 75, "cut"),
         keys(body(encryption), 76, "no key for ES256"),
+        keys(body(signing), 76, "no key for ES256"),
         keys(Fault::Truncate, 75, "cut"),
         keys(Fault::Hang, 75, "no answer in time"),
         keys(Fault::DropBefore, 75, "cut"),

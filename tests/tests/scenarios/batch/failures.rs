@@ -64,6 +64,9 @@ fn a_failure_does_not_stop_the_others() -> anyhow::Result<()> {
     serials(1, 5).iter().try_for_each(|serial| line.is_let_in(serial))
 }
 
+/// Reads JSON Lines.
+const LINES: &str = "[json.loads(line) for line in file]";
+
 /// The rows of a report, as Python reads them.
 fn rows(line: &Line, name: &str, reader: &str) -> anyhow::Result<Vec<Value>> {
     let script = format!("import csv, json, sys\nfile = open(sys.argv[1], newline='')\nprint(json.dumps({reader}))");
@@ -71,14 +74,14 @@ fn rows(line: &Line, name: &str, reader: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 // Promise: the report has every unit with its e-mail, target, time, exit code and error, and what else the list says of it,
-// as CSV and as JSON.
+// as CSV and as JSON Lines.
 #[test]
 fn reports() -> anyhow::Result<()> {
-    for (name, reader) in [("report.csv", "list(csv.DictReader(file))"), ("report.json", "json.load(file)")] {
+    for (name, reader) in [("report.csv", "list(csv.DictReader(file))"), ("report.jsonl", LINES)] {
         let line = troubled()?;
         batch(&line, &["--report", &text(&line.station.path(name))])?.ended_with(66)?;
         let rows = rows(&line, name, reader)?;
-        let is_json = name == "report.json";
+        let is_json = name == "report.jsonl";
         let fields = |field: &str| rows.iter().map(|row| row[field].clone()).collect::<Vec<_>>();
         assert_eq!(fields("serial"), serials(1, 5).into_iter().map(Value::from).collect::<Vec<_>>());
         let codes = |code: u64| if is_json { Value::from(code) } else { code.to_string().into() };
@@ -110,5 +113,27 @@ fn for_machines() -> anyhow::Result<()> {
     assert_eq!((&summary["units"], &summary["not_tried"]), (&5.into(), &0.into()));
     assert_eq!(summary["outcomes"], serde_json::json!({"created": 2, "failed": 3}));
     assert_eq!(lines.iter().map(|line| line["exit_code"].as_u64().unwrap()).collect::<Vec<_>>(), CODES);
+    Ok(())
+}
+
+// Promise: a report that a killed run leaves is made of whole records, one for each device that it had told of.
+#[test]
+fn a_report_after_a_kill() -> anyhow::Result<()> {
+    for (name, reader) in [("report.csv", "list(csv.DictReader(file))"), ("report.jsonl", LINES)] {
+        let line = Line::new(Options::default())?;
+        let report = line.station.path(name);
+        line.station.api.inject("POST", "/users", Fault::Delay(std::time::Duration::from_millis(20)), usize::MAX);
+        let mut running = line.start("AZJN-0001..AZJN-0200", &["--report", &text(&report)])?;
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while fs::read_to_string(&report).unwrap_or_default().lines().count() < 5 && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        running.kill()?;
+        line.wait(running)?;
+        assert!(fs::read_to_string(&report)?.ends_with('\n'));
+        let rows = rows(&line, name, reader)?;
+        assert!((4..200).contains(&rows.len()), "{}", rows.len());
+        assert!(rows.iter().all(|row| row["outcome"] == "created"), "{rows:?}");
+    }
     Ok(())
 }

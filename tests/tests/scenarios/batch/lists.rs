@@ -96,7 +96,9 @@ fn bad_lists() -> anyhow::Result<()> {
     for part in [&format!("{list}:2: "), &format!("{list}:4: AZJN-0001 stands in line 1"), "nothing was done"] {
         assert!(run.stderr.contains(part), "{part} is not in {}", run.stderr);
     }
-    for (list, code) in [("AZJN-0009..AZJN-0001", 65), ("AZJN-1..AZJN-10", 65), ("no-such-list", 66)] {
+    for (list, code) in
+        [("AZJN-0009..AZJN-0001", 65), ("AZJN-1..AZJN-10", 65), ("no-such-list", 66), ("../no-such.csv", 66)]
+    {
         line.batch(list, &[])?.ended_with(code)?;
     }
     assert_eq!((line.station.api.requests().len(), fs::read_dir(line.units())?.count()), (0, 0));
@@ -118,12 +120,35 @@ fn one_target_for_several() -> anyhow::Result<()> {
     line.lets_in(&line.station.inside(CONF), &serials(1, 1)[0])
 }
 
-// Promise: a report whose name says no format is refused with 64 before anything is done.
+// Promise: a report whose name says no format, or the array of earlier releases, is refused with 64 before anything is done.
 #[test]
 fn a_report_of_no_kind() -> anyhow::Result<()> {
     let line = line()?;
-    let report = text(&line.station.path("report.xls"));
-    line.batch("AZJN-0001..AZJN-0003", &["--report", &report])?.ended_with(64)?;
-    assert!(!line.station.path("report.xls").exists() && line.station.api.requests().is_empty());
+    for name in ["report.xls", "report.json"] {
+        let report = text(&line.station.path(name));
+        let run = line.batch("AZJN-0001..AZJN-0003", &["--report", &report])?.ended_with(64)?;
+        assert!(run.stderr.contains(".jsonl"), "{}", run.stderr);
+        assert!(!line.station.path(name).exists() && line.station.api.requests().is_empty());
+    }
+    Ok(())
+}
+
+// Promise: whatever is wrong with the rest of the command line, an earlier report stays as it is.
+#[test]
+fn a_mistake_keeps_the_earlier_report() -> anyhow::Result<()> {
+    let line = line()?;
+    let (missing, report) = (text(&line.station.path("missing")), text(&line.station.path("report.jsonl")));
+    line.station.put("report.jsonl", "yesterday's\n", 0o644)?;
+    for (mistake, code) in [("--base", 66), ("--ca-file", 78), ("--admin-password-file", 78), ("--rootfs", 64)] {
+        let mut arguments = line.arguments("AZJN-0001..AZJN-0003", &["--report", &report]);
+        arguments.extend(line.station.api_arguments());
+        if let Some(at) = arguments.iter().position(|argument| argument == mistake) {
+            arguments.drain(at..at + 2);
+        }
+        arguments.extend([mistake.to_owned(), missing.clone()]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        line.station.provision_offline(&arguments)?.ended_with(code)?;
+        assert_eq!(fs::read_to_string(&report)?, "yesterday's\n", "{mistake}");
+    }
     Ok(())
 }
