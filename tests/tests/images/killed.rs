@@ -2,6 +2,7 @@
 //!
 //! strace ends the program, or what it has started, at the n-th call of each system call by which it changes files.
 
+mod signals;
 mod torn;
 
 use std::collections::BTreeMap;
@@ -239,13 +240,17 @@ impl<'w> Trial<'w> {
     fn anywhen(&self, kills: usize) -> anyhow::Result<()> {
         for _ in 0..kills {
             self.reset()?;
-            // Random keys are all the randomness that is needed.
-            let time = format!("0.{:03}", 1 + RandomState::new().build_hasher().finish() % 150);
+            let time = format!("0.{:03}", 1 + random(150));
             self.under("timeout", &["-s", "KILL", &time])?;
             self.is_whole().map_err(|error| error.context(format!("after {time} s")))?;
         }
         Ok(())
     }
+}
+
+/// A number less than `below`; random keys are all the randomness that is needed.
+fn random(below: u64) -> u64 {
+    RandomState::new().build_hasher().finish() % below
 }
 
 /// All of a few times, or some of many: the first, the last, and some between.

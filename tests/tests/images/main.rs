@@ -22,6 +22,7 @@ mod life;
 mod odd;
 mod oracle;
 mod pairs;
+mod power_cut;
 mod recipe;
 mod sparse;
 mod sums;

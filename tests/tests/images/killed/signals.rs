@@ -1,0 +1,85 @@
+//! Signals to the whole process group, as a terminal sends them: the run ends with 130 soon, and what it did is complete or undone.
+
+use std::os::unix::process::CommandExt;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use azaion_agent::clock::{Clock, SystemClock};
+use azaion_tests::programs::start;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::{Trial, WAYS, random};
+use crate::bench::{EMAIL, SERIAL, for_each, password_in};
+
+/// Signals at arbitrary times, over all ways: more of them with this variable.
+const SIGNALS: &str = "AZAION_IMAGE_SIGNALS";
+/// The promise.
+const SOON: Duration = Duration::from_secs(12);
+
+impl Trial<'_> {
+    /// How long a run takes that nobody interrupts.
+    fn duration(&self) -> anyhow::Result<Duration> {
+        self.reset()?;
+        let start_of_run = Instant::now();
+        self.bench.wait(start(&mut self.command()?)?)?.ended_with(0)?;
+        Ok(start_of_run.elapsed())
+    }
+
+    /// Sends a signal at an arbitrary time within `latest`. Whether it came before the run's end.
+    fn signalled(&self, signal: Signal, latest: Duration) -> anyhow::Result<bool> {
+        self.reset()?;
+        let before = self.bench.inspect().ok();
+        let ours = self.command()?;
+        // Without the wrapper that ends what hangs, which is in its way.
+        let mut arguments = ours.get_args().skip(1);
+        let mut command = azaion_tests::station::command(arguments.next().unwrap().as_ref(), &[]);
+        let running = start(command.args(arguments).process_group(0))?;
+        SystemClock.sleep(latest.mul_f64(f64::from(u32::try_from(random(1000))?) / 1000.0));
+        let since = Instant::now();
+        match killpg(Pid::from_raw(running.id().try_into()?), signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let run = self.bench.station.wait(running)?;
+        ensure!(since.elapsed() < SOON, "{:?}: {}", since.elapsed(), run.words());
+        // Neither before it listens to signals nor after its end.
+        ensure!(matches!(run.code, Some(0 | 130) | None), "{}", run.words());
+        if self.way.verb == "device" {
+            let told = self.bench.inspect().ok();
+            let is_complete = match password_in(&self.bench.image())? {
+                Some(password) if told.as_ref().is_some_and(|told| told["serial"] == SERIAL) => {
+                    self.bench.station.api.password_is(EMAIL, &password)
+                }
+                _ => false,
+            };
+            let content = |told: &Option<serde_json::Value>| told.as_ref().map(|told| told["email"].clone());
+            ensure!(is_complete || content(&told) == content(&before), "neither complete nor undone: {}", run.words());
+            ensure!(is_complete || run.code != Some(0), "{}", run.words());
+        }
+        self.is_whole()?;
+        Ok(run.code == Some(130))
+    }
+}
+
+// Promise: a signal to the process group, at any time and over all kinds of images, ends a run with 130 within twelve seconds,
+// and leaves it complete or undone.
+#[test]
+fn to_the_group() {
+    let signals = std::env::var(SIGNALS).ok().and_then(|signals| signals.parse().ok()).unwrap_or(30);
+    for_each(
+        &WAYS,
+        |way| way.name.to_owned(),
+        |way| {
+            let trial = Trial::new(way)?;
+            let (mut heeded, latest) = (0, trial.duration()?);
+            for number in 0..usize::div_ceil(signals, WAYS.len()) {
+                let signal = if number % 2 == 0 { Signal::SIGINT } else { Signal::SIGTERM };
+                heeded += usize::from(trial.signalled(signal, latest)?);
+            }
+            println!("{}: {heeded} ended with 130", way.name);
+            Ok(())
+        },
+    );
+}
