@@ -1,14 +1,9 @@
 //! Archives of every kind that can be provisioned, from the first device to the last, as GNU tar and sha1sum see them.
 
-use std::path::Path;
-
-use anyhow::ensure;
-
-use crate::archive::{put_sum, rich, sum_is_right};
-use crate::bench::{Bench, EMAIL, SERIAL, Snapshot, User, for_each};
+use crate::archive::rich;
+use crate::bench::{User, for_each};
 use crate::life::{DIGITS, EMPTY_FILE, Form, Life, ODD_FOLDER, OF_ANOTHER, OPEN, PROVISIONED, Row};
-use crate::oracle::has_bytes;
-use crate::recipe::{Kind, PLAIN, Tree, put};
+use crate::recipe::{PLAIN, Tree};
 
 const USUAL: Form = Form { before: "", after: "  system.img\n", check_in: Some("images") };
 const BINARY: Form = Form { before: "", after: " *system.img\n", check_in: Some("images") };
@@ -57,58 +52,4 @@ fn without_any_privilege() {
     if crate::bench::is_root() {
         lives(User::Nobody);
     }
-}
-
-const SECRET: &str = "hush-hush-hush";
-
-/// A file that is no valid text, with a password in it.
-fn conf(tree: &Path, before: &[u8], after: &[u8]) -> anyhow::Result<()> {
-    let text = [before, b"AZAION_DEVICE_PASSWORD=", SECRET.as_bytes(), after].concat();
-    put(&tree.join("etc/azaion/device.conf"), text, 0o600)
-}
-
-const MALFORMED: [(&str, Tree); 5] = [
-    ("CRLF", |tree| conf(tree, b"AZAION_DEVICE_EMAIL=a@example.com\r\n", b"\r\n")),
-    ("a BOM", |tree| conf(tree, b"\xef\xbb\xbf", b"\n")),
-    ("a NUL", |tree| conf(tree, b"", b"\0\n")),
-    ("UTF-16", |tree| conf(tree, b"\xff\xfeA\0=\0", b"\n\0")),
-    ("a program", |tree| conf(tree, b"\x7fELF\x02\x01\0", &[0; 1000])),
-];
-
-/// An archive with such a file, and the image as it is.
-fn malformed(kind: Kind, change: Tree) -> anyhow::Result<(Bench, Snapshot)> {
-    let bench = Bench::with(User::Caller)?;
-    kind.make(&bench, &bench.image(), change)?;
-    put_sum(&bench.image())?;
-    let before = Snapshot::of(&bench.image())?;
-    Ok((bench, before))
-}
-
-fn has_no_secret(bench: &Bench) -> anyhow::Result<()> {
-    ensure!(!has_bytes(&bench.image(), SECRET)?, "the password is still there");
-    sum_is_right(&bench.image())
-}
-
-// Promise: a device.conf that is no valid text is an error, which names the file; `clear` takes it out, and `--replace` replaces
-// it, and none of its bytes stays.
-#[test]
-fn malformed_confs() {
-    let rows = [Kind::Tar, Kind::TarZst].into_iter().flat_map(|kind| MALFORMED.map(|(name, tree)| (kind, name, tree)));
-    for_each(
-        &rows.collect::<Vec<_>>(),
-        |(kind, name, _)| format!("{}, {name}", kind.name()),
-        |&(kind, _, tree)| {
-            let (bench, before) = malformed(kind, tree)?;
-            let run = bench.device(SERIAL, &[])?.ended_with(65)?;
-            ensure!(run.stderr.contains("device.conf") && !run.stderr.contains(SECRET), "{}", run.stderr);
-            before.is_still(&bench.image())?;
-            let record = bench.verb("clear")?.ended_with(0)?.json_lines()?.remove(0);
-            ensure!(record["cleared"] == true && bench.inspect()?["empty"] == true, "{record}");
-            has_no_secret(&bench)?;
-            let (bench, _) = malformed(kind, tree)?;
-            bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
-            bench.holds(SERIAL, EMAIL)?;
-            has_no_secret(&bench)
-        },
-    );
 }

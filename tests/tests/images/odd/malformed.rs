@@ -23,12 +23,13 @@ fn put(tree: &Path, parts: &[&[u8]]) -> anyhow::Result<()> {
     recipe::put(&tree.join("etc/azaion/device.conf"), content, 0o600)
 }
 
-const ROWS: [(&str, Tree); 8] = [
+const ROWS: [(&str, Tree); 9] = [
     ("CRLF", |tree| put(tree, &[b"# a comment\r\n", b"CONF"])),
     ("a byte order mark", |tree| put(tree, &[b"\xef\xbb\xbf", b"CONF"])),
     ("a NUL", |tree| put(tree, &[b"CONF", b"\0"])),
     ("a program", |tree| put(tree, &[b"\x7fELF\x02\x01\x01\0", b"CONF"])),
     ("not UTF-8", |tree| put(tree, &[b"# \xff\xfe\n", b"CONF"])),
+    ("UTF-16", |tree| put(tree, &[b"\xff\xfeA\0=\0\n\0", b"CONF"])),
     ("no assignment", |tree| put(tree, &[b"hush\n", b"CONF"])),
     ("too large", |tree| put(tree, &[&[b'#'; 4096], b"\n", b"CONF"])),
     ("far too large", |tree| put(tree, &[&[b'\n'; 300_000], b"CONF"])),
