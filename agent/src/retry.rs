@@ -35,17 +35,16 @@ pub const POLICY: Policy = Policy {
 #[derive(Clone, Debug)]
 pub struct Waits {
     longest: Duration,
-    policy: Policy,
+    cap: Duration,
 }
 
 impl Waits {
     /// Before the first try.
     pub fn new(policy: Policy) -> Self {
-        Self { longest: policy.first, policy }
+        Self { longest: policy.first, cap: policy.cap }
     }
 
-    /// How long to wait after this fault; none if it is for good, or if of `left` there is not [`Policy::least`] for a call
-    /// after the wait.
+    /// How long to wait after this fault; none if it is for good, or if that is not less than what is `left`.
     ///
     /// What the server asks for is the least; of a tenth of it a random part comes on top, so that devices that were told the
     /// same do not come back in step.
@@ -55,8 +54,8 @@ impl Waits {
         }
         let asked = fault.retry_after.unwrap_or_default();
         let wait = asked + part_of(self.longest.max(asked / 10));
-        self.longest = (self.longest * 2).min(self.policy.cap);
-        Some(wait).filter(|wait| *wait + self.policy.least <= left)
+        self.longest = (self.longest * 2).min(self.cap);
+        Some(wait).filter(|wait| *wait < left)
     }
 }
 
@@ -74,7 +73,8 @@ impl<'a> Budget<'a> {
         Self { policy, clock, left: Cell::new(time) }
     }
 
-    /// Makes the call until it succeeds, fails for good, or there is no time for another wait and call.
+    /// Makes the call until it succeeds, fails for good, or there is no time for another wait and call: of a server that answers
+    /// at once, until the end; of one that does not, [`Policy::least`] must be left.
     ///
     /// # Errors
     /// The last fault.
@@ -82,11 +82,15 @@ impl<'a> Budget<'a> {
         let mut waits = Waits::new(self.policy);
         let mut level = log::Level::Warn;
         loop {
+            let before = self.left.get();
             let fault = match self.once(&mut call) {
                 Err(fault) => fault,
                 done => return done,
             };
-            let Some(wait) = waits.after(&fault, self.left.get()) else { return Err(fault) };
+            let took = before.saturating_sub(self.left.get());
+            let wait = waits.after(&fault, self.left.get());
+            let has_time = |wait: &Duration| self.left.get().saturating_sub(*wait) >= took.min(self.policy.least);
+            let Some(wait) = wait.filter(has_time) else { return Err(fault) };
             log::log!(level, "{}; trying again in {:.1} s", crate::fault::chain(&fault), wait.as_secs_f32());
             level = log::Level::Info;
             self.spend(|| self.clock.sleep(wait));
@@ -224,19 +228,22 @@ mod tests {
         assert_eq!([call(3), call(3), call(4), call(0)], [Ok(7), Ok(5), Ok(5), Err(NotCalled::NoTime)]);
     }
 
-    // Promise: without time for a further wait and call, the last fault is the end.
+    // Promise: without time for a further wait and call, the last fault is the end; a server that is slow to answer is not asked
+    // again with less than the least.
     #[test]
     fn nothing_is_tried_at_the_end() {
         let policy = Policy { first: Duration::ZERO, ..PATIENT };
-        for (time, calls) in [(4, 1), (5, 1), (6, 2), (7, 3)] {
+        for (time, takes, calls) in
+            [(1, 1, 1), (4, 1, 4), (12, 10, 1), (14, 10, 1), (15, 10, 2), (25, 10, 3), (20, 10, 2)]
+        {
             let clock = VirtualClock::at("2026-05-03T10:00:00Z");
             let mut made = 0;
             let _ = Budget::new(Duration::from_secs(time), policy, &clock).run(|_| {
                 made += 1;
-                clock.advance(Duration::from_secs(1));
+                clock.advance(Duration::from_secs(takes));
                 Err::<(), _>(fault(Class::Later, None))
             });
-            assert_eq!(made, calls, "{time}");
+            assert_eq!(made, calls, "{time} {takes}");
         }
     }
 

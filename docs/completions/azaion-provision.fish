@@ -46,7 +46,7 @@ complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l admin-email -d 'The admin\'s e-mail; needed unless --admin-token-file is given' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l admin-password-file -d 'File with the admin\'s password; else AZAION_ADMIN_PASSWORD; else it is asked for on a terminal' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l admin-token-file -d 'File with an admin\'s access token, instead of a login' -r -F
-complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l deadline -d 'Seconds that all calls for a device together may take, with those that are tried again [default: 30; of a batch 300, for the API may ask a station to wait]' -r
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l deadline -d 'Seconds for all calls to the API for one device and the waits between them [default: 30; in a batch 300, for the API may ask a host to wait]. Copies, checks and a password that is typed do not count' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l replace -d 'Replace another device\'s file in the target'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l verify -d 'Log in as the device afterwards and judge the token as the device will'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l json -d 'One JSON object a line on standard output'
@@ -66,7 +66,7 @@ complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l admin-email -d 'The admin\'s e-mail; needed unless --admin-token-file is given' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l admin-password-file -d 'File with the admin\'s password; else AZAION_ADMIN_PASSWORD; else it is asked for on a terminal' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l admin-token-file -d 'File with an admin\'s access token, instead of a login' -r -F
-complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l deadline -d 'Seconds that all calls for a device together may take, with those that are tried again [default: 30; of a batch 300, for the API may ask a station to wait]' -r
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l deadline -d 'Seconds for all calls to the API for one device and the waits between them [default: 30; in a batch 300, for the API may ask a host to wait]. Copies, checks and a password that is typed do not count' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l dry-run -d 'Say what would be done, without a write or a call'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l replace -d 'Replace another device\'s file in the target'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l verify -d 'Log in as the device afterwards and judge the token as the device will'
@@ -91,7 +91,7 @@ complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l admin-email -d 'The admin\'s e-mail; needed unless --admin-token-file is given' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l admin-password-file -d 'File with the admin\'s password; else AZAION_ADMIN_PASSWORD; else it is asked for on a terminal' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l admin-token-file -d 'File with an admin\'s access token, instead of a login' -r -F
-complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l deadline -d 'Seconds that all calls for a device together may take, with those that are tried again [default: 30; of a batch 300, for the API may ask a station to wait]' -r
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l deadline -d 'Seconds for all calls to the API for one device and the waits between them [default: 30; in a batch 300, for the API may ask a host to wait]. Copies, checks and a password that is typed do not count' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l json -d 'One JSON object a line on standard output'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -s v -l verbose -d 'More words on standard error; twice for even more'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l no-strict-modes -d 'As root, use paths that others than root and the user who called sudo can change, too'

@@ -143,8 +143,8 @@ pub(crate) struct ApiOptions {
     /// File with an admin's access token, instead of a login
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_token_file: Option<PathBuf>,
-    /// Seconds that all calls for a device together may take, with those that are tried again [default: 30; of a batch
-    /// 300, for the API may ask a station to wait]
+    /// Seconds for all calls to the API for one device and the waits between them [default: 30; in a batch 300, for the API may
+    /// ask a host to wait]. Copies, checks and a password that is typed do not count
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) deadline: Option<u64>,
 }

@@ -104,10 +104,15 @@ fn host_refuses(host: &Run, code: i32, says: &[&str]) -> anyhow::Result<()> {
 }
 
 fn is_refused(station: &Station, case: &Case) -> anyhow::Result<()> {
-    station.put(DEVICE_CONF, content(&case.name, &station.api)?, 0o600)?;
+    let text = content(&case.name, &station.api)?;
+    station.put(DEVICE_CONF, &text, 0o600)?;
     let (agent, host) = both(station)?;
     let place = format!("{}{}: ", station.path(DEVICE_CONF).display(), case.line);
     agent_refuses(station, &agent, &[&place, &case.says])?;
+    if text.trim_ascii().is_empty() {
+        // For the host, a blank file is no device's, as in an image.
+        return host_refuses(&host, 0, &[]);
+    }
     host_refuses(&host, 65, &[&place, &case.says])
 }
 

@@ -26,7 +26,7 @@ const ROUNDS: usize = 5;
 const RATE_ROUNDS: usize = 15;
 /// A unit is also opened, looked at, written and synced before the call, and marked after it: some 0.15 ms of a processor, which
 /// the server may want, too.
-const RATE: Bound = Bound::Goal(1.0 / 0.9, 250.0);
+const RATE: Bound = Bound::Goal(1.0 / 0.8, 250.0);
 /// The list is in memory, some 150 bytes for each unit, and nothing else grows with it.
 const MEMORY: Bound = Bound::Goal(1.2, 3.0);
 
