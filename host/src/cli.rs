@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::target::Owner;
@@ -147,6 +148,19 @@ pub(crate) struct ApiOptions {
     /// ask a host to wait]. Copies, checks and a password that is typed do not count
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) deadline: Option<u64>,
+}
+
+impl ValueEnum for Owner {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Root, Self::Current]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Root => PossibleValue::new("root").help("Root, by number"),
+            Self::Current => PossibleValue::new("current").help("The caller"),
+        })
+    }
 }
 
 /// What to do if the user exists and its password is not known here.

@@ -9,20 +9,14 @@ use std::time::Duration;
 use azaion_agent::identity::Serial;
 use azaion_agent::plain_text::escaped;
 use azaion_agent::stderr_log::{self, StandardError};
-use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use log::{Log, Metadata};
-use textwrap::Options;
 
 use crate::batch::Record;
 use crate::error::Result;
 use crate::output;
 
-/// Characters in a line where the terminal does not say.
-const USUAL_WIDTH: usize = 80;
 const BAR: &str = "{bar:20} {pos}/{len} units, {rate}, {eta} left{msg}";
-/// Characters before a message: `warning: `.
-const LEVEL: usize = 9;
 
 /// How often the bar is drawn anew while no unit ends.
 const TICK: Duration = Duration::from_secs(1);
@@ -49,14 +43,8 @@ impl Log for UnitLog {
             return;
         }
         let about = UNIT.with_borrow(|unit| unit.as_ref().map_or(String::new(), |unit| format!("{unit}: ")));
-        // Before it is wrapped: a line end in a message is not one of ours.
         let text = format!("{about}{}", record.args());
         let text = escaped(&text);
-        let text = if stderr().is_terminal() {
-            textwrap::fill(&text, Options::new(width(&Term::stderr()) - LEVEL).subsequent_indent("  "))
-        } else {
-            text.into_owned()
-        };
         above_bar(|| stderr_log::write(record.level(), &text));
     }
 
@@ -91,19 +79,6 @@ fn above_bar<T>(print: impl FnOnce() -> T) -> T {
         Some(bar) => bar.suspend(print),
         None => print(),
     }
-}
-
-/// A text in lines that fit the terminal, all but the first moved in.
-pub(crate) fn wrapped(text: &str) -> String {
-    if !stdout().is_terminal() {
-        return format!("  {text}");
-    }
-    textwrap::fill(text, Options::new(width(&Term::stdout())).initial_indent("  ").subsequent_indent("    "))
-}
-
-/// Characters in a line of a terminal; of a very narrow one, more than there are.
-fn width(terminal: &Term) -> usize {
-    terminal.size_checked().map_or(USUAL_WIDTH, |(_, columns)| usize::from(columns)).max(2 * LEVEL)
 }
 
 /// The screen of a batch.

@@ -75,11 +75,11 @@ impl fmt::Display for Kind {
 }
 
 /// Who owns what is written into a directory; in images it is root, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// Root, by number
+    /// Root, by number.
     Root,
-    /// The caller
+    /// The caller.
     Current,
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::list::Unit;
 use crate::error::Result;
-use crate::{output, screen};
+use crate::output;
 
 /// Failures that are told of at the end.
 const MOST_TOLD: usize = 20;
@@ -122,9 +122,8 @@ impl Tally {
         }
         let mut text = format!("{units} units: {} ({:.1} s)", counts.join(", "), elapsed.as_secs_f64());
         for (serial, exit, why) in &self.failures {
-            let line = format!("{serial} (exit code {}): {why}", exit.code());
             // Writing into a String can't fail.
-            let _ = write!(text, "\n{}", screen::wrapped(&line));
+            let _ = write!(text, "\n  {serial} (exit code {}): {why}", exit.code());
         }
         let more = self.failed - self.failures.len();
         if more > 0 {
