@@ -1,14 +1,10 @@
 use std::io::Write;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::virtual_clock::VirtualClock;
 use crate::fault::chain;
 
 const DAY: &str = "Sun, 03 May 2026 10:00:00 GMT";
-
-fn client() -> Http {
-    Http::new(&"https://api.example".parse().unwrap(), None, Arc::new(SystemClock)).unwrap()
-}
 
 /// An answer with these headers.
 fn response(headers: &[(&str, &str)], body: Vec<u8>) -> Response {
@@ -62,7 +58,10 @@ fn the_bearer_header_is_sensitive() {
 // Promise: what an answer says of the time is read; it is believed only if it came through TLS.
 #[test]
 fn the_time_comes_through_tls_alone() {
-    let (client, day) = (client(), Timestamp::from_http_date(DAY));
+    let clock = Arc::new(VirtualClock::at("2026-05-03T10:00:00Z"));
+    let api = "https://api.example".parse().unwrap();
+    let client = Http::new(&api, None, Arc::clone(&clock) as Arc<dyn TlsClock>).unwrap();
+    let day = Timestamp::from_http_date(DAY);
     let head = |headers: &[(&str, &str)]| client.head_of("GET /".into(), &response(headers, Vec::new()));
     let mut dated =
         head(&[("date", " Sun, 03 May 2026 10:00:00 GMT "), ("retry-after", "Sun, 03 May 2026 10:00:07 GMT")]);
@@ -70,6 +69,12 @@ fn the_time_comes_through_tls_alone() {
     client.learn(&dated);
     assert_eq!(client.server_date(), None);
     dated.certificate = Some(Vec::new());
+    client.learn(&dated);
+    assert_eq!(client.server_date(), day);
+    // The boot clock carries it on: what takes half a minute after the answer does not make the server's clock look wrong.
+    clock.advance(Duration::from_secs(33));
+    assert_eq!(client.server_date(), day.map(|day| day.plus(Duration::from_secs(33))));
+    clock.advance(Duration::from_secs(27));
     client.learn(&dated);
     assert_eq!(client.server_date(), day);
     // One without keeps what is known.

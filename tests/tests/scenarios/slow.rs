@@ -10,7 +10,8 @@ use anyhow::ensure;
 use azaion_agent::clock::{Clock, SystemClock};
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Fault, Options};
 use azaion_tests::programs::{Run, output, start};
-use azaion_tests::station::{SERIAL, Station, command};
+use azaion_tests::station::{EMAIL, SERIAL, Station, command};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -133,5 +134,40 @@ fn interrupted_while_it_waits() -> anyhow::Result<()> {
         ensure!(run.stderr.contains("run this again"), "{}", run.stderr);
         ensure!(station.password().is_none() && station.api.calls("POST", "/users") == 0, "{}", run.words());
     }
+    Ok(())
+}
+
+/// Signals to a run on a directory: more of them with this variable.
+const SIGNALS: &str = "AZAION_SIGNALS";
+
+// Promise: a signal to the process group, at any time of a run on a directory, leaves a device that is complete or a target that is
+// as before; what the run ends with says which.
+#[test]
+fn signals_at_any_time() -> anyhow::Result<()> {
+    let signals: u32 = std::env::var(SIGNALS).ok().and_then(|signals| signals.parse().ok()).unwrap_or(20);
+    let mut ends = [0, 0];
+    for number in 0..signals {
+        let station = Station::new(Options::default())?;
+        for path in ["/login", "/users"] {
+            station.api.inject("POST", path, Fault::Delay(Duration::from_millis(20)), usize::MAX);
+        }
+        let mut ours = device(&station)?;
+        let running = start(ours.args(station.api_arguments()).process_group(0))?;
+        // A run takes some 70 ms.
+        SystemClock.sleep(Duration::from_millis(u64::from(number * 100 / signals)));
+        match killpg(Pid::from_raw(running.id().try_into()?), Signal::SIGTERM) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let run = station.wait(running)?;
+        ensure!(matches!(run.code, Some(0 | 130) | None), "{}", run.words());
+        let is_complete = station.password().is_some_and(|password| station.api.password_is(EMAIL, &password));
+        ensure!(is_complete || station.password().is_none(), "neither complete nor undone: {}", run.words());
+        ensure!(is_complete || run.code != Some(0), "{}", run.words());
+        ensure!(station.api.user(EMAIL).is_some() == is_complete, "{}", run.words());
+        ends[usize::from(is_complete)] += 1;
+    }
+    println!("{} undone, {} complete", ends[0], ends[1]);
+    ensure!(ends[0] > 0 && ends[1] > 0, "{ends:?}");
     Ok(())
 }
