@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use azaion_agent::device_conf::{MODE, read_bounded};
+use azaion_agent::device_conf::{LARGEST, MODE, read_bounded};
 use azaion_agent::private_file::{Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -185,14 +185,12 @@ impl Target for Directory {
             let bytes = read_bounded(file)
                 .map_err(|error| io_failure(error, format!("reading {}", self.inside("etc/azaion/device.conf"))))?;
             let is_whole = is_whole(&bytes);
-            // As in an image: nothing but white space is no device's.
-            let found = (!bytes.trim_ascii().is_empty()).then(|| Found {
-                bytes,
-                mode: stat.st_mode & 0o7777,
-                uid: stat.st_uid,
-                gid: stat.st_gid,
-            });
-            Ok((found, is_whole))
+            // As in an image: nothing but white space is no device's. Of a larger file it is not known.
+            if bytes.len() <= LARGEST && bytes.trim_ascii().is_empty() {
+                return Ok((None, is_whole));
+            }
+            let found = Found { bytes, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid };
+            Ok((Some(found), is_whole))
         })
     }
 

@@ -139,10 +139,14 @@ fn sum(bench: &Bench, text: impl AsRef<[u8]>) -> anyhow::Result<()> {
 
 const SUMS: [Row; 10] = [
     refused("of another image", By(|bench| sum(bench, format!("{:040}  system.img\n", 0))), "does not match"),
-    refused("empty", By(|bench| sum(bench, "")), "holds no sum"),
-    refused("no sum", By(|bench| sum(bench, "none, sorry  system.img\n")), "holds no sum"),
-    refused("a sum of MD5", By(|bench| sum(bench, "d41d8cd98f00b204e9800998ecf8427e  system.img\n")), "holds no sum"),
-    refused("two sums", By(|bench| sum(bench, format!("{:040}  a\n{:040}  b\n", 0, 1))), "or several"),
+    refused("empty", By(|bench| sum(bench, "")), "holds no SHA-1"),
+    refused("no sum", By(|bench| sum(bench, "none, sorry  system.img\n")), "holds no SHA-1"),
+    refused("a sum of MD5", By(|bench| sum(bench, "d41d8cd98f00b204e9800998ecf8427e  system.img\n")), "holds an MD5"),
+    refused(
+        "two sums",
+        By(|bench| sum(bench, format!("{:040}  a\n{:040}  b\n", 0, 1))),
+        "has several lines with a SHA-1",
+    ),
     refused("no small file", By(|bench| sum(bench, vec![b' '; 1 << 20])), "no small file"),
     refused("a symlink", By(|bench| summed(bench, |file| Ok(symlink("/etc/passwd", file)?))), "is a symlink"),
     refused("a folder", By(|bench| summed(bench, |file| Ok(fs::create_dir(file)?))), "no small file"),

@@ -10,7 +10,7 @@ use nix::unistd::mkfifo;
 
 use super::Make::{By, Bytes, Debugfs, Patch, Tree};
 use super::{Row, good, malformed, refused, try_all};
-use crate::bench::{Bench, EMAIL, OTHER, SERIAL, for_each};
+use crate::bench::{Bench, EMAIL, OTHER, SERIAL, Snapshot, User, for_each};
 use crate::oracle;
 use crate::recipe::{self, Kind, PLAIN, mkfs, put};
 
@@ -231,13 +231,19 @@ fn access_lists_are_removed() {
     }
 }
 
-// Promise: an empty file whose attributes debugfs would leave behind is refused with what helps.
+// Promise: a file that debugfs would replace, and whose attributes it would leave behind, is refused with what helps.
 #[test]
-fn an_empty_file_with_attributes() {
-    try_all(&[refused("attributes in a block", By(empty_with_attributes), "mount the image, remove the file")]);
-}
-
-fn empty_with_attributes(bench: &Bench) -> anyhow::Result<()> {
-    mkfs(bench, &bench.image(), "", |tree| file(tree, ""))?;
-    recipe::debugfs(&bench.image(), &format!("ea_set {CONF} user.large {}\n", "v".repeat(800)))
+fn replaced_files_with_attributes() -> anyhow::Result<()> {
+    let trees: [recipe::Tree; 2] = [|tree| file(tree, ""), |tree| file(tree, [b'#'; 5000])];
+    for tree in trees {
+        let bench = Bench::with(User::Caller)?;
+        mkfs(&bench, &bench.image(), "", tree)?;
+        recipe::debugfs(&bench.image(), &format!("ea_set {CONF} user.large {}\n", "v".repeat(800)))?;
+        let before = Snapshot::of(&bench.image())?;
+        let run = bench.device(SERIAL, &["--replace"])?.ended_with(66)?;
+        anyhow::ensure!(run.stderr.contains("mount the image, remove the file"), "{}", run.stderr);
+        before.is_still(&bench.image())?;
+        bench.is_tidy()?;
+    }
+    Ok(())
 }
