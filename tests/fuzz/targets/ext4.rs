@@ -60,7 +60,8 @@ fuzz_target!(|input: &[u8]| {
     if let Ok(found) = found
         && let Some(file) = found.file
     {
-        assert!(file.inode.size <= 4096 && file.inode.links == 1);
-        assert!(file.block.is_none_or(|block| block > 0 && block * 4096 < image.size()));
+        let is_inside = |block: &u64| *block > 0 && *block * 4096 < image.size();
+        assert!(file.inode.links == 1 && file.all.len() <= 10_000 && file.all.iter().all(is_inside));
+        assert!(file.block.is_none_or(|block| file.all == [block] && file.inode.size <= 4096));
     }
 });
