@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::ApiOptions;
 use crate::error::{Error, Result, failure};
+use crate::interrupt;
 use crate::place::{Place, PlaceError};
 use crate::prompt;
 
@@ -111,7 +112,8 @@ fn secret_file(path: &Path, what: &str) -> Result<SecretString> {
     if file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o077 != 0) {
         log::warn!("{} can be read by others than its owner; chmod 0600 it", path.display());
     }
-    file.take(LARGEST_SECRET as u64 + 1).read_to_end(&mut bytes).map_err(|error| fail(&error.to_string()))?;
+    interrupt::while_reading(|| file.take(LARGEST_SECRET as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| fail(&error.to_string()))?;
     if bytes.len() > LARGEST_SECRET {
         return Err(fail("it is larger than 16 KiB"));
     }

@@ -17,6 +17,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// Whether a signal has come. Of the process, as signals are.
 static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
+/// Whether input is being read, for which nobody knows how long to wait: a signal then ends the program at once. Nothing is begun.
+static READING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
 /// How many workers undo something, which is not interrupted; nor is what the others do meanwhile.
 static UNDOING: AtomicUsize = AtomicUsize::new(0);
 
@@ -28,7 +31,9 @@ struct Interrupted;
 /// Takes note of signals from now on. The second one ends the program at once, which any run has to survive anyway.
 pub(crate) fn listen() -> Result<()> {
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, i32::from(Exit::Interrupted.code()), Arc::clone(&REQUESTED))
+        let code = i32::from(Exit::Interrupted.code());
+        flag::register_conditional_shutdown(signal, code, Arc::clone(&READING))
+            .and_then(|_| flag::register_conditional_shutdown(signal, code, Arc::clone(&REQUESTED)))
             .and_then(|_| flag::register(signal, Arc::clone(&REQUESTED)))
             .map_err(|error| io_failure(error, "listening for signals"))?;
     }
@@ -52,6 +57,17 @@ pub(crate) fn check() -> io::Result<()> {
 /// Whether an error is that of [`check`].
 pub(crate) fn is_cause(error: &io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref::<Interrupted>()).is_some()
+}
+
+/// Reads what a person or another program may be slow to give.
+///
+/// # Errors
+/// Those of `read`, and that of [`check`].
+pub(crate) fn while_reading<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    READING.store(true, Ordering::Relaxed);
+    let done = check().and_then(|()| read());
+    READING.store(false, Ordering::Relaxed);
+    done
 }
 
 /// Does something that no signal interrupts: undoing what was begun.

@@ -297,7 +297,7 @@ impl Job<'_> {
     fn check_updated(&self, password: &SecretString) -> Result<()> {
         match self.budget.once(|limit| session::login(self.http, &self.email, password, limit)) {
             Ok((tokens, _)) => self.check_role(&tokens.access),
-            Err(fault) if fault.class().is_transient() => {
+            Err(fault) if fault.class().is_transient() || fault.class() == Class::Interrupted => {
                 log::warn!("the new password could not be tried: {}", chain(&fault));
                 Ok(())
             }

@@ -13,7 +13,9 @@ use azaion_agent::exit::Exit;
 use azaion_agent::identity::Serial;
 use nix::fcntl::OFlag;
 
+use super::report::unlike_ours;
 use crate::error::{Result, failure};
+use crate::interrupt;
 use crate::place::readable;
 
 /// Bytes that a list may have, lines with a unit or a mistake, and fields of a table: whatever it holds, it takes less than
@@ -66,7 +68,7 @@ impl List {
         let mut bytes = Vec::new();
         let source: Box<dyn Read> =
             if list == "-" { Box::new(io::stdin()) } else { Box::new(open(list).map_err(fail)?) };
-        source.take(LARGEST + 1).read_to_end(&mut bytes).map_err(fail)?;
+        interrupt::while_reading(|| source.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(fail)?;
         if bytes.len() as u64 > LARGEST {
             let message = format!("the list {name} is larger than {} MiB; divide it", LARGEST >> 20);
             return Err(failure(Exit::Data, message));
@@ -79,7 +81,7 @@ impl List {
             if more > 0 {
                 told.push(format!("and {more} more"));
             }
-            failure(Exit::Data, format!("nothing was done, for the list can't be used:\n  {}", told.join("\n  ")))
+            failure(Exit::Data, format!("nothing was done, for the list can't be used: {}", told.join("; ")))
         })
     }
 
@@ -108,9 +110,16 @@ struct Row {
 /// What separates the columns of a table, by its first line: spreadsheets write a comma, a semicolon or a tab, as the language of
 /// the host wants it. `None` for a list of lines.
 fn separator(first: &str) -> Option<u8> {
+    let first = first.split('#').next().unwrap_or_default().trim();
+    let names_the_serial = |separator: &&u8| {
+        first.split(char::from(**separator)).any(|name| unquoted(name).eq_ignore_ascii_case("serial"))
+    };
+    if let Some(separator) = b",;\t".iter().find(names_the_serial) {
+        return Some(*separator);
+    }
     let count = |separator: &u8| first.bytes().filter(|byte| byte == separator).count();
     let found = b",;\t".iter().rev().max_by_key(|separator| count(separator)).filter(|separator| count(separator) > 0);
-    found.copied().or_else(|| unquoted(first).eq_ignore_ascii_case("serial").then_some(b','))
+    found.copied()
 }
 
 fn unquoted(text: &str) -> &str {
@@ -151,14 +160,18 @@ fn table(text: &str, separator: u8) -> Result<(Vec<String>, Vec<Row>), Vec<Strin
     let names = reader.headers().map_err(|error| vec![format!("1: {error}")])?.clone();
     // The report has each column under its name.
     let mut seen = HashSet::new();
-    if let Some(name) = names.iter().find(|name| !name.is_empty() && !seen.insert(name.to_ascii_lowercase())) {
+    if let Some(name) =
+        names.iter().find(|name| !name.is_empty() && !seen.insert(unlike_ours(name).to_ascii_lowercase()))
+    {
         return Err(vec![format!("1: two columns have the name {name}; rename or delete one")]);
     }
     let Some(place) = names.iter().position(|name| name.eq_ignore_ascii_case("serial")) else {
         return Err(vec!["1: the first line names the columns, and none of them is `serial`".to_owned()]);
     };
+    // Spreadsheets leave columns without a name at the end.
+    let is_named = |index: usize| names.get(index).is_some_and(|name| !name.is_empty());
     let others = |record: &csv::StringRecord| {
-        let others = record.iter().enumerate().filter(|(index, _)| *index != place);
+        let others = record.iter().enumerate().filter(|(index, _)| *index != place && is_named(*index));
         others.map(|(_, value)| value.to_owned()).collect::<Vec<_>>()
     };
     let (mut rows, mut problems) = (Vec::new(), Vec::new());
@@ -215,7 +228,11 @@ fn objection(module_serial: &str) -> Option<&'static str> {
     let has_exponent = module_serial.split_once(['e', 'E']).is_some_and(|(number, exponent)| {
         number.contains(['.', ',']) && exponent.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit())
     });
-    if is_number || has_exponent {
+    let parts: Vec<&str> = module_serial.split(['.', ',']).collect();
+    let is_digits = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let has_thousands =
+        parts.len() > 1 && parts.iter().all(is_digits) && parts.iter().skip(1).all(|part| part.len() == 3);
+    if is_number || has_exponent || has_thousands {
         return Some("is a number as a spreadsheet writes it, not a serial; make the column text, and enter it again");
     }
     (!is_module_serial(module_serial)).then_some("can't be one: it is too long, or has other characters than a serial")
@@ -294,12 +311,20 @@ mod tests {
     #[test]
     fn files() {
         let two = ["AZJN-1", "AZJN-2"];
-        for text in
-            ["AZJN-1\nAZJN-2", "# line 7\n\n AZJN-1 \r\nAZJN-2 # spare\n", "\u{feff}serial\r\nAZJN-1\r\nAZJN-2\r\n"]
-        {
+        for text in [
+            "AZJN-1\nAZJN-2",
+            "AZJN-1\t# spare; blue, old\nAZJN-2",
+            "# line 7\n\n AZJN-1 \r\nAZJN-2 # spare\n",
+            "\u{feff}serial\r\nAZJN-1\r\nAZJN-2\r\n",
+        ] {
             let list = List::parse(text).unwrap();
             assert_eq!((serials(&list.units), list.columns.len()), (two.map(String::from).to_vec(), 0), "{text}");
         }
+        let list = List::parse("serial;order, customer;;\nAZJN-1;7;;\nAZJN-2;8;;\n").unwrap();
+        assert_eq!(
+            (serials(&list.units), list.columns),
+            (two.map(String::from).to_vec(), vec!["order, customer".into()])
+        );
         let list = List::parse("order,Serial,note\n7,AZJN-1,\"a, b\"\n8,AZJN-2,\n").unwrap();
         assert_eq!(
             (serials(&list.units), list.columns),
@@ -356,6 +381,9 @@ mod tests {
             ("serial,module_serial\nAZJN-1,1422924012345.0\n", &["2: its module_serial is a number as a spreadsheet"]),
             ("serial;module_serial\nAZJN-1;1,42292E+12\n", &["2: its module_serial is a number as a spreadsheet"]),
             ("serial;module_serial\nAZJN-1;1422924012345,0\n", &["2: its module_serial is a number as a spreadsheet"]),
+            ("serial,error,list_error\nAZJN-1,x,y\n", &["1: two columns have the name list_error"]),
+            ("serial,module_serial\nAZJN-1,\"1,422,924,012,345\"\n", &["2: its module_serial is a number"]),
+            ("serial;module_serial\nAZJN-1;1.422.924\n", &["2: its module_serial is a number"]),
             ("serial,module_serial\nAZJN-1,1E+12\n", &["2: its module_serial is a number as a spreadsheet"]),
             ("serial,module_serial\nAZJN-1,14\nAZJN-2,14\n", &["3: the module_serial 14 stands in line 2"]),
         ] {

@@ -103,8 +103,8 @@ impl ReportFile {
 }
 
 /// The name of a column of the list in the report, which has one column of each name.
-fn unlike_ours(name: &str) -> String {
-    if COLUMNS.contains(&name) { format!("list_{name}") } else { name.to_owned() }
+pub(super) fn unlike_ours(name: &str) -> String {
+    if COLUMNS.iter().any(|ours| ours.eq_ignore_ascii_case(name)) { format!("list_{name}") } else { name.to_owned() }
 }
 
 /// Adds a whole line, in one write, or nothing: a reader never meets half a line, not even on a full disk.

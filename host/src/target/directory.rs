@@ -221,6 +221,11 @@ impl Target for Directory {
 
     fn restore(&self, before: Option<&Found>) -> Result<()> {
         let Some(before) = before else { return self.clear().map(drop) };
+        if before.bytes.len() > LARGEST {
+            // Not all of it is known; a password of ours must not stay in its place.
+            self.clear()?;
+            return Err(Error::TooLarge);
+        }
         let folder = self.open_folder("etc/azaion")?.ok_or_else(|| {
             Error::unsuitable_inside(self.inside("etc/azaion"), "is gone, and the file that was in it")
         })?;

@@ -59,7 +59,7 @@ pub enum Error {
     #[error("a root file system belongs to root")]
     NotRoot,
     /// A `device.conf` does not fit.
-    #[error("device.conf is too large for its slot of 4096 bytes")]
+    #[error("the device.conf that was there has more than 4096 bytes, which can't be restored")]
     TooLarge,
     /// One target has two names on the command line.
     #[error("the target {} is given twice", path.display())]

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use azaion_agent::device_conf::MODE;
@@ -15,7 +16,8 @@ use super::original::Original;
 use super::slot::{self, Content};
 use super::sums::{self, ImageSum, Sum};
 use super::{Found, Kind, Owner, Target};
-use crate::target::error::Result;
+use crate::interrupt;
+use crate::target::error::{Error, Result};
 
 /// What an image has for a `device.conf`.
 pub(super) struct Slot {
@@ -129,9 +131,16 @@ impl SlotImage {
     }
 
     fn overwrite(&self, block: &[u8], place: u64) -> Result<()> {
-        let sum = sums::begin(&self.image, place)?;
+        let Some(sum) = sums::begin(&self.image, place)? else { return self.overwrite_alone(block, place) };
+        let mut before = Zeroizing::new(vec![0; block.len()]);
+        self.image.file().read_exact_at(&mut before, place).map_err(|error| self.image.failed("reading", error))?;
         self.overwrite_alone(block, place)?;
-        sum.map_or(Ok(()), |sum| sum.finish(&self.image))
+        let finished = sum.finish(&self.image);
+        if matches!(&finished, Err(Error::Io { source, .. }) if interrupt::is_cause(source)) {
+            // The checksum beside it is that of before.
+            interrupt::uninterrupted(|| self.overwrite_alone(&before, place))?;
+        }
+        finished
     }
 
     /// Without the checksum.
@@ -283,7 +292,11 @@ impl Target for SlotImage {
     }
 
     fn restore(&self, before: Option<&Found>) -> Result<()> {
-        let Some(before) = before else { return self.clear().map(drop) };
+        let Some(before) = before else {
+            // Nothing to undo, and no checksum to compute again.
+            let has_device = self.slot()?.is_some_and(|slot| !matches!(slot.content, Content::Blank));
+            return if has_device { self.clear().map(drop) } else { Ok(()) };
+        };
         // A write that failed before the copy took the image's place, for want of room perhaps, has changed nothing.
         if self.slot()?.is_some_and(|slot| slot.content == Content::Conf(before.bytes.clone())) {
             return Ok(());

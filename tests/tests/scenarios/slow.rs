@@ -14,10 +14,12 @@ use azaion_tests::station::{EMAIL, SERIAL, Station, command};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 
 /// More than is left for a call that gets what slow work has left of the deadline below.
 const CALL: Duration = Duration::from_millis(300);
+const DEVICE_CONF: &str = "rootfs/etc/azaion/device.conf";
 const DEADLINE: [&str; 2] = ["--deadline", "1"];
 
 fn device(station: &Station) -> anyhow::Result<Command> {
@@ -134,6 +136,44 @@ fn interrupted_while_it_waits() -> anyhow::Result<()> {
         ensure!(run.stderr.contains("run this again"), "{}", run.stderr);
         ensure!(station.password().is_none() && station.api.calls("POST", "/users") == 0, "{}", run.words());
     }
+    Ok(())
+}
+
+// Promise: Ctrl-C ends a batch with 130 also while it reads a list that nobody ends.
+#[test]
+fn interrupted_while_it_reads() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    let fifo = station.path("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU)?;
+    let list = File::options().read(true).write(true).open(&fifo)?;
+    let template = station.path("{serial}").display().to_string();
+    let mut ours = station.provision_command(&["batch", "-", "--rootfs", &template])?;
+    let mut child = ours.args(station.api_arguments()).stdin(list.try_clone()?).process_group(0).spawn()?;
+    // It reads once it sleeps in the kernel's pipe code.
+    let waits_for = || fs::read_to_string(format!("/proc/{}/wchan", child.id())).unwrap_or_default();
+    // Where the kernel does not tell, a second has to do.
+    for _ in 0..100 {
+        if waits_for().contains("pipe") {
+            break;
+        }
+        SystemClock.sleep(Duration::from_millis(10));
+    }
+    killpg(Pid::from_raw(child.id().try_into()?), Signal::SIGINT)?;
+    ensure!(child.wait()?.code() == Some(130));
+    drop(list);
+    Ok(())
+}
+
+// Promise: where the API refuses a device whose target held a file of others that is too large to be kept, no password of ours
+// stays, and the run says that the file is gone.
+#[test]
+fn a_large_file_can_not_be_restored() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    station.api.add_user(EMAIL, "another-password", "CompanionPC");
+    station.put(DEVICE_CONF, vec![b'x'; 10_000], 0o600)?;
+    let run = station.device(&["--replace", "--on-existing", "refuse"])?.ended_with(73)?;
+    ensure!(run.stderr.contains("which can't be restored"), "{}", run.stderr);
+    ensure!(!station.path(DEVICE_CONF).exists());
     Ok(())
 }
 

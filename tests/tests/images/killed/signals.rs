@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{Trial, WAYS, random};
+use super::{Beside, Trial, WAYS, random};
+use crate::archive;
 use crate::bench::{EMAIL, SERIAL, for_each, password_in};
 
 /// Signals at arbitrary times, over all ways: more of them with this variable.
@@ -19,12 +20,16 @@ const SIGNALS: &str = "AZAION_IMAGE_SIGNALS";
 const SOON: Duration = Duration::from_secs(12);
 
 impl Trial<'_> {
-    /// How long a run takes that nobody interrupts.
+    /// How long a run takes that nobody interrupts; the first one takes longer.
     fn duration(&self) -> anyhow::Result<Duration> {
-        self.reset()?;
-        let start_of_run = Instant::now();
-        self.bench.wait(start(&mut self.command()?)?)?.ended_with(0)?;
-        Ok(start_of_run.elapsed())
+        let mut least = Duration::MAX;
+        for _ in 0..2 {
+            self.reset()?;
+            let since = Instant::now();
+            self.bench.wait(start(&mut self.command()?)?)?.ended_with(0)?;
+            least = least.min(since.elapsed());
+        }
+        Ok(least)
     }
 
     /// Sends a signal at an arbitrary time within `latest`. Whether it came before the run's end.
@@ -46,6 +51,9 @@ impl Trial<'_> {
         ensure!(since.elapsed() < SOON, "{:?}: {}", since.elapsed(), run.words());
         // Neither before it listens to signals nor after its end.
         ensure!(matches!(run.code, Some(0 | 130) | None), "{}", run.words());
+        if self.way.beside != Beside::Nothing && run.code == Some(130) {
+            archive::sum_is_right(&self.bench.image())?;
+        }
         if self.way.verb == "device" {
             let told = self.bench.inspect().ok();
             let is_complete = match password_in(&self.bench.image())? {
