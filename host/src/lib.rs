@@ -61,6 +61,6 @@ pub fn run() -> Exit {
         Command::Check(options) => check::run(options, cli.json),
     });
     let exit = done.unwrap_or_else(|error| error::report(&error));
-    // Also where all was done: whoever pressed Ctrl-C does not want what comes next in a script.
+    // Also after a run that completed: a script must not go on after Ctrl-C.
     if interrupt::is_requested() { Exit::Interrupted } else { exit }
 }

@@ -24,7 +24,7 @@ const READ_POLL: Duration = Duration::from_millis(5);
 pub(super) enum Access {
     /// To be changed, by one run at a time.
     Change,
-    /// To be read, whoever changes it meanwhile.
+    /// To be read, also while another run changes it.
     Read,
 }
 

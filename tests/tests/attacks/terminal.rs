@@ -18,7 +18,8 @@ fn shows_what_is_typed_after_an_interruption() -> anyhow::Result<()> {
     let (url, ca) = (station.api.url(), text(&station.api.ca_file()));
     let ours = station.provision_command(&["device", SERIAL, "--rootfs", &rootfs, "--owner", "current"])?;
     for how in ["key", "SIGINT", "SIGTERM", "SIGHUP"] {
-        let mut python = command(Path::new("python3"), &["-c", include_str!("terminal.py"), how, "Password of"]);
+        let mut python =
+            command(Path::new("python3"), &["-c", include_str!("../../scripts/terminal.py"), how, "Password of"]);
         python.arg(ours.get_program()).args(ours.get_args());
         python.args(["--api-url", &url, "--ca-file", &ca, "--admin-email", ADMIN_EMAIL]);
         let ended = output(&mut python)?;
@@ -35,8 +36,10 @@ fn a_signal_after_the_prompt_ends_the_run() -> anyhow::Result<()> {
         station.api.inject("POST", "/login", Fault::Delay(Duration::from_secs(2)), usize::MAX);
         let rootfs = text(&station.rootfs());
         let ours = station.provision_command(&["device", SERIAL, "--rootfs", &rootfs, "--owner", "current"])?;
-        let mut python =
-            command(Path::new("timeout"), &["10", "python3", "-c", include_str!("terminal.py"), how, "Password of"]);
+        let mut python = command(
+            Path::new("timeout"),
+            &["10", "python3", "-c", include_str!("../../scripts/terminal.py"), how, "Password of"],
+        );
         python.arg(ours.get_program()).args(ours.get_args());
         python.args(["--api-url", &station.api.url(), "--ca-file", &text(&station.api.ca_file())]);
         let ended = output(python.args(["--admin-email", ADMIN_EMAIL]))?;

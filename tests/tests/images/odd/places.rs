@@ -263,8 +263,8 @@ impl Drop for Fixed<'_> {
     }
 }
 
-// Promise: root is told of an immutable file or directory and of a read-only file system what it is, with 74, and before the API
-// is asked.
+// Promise: for root, an immutable file or directory and a read-only file system are I/O errors (74) that say which of these it is,
+// before the API is called.
 #[test]
 fn what_stops_root() -> anyhow::Result<()> {
     if !is_root() {

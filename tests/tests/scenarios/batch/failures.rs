@@ -116,7 +116,7 @@ fn for_machines() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a report that a killed run leaves is made of whole records, one for each device that it had told of.
+// Promise: a report that a killed run leaves is made of whole records, one for each device that it had reported.
 #[test]
 fn a_report_after_a_kill() -> anyhow::Result<()> {
     for (name, reader) in [("report.csv", "list(csv.DictReader(file))"), ("report.jsonl", LINES)] {

@@ -1,4 +1,7 @@
-"""Runs a program on a terminal until it asks for a password, then ends it; whether the terminal shows what is typed afterwards."""
+"""Runs a program on a terminal until it asks for a password, then types it late or sends a signal.
+
+Prints the exit code, and whether the terminal shows what is typed afterwards.
+"""
 
 import os
 import pty
@@ -7,7 +10,8 @@ import sys
 import termios
 import time
 
-# `after` types a password first, and sends the signal a moment later, while the program waits for an answer.
+# `after-SIGNAL` types a password first, and sends the signal a moment later, while the program waits for an answer; `late:PASSWORD` types
+# that password after two and a half seconds.
 how, question, *arguments = sys.argv[1:]
 child, master = pty.fork()
 if child == 0:
@@ -20,6 +24,9 @@ while termios.tcgetattr(master)[3] & termios.ECHO:
     pass
 if how == "key":
     os.write(master, b"\x03")
+elif how.startswith("late:"):
+    time.sleep(2.5)
+    os.write(master, how.removeprefix("late:").encode() + b"\n")
 elif how.startswith("after-"):
     os.write(master, b"not-the-password\n")
     while not termios.tcgetattr(master)[3] & termios.ECHO:
