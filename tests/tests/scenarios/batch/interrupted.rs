@@ -55,6 +55,15 @@ fn tell(told: Sender<()>) -> Box<dyn FnOnce() + Send> {
     })
 }
 
+/// Starts a batch, and waits until it has made a call to `path`.
+fn start_until(line: &Line, path: &str, list: &str, options: &[&str]) -> anyhow::Result<Running> {
+    let (told, call) = channel();
+    line.station.api.on_request("POST", path, tell(told));
+    let running = line.start(list, options)?;
+    call.recv_timeout(Duration::from_secs(20))?;
+    Ok(running)
+}
+
 /// Starts a batch and ends it so, at any time from a call on.
 fn ended_by(line: &Line, units: usize, how: Signal) -> anyhow::Result<Run> {
     let (told, call) = channel();
@@ -139,10 +148,7 @@ fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
 fn a_second_time_ends_it_at_once() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
     line.station.api.inject("POST", "/users", Fault::Hang, usize::MAX);
-    let (told, call) = channel();
-    line.station.api.on_request("POST", "/users", tell(told));
-    let running = line.start(&range(1, 8), &[])?;
-    call.recv_timeout(Duration::from_secs(20))?;
+    let running = start_until(&line, "/users", &range(1, 8), &[])?;
     let (pid, start) = (Pid::from_raw(running.id().try_into()?), Instant::now());
     kill(pid, Signal::SIGINT)?;
     let run = thread::scope(|scope| {
@@ -168,10 +174,7 @@ fn a_second_time_ends_it_at_once() -> anyhow::Result<()> {
 fn while_the_api_hangs() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
     line.station.api.inject("POST", "/login", Fault::Hang, usize::MAX);
-    let (told, call) = channel();
-    line.station.api.on_request("POST", "/login", tell(told));
-    let running = line.start(&range(1, 20), &["--jobs", "8"])?;
-    call.recv_timeout(Duration::from_secs(20))?;
+    let running = start_until(&line, "/login", &range(1, 20), &["--jobs", "8"])?;
     let start = Instant::now();
     signal(&running, Signal::SIGINT)?;
     line.wait(running)?.ended_with(130)?;
@@ -185,10 +188,7 @@ fn a_wait_ends_too() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
     let later = Fault::Status { code: 503, error: None, headers: vec![("Retry-After".into(), "60".into())] };
     line.station.api.inject("POST", "/users", later, usize::MAX);
-    let (told, call) = channel();
-    line.station.api.on_request("POST", "/users", tell(told));
-    let running = line.start(&range(1, 8), &["--jobs", "1"])?;
-    call.recv_timeout(Duration::from_secs(20))?;
+    let running = start_until(&line, "/users", &range(1, 8), &["--jobs", "1"])?;
     let start = Instant::now();
     signal(&running, Signal::SIGINT)?;
     let run = line.wait(running)?.ended_with(130)?;
