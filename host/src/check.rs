@@ -38,8 +38,11 @@ pub(crate) fn run(options: &CheckOptions, json: bool) -> Result<Exit> {
     results.extend(options.rootfs.iter().flat_map(|path| target(path, options.owner.owner)));
     match connection::http(&url, &options.api) {
         Ok(http) => {
+            // A secret is asked for before the first call, as in all verbs.
+            let login = AdminLogin::new(&options.api, &InterruptibleClock);
+            let is_prepared = login.prepare();
             results.push(api(&http, &budget));
-            results.push(admin_login(options, &http, &budget));
+            results.push(admin_login(is_prepared, &Admin::new(&http, &budget, &login)));
         }
         Err(error) => {
             results.push(failed(API, &error));
@@ -117,9 +120,8 @@ fn api(http: &Http, budget: &Budget<'_>) -> (Check, Exit) {
     }
 }
 
-fn admin_login(options: &CheckOptions, http: &Http, budget: &Budget<'_>) -> (Check, Exit) {
-    let login = AdminLogin::new(&options.api, &InterruptibleClock);
-    match Admin::new(http, budget, &login).log_in() {
+fn admin_login(is_prepared: Result<()>, admin: &Admin<'_>) -> (Check, Exit) {
+    match is_prepared.and_then(|()| admin.log_in()) {
         Ok(()) => (Check::ok(ADMIN_LOGIN, "the API lets the admin in"), Exit::Done),
         Err(error) => failed(ADMIN_LOGIN, &error),
     }
