@@ -120,6 +120,11 @@ pub enum Problem {
 }
 
 impl DeviceConfError {
+    /// Whether it lacks nothing but the address of the API.
+    pub fn lacks_api_url(&self) -> bool {
+        matches!(self.problem, Problem::Missing(API_URL))
+    }
+
     /// Whether the caller is simply not root.
     pub fn is_permission_denied(&self) -> bool {
         matches!(&self.problem, Problem::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
@@ -160,21 +165,29 @@ impl DeviceConf {
         self.serial.as_deref().unwrap_or(&self.email)
     }
 
-    /// Reads the bytes of a file; `file` is only named in errors and warnings.
+    /// Parses the bytes of a file that has to name the API; `file` is only named in errors and warnings.
     ///
     /// # Errors
     /// Whatever does not follow the format, with the line to blame.
     pub fn parse(bytes: &[u8], file: &Path) -> Result<Self, DeviceConfError> {
+        Self::parse_with(bytes, file, None)
+    }
+
+    /// The same, where a file without an address means the API `default_api`.
+    ///
+    /// # Errors
+    /// As [`DeviceConf::parse`].
+    pub fn parse_with(bytes: &[u8], file: &Path, default_api: Option<&ApiUrl>) -> Result<Self, DeviceConfError> {
         let fail = |line, problem| DeviceConfError { file: file.to_owned(), line, problem };
         let text = text_of(bytes).map_err(|(line, problem)| fail(line, problem))?;
-        let mut fields = Fields::default();
+        let mut fields = Fields { default_api, ..Fields::default() };
         for (number, line) in (1..).zip(text.split('\n')) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let known = fields.take(line).map_err(|problem| fail(Some(number), problem))?;
-            if !known {
-                log::warn!("{}:{number}: an unknown key is left aside", file.display());
+            let is_known = fields.take(line).map_err(|problem| fail(Some(number), problem))?;
+            if !is_known {
+                log::warn!("{}:{number}: unknown key ignored", file.display());
             }
         }
         fields.finish().map_err(|problem| fail(None, problem))
@@ -185,7 +198,7 @@ impl DeviceConf {
     /// # Errors
     /// As [`ConfFile::open`] and [`ConfFile::read`].
     pub fn read(path: &Path) -> Result<Self, DeviceConfError> {
-        ConfFile::open(path)?.read()
+        ConfFile::open(path)?.read(None)
     }
 }
 
@@ -214,18 +227,18 @@ impl ConfFile {
         Ok(Self { path: path.to_owned(), file, fingerprint })
     }
 
-    /// Reads and parses it from its start.
+    /// Reads and parses it from its start; `default_api` is the API of a file that names none.
     ///
     /// # Errors
     /// As [`DeviceConf::parse`]; besides an I/O error.
-    pub fn read(&self) -> Result<DeviceConf, DeviceConfError> {
+    pub fn read(&self, default_api: Option<&ApiUrl>) -> Result<DeviceConf, DeviceConfError> {
         let mut file = &self.file;
         let bytes = file.rewind().and_then(|()| read_bounded(file)).map_err(|error| DeviceConfError {
             file: self.path.clone(),
             line: None,
             problem: Problem::Io(error.into()),
         })?;
-        DeviceConf::parse(&bytes, &self.path)
+        DeviceConf::parse_with(&bytes, &self.path, default_api)
     }
 
     /// A text that changes whenever the file is replaced or written to, and tells nothing of its content. It is that of
@@ -289,6 +302,7 @@ fn text_of(bytes: &[u8]) -> Result<&str, (Option<usize>, Problem)> {
 /// The values as they come, and the keys seen so far.
 #[derive(Default)]
 struct Fields<'a> {
+    default_api: Option<&'a ApiUrl>,
     seen: HashSet<&'a str>,
     serial: Option<&'a str>,
     email: Option<&'a str>,
@@ -330,7 +344,7 @@ impl<'a> Fields<'a> {
             serial: self.serial.map(str::to_owned),
             email: self.email.ok_or(Problem::Missing(EMAIL))?.to_owned(),
             password: SecretString::from(self.password.ok_or(Problem::Missing(PASSWORD))?),
-            api_url: self.api_url.ok_or(Problem::Missing(API_URL))?,
+            api_url: self.api_url.or_else(|| self.default_api.cloned()).ok_or(Problem::Missing(API_URL))?,
             provisioned_at: self.provisioned_at,
             module_serial: self.module_serial.map(str::to_owned),
         })

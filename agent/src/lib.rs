@@ -23,6 +23,7 @@ pub mod json;
 pub mod keys;
 pub mod plain_text;
 pub mod private_file;
+pub mod proxy_url;
 pub mod retry;
 pub mod session;
 pub mod stderr_log;

@@ -57,12 +57,13 @@ impl Device {
         }
     }
 
-    /// Reads `device.conf`, as it was opened at the start.
-    ///
-    /// # Errors
-    /// It can't be read, or does not follow the format.
-    pub fn conf(&self) -> Result<DeviceConf, DeviceConfError> {
-        self.conf_file.as_ref().map_err(Clone::clone)?.read()
+    /// Reads the configuration: `device.conf`, as it was opened at the start, and the fleet's policy, which may name the API.
+    /// Each of them can be wrong without the other.
+    pub fn configuration(&self) -> (Result<DeviceConf, DeviceConfError>, Result<Settings, SettingsError>) {
+        let settings = Settings::read(&self.paths);
+        let default_api = settings.as_ref().ok().and_then(|settings| settings.api_url.as_ref());
+        let conf = self.conf_file.as_ref().map_err(Clone::clone).and_then(|file| file.read(default_api));
+        (conf, settings)
     }
 
     /// Whether `device.conf` could not be read only because the caller is not root.
@@ -178,18 +179,27 @@ fn or_warn(done: Result<(), FileError>) {
 /// Why the unit is not ready.
 pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let conf_fingerprint = device.conf_file.as_ref().map_or("", ConfFile::fingerprint).to_owned();
-    let conf = match device.conf() {
-        Err(error) if device.is_closed_to(&error) => return Err(NotReady::NotRoot(error)),
+    let (conf, settings) = match device.configuration() {
+        (Err(error), _) if device.is_closed_to(&error) => return Err(NotReady::NotRoot(error)),
         other => other,
     };
-    let settings = Settings::read(&device.paths);
     let deadline = how.deadline.unwrap_or_else(|| settings.as_ref().map_or(DEFAULT_DEADLINE, Settings::deadline));
     let until = device.clock.boot().saturating_add(deadline);
     let folder = Folder::open(&device.paths.run_dir(), token_group(&device.paths), Lifetime::ThisBoot)?;
     let Some(_one_at_a_time) = folder.lock(deadline, device.clock.as_ref())? else { return Err(NotReady::Busy) };
     folder.sweep()?;
     or_warn(sweep_state(&device.paths.state_dir()));
-    let conf = conf.map_err(|error| give_up(&folder, None, error.into()))?;
+    let conf = match conf {
+        Ok(conf) => conf,
+        // The address may be what could not be read in agent.toml.
+        Err(error)
+            if error.lacks_api_url()
+                && let Err(error) = settings =>
+        {
+            return Err(give_up(&folder, None, error.into()));
+        }
+        Err(error) => return Err(give_up(&folder, None, error.into())),
+    };
     // Who this unit is is not known then: what is told of another one would be taken for that one's state.
     let board = board::judge(&device.paths, &conf).map_err(|error| give_up(&folder, None, error.into()))?;
     let settings = settings.map_err(|error| give_up(&folder, Some(&conf), error.into()))?;

@@ -1,15 +1,20 @@
 //! `/etc/azaion/agent.toml`: fleet policy, optional.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
-use serde::Deserialize;
+use serde::de;
+use serde::{Deserialize, Deserializer};
 
+use crate::api_url::ApiUrl;
 use crate::http::mode_hint;
+use crate::proxy_url::ProxyUrl;
 use crate::token::{DEFAULT_ISSUER, Expected, SignaturePolicy};
 
 use super::paths::Paths;
@@ -18,6 +23,8 @@ use super::paths::Paths;
 const LARGEST: u64 = 64 * 1024;
 /// How long one run tries for, where nothing else is said.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_mins(1);
+/// Written by the autopilot while the aircraft flies (the suite's design document).
+const DEFAULT_HOLD_FILE: &str = "/run/azaion/in-flight";
 /// An hour: longer is a mistake, and would keep systemd from ever starting the unit anew.
 const LONGEST_DEADLINE_S: u64 = 3600;
 
@@ -36,6 +43,32 @@ pub struct Settings {
     pub signature: SignaturePolicy,
     /// Seconds that one run tries for, 1 to 3600.
     pub deadline_s: u64,
+    /// The API of a `device.conf` that names none.
+    #[serde(deserialize_with = "parsed")]
+    pub api_url: Option<ApiUrl>,
+    /// The HTTP proxy that connections to the API are tunnelled through (CONNECT).
+    #[serde(deserialize_with = "parsed")]
+    pub proxy: Option<ProxyUrl>,
+    /// When a token is renewed.
+    pub renew: Renew,
+    /// While this file exists, no call is made.
+    pub hold_file: PathBuf,
+}
+
+/// When a token is renewed. A renewal ends the device's mission sessions on the server (G2b).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Renew {
+    /// By the timer, when less than a third of its life is left.
+    #[default]
+    Ahead,
+    /// By the timer until the device has been ready in this boot; after that when somebody asks for a token.
+    OnDemand,
+}
+
+/// A value in the form of its `FromStr`.
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
 }
 
 impl Default for Settings {
@@ -46,6 +79,10 @@ impl Default for Settings {
             audience: None,
             signature: SignaturePolicy::Auto,
             deadline_s: DEFAULT_DEADLINE.as_secs(),
+            api_url: None,
+            proxy: None,
+            renew: Renew::default(),
+            hold_file: DEFAULT_HOLD_FILE.into(),
         }
     }
 }
@@ -116,6 +153,9 @@ impl Settings {
         if !(1..=LONGEST_DEADLINE_S).contains(&self.deadline_s) {
             return Err("deadline_s must be 1 to 3600 seconds");
         }
+        if !self.hold_file.is_absolute() {
+            return Err("hold_file must be an absolute path");
+        }
         if self.ca_file.as_ref().is_some_and(|file| !file.is_absolute()) {
             return Err("ca_file must be an absolute path");
         }
@@ -157,8 +197,23 @@ mod tests {
             ),
             (
                 "issuer = \"I\"\naudience = \"A\"",
-                Ok(Settings { issuer: "I".into(), audience: Some("A".into()), ..defaults }),
+                Ok(Settings { issuer: "I".into(), audience: Some("A".into()), ..defaults.clone() }),
             ),
+            (
+                "api_url = \"https://api.example\"\nproxy = \"http://proxy.example:3128\"",
+                Ok(Settings {
+                    api_url: Some("https://api.example".parse().unwrap()),
+                    proxy: Some("http://proxy.example:3128".parse().unwrap()),
+                    ..defaults.clone()
+                }),
+            ),
+            ("renew = \"ahead\"", Ok(defaults.clone())),
+            ("renew = \"on-demand\"", Ok(Settings { renew: Renew::OnDemand, ..defaults.clone() })),
+            ("hold_file = \"/run/f\"", Ok(Settings { hold_file: "/run/f".into(), ..defaults })),
+            ("api_url = \"http://api.example\"", Err("f:1: plain http is accepted only")),
+            ("proxy = \"http://user:hush@proxy.example\"", Err("f:1: a user or password inside the proxy")),
+            ("renew = \"never\"", Err("f:1: unknown variant `never`")),
+            ("hold_file = \"in-flight\"", Err("f: hold_file must be an absolute path")),
             ("\nsignatur = \"required\"", Err("f:2: unknown field `signatur`")),
             ("signature = \"none\"", Err("f:1: unknown variant `none`")),
             ("deadline_s = 0", Err("f: deadline_s must be")),

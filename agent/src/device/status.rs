@@ -80,12 +80,13 @@ fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
 /// What is known of the configuration, and the check that says so.
 fn configuration(device: &Device) -> (Known, Check) {
     let failed = |error: &(dyn Error + 'static)| (Known::Unusable, Check::failed("configuration", chain(error)));
-    let conf = match device.conf() {
+    let (conf, settings) = device.configuration();
+    let conf = match conf {
         Ok(conf) => Some(conf),
-        Err(error) if device.is_closed_to(&error) => None,
+        Err(error) if device.is_closed_to(&error) || (error.lacks_api_url() && settings.is_err()) => None,
         Err(error) => return failed(&error),
     };
-    let settings = match Settings::read(&device.paths) {
+    let settings = match settings {
         Ok(settings) => settings,
         Err(error) => return failed(&error),
     };

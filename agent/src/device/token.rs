@@ -10,7 +10,6 @@ use crate::plain_text::write_json;
 
 use super::cache::TokenCache;
 use super::run::{Device, How, run};
-use super::settings::Settings;
 
 /// Prints the token, or all of the cache as JSON.
 pub fn print(device: &Device, json: bool) -> Exit {
@@ -34,8 +33,9 @@ pub fn print(device: &Device, json: bool) -> Exit {
 fn cached(device: &Device) -> Option<TokenCache> {
     let now = device.moment();
     let cache = TokenCache::read(&device.paths.run_dir())?;
-    let settings = Settings::read(&device.paths).ok()?;
-    let enough = match device.conf() {
+    let (conf, settings) = device.configuration();
+    let settings = settings.ok()?;
+    let enough = match conf {
         Ok(conf) => cache.is_of(&conf, &settings) && cache.is_fresh(&now),
         Err(error) if error.is_permission_denied() => !cache.left(&now).is_zero(),
         Err(_) => false,

@@ -54,6 +54,8 @@ impl Images {
         output(Command::new("sh").current_dir(images.path("")).args(["-c", "sha1sum tar.img >tar.img.sha1sum"]))?;
         images.make_file_system(&images.path("1-GiB.img"), GIB, None)?;
         images.make_file_system(&images.path("14-GiB.img"), 14 * GIB, None)?;
+        // Gigabytes that are still to be written would be in the way of each synced write.
+        output(&mut Command::new("sync"))?;
         Ok(images)
     }
 
