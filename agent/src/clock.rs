@@ -105,6 +105,11 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// Waits, unless [`Self::is_stopped`].
     fn sleep(&self, time: Duration);
 
+    /// Whether a time server has set the wall clock, so that it can be relied on.
+    fn is_synchronised(&self) -> bool {
+        false
+    }
+
     /// Whether a signal asks the program to end, so that nothing new is to be begun.
     fn is_stopped(&self) -> bool {
         false

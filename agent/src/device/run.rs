@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::device_conf::{ConfFile, DeviceConf, DeviceConfError};
 use crate::exit::Exit;
 use crate::fault::{Class, Fault, Problem, chain};
-use crate::http::{Answer, CaFile, Http, HttpError};
+use crate::http::{self, Answer, CaFile, Http, HttpError};
 use crate::keys;
 use crate::private_file::Lifetime;
 use crate::retry::{Budget, POLICY};
@@ -89,7 +89,7 @@ impl Device {
     pub fn http(&self, api: &ApiUrl, settings: &Settings, time: Arc<TrueTime>) -> Result<Http, HttpError> {
         let ca_file = settings.ca_file.as_ref().map(|file| self.paths.place(file));
         let ca = ca_file.as_deref().map(CaFile::read).transpose()?;
-        Http::new(api, ca.as_ref(), time)
+        Http::new(api, http::Options { ca: ca.as_ref(), proxy: settings.proxy.as_ref(), clock: time })
     }
 }
 
