@@ -14,5 +14,6 @@ pub mod readiness;
 pub mod run;
 pub mod settings;
 pub mod status;
+pub mod time_sync;
 pub mod token;
 pub mod true_time;

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use azaion_agent::device::announce;
+use azaion_agent::device::paths::Paths;
 use azaion_agent::device::privileges::become_agent;
 use azaion_agent::device::readiness::Readiness;
 use azaion_agent::device::run::{Device, How, NotReady, run};
-use azaion_agent::device::{status, token};
+use azaion_agent::device::{status, time_sync, token};
 use azaion_agent::exit::{Exit, exit_on_panic};
 use azaion_agent::fault::chain;
 use azaion_agent::hardening::no_core_dumps;
@@ -62,6 +63,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Find out whether the clock is synchronised, for azaion-clock.service
+    #[command(hide = true)]
+    Clock,
 }
 
 const EXIT_CODES: &str = "\
@@ -82,6 +86,9 @@ fn main() -> ExitCode {
         Err(error) => return usage::report(error).into(),
     };
     announce::start_log(cli.verbose);
+    if matches!(cli.command, Command::Clock) {
+        return note_clock(&Paths::under(&cli.root)).into();
+    }
     let device = Device::here(&cli.root);
     // Before anything else is read, and before anybody is asked anything.
     if let Err(error) = become_agent(&device.paths) {
@@ -89,7 +96,7 @@ fn main() -> ExitCode {
         let exit = error.exit();
         match cli.command {
             Command::Boot { .. } => announce::outcome(&Err(error), None),
-            Command::Token { .. } | Command::Status { .. } => log::error!("{}", chain(&error)),
+            Command::Token { .. } | Command::Status { .. } | Command::Clock => log::error!("{}", chain(&error)),
         }
         return exit.into();
     }
@@ -100,6 +107,7 @@ fn main() -> ExitCode {
         }
         Command::Token { json } => token::print(&device, json),
         Command::Status { login, json } => status::print(&device, login, json),
+        Command::Clock => note_clock(&device.paths),
     }
     .into()
 }
@@ -108,4 +116,15 @@ fn boot(device: &Device, how: How) -> Exit {
     let result = run(device, how);
     announce::outcome(&result, Readiness::read(&device.paths.run_dir()).as_ref());
     result.map_or_else(|error| error.exit(), |_| Exit::Done)
+}
+
+fn note_clock(paths: &Paths) -> Exit {
+    match time_sync::note(paths) {
+        Ok(is_synchronised) => log::debug!("the clock is synchronised: {is_synchronised}"),
+        Err(error) => {
+            log::error!("noting whether the clock is synchronised: {}", chain(&error));
+            return Exit::Internal;
+        }
+    }
+    Exit::Done
 }

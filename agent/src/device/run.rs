@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use crate::api_url::ApiUrl;
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::clock::{Clock, Timestamp};
 use crate::device_conf::{ConfFile, DeviceConf, DeviceConfError};
 use crate::exit::Exit;
 use crate::fault::{Class, Fault, Problem, chain};
@@ -27,6 +27,7 @@ use super::paths::Paths;
 use super::privileges::PrivilegesError;
 use super::readiness::{FirstBoot, Readiness};
 use super::settings::{DEFAULT_DEADLINE, Settings, SettingsError};
+use super::time_sync::DeviceClock;
 use super::true_time::TrueTime;
 
 /// The machine that the agent runs on.
@@ -51,8 +52,8 @@ impl Device {
         Self {
             conf_file: ConfFile::open(&paths.device_conf()),
             is_opened_by_root: geteuid().is_root(),
+            clock: Arc::new(DeviceClock::new(&paths)),
             paths,
-            clock: Arc::new(SystemClock),
             boot_id: boot_id.trim().to_owned(),
         }
     }

@@ -10,7 +10,7 @@ use azaion_tests::station::Station;
 use crate::tree::{EPOCH, build};
 
 /// Every file of the package: mode, and the name or the link.
-const CONTENT: [&str; 35] = [
+const CONTENT: [&str; 36] = [
     "drwxr-xr-x root/root ./",
     "drwxr-xr-x root/root ./etc/",
     "drwxr-xr-x root/root ./etc/azaion/",
@@ -25,6 +25,7 @@ const CONTENT: [&str; 35] = [
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-agent.service",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-agent.timer",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-catalog.service",
+    "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-clock.service",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-setup.service",
     "drwxr-xr-x root/root ./usr/lib/systemd/system/basic.target.wants/",
     "drwxr-xr-x root/root ./usr/lib/systemd/system/timers.target.wants/",

@@ -5,8 +5,13 @@ use nix::unistd::geteuid;
 use crate::container::run_in;
 use crate::tree::{RELEASES, Tree, native_package};
 
-const UNITS: [&str; 4] =
-    ["azaion-agent.service", "azaion-agent.timer", "azaion-catalog.service", "azaion-setup.service"];
+const UNITS: [&str; 5] = [
+    "azaion-agent.service",
+    "azaion-agent.timer",
+    "azaion-catalog.service",
+    "azaion-clock.service",
+    "azaion-setup.service",
+];
 /// What `systemd-analyze security` may say at most.
 const EXPOSURE: f64 = 1.5;
 
