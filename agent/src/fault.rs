@@ -67,6 +67,9 @@ pub enum NotCalled {
     /// A signal asked the program to end.
     #[error("interrupted; run this again")]
     Interrupted,
+    /// The device's hold file is there.
+    #[error("the device is held")]
+    Held,
 }
 
 /// A call that did not give what was asked for. Names host and step, never content.
@@ -117,6 +120,8 @@ pub enum Problem {
     Mfa,
     #[error("the token is refused")]
     Token(#[source] TokenError),
+    #[error("the key of the token is not in the server's list, which may be an old one from a cache")]
+    KeyNotListed,
 }
 
 impl Fault {
@@ -125,6 +130,7 @@ impl Fault {
         match &self.problem {
             Problem::NotCalled(NotCalled::Interrupted) => Class::Interrupted,
             Problem::Transport { .. } | Problem::NotCalled(NotCalled::NoTime) => Class::Unreachable,
+            Problem::NotCalled(NotCalled::Held) | Problem::KeyNotListed => Class::Later,
             Problem::TooLarge(_) | Problem::NotJson => Class::Garbled,
             Problem::Status { class, .. } => *class,
             Problem::Form(_)

@@ -85,6 +85,8 @@ pub struct Call<'a> {
     pub body: Option<Zeroizing<Vec<u8>>>,
     /// An access token.
     pub bearer: Option<&'a SecretString>,
+    /// Whether caches on the way are to ask the server themselves.
+    pub is_uncached: bool,
 }
 
 impl Call<'_> {

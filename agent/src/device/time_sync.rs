@@ -5,7 +5,8 @@
 //! error tells more than `STA_UNSYNC`, which chrony without `rtcsync` leaves set; it is what `timedatectl` goes by as well.
 //!
 //! adjtimex(2) reads it without any right, but the sandbox of `azaion-agent.service` denies the call, for it can also set the
-//! clock. So `azaion-clock.service`, which can reach nobody, reads it before each run of the agent, and leaves a file.
+//! clock. So `azaion-clock.service`, which can reach nobody, reads it before each run of the agent, each minute, and whenever the
+//! clock is set, and leaves a file. systemd-timesyncd leaves one of its own at once.
 
 use std::fs::{File, create_dir_all, remove_file};
 use std::io;
@@ -21,19 +22,22 @@ use super::paths::Paths;
 /// Where the file is that says that the clock is synchronised; `azaion-agent.service` can't write there.
 const FOLDER: &str = "run/azaion-clock";
 const SYNCHRONISED: &str = "synchronised";
+/// There while systemd-timesyncd runs and has synchronised the clock (systemd-timesyncd.service(8)).
+const TIMESYNCD: &str = "run/systemd/timesync/synchronized";
 /// From this maximum error on, in microseconds, the kernel says that the clock is not synchronised (`NTP_PHASE_LIMIT`).
 const UNKNOWN_ERROR: i64 = 16_000_000;
 
 /// The clocks of the device.
 #[derive(Debug)]
 pub struct DeviceClock {
-    synchronised: PathBuf,
+    /// Each of them says that the clock is synchronised.
+    files: [PathBuf; 2],
 }
 
 impl DeviceClock {
     /// The clocks of the machine that these files belong to.
     pub fn new(paths: &Paths) -> Self {
-        Self { synchronised: file(paths) }
+        Self { files: [file(paths), paths.place(Path::new(TIMESYNCD))] }
     }
 }
 
@@ -51,7 +55,7 @@ impl Clock for DeviceClock {
     }
 
     fn is_synchronised(&self) -> bool {
-        self.synchronised.exists()
+        self.files.iter().any(|file| file.exists())
     }
 }
 
@@ -90,7 +94,7 @@ fn record(file: &Path, is_synchronised: bool) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    // Promise: the agent's clock is synchronised exactly while the last answer of the kernel said so.
+    // Promise: the clock is synchronised exactly while the last answer of the kernel said so, or timesyncd does.
     #[test]
     fn the_file_says_it() {
         let root = tempfile::tempdir().unwrap();
@@ -101,6 +105,10 @@ mod tests {
             assert_eq!(clock.is_synchronised(), is_synchronised);
         }
         assert_eq!(note(&paths).unwrap(), clock.is_synchronised());
+        record(&file(&paths), false).unwrap();
+        create_dir_all(root.path().join("run/systemd/timesync")).unwrap();
+        File::create(root.path().join(TIMESYNCD)).unwrap();
+        assert!(clock.is_synchronised());
     }
 
     // Promise: the clocks are the system's.

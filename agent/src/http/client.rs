@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use reqwest::{Proxy, Response, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::{Builder, Runtime};
@@ -134,6 +134,9 @@ impl Http {
         let mut request = self.client.request(call.method.clone(), self.api.route(call.path)).timeout(limit);
         if let Some(bearer) = call.bearer {
             request = request.header(AUTHORIZATION, bearer_header(bearer));
+        }
+        if call.is_uncached {
+            request = request.header(CACHE_CONTROL, "no-cache");
         }
         if let Some(body) = &call.body {
             // The request needs a copy of its own, which is wiped as ours is.

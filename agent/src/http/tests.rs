@@ -16,6 +16,6 @@ pub(super) fn response(headers: &[(&str, &str)], body: Vec<u8>) -> Response {
 fn bodies_are_not_shown() {
     let bearer = SecretString::from("hush");
     let body = Some(Zeroizing::new(b"hush".to_vec()));
-    let call = Call { method: Method::POST, path: "/login", body, bearer: Some(&bearer) };
+    let call = Call { method: Method::POST, path: "/login", body, bearer: Some(&bearer), is_uncached: false };
     assert_eq!(format!("{call:?}"), "Call(\"POST /login\")");
 }

@@ -5,11 +5,12 @@ use nix::unistd::geteuid;
 use crate::container::run_in;
 use crate::tree::{RELEASES, Tree, native_package};
 
-const UNITS: [&str; 5] = [
+const UNITS: [&str; 6] = [
     "azaion-agent.service",
     "azaion-agent.timer",
     "azaion-catalog.service",
     "azaion-clock.service",
+    "azaion-clock.timer",
     "azaion-setup.service",
 ];
 /// What `systemd-analyze security` may say at most.
