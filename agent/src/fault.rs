@@ -266,7 +266,8 @@ mod tests {
             for code in [10, 30, 37, 38, 70] {
                 assert_eq!(class_of(status, Some(code), false), Class::Refused, "{status} {code}");
             }
-            for code in [None, Some(0), Some(20), Some(32), Some(35), Some(40), Some(50), Some(51), Some(52), Some(53)] {
+            for code in [None, Some(0), Some(20), Some(32), Some(35), Some(40), Some(50), Some(51), Some(52), Some(53)]
+            {
                 assert_eq!(class_of(status, code, false), Class::Unacceptable, "{status} {code:?}");
             }
         }

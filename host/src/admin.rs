@@ -68,7 +68,9 @@ impl<'a> Admin<'a> {
             Ok(()) => Ok(()),
             Err(fault) => match refusal(fault) {
                 // Not every server may have this route, and the next call tells as well.
-                fault if fault.class() == Class::Unacceptable && !matches!(fault.problem, Problem::Page { .. }) => Ok(()),
+                fault if fault.class() == Class::Unacceptable && !matches!(fault.problem, Problem::Page { .. }) => {
+                    Ok(())
+                }
                 fault => Err(not_permitted(fault)),
             },
         }
@@ -172,7 +174,8 @@ fn not_permitted(fault: Fault) -> Error {
     if !refuses_the_admin(&fault) {
         return fault.into();
     }
-    let advice = "the admin may not do this, unless a gateway in between says so; is it an ApiAdmin, is the token still valid?";
+    let advice =
+        "the admin may not do this, unless a gateway in between says so; is it an ApiAdmin, is the token still valid?";
     Error::from(fault).context(advice)
 }
 

@@ -72,7 +72,7 @@ impl From<Arguments> for Options {
             database: arguments.database,
             clock_offset: arguments.clock_offset,
             path_prefix: arguments.path_prefix,
-            keys_cache: arguments.keys_cache,
+            keys_cache: arguments.keys_cache.then_some(Duration::from_hours(1)),
             ..Self::default()
         }
     }

@@ -56,7 +56,9 @@ pub(super) fn random_guid() -> anyhow::Result<String> {
     // Four bits of version, two of variant.
     let number = number & !(0xF << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
     let mut guid = format!("{number:032x}");
-    [8, 13, 18, 23].into_iter().for_each(|at| guid.insert(at, '-'));
+    for at in [8, 13, 18, 23] {
+        guid.insert(at, '-');
+    }
     Ok(guid)
 }
 

@@ -81,7 +81,8 @@ pub fn family() -> Vec<Intermediary> {
             .chain(CODES.into_iter().map(Body::Api))
     };
     let waits = [None, Some(600)];
-    let of = |status| bodies().flat_map(move |body| waits.map(|retry_after| Intermediary { status, body, retry_after }));
+    let of =
+        |status| bodies().flat_map(move |body| waits.map(|retry_after| Intermediary { status, body, retry_after }));
     STATUSES.into_iter().flat_map(of).collect()
 }
 

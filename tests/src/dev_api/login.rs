@@ -1,5 +1,6 @@
 //! `POST /login` and `POST /token/refresh`.
 
+use super::BadToken;
 use super::answers::{self, Answer, Problem, object};
 use super::hashing::{random_hex, verify};
 use super::limits::Refusal;
@@ -8,7 +9,6 @@ use super::routes::{Call, Handled, Stop, body, failure, refusal};
 use super::state::{State, lock, utc};
 use super::store::{Account, Session};
 use super::tokens::Mint;
-use super::BadToken;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 

@@ -83,7 +83,8 @@ impl Store {
     /// The revocations since this time, in the order in which they came.
     fn revocations(&self, since: i64) -> anyhow::Result<Vec<Revocation>> {
         let connection = lock(&self.0);
-        let mut statement = connection.prepare("SELECT sid, reason, at FROM revocations WHERE at >= ?1 ORDER BY rowid")?;
+        let mut statement =
+            connection.prepare("SELECT sid, reason, at FROM revocations WHERE at >= ?1 ORDER BY rowid")?;
         let rows = statement.query_map([since], |row| {
             Ok(Revocation { sid: row.get("sid")?, reason: row.get("reason")?, at: row.get("at")? })
         })?;
@@ -190,4 +191,3 @@ impl DevApi {
         must(self.state.store.account(email).and_then(|found| found.context("no such user"))).id
     }
 }
-

@@ -258,6 +258,11 @@ impl DevApi {
         must(lock(&self.state.keys).rotate(keep_old_listed));
     }
 
+    /// The answer to the request for keys, as it is now.
+    pub fn key_list(&self) -> String {
+        lock(&self.state.keys).jwks().to_string()
+    }
+
     /// Serves new connections with a new certificate of the same kind, by a new CA if asked. The
     /// port and the open connections go on.
     pub fn renew_certificate(&self, new_ca: bool) -> anyhow::Result<()> {

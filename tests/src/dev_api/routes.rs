@@ -18,8 +18,6 @@ use std::net::IpAddr;
 
 /// The role that may manage users.
 pub(super) const ADMIN_ROLE: &str = "ApiAdmin";
-/// How long a cache keeps the list of keys, in milliseconds.
-const KEYS_KEPT: i64 = 3_600_000;
 /// E-mails and passwords have at least so many characters.
 const SHORTEST: usize = 8;
 
@@ -106,8 +104,9 @@ fn methods(state: &State, path: &[&str]) -> Option<&'static str> {
     let later = state.options.has_sessions();
     match path {
         ["login"] => Some("POST"),
-        ["token", "refresh"] | ["devices"] if later => Some("POST"),
-        ["sessions", "mission"] | ["sessions", _, "revoke"] if later => Some("POST"),
+        ["token", "refresh"] | ["devices"] | ["sessions", "mission"] | ["sessions", _, "revoke"] if later => {
+            Some("POST")
+        }
         [".well-known", "jwks.json"] | ["sessions", "revoked"] if later => Some("GET"),
         ["users", "current"] => Some("GET"),
         ["users"] => Some("GET, POST"),
@@ -166,7 +165,8 @@ fn admin(state: &State, call: &Call) -> Result<(), Stop> {
 fn jwks(state: &State, call: &Call) -> Answer {
     let now = state.now();
     let mut cache = lock(&state.cached_keys);
-    let is_kept = |at: i64| state.options.keys_cache && !call.is_no_cache && (0..KEYS_KEPT).contains(&(now - at));
+    let kept = state.options.keys_cache.filter(|_| !call.is_no_cache).unwrap_or_default();
+    let is_kept = |at: i64| u128::try_from(now - at).is_ok_and(|age| age < kept.as_millis());
     let (at, set) = cache.take().filter(|(at, _)| is_kept(*at)).unwrap_or_else(|| (now, lock(&state.keys).jwks()));
     let answer = Answer::json(StatusCode::OK, &set)
         .with("cache-control", "public, max-age=3600")
