@@ -50,6 +50,18 @@ pub(super) fn random_hex<const N: usize>() -> anyhow::Result<String> {
     }))
 }
 
+/// A random GUID (RFC 9562, version 4), lower case with hyphens.
+pub(super) fn random_guid() -> anyhow::Result<String> {
+    let number = u128::from_be_bytes(random()?);
+    // Four bits of version, two of variant.
+    let number = number & !(0xF << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
+    let mut guid = format!("{number:032x}");
+    for at in [8, 13, 18, 23] {
+        guid.insert(at, '-');
+    }
+    Ok(guid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! The users and sessions, in an `SQLite` database.
 
-use super::hashing::{random, random_hex};
+use super::hashing::{random, random_guid, random_hex};
 use super::state::lock;
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -35,6 +35,16 @@ CREATE TABLE IF NOT EXISTS refresh_tokens (
     sid TEXT NOT NULL REFERENCES sessions (sid) ON DELETE CASCADE,
     expires INTEGER NOT NULL,
     used INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE IF NOT EXISTS missions (
+    sid TEXT PRIMARY KEY,
+    aircraft TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    expires INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS revocations (
+    sid TEXT PRIMARY KEY,
+    at INTEGER NOT NULL,
+    reason TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS devices (number INTEGER PRIMARY KEY AUTOINCREMENT) STRICT;
 ";
@@ -75,7 +85,7 @@ pub(super) struct Session {
 }
 
 /// The database. One connection: `SQLite` has one writer at a time anyway.
-pub(super) struct Store(Mutex<Connection>);
+pub(super) struct Store(pub(super) Mutex<Connection>);
 
 impl Store {
     /// Opens the file, or a database in memory.
@@ -113,8 +123,17 @@ impl Store {
     }
 
     pub(super) fn account(&self, email: &str) -> anyhow::Result<Option<Account>> {
-        let query = format!("SELECT {} FROM users WHERE email = ?1", Account::COLUMNS);
-        lock(&self.0).query_row(&query, [email], Account::read).optional().context("reading a user")
+        self.account_where("email", email)
+    }
+
+    /// The user of this id.
+    pub(super) fn account_of_id(&self, id: &str) -> anyhow::Result<Option<Account>> {
+        self.account_where("users.id", id)
+    }
+
+    fn account_where(&self, column: &str, value: &str) -> anyhow::Result<Option<Account>> {
+        let query = format!("SELECT {} FROM users WHERE {column} = ?1", Account::COLUMNS);
+        lock(&self.0).query_row(&query, [value], Account::read).optional().context("reading a user")
     }
 
     /// The users whose e-mail and role contain these texts, in the order they were made.
@@ -227,7 +246,7 @@ impl Issued {
 fn insert(connection: &Connection, email: &str, hash: &str, role: &str) -> anyhow::Result<bool> {
     let inserted = connection.execute(
         "INSERT INTO users (id, email, hash, role) VALUES (?1, ?2, ?3, ?4)",
-        params![random_hex::<16>()?, email, hash, role],
+        params![random_guid()?, email, hash, role],
     );
     match inserted {
         Ok(_) => Ok(true),
