@@ -82,7 +82,9 @@ impl Http {
             .user_agent(concat!("azaion/", env!("CARGO_PKG_VERSION")));
         let proxy = proxy.filter(|_| api.is_tls()).map(ProxyUrl::url);
         if let Some(proxy) = proxy {
-            builder = builder.proxy(Proxy::https(proxy.clone()).map_err(|e| HttpError::Client(e.into()))?);
+            let tunnel = Proxy::https(proxy.clone()).map_err(|e| HttpError::Client(e.into()))?;
+            // So that the chain that was verified last is that of the call, see `chain_of`.
+            builder = builder.proxy(tunnel).pool_max_idle_per_host(0);
         }
         let client = builder.build().map_err(|e| HttpError::Client(e.into()))?;
         // A thread of its own sees at once that the server has closed a connection that nobody uses: a call that goes out on one
@@ -147,8 +149,17 @@ impl Http {
 
     /// The certificates behind this response; `None` where there was no TLS.
     fn chain_of(&self, response: &Response) -> Result<Option<Arc<Chain>>, Problem> {
-        let Some(tls) = response.extensions().get::<reqwest::tls::TlsInfo>() else { return Ok(None) };
-        let chain = tls.peer_certificate().and_then(|own| self.verifier.chain_of(own));
+        if !self.api.is_tls() {
+            return Ok(None);
+        }
+        let shown =
+            response.extensions().get::<reqwest::tls::TlsInfo>().and_then(reqwest::tls::TlsInfo::peer_certificate);
+        let chain = match (shown, &self.proxy) {
+            (Some(own), _) => self.verifier.chain_of(own),
+            // reqwest does not say what the server showed in a tunnel. There each call has a connection of its own.
+            (None, Some(_)) => self.verifier.last_chain(),
+            (None, None) => None,
+        };
         chain.map(Some).ok_or(Problem::Form("its certificate is not one that was verified"))
     }
 

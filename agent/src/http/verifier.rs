@@ -103,6 +103,11 @@ impl ChainVerifier {
         accepted.iter().find(|chain| chain.certificates.first().is_some_and(|own| own.as_ref() == certificate)).cloned()
     }
 
+    /// The chain that was accepted last.
+    pub(super) fn last_chain(&self) -> Option<Arc<Chain>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).front().cloned()
+    }
+
     fn keep(&self, chain: Chain) {
         let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         accepted.retain(|kept| kept.certificates.first() != chain.certificates.first());

@@ -200,6 +200,8 @@ fn accepted_chains_are_kept() {
         verify(&made((FLOOR - second, FLOOR + DAY), None, NAME).certificates[0]);
     }
     assert!(verifier.chain_of(&own).is_none());
+    verify(&own);
+    assert_eq!(verifier.last_chain().unwrap().certificates[0], own);
 }
 
 proptest! {
