@@ -91,8 +91,8 @@ pub struct Fault {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Problem {
-    #[error("{kind} ({}{detail})", proxy.as_ref().map_or(String::new(), |proxy| format!("proxy {proxy}: ")))]
-    Transport { kind: Transport, detail: String, before_request: bool, proxy: Option<String> },
+    #[error("{kind} ({detail})")]
+    Transport { kind: Transport, detail: String, before_request: bool },
     #[error("the call was not made")]
     NotCalled(#[source] NotCalled),
     #[error("the answer is larger than {0} bytes")]

@@ -166,8 +166,8 @@ impl Http {
     /// What went wrong below HTTP, with the proxy that the call went through.
     fn transport(&self, error: &reqwest::Error) -> Problem {
         match (transport(error), &self.proxy) {
-            (Problem::Transport { kind, detail, before_request, .. }, proxy @ Some(_)) => {
-                Problem::Transport { kind, detail, before_request, proxy: proxy.clone() }
+            (Problem::Transport { kind, detail, before_request }, Some(proxy)) => {
+                Problem::Transport { kind, detail: format!("proxy {proxy}: {detail}"), before_request }
             }
             (problem, _) => problem,
         }
@@ -177,7 +177,7 @@ impl Http {
 /// What went wrong below HTTP.
 pub(super) fn transport(error: &reqwest::Error) -> Problem {
     let (kind, detail) = Transport::of(error);
-    Problem::Transport { kind, detail, before_request: error.is_connect(), proxy: None }
+    Problem::Transport { kind, detail, before_request: error.is_connect() }
 }
 
 fn bearer_header(token: &SecretString) -> HeaderValue {

@@ -27,8 +27,8 @@ fn with_ipv6(net: &Net) -> anyhow::Result<()> {
 
 /// A run of the agent that finds these addresses under the API's name, and how long it took at best.
 fn best(net: &Net, addresses: &[&str], arguments: &[&str]) -> anyhow::Result<(Duration, Run)> {
-    let lines: String = addresses.iter().map(|address| format!("{address} {NAME}\n")).collect();
-    net.station.put("hosts", lines, 0o644)?;
+    let lines: Vec<_> = addresses.iter().map(|address| format!("{address} {NAME}")).collect();
+    net.station.put("hosts", lines.join("\n") + "\n", 0o644)?;
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         let run = net.wire.client.inside(|| {
