@@ -89,12 +89,12 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let paths = &device.paths;
     let versions = Versions::of([paths.device_conf(), paths.settings()]);
     let deadline = how.deadline.unwrap_or_else(|| Settings::read(paths).map_or(DEFAULT_DEADLINE, |s| s.deadline()));
-    let mut until = device.clock.boot().saturating_add(deadline);
+    let (gid, mut until) = (token_group(paths), device.clock.boot().saturating_add(deadline));
     loop {
         let configuration = device.configuration();
         let hold_file = configuration.1.as_ref().map(|settings| settings.hold_file.clone()).ok();
         let left = until.saturating_sub(device.clock.boot());
-        let (failed, lock) = match (Turn { device, how, left }).take(configuration)? {
+        let (failed, lock) = match (Turn { device, how, left, gid }).take(configuration)? {
             (Ok(ready), _) => return Ok(ready),
             (Err(failed), lock) => (failed, lock),
         };
@@ -124,6 +124,8 @@ struct Turn<'a> {
     how: How,
     /// The time left for calls.
     left: Duration,
+    /// The group that may read the token.
+    gid: Option<u32>,
 }
 
 impl Turn<'_> {
@@ -135,7 +137,7 @@ impl Turn<'_> {
             other => other,
         };
         let run_dir = device.paths.run_dir();
-        let folder = Folder::open(&run_dir, token_group(&device.paths), Lifetime::ThisBoot)?;
+        let folder = Folder::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
         let before = Version::of(&run_dir.join(READY));
         let Some(lock) = folder.lock(self.left, device.clock.as_ref())? else { return Err(NotReady::Busy) };
         // Many programs may have asked at once: one call is for all of them.
@@ -151,7 +153,7 @@ impl Turn<'_> {
     }
 
     fn attempt(&self, folder: &Folder, (conf, settings): Configuration) -> Result<Ready, Failed> {
-        let Self { device, how, left } = *self;
+        let Self { device, how, left, .. } = *self;
         let conf = match conf {
             Ok(conf) => conf,
             // The address may be what could not be read in agent.toml.
