@@ -206,7 +206,7 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let left = until.saturating_sub(device.clock.boot());
     let attempt = Attempt { device, how, left, folder: &folder, conf: &conf, conf_fingerprint, settings: &settings };
     let ready = attempt.run()?;
-    if let Board::Untold(why) = board
+    if let Board::Unknown(why) = board
         && ready.is_news
     {
         log::warn!("whether this is the module that device.conf is for can't be told: {why}");

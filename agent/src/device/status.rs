@@ -97,7 +97,7 @@ fn configuration(device: &Device) -> (Known, Check) {
         Err(error) => return failed(&NotReady::from(error)),
         Ok(Board::Any) => Check::ok("configuration", who),
         Ok(Board::Right(module)) => Check::ok("configuration", format!("{who}, on the module {module}")),
-        Ok(Board::Untold(why)) => Check::warning(
+        Ok(Board::Unknown(why)) => Check::warning(
             "configuration",
             format!("{who}; whether this is the module that it is for can't be told: {why}"),
         ),
