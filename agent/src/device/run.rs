@@ -281,6 +281,7 @@ impl Attempt<'_> {
             since: before.as_ref().and_then(|before| before.since).or(Some(now)),
             expires_at: Some(cache.expires_at),
             signature: Some(cache.signature),
+            user_id: cache.user_id.clone(),
             ..Readiness::of(self.conf)
         };
         readiness.write(self.folder)?;
