@@ -8,6 +8,7 @@ pub mod board;
 pub mod cache;
 pub mod files;
 pub mod floor;
+pub mod history;
 pub mod paths;
 pub mod privileges;
 pub mod readiness;

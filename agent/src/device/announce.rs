@@ -37,7 +37,8 @@ pub const STATES: [(Exit, State); 6] = [
     (Exit::Internal, State { name: "fault", message_id: "b94e05c71a3d4f86905c2d7e8b6f1a06" }),
 ];
 
-fn state(exit: Exit) -> State {
+/// The state of a run that ended so.
+pub(super) fn state(exit: Exit) -> State {
     let [.., (_, fault)] = STATES;
     STATES.iter().find(|(other, _)| *other == exit).map_or(fault, |(_, state)| *state)
 }

@@ -23,6 +23,7 @@ use super::board::{self, Board, WrongBoard};
 use super::cache::{self, BootMoment, TokenCache};
 use super::files::{FileError, Folder, token_group};
 use super::floor::Memory;
+use super::history;
 use super::paths::Paths;
 use super::privileges::PrivilegesError;
 use super::readiness::{FirstBoot, Readiness};
@@ -59,7 +60,7 @@ impl Device {
 
     /// Reads the configuration: `device.conf`, as it was opened at the start, and the fleet's policy, which may name the API.
     /// Each of them can be wrong without the other.
-    pub fn configuration(&self) -> (Result<DeviceConf, DeviceConfError>, Result<Settings, SettingsError>) {
+    pub fn configuration(&self) -> Configuration {
         let settings = Settings::read(&self.paths);
         let default_api = settings.as_ref().ok().and_then(|settings| settings.api_url.as_ref());
         let conf = self.conf_file.as_ref().map_err(Clone::clone).and_then(|file| file.read(default_api));
@@ -163,6 +164,11 @@ impl NotReady {
             Self::Busy | Self::NotRoot(_) => Exit::Later,
         }
     }
+
+    /// Whether this run has found out something; the others repeat what an earlier one did.
+    pub fn is_news(&self) -> bool {
+        !matches!(self, Self::Waiting { .. } | Self::Busy | Self::NotRoot(_))
+    }
 }
 
 /// Logs what a device is ready without: a device with a token and a full disk, or without a usable /var, is ready all the same.
@@ -178,7 +184,6 @@ fn or_warn(done: Result<(), FileError>) {
 /// # Errors
 /// Why the unit is not ready.
 pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
-    let conf_fingerprint = device.conf_file.as_ref().map_or("", ConfFile::fingerprint).to_owned();
     let (conf, settings) = match device.configuration() {
         (Err(error), _) if device.is_closed_to(&error) => return Err(NotReady::NotRoot(error)),
         other => other,
@@ -187,6 +192,23 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let until = device.clock.boot().saturating_add(deadline);
     let folder = Folder::open(&device.paths.run_dir(), token_group(&device.paths), Lifetime::ThisBoot)?;
     let Some(_one_at_a_time) = folder.lock(deadline, device.clock.as_ref())? else { return Err(NotReady::Busy) };
+    let outcome = run_alone(device, how, until, &folder, (conf, settings));
+    history::record_outcome(device, outcome.as_ref());
+    outcome
+}
+
+/// `device.conf` and `agent.toml`, or what is wrong with each.
+pub type Configuration = (Result<DeviceConf, DeviceConfError>, Result<Settings, SettingsError>);
+
+/// A run that has the lock.
+fn run_alone(
+    device: &Device,
+    how: How,
+    until: Duration,
+    folder: &Folder,
+    (conf, settings): Configuration,
+) -> Result<Ready, NotReady> {
+    let conf_fingerprint = device.conf_file.as_ref().map_or("", ConfFile::fingerprint).to_owned();
     folder.sweep()?;
     or_warn(sweep_state(&device.paths.state_dir()));
     let conf = match conf {
@@ -196,15 +218,15 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
             if error.lacks_api_url()
                 && let Err(error) = settings =>
         {
-            return Err(give_up(&folder, None, error.into()));
+            return Err(give_up(folder, None, error.into()));
         }
-        Err(error) => return Err(give_up(&folder, None, error.into())),
+        Err(error) => return Err(give_up(folder, None, error.into())),
     };
     // Who this unit is is not known then: what is told of another one would be taken for that one's state.
-    let board = board::judge(&device.paths, &conf).map_err(|error| give_up(&folder, None, error.into()))?;
-    let settings = settings.map_err(|error| give_up(&folder, Some(&conf), error.into()))?;
+    let board = board::judge(&device.paths, &conf).map_err(|error| give_up(folder, None, error.into()))?;
+    let settings = settings.map_err(|error| give_up(folder, Some(&conf), error.into()))?;
     let left = until.saturating_sub(device.clock.boot());
-    let attempt = Attempt { device, how, left, folder: &folder, conf: &conf, conf_fingerprint, settings: &settings };
+    let attempt = Attempt { device, how, left, folder, conf: &conf, conf_fingerprint, settings: &settings };
     let ready = attempt.run()?;
     if let Board::Unknown(why) = board
         && ready.is_news

@@ -65,9 +65,10 @@ fn the_cache_has_its_fields() -> anyhow::Result<()> {
     let fields = |file| station.json(file).unwrap().as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         fields(TOKEN),
-        "access_token api_url boot_id email expires_at issued_at lifetime_s obtained_boottime_s role signature token_type version"
+        "access_token api_url boot_id email expires_at issued_at lifetime_s obtained_boottime_s role signature token_type user_id \
+         version"
     );
-    assert_eq!(fields(READY), "api_url email expires_at ready serial signature since");
+    assert_eq!(fields(READY), "api_url email expires_at ready serial signature since user_id");
     let lifetime = field(&station, TOKEN, "lifetime_s").as_u64().unwrap();
     assert!((895..=900).contains(&lifetime), "{lifetime}");
     Ok(())
@@ -214,6 +215,7 @@ fn damaged_files_are_replaced() -> anyhow::Result<()> {
             "run/azaion/ready.json",
             "run/azaion/backoff.json",
             "var/lib/azaion/first-boot.json",
+            "var/lib/azaion/history.json",
         ] {
             station.put(&format!("rootfs/{name}"), content, 0o600)?;
         }
@@ -266,7 +268,7 @@ fn no_other_files() -> anyhow::Result<()> {
         Ok(names)
     };
     assert_eq!(names("run/azaion")?, ["agent.lock", "ready.json", "refresh.json", "token.json"]);
-    assert_eq!(names("var/lib/azaion")?, ["first-boot.json"]);
+    assert_eq!(names("var/lib/azaion")?, ["first-boot.json", "history.json"]);
     assert_eq!(names("etc/azaion")?, ["agent.toml", "ca.pem", "device.conf"]);
     Ok(())
 }
