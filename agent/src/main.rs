@@ -9,7 +9,7 @@ use azaion_agent::device::announce;
 use azaion_agent::device::privileges::become_agent;
 use azaion_agent::device::readiness::Readiness;
 use azaion_agent::device::run::{Caller, Device, How, NotReady, run};
-use azaion_agent::device::{status, token};
+use azaion_agent::device::{history, status, token};
 use azaion_agent::exit::{Exit, exit_on_panic};
 use azaion_agent::fault::chain;
 use azaion_agent::hardening::no_core_dumps;
@@ -61,6 +61,9 @@ enum Command {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+        /// Instead of the checks, print the last changes of state, the oldest first
+        #[arg(long, conflicts_with = "login")]
+        history: bool,
     },
 }
 
@@ -99,7 +102,8 @@ fn main() -> ExitCode {
             boot(&device, How { caller, deadline: deadline.map(Duration::from_secs), now, ..How::default() })
         }
         Command::Token { json } => token::print(&device, json),
-        Command::Status { login, json } => status::print(&device, login, json),
+        Command::Status { json, history: true, .. } => history::print(&device, json),
+        Command::Status { login, json, .. } => status::print(&device, login, json),
     }
     .into()
 }

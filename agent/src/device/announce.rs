@@ -40,16 +40,13 @@ pub const STATES: [(Exit, State); 6] = [
 /// No call is made, because the hold file is there.
 pub const HELD: State = State { name: "held", message_id: "71d8f0c4ae2b4b6f9d35c8e1027a6b07" };
 
-/// The state that a run ended in.
-pub fn state_of(result: &Result<Ready, NotReady>) -> State {
-    match result {
-        Err(NotReady::Held(_)) => HELD,
-        Err(error) => state(error.exit()),
-        Ok(_) => state(Exit::Done),
-    }
+/// The state of a run that failed so.
+pub fn state_of(error: &NotReady) -> State {
+    if matches!(error, NotReady::Held(_)) { HELD } else { state(error.exit()) }
 }
 
-fn state(exit: Exit) -> State {
+/// The state of a run that ended so.
+pub(super) fn state(exit: Exit) -> State {
     let [.., (_, fault)] = STATES;
     STATES.iter().find(|(other, _)| *other == exit).map_or(fault, |(_, state)| *state)
 }
@@ -109,7 +106,7 @@ pub fn outcome(result: &Result<Ready, NotReady>, who: Option<&Readiness>) {
             let text = escaped(&format!("{} is not ready: {}", name_of(who), chain(error))).into_owned();
             // A device that is held is as it should be.
             let level = if matches!(error, NotReady::Held(_)) { Level::Info } else { Level::Error };
-            journal(level, (state_of(result), error.exit()), who, &text);
+            journal(level, (state_of(error), error.exit()), who, &text);
             status(&text);
         }
     }

@@ -21,7 +21,7 @@ use crate::plain_text::write_json;
 use crate::private_file::{self, Attributes, Lifetime, is_staged};
 
 use super::paths::Paths;
-use super::{backoff, cache, readiness};
+use super::{backoff, cache, history, readiness};
 
 /// The group that may read the token.
 pub const GROUP: &str = "azaion";
@@ -33,7 +33,7 @@ const LOCK: &str = "agent.lock";
 /// All that the agent writes to `/run/azaion`.
 pub(super) const THIS_BOOTS_FILES: [&str; 5] = [LOCK, cache::TOKEN, cache::REFRESH, readiness::READY, backoff::NAME];
 /// All that the agent writes to `/var/lib/azaion`.
-pub(super) const STATE_FILES: [&str; 1] = [readiness::FIRST_BOOT];
+pub(super) const STATE_FILES: [&str; 2] = [readiness::FIRST_BOOT, history::NAME];
 /// How often a run that waits looks again.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 

@@ -14,6 +14,7 @@ use super::attempt::Attempt;
 use super::board::{self, Board};
 use super::cache;
 use super::files::{FileError, Folder, Lock, token_group};
+use super::history;
 use super::machine::Configuration;
 use super::readiness::{self, READY, Readiness};
 use super::settings::{DEFAULT_DEADLINE, Settings};
@@ -149,7 +150,9 @@ impl Turn<'_> {
         }
         folder.sweep()?;
         or_warn(sweep_state(&device.paths.state_dir()));
-        Ok((self.attempt(&folder, configuration), lock))
+        let outcome = self.attempt(&folder, configuration);
+        history::record_outcome(device, outcome.as_ref().map_err(|failed| &failed.error));
+        Ok((outcome, lock))
     }
 
     fn attempt(&self, folder: &Folder, (conf, settings): Configuration) -> Result<Ready, Failed> {
@@ -169,7 +172,7 @@ impl Turn<'_> {
         let board = board::judge(&device.paths, &conf).map_err(|error| give_up(folder, None, error.into()))?;
         let settings = settings.map_err(|error| give_up(folder, Some(&conf), error.into()))?;
         let ready = Attempt { device, how, left, folder, conf: &conf, settings: &settings }.run()?;
-        if let Board::Untold(why) = board
+        if let Board::Unknown(why) = board
             && ready.is_news
         {
             log::warn!("whether this is the module that device.conf is for can't be told: {why}");

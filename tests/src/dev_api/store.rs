@@ -1,6 +1,6 @@
 //! The users and sessions, in an `SQLite` database.
 
-use super::hashing::{random, random_hex};
+use super::hashing::{random, random_guid, random_hex};
 use super::state::lock;
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -227,7 +227,7 @@ impl Issued {
 fn insert(connection: &Connection, email: &str, hash: &str, role: &str) -> anyhow::Result<bool> {
     let inserted = connection.execute(
         "INSERT INTO users (id, email, hash, role) VALUES (?1, ?2, ?3, ?4)",
-        params![random_hex::<16>()?, email, hash, role],
+        params![random_guid()?, email, hash, role],
     );
     match inserted {
         Ok(_) => Ok(true),

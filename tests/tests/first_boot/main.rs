@@ -63,7 +63,7 @@ fn ready(machine: &mut Machine) -> anyhow::Result<()> {
             "640 azaion-agent:azaion /run/azaion/token.json"
         ]
     );
-    assert_eq!(machine.run("ls -A /var/lib/azaion")?, "first-boot.json");
+    assert_eq!(machine.run("ls -A /var/lib/azaion")?, "first-boot.json\nhistory.json");
     assert_eq!(failed_units(machine)?, "", "{}", machine.run("journalctl -b --no-pager -p warning")?);
     Ok(())
 }

@@ -20,6 +20,7 @@ mod check;
 mod container;
 mod crash;
 mod fleet;
+mod history;
 mod host_paths;
 mod host_verbs;
 mod hostile_tree;
