@@ -115,6 +115,7 @@ impl Attempt<'_> {
             since: before.as_ref().and_then(|before| before.since).or(Some(now)),
             expires_at: Some(cache.expires_at),
             signature: Some(cache.signature),
+            user_id: cache.user_id.clone(),
             held: matches!(token, Token::Held) || self.held().is_some(),
             ..Readiness::of(self.conf)
         };
