@@ -20,7 +20,7 @@ use super::run::{Caller, Device, How, NotReady, Ready, run};
 use super::settings::{DEFAULT_DEADLINE, Settings};
 
 /// The longest that a client of the socket waits for a renewal; less where `agent.toml` has a shorter deadline.
-/// `TimeoutStartSec=` of the unit allows for it.
+/// `RuntimeMaxSec=` of the unit allows for it.
 const LONGEST_RENEWAL: Duration = Duration::from_mins(1);
 /// How long one write to a client may take. An answer fits into the buffer of a new connection, so that it takes no time
 /// even where the client does not read, unless an admin has made these buffers very small.

@@ -113,8 +113,11 @@ fn many_clients_at_once() -> anyhow::Result<()> {
         assert_eq!(answers[0], on_disk, "{release}");
         is_at_rest(&booted)?;
         assert_eq!(booted.run("systemctl list-units --failed --no-legend 'azaion*'")?, "", "{release}");
-        let journal = booted.run("journalctl --no-pager -q -u 'azaion-agent-token@*' | wc -l")?;
-        assert!(journal.trim().parse::<usize>()? < 10, "{release}: {}", booted.run("journalctl --no-pager -n 60")?);
+        let lines = "journalctl --no-pager -q -u 'azaion-agent-token@*'";
+        let journal = booted.run(lines)?;
+        // Before 250 systemd itself does not obey LogLevelMax=.
+        let most = if release == RELEASES[0] { 10 + 2 * (CLIENTS + 40) } else { 10 };
+        assert!(journal.lines().count() < most, "{release}: {journal}");
         drop(silent);
     }
     Ok(())
@@ -309,7 +312,7 @@ fn a_symlink_in_place_of_the_socket() -> anyhow::Result<()> {
     let (_station, tree, booted) = boot(BOOKWORM)?;
     let folder = "/etc/systemd/system/azaion-agent-token.socket.d";
     fs::create_dir_all(tree.at(folder))?;
-    let attack = "/bin/ln -sf /root/secret /run/azaion/token.sock";
+    let attack = "+/bin/ln -sf /root/secret /run/azaion/token.sock";
     let drop_in = format!("[Socket]\nExecStartPost=\nExecStartPost={attack}\n{chown}\n");
     tree.write(&format!("{folder}/attack.conf"), &drop_in)?;
     booted.must("touch /root/secret; systemctl daemon-reload; systemctl restart azaion-agent-token.socket")?;

@@ -52,15 +52,17 @@ fn every_systemd_reads_them_in_silence() -> anyhow::Result<()> {
 
 /// In what the service of the timer and that for a client of the socket differ: what they run, for how long, and where it is
 /// reported.
-const DIFFERENT: [&str; 8] = [
+const DIFFERENT: [&str; 10] = [
     "ExecStart",
     "ExecStartPre",
     "LogLevelMax",
     "NotifyAccess",
+    "RuntimeMaxSec",
     "StandardError",
     "StandardInput",
     "StandardOutput",
     "TimeoutStartSec",
+    "Type",
 ];
 
 /// The settings of a unit's section `[Service]`, without comments.
