@@ -33,4 +33,6 @@ mod network;
 mod plain_text;
 mod readers;
 mod root;
+mod shared_directory;
 mod slow;
+mod socket;
