@@ -50,13 +50,16 @@ fn every_systemd_reads_them_in_silence() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In what the service of the timer and that for a client of the socket differ: what they run, for how long, and where it is
-/// reported.
-const DIFFERENT: [&str; 10] = [
+/// In what the service of the timer and that for a client of the socket differ: what they run, for how long, how often, and
+/// where it is reported.
+const DIFFERENT: [&str; 13] = [
     "ExecStart",
     "ExecStartPre",
     "LogLevelMax",
     "NotifyAccess",
+    "Restart",
+    "RestartPreventExitStatus",
+    "RestartSec",
     "RuntimeMaxSec",
     "StandardError",
     "StandardInput",

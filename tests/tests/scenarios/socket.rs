@@ -161,6 +161,7 @@ fn a_client_learns_why_there_is_no_token() -> anyhow::Result<()> {
         anyhow::Ok((read(&mut client)?, said))
     };
     let station = Station::new(Options::default())?;
+    station.put("rootfs/etc/group", "azaion:x:48213:\n", 0o644)?;
     station.put_policy("")?;
     let (answer, said) = ask(&station)?;
     assert!(answer["code"] == 78 && answer["reason"].as_str().is_some_and(|r| r.contains("device.conf")), "{answer}");
@@ -187,6 +188,29 @@ fn a_client_learns_why_there_is_no_token() -> anyhow::Result<()> {
     station.api.set_password(EMAIL, "another-password");
     std::fs::remove_file(station.inside(TOKEN))?;
     assert_eq!(ask(&station)?.0["code"], 77);
+    Ok(())
+}
+
+// Promise: programs that ask again and again after an answer that can't be accepted, or a refusal, make one call.
+#[test]
+fn waits_are_obeyed() -> anyhow::Result<()> {
+    for (status, code) in [(404, 76), (0, 77)] {
+        let station = Station::new(Options::default())?;
+        station.device(&[])?.ended_with(0)?;
+        station.put_policy("")?;
+        station.api.set_password(EMAIL, "another-password");
+        if status > 0 {
+            let fault = Fault::Status { code: status, error: None, headers: Vec::new() };
+            station.api.inject("POST", "/login", fault, usize::MAX);
+        }
+        station.api.forget_requests();
+        for _ in 0..5 {
+            let (mut client, connection) = UnixStream::pair()?;
+            answer_to(&station, connection)?;
+            assert_eq!(read(&mut client)?["code"], code);
+        }
+        assert_eq!(station.api.calls("POST", "/login"), 1, "{code}");
+    }
     Ok(())
 }
 

@@ -68,6 +68,8 @@ impl Clock for Vanishing {
     }
 }
 
+type Action<'a> = &'a dyn Fn(&Folder) -> Result<(), FileError>;
+
 // Promise: a directory that vanishes while it is in use is reported as such, whatever is done to it next; nothing is
 // written elsewhere, and opening it again makes it again.
 #[test]
@@ -75,7 +77,6 @@ fn a_vanished_directory_is_reported_and_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("azaion");
     let clock = Vanishing { path: path.clone(), other_run: Mutex::default() };
-    type Action<'a> = &'a dyn Fn(&Folder) -> Result<(), FileError>;
     let actions: [(&str, Action<'_>); 4] = [
         ("write", &|folder| folder.write("token.json", Readers::Group, &7)),
         ("replace", &|folder| folder.write("ready.json", Readers::All, &7)),
