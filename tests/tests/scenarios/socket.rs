@@ -165,7 +165,7 @@ fn a_client_learns_why_there_is_no_token() -> anyhow::Result<()> {
     station.put_policy("")?;
     let (answer, said) = ask(&station)?;
     assert!(answer["code"] == 78 && answer["reason"].as_str().is_some_and(|r| r.contains("device.conf")), "{answer}");
-    assert_eq!((answer.as_object().map(|fields| fields.len()), said.as_str()), (Some(2), ""));
+    assert_eq!((answer.as_object().map(serde_json::Map::len), said.as_str()), (Some(2), ""));
 
     station.device(&[])?.ended_with(0)?;
     station.put_policy("deadline_s = 1\n")?;
@@ -217,8 +217,9 @@ fn waits_are_obeyed() -> anyhow::Result<()> {
 // Promise: a client that never reads, that has closed already or that sends something costs no failure and no line in the log.
 #[test]
 fn clients_that_do_not_read() -> anyhow::Result<()> {
+    type Behaviour = (&'static str, fn(&mut UnixStream));
     let station = ready()?;
-    let behaviours: [(&str, fn(&mut UnixStream)); 4] = [
+    let behaviours: [Behaviour; 4] = [
         ("never reads", |_| {}),
         ("closed both ways", |client| client.shutdown(Shutdown::Both).unwrap()),
         ("closed for reading", |client| client.shutdown(Shutdown::Read).unwrap()),
