@@ -52,6 +52,9 @@ enum Command {
         /// Print all of the token cache as JSON
         #[arg(long)]
         json: bool,
+        /// Answer a client of azaion-agent-token.socket, whose connection is standard output
+        #[arg(long, conflicts_with = "json")]
+        socket: bool,
     },
     /// Say where on the way to a token it fails, one line a check
     Status {
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         let exit = error.exit();
         match cli.command {
             Command::Boot { .. } => announce::outcome(&Err(error), None),
+            Command::Token { socket: true, .. } => return token::refuse(&error).into(),
             Command::Token { .. } | Command::Status { .. } => log::error!("{}", chain(&error)),
         }
         return exit.into();
@@ -101,9 +105,10 @@ fn main() -> ExitCode {
             let caller = if announce::is_unit() { Caller::Unit } else { Caller::Person };
             boot(&device, How { caller, deadline: deadline.map(Duration::from_secs), now, ..How::default() })
         }
-        Command::Token { json } => token::print(&device, json),
         Command::Status { json, history: true, .. } => history::print(&device, json),
         Command::Status { login, json, .. } => status::print(&device, login, json),
+        Command::Token { socket: true, .. } => token::answer(&device),
+        Command::Token { json, .. } => token::print(&device, json),
     }
     .into()
 }

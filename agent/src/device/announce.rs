@@ -113,21 +113,36 @@ pub fn outcome(result: &Result<Ready, NotReady>, who: Option<&Readiness>) {
 }
 
 fn say_ready(ready: &Ready) {
-    let readiness = &ready.readiness;
-    let signature = readiness.signature.map(|s| format!(", signature {s}")).unwrap_or_default();
-    let until = readiness.expires_at.map(|t| format!(", token until {t}")).unwrap_or_default();
-    let text = escaped(&format!("{} is ready{until}{signature}", name_of(Some(readiness)))).into_owned();
+    let text = text_of(ready);
     if let Some(trouble) = &ready.trouble {
         log::warn!("the token could not be renewed, and is still valid: {trouble}");
     }
     status(&text);
-    // Nor is it for the journal that a token that was fresh a minute ago still is.
-    if is_unit() && (ready.is_news || ready.is_renewed) {
-        journal(Level::Info, (state(Exit::Done), Exit::Done), Some(readiness), &text);
+    if is_unit() {
+        journal_ready(ready, &text);
     }
     // For a unit standard output is the console: a renewal every few minutes is nothing to be shown there.
     if ready.is_news || !is_unit() {
         let _ = writeln!(io::stdout().lock(), "azaion: {text}");
+    }
+}
+
+fn text_of(ready: &Ready) -> String {
+    let readiness = &ready.readiness;
+    let signature = readiness.signature.map(|s| format!(", signature {s}")).unwrap_or_default();
+    let until = readiness.expires_at.map(|t| format!(", token until {t}")).unwrap_or_default();
+    escaped(&format!("{} is ready{until}{signature}", name_of(Some(readiness)))).into_owned()
+}
+
+/// The journal's entry of a run for a client of the socket that made the device ready, or got it a new token.
+pub fn renewal(ready: &Ready) {
+    journal_ready(ready, &text_of(ready));
+}
+
+/// It is not for the journal that a token that was fresh a minute ago still is.
+fn journal_ready(ready: &Ready, text: &str) {
+    if ready.is_news || ready.is_renewed {
+        journal(Level::Info, (state(Exit::Done), Exit::Done), Some(&ready.readiness), text);
     }
 }
 

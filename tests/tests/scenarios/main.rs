@@ -34,4 +34,6 @@ mod network;
 mod plain_text;
 mod readers;
 mod root;
+mod shared_directory;
 mod slow;
+mod socket;
