@@ -210,6 +210,7 @@ fn hint(status: u16, code: Option<u32>, class: Class) -> &'static str {
         }
         (401, None, Class::Refused) => ": the token is not accepted",
         (403, _, Class::Refused) => ": not permitted for this account",
+        (_, Some(10), _) => ": no account with this e-mail",
         (_, Some(20), _) => ": an account with this e-mail exists",
         (_, Some(50), _) => ": the account is locked for now",
         (_, Some(51), _) => ": too many logins from this address for now",
