@@ -20,7 +20,7 @@ pub enum Class {
     Later,
     /// The answer was clear, and can't be accepted.
     Unacceptable,
-    /// Credentials are refused; trying again does harm, ten failures lock an account.
+    /// The API itself refuses the credentials; trying again does harm, ten failures lock an account.
     Refused,
     /// A signal asked the program to end before the call was made.
     Interrupted,
@@ -103,6 +103,11 @@ pub enum Problem {
     #[error("HTTP {status}{}{}", code_text(*code), hint(*status, *code, *class))]
     Status { status: u16, code: Option<u32>, class: Class },
     #[error(
+        "HTTP {status}: a web page came instead of the API's answer, so a proxy, a firewall or a captive portal stands in between; \
+         let this machine through it, or correct the API URL"
+    )]
+    Page { status: u16, class: Class },
+    #[error(
         "HTTP {0}: a redirect is not followed, a password goes to the configured address alone; correct the API URL"
     )]
     Redirect(u16),
@@ -127,7 +132,7 @@ impl Fault {
             Problem::Transport { .. } | Problem::NotCalled(NotCalled::NoTime) => Class::Unreachable,
             Problem::NotCalled(NotCalled::Held) | Problem::KeyNotListed => Class::Later,
             Problem::TooLarge(_) | Problem::NotJson => Class::Garbled,
-            Problem::Status { class, .. } => *class,
+            Problem::Status { class, .. } | Problem::Page { class, .. } => *class,
             Problem::Form(_) | Problem::Redirect(_) | Problem::OutsideCertificate { .. } | Problem::Token(_) => {
                 Class::Unacceptable
             }
@@ -140,7 +145,9 @@ impl Fault {
         match self.problem {
             Problem::Transport { before_request, .. } => before_request,
             Problem::NotCalled(_) => true,
-            Problem::Status { status, .. } => (400..500).contains(&status) && status != 408,
+            Problem::Status { status, .. } | Problem::Page { status, .. } => {
+                (400..500).contains(&status) && status != 408
+            }
             _ => false,
         }
     }
@@ -156,23 +163,31 @@ impl Fault {
     /// The HTTP status, where one came.
     pub fn status(&self) -> Option<u16> {
         match self.problem {
-            Problem::Status { status, .. } | Problem::Redirect(status) => Some(status),
+            Problem::Status { status, .. } | Problem::Page { status, .. } | Problem::Redirect(status) => Some(status),
             _ => None,
         }
     }
 }
 
-/// What an error status means, read with the API's own error code and with whether it asks to wait.
+/// What an error status means; `code` is that of the API's error object (`json::error_code`), where the answer is one.
 ///
-/// Wrong e-mail, wrong password and disabled are 409 with 10, 30, 38 on older servers and an opaque 401 on
-/// the newest, which says `Retry-After` in a 401 where a limit or a lock is the reason.
+/// Only the API's own word is a refusal: proxies, firewalls and portals answer with 401, 403 and 409, too, and know nothing about
+/// the credentials. The codes are: 10 no such e-mail, 30 wrong password, 37 wrong e-mail, 38 disabled, 70 any of these. They are
+/// known with 409 (until 13 May 2026) and 401 (70, since 14 May); for 37, and for a validation (400), a missing user (404) or a
+/// disabled one (403), no source names the status, so each of the five counts. With any other status the code says nothing: 423,
+/// 429 and 5xx mean "later" whatever is in them. A 401 with `Retry-After` is a limit or a lock.
 pub fn class_of(status: u16, code: Option<u32>, asks_to_wait: bool) -> Class {
     match (status, code) {
         (401, _) if asks_to_wait => Class::Later,
-        (401 | 403, _) | (409, Some(10 | 30 | 38)) => Class::Refused,
-        (408 | 423 | 425 | 429 | 500..=599, _) => Class::Later,
+        (400 | 401 | 403 | 404 | 409, Some(10 | 30 | 37 | 38 | 70)) => Class::Refused,
+        (407 | 408 | 423 | 425 | 429 | 500..=599, _) => Class::Later,
         _ => Class::Unacceptable,
     }
+}
+
+/// Whether an answer with this status is the API's only if it is the API's error object.
+pub(crate) fn needs_error_object(status: u16) -> bool {
+    matches!(status, 401 | 403 | 409)
 }
 
 /// An error and its causes on one line, as messages and the journal have them, without control characters.
@@ -185,22 +200,32 @@ fn code_text(code: Option<u32>) -> String {
     code.map_or(String::new(), |code| format!(", error code {code}"))
 }
 
-/// What to do, by status and error code.
+/// What happened and what to do, by status and error code. A refusal without a code is that of a token (the host's admin).
 fn hint(status: u16, code: Option<u32>, class: Class) -> &'static str {
-    match (status, code) {
-        (401, _) if class == Class::Later => {
-            ": the API asks to wait; too many logins, or the account is locked for now"
+    match (status, code, class) {
+        (401, _, Class::Later) => ": the API asks to wait; too many logins, or the account is locked for now",
+        (407, ..) => ": a proxy in between asks for a login of its own; let the proxy know this machine by its address",
+        (423, ..) => ": the account is locked for now",
+        (429, ..) => ": too many logins or other calls from this address for now",
+        (408 | 425 | 500..=599, ..) => ": the API can't answer now",
+        (_, Some(10 | 37), Class::Refused) => ": no account with this e-mail; create it on the admin API",
+        (_, Some(30), Class::Refused) => ": the password is wrong; provision the device again",
+        (_, Some(38), Class::Refused) => ": the account is disabled; enable it on the admin API",
+        (_, Some(_), Class::Refused) => {
+            ": the credentials are refused; check on the admin API that the account exists, is enabled and has this password"
         }
-        (_, Some(10 | 37)) => ": no account with this e-mail",
-        (_, Some(20)) => ": an account with this e-mail exists",
-        (_, Some(30)) => ": the password is wrong",
-        (_, Some(38)) => ": the account is disabled; enable it on the admin API",
-        (423, _) | (_, Some(50)) => ": the account is locked for now",
-        (429, _) | (_, Some(51)) => ": too many logins or other calls from this address for now",
-        (401, _) => ": the credentials are refused",
-        (403, _) => ": not permitted for this account",
-        (404, _) => ": no such route; is the API URL right?",
-        (408 | 425 | 500..=599, _) => ": the API can't answer now",
+        (401, None, Class::Refused) => ": the token is not accepted",
+        (403, _, Class::Refused) => ": not permitted for this account",
+        (_, Some(10), _) => ": no account with this e-mail",
+        (_, Some(20), _) => ": an account with this e-mail exists",
+        (_, Some(50), _) => ": the account is locked for now",
+        (_, Some(51), _) => ": too many logins from this address for now",
+        (_, Some(52), _) => ": the refresh token is not accepted",
+        (401 | 403 | 409, None, _) => {
+            ": this is not an error of the API (ErrorCode and Message are not both in it), so a proxy, a firewall or a gateway may \
+             stand in between; let this machine through it, or correct the API URL"
+        }
+        (404, ..) => ": no such route; is the API URL right?",
         _ => "",
     }
 }
@@ -216,27 +241,69 @@ mod tests {
         for (status, code, waits, class) in [
             (400, None, false, Unacceptable),
             (400, None, true, Unacceptable),
-            (401, None, false, Refused),
-            (401, Some(70), false, Refused),
+            (400, Some(35), false, Unacceptable),
+            (401, None, true, Later),
+            (401, Some(52), false, Unacceptable),
             (401, Some(70), true, Later),
-            (403, None, false, Refused),
+            (403, Some(70), true, Refused),
             (404, None, false, Unacceptable),
-            (405, None, false, Unacceptable),
+            (405, Some(30), false, Unacceptable),
+            (407, None, false, Later),
+            (407, Some(30), false, Later),
             (408, None, false, Later),
-            (409, Some(10), false, Refused),
-            (409, Some(30), false, Refused),
-            (409, Some(38), false, Refused),
             (409, Some(20), false, Unacceptable),
-            (409, None, false, Unacceptable),
+            (409, Some(30), true, Refused),
             (423, Some(50), true, Later),
+            (423, Some(70), false, Later),
             (425, None, false, Later),
             (429, Some(51), true, Later),
             (500, None, false, Later),
-            (503, None, true, Later),
+            (503, Some(30), true, Later),
             (599, None, false, Later),
             (204, None, false, Unacceptable),
         ] {
             assert_eq!(class_of(status, code, waits), class, "{status} {code:?} {waits}");
         }
+    }
+
+    // Promise: a refusal is the API's error object with a code about the credentials, and no other answer with these statuses.
+    #[test]
+    fn only_the_api_refuses() {
+        for status in [400, 401, 403, 404, 409] {
+            for code in [10, 30, 37, 38, 70] {
+                assert_eq!(class_of(status, Some(code), false), Class::Refused, "{status} {code}");
+            }
+            for code in [None, Some(0), Some(20), Some(32), Some(35), Some(40), Some(50), Some(51), Some(52), Some(53)]
+            {
+                assert_eq!(class_of(status, code, false), Class::Unacceptable, "{status} {code:?}");
+            }
+        }
+    }
+
+    // Promise: on the host a 407 is "later", not an answer that can't be accepted.
+    #[test]
+    fn a_proxy_that_wants_a_login_is_waited_for() {
+        let class = class_of(407, None, false);
+        assert!(class.is_transient());
+        assert_eq!((class.on_device(), class.on_host()), (Exit::Later, Exit::Later));
+    }
+
+    // Promise: each message about a refusal says who refuses, and what to do about it.
+    #[test]
+    fn messages_say_who_refuses() {
+        for (status, code, says) in [
+            (409, Some(10), "no account with this e-mail; create it"),
+            (409, Some(30), "the password is wrong"),
+            (409, Some(38), "disabled; enable it"),
+            (401, Some(70), "the credentials are refused; check"),
+            (401, None, "not an error of the API"),
+            (403, None, "not an error of the API"),
+            (409, None, "not an error of the API"),
+            (407, None, "a proxy in between asks for a login"),
+        ] {
+            let problem = Problem::Status { status, code, class: class_of(status, code, false) };
+            assert!(problem.to_string().contains(says), "{problem}");
+        }
+        assert!(Problem::Page { status: 403, class: Class::Unacceptable }.to_string().contains("captive portal"));
     }
 }

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::api_url::ApiUrl;
 use crate::clock::{Timestamp, ToldTime};
-use crate::fault::{Fault, Limit, Problem, class_of};
+use crate::fault::{Fault, Limit, Problem, class_of, needs_error_object};
 use crate::json::error_code;
 use crate::transport::Transport;
 
@@ -124,14 +124,16 @@ impl Answer {
     /// # Errors
     /// Any other status, with what it means; or a web page, which is not from the API, whatever its status is.
     pub fn accept(&self, statuses: &[u16]) -> Result<&[u8], Fault> {
+        let is_page = self.body.trim_ascii_start().starts_with(b"<");
         if statuses.contains(&self.status) {
-            let is_page = self.body.trim_ascii_start().starts_with(b"<");
             return if is_page { Err(self.fault(Problem::NotJson)) } else { Ok(&self.body) };
         }
         let code = error_code(&self.body);
+        let class = class_of(self.status, code, self.retry_after.is_some());
         Err(self.fault(match self.status {
             status @ 300..=399 => Problem::Redirect(status),
-            status => Problem::Status { status, code, class: class_of(status, code, self.retry_after.is_some()) },
+            status if is_page && needs_error_object(status) => Problem::Page { status, class },
+            status => Problem::Status { status, code, class },
         }))
     }
 

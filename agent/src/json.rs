@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::fault::Problem;
@@ -99,15 +100,19 @@ impl<'de> Visitor<'de> for UniqueNames {
     }
 }
 
-/// The API's own error code in an error body, in any spelling; none in a body that has none.
+/// The code of the API's error object, `{"ErrorCode": int, "Message": string}`, in any casing (`errorCode`, `error_code`); none
+/// where the body is not that object.
+///
+/// Both fields are needed: gateways, proxies and portals have JSON of their own, which says nothing about the credentials.
 pub(crate) fn error_code(body: &[u8]) -> Option<u32> {
-    #[derive(Deserialize)]
-    struct ErrorBody {
-        #[serde(alias = "error_code", alias = "ErrorCode", alias = "code", alias = "Code")]
-        #[serde(rename = "errorCode")]
-        code: u32,
-    }
-    read::<ErrorBody>(body, "an error object").ok().map(|error| error.code)
+    let object: Map<String, Value> = read(body, "an error object").ok()?;
+    let field = |name: &str| {
+        let mut found = object.iter().filter(|(key, _)| key.replace('_', "").eq_ignore_ascii_case(name));
+        // Two spellings of one field contradict each other.
+        found.next().filter(|_| found.next().is_none()).map(|(_, value)| value)
+    };
+    field("message")?.as_str()?;
+    u32::try_from(field("errorcode")?.as_u64()?).ok()
 }
 
 #[cfg(test)]
@@ -151,19 +156,38 @@ mod tests {
         }
     }
 
-    // Promise: error codes are read in every spelling.
+    // Promise: the API's error object is read in every casing; what has not both of its fields, of the right types, is somebody
+    // else's.
     #[test]
     fn reads_error_codes() {
         for (body, code) in [
+            (r#"{"ErrorCode":20,"Message":"m"}"#, Some(20)),
             (r#"{"errorCode":20,"message":"m"}"#, Some(20)),
-            (r#"{"error_code":20}"#, Some(20)),
-            (r#"{"ErrorCode":20}"#, Some(20)),
-            (r#"{"code":20}"#, Some(20)),
-            (r#"{"errorCode":"20"}"#, None),
-            (r#"{"errorCode":30,"errorCode":20}"#, None),
-            (r#"{"errorCode":20,"message":"m","message":"n"}"#, None),
+            (r#"{"error_code":20,"message":""}"#, Some(20)),
+            (r#"{"ERRORCODE":20,"Message":"m","traceId":"t"}"#, Some(20)),
+            (r#"{"errorCode":20,"Message":"m"}"#, Some(20)),
+            (r#"{"errorCode":20}"#, None),
+            (r#"{"code":70}"#, None),
+            (r#"{"code":20,"message":"m"}"#, None),
+            (r#"{"error":{"code":30,"message":"m"}}"#, None),
+            (r#"{"error":{"errorCode":30,"message":"m"}}"#, None),
+            (r#"{"errorCode":"20","message":"m"}"#, None),
+            (r#"{"errorCode":20.0,"message":"m"}"#, None),
+            (r#"{"errorCode":-20,"message":"m"}"#, None),
+            (r#"{"errorCode":null,"message":"m"}"#, None),
+            (r#"{"errorCode":4294967316,"message":"m"}"#, None),
+            (r#"{"errorCode":20,"message":null}"#, None),
+            (r#"{"errorCode":20,"message":7}"#, None),
+            (r#"{"errorCode":20,"message":{}}"#, None),
+            (r#"{"errorCode":30,"ErrorCode":20,"message":"m"}"#, None),
+            (r#"{"errorCode":30,"errorCode":20,"message":"m"}"#, None),
+            (r#"{"errorCode":20,"message":"m","Message":"n"}"#, None),
             (r#"{"message":"m"}"#, None),
+            (r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"m","errorCode":30}"#, None),
+            (r#"[{"errorCode":20,"message":"m"}]"#, None),
+            (r#"{"errorCode":20,"message":"m""#, None),
             ("<html>", None),
+            ("", None),
         ] {
             assert_eq!(error_code(body.as_bytes()), code, "{body}");
         }

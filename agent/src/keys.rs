@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::clock::Timestamp;
-use crate::fault::{Class, Fault, Limit, Problem};
+use crate::fault::{Class, Fault, Limit, Problem, needs_error_object};
 use crate::http::{Answer, Call, Http, Method};
 use crate::json;
 use crate::retry::Budget;
@@ -67,14 +67,16 @@ fn keys_of(answer: &Answer) -> Result<Keys, Fault> {
     usable(body).map(Keys::Set).map_err(|problem| answer.fault(problem))
 }
 
-/// Whoever refuses to show public keys (a proxy, a firewall) says nothing about the device's credentials.
+/// No credentials are sent with this request, so none can be refused: where a proxy or a firewall does so, the keys are out of reach.
 fn out_of_reach(fault: Fault) -> Fault {
-    match fault.problem {
-        Problem::Status { status, code, class: Class::Refused } => {
-            Fault { problem: Problem::Status { status, code, class: Class::Later }, ..fault }
+    let problem = match fault.problem {
+        Problem::Page { status, .. } => Problem::Page { status, class: Class::Later },
+        Problem::Status { status, code, class } if class == Class::Refused || needs_error_object(status) => {
+            Problem::Status { status, code, class: Class::Later }
         }
-        _ => fault,
-    }
+        problem => problem,
+    };
+    Fault { problem, ..fault }
 }
 
 /// The keys of a set that can verify ES256. Others may stand beside them.
@@ -198,7 +200,11 @@ mod tests {
             (302, "", Class::Unacceptable),
             (400, "", Class::Unacceptable),
             (401, "", Class::Later),
+            (401, r#"{"ErrorCode":70,"Message":""}"#, Class::Later),
             (403, "", Class::Later),
+            (403, "<html>", Class::Later),
+            (407, "<html>", Class::Later),
+            (409, "{}", Class::Later),
             (500, "", Class::Later),
         ] {
             let fault = fetched(status, body).unwrap_err();

@@ -71,10 +71,14 @@ impl<'a> Admin<'a> {
         };
         let asked = self.budget.run(|limit| self.http.call(&call(), limit).and_then(|a| a.accept(&[200]).map(drop)));
         match asked {
-            // Not every server may have this route, and the next call tells as well.
-            Err(fault) if fault.class() == Class::Unacceptable => Ok(()),
-            Err(fault) => Err(not_permitted(fault)),
             Ok(()) => Ok(()),
+            Err(fault) => match refusal(fault) {
+                // Not every server may have this route, and the next call tells as well.
+                fault if fault.class() == Class::Unacceptable && !matches!(fault.problem, Problem::Page { .. }) => {
+                    Ok(())
+                }
+                fault => Err(not_permitted(fault)),
+            },
         }
     }
 
@@ -131,7 +135,7 @@ impl<'a> Admin<'a> {
             let call =
                 Call { method: method.clone(), path, body: Some(body()), bearer: Some(token), is_uncached: false };
             let answer = self.http.call(&call, limit);
-            answer.and_then(|answer| answer.accept(accepted).map(drop)).inspect_err(|fault| {
+            answer.and_then(|answer| answer.accept(accepted).map(drop)).map_err(refusal).inspect_err(|fault| {
                 if fault.class().is_transient() && !fault.is_surely_undone() {
                     perhaps_done.set(true);
                 }
@@ -140,14 +144,14 @@ impl<'a> Admin<'a> {
         let token = self.login.token(self.http, self.budget)?;
         match self.budget.run(|limit| one_try(&token, limit)) {
             // It may have run out in a long batch.
-            Err(fault) if fault.status() == Some(401) && self.login.forget(&token) => {
+            Err(fault) if refuses_the_admin(&fault) && fault.status() == Some(401) && self.login.forget(&token) => {
                 let token = self.login.token(self.http, self.budget)?;
                 self.budget.run(|limit| one_try(&token, limit))
             }
             done => done,
         }
         .map_err(|fault| {
-            let is_refused = matches!(fault.status(), Some(401 | 403));
+            let is_refused = refuses_the_admin(&fault);
             let error = not_permitted(fault);
             if is_refused {
                 self.login.give_up(&error);
@@ -157,14 +161,30 @@ impl<'a> Admin<'a> {
     }
 }
 
-fn not_permitted(fault: Fault) -> Error {
-    match fault.status() {
-        Some(401 | 403) => {
-            let advice = "the admin may not do this; is it an ApiAdmin, is the token still valid?";
-            Error::from(fault).context(advice)
+/// What a fault of a call with a token means. The API's framework refuses a token without the API's error object, mostly without any
+/// body, so that a 401 or 403 is a refusal, unless it is a web page. A code about credentials is about the user that the call names.
+fn refusal(fault: Fault) -> Fault {
+    let problem = match fault.problem {
+        Problem::Status { status, code, class: Class::Refused | Class::Unacceptable } => {
+            let class = if matches!(status, 401 | 403) { Class::Refused } else { Class::Unacceptable };
+            Problem::Status { status, code, class }
         }
-        _ => fault.into(),
+        problem => problem,
+    };
+    Fault { problem, ..fault }
+}
+
+fn refuses_the_admin(fault: &Fault) -> bool {
+    fault.class() == Class::Refused
+}
+
+fn not_permitted(fault: Fault) -> Error {
+    if !refuses_the_admin(&fault) {
+        return fault.into();
     }
+    let advice =
+        "the admin may not do this, unless a gateway in between says so; is it an ApiAdmin, is the token still valid?";
+    Error::from(fault).context(advice)
 }
 
 fn says_exists(fault: &Fault) -> bool {

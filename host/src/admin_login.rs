@@ -32,8 +32,8 @@ struct State {
     /// Read once, for a person may have been asked for it.
     credentials: Option<AdminCredentials>,
     token: Option<Token>,
-    /// Why the API did not let the admin in. It is not asked again: ten failures lock an account.
-    refused: Option<String>,
+    /// Why the API did not let the admin in, and the exit code. It is not asked again: ten failures lock an account.
+    refused: Option<(Exit, String)>,
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl<'a> AdminLogin<'a> {
         Ok(())
     }
 
-    /// Whether the API has refused the admin, so that nothing more can be done.
+    /// Whether the API has refused the admin, or its answer can't be accepted, so that nothing more can be done.
     pub(crate) fn is_refused(&self) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).refused.is_some()
     }
@@ -74,8 +74,8 @@ impl<'a> AdminLogin<'a> {
         if let Some(token) = &state.token {
             return Ok(token.text.clone());
         }
-        if let Some(why) = &state.refused {
-            return Err(failure(Exit::Refused, why.clone()));
+        if let Some((exit, why)) = &state.refused {
+            return Err(failure(*exit, why.clone()));
         }
         let text = match state.credentials.take() {
             Some(AdminCredentials::Token(token)) => token,
@@ -83,9 +83,10 @@ impl<'a> AdminLogin<'a> {
                 let done = budget.run(|limit| login(http, &email, &password, limit));
                 state.credentials = Some(AdminCredentials::Password { email: email.clone(), password });
                 done.map(|(tokens, _)| tokens.access).map_err(|fault| {
-                    let is_for_good = fault.class() == Class::Refused;
+                    // An answer that is not the API's may be a refusal in a form that we don't know.
+                    let is_for_good = matches!(fault.class(), Class::Refused | Class::Unacceptable);
                     let error = login_failure(fault, &email);
-                    state.refused = is_for_good.then(|| error.line());
+                    state.refused = is_for_good.then(|| (error.exit(), error.line()));
                     error
                 })?
             }
@@ -99,7 +100,7 @@ impl<'a> AdminLogin<'a> {
     pub(crate) fn give_up(&self, why: &Error) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.token = None;
-        state.refused = Some(why.line());
+        state.refused = Some((why.exit(), why.line()));
     }
 
     /// Forgets a token that the API has refused, if it may have run out. Whether there is another to be had.
@@ -165,8 +166,10 @@ mod tests {
         }
     }
 
-    /// Answers each login with this status and a token of its own; how many there were.
-    fn serve(status: u16) -> (String, Arc<AtomicUsize>) {
+    const TOKEN: &str = r#"{"token":"token-NUMBER"}"#;
+
+    /// Answers each login with this status, this body, and in it a token of its own; how many there were.
+    fn serve(status: u16, body: &'static str) -> (String, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let logins = Arc::new(AtomicUsize::new(0));
@@ -181,7 +184,7 @@ mod tests {
                     .iter()
                     .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
                 reader.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
-                let body = format!(r#"{{"token":"token-{}"}}"#, counter.fetch_add(1, Ordering::SeqCst));
+                let body = body.replace("NUMBER", &counter.fetch_add(1, Ordering::SeqCst).to_string());
                 let length = body.len();
                 let answer =
                     format!("HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
@@ -216,7 +219,7 @@ mod tests {
     // it is fresh has not run out, and is not.
     #[test]
     fn a_token_that_has_run_out_is_renewed_once() {
-        let (url, logins) = serve(200);
+        let (url, logins) = serve(200, TOKEN);
         let (dir, clock) = (TempDir::new().unwrap(), Still::default());
         let options = options(url, Some(file(&dir, "p")), None);
         let (http, login) = (http(&options), AdminLogin::new(&options, &clock));
@@ -235,11 +238,18 @@ mod tests {
         assert!(!login.forget(&second) && !login.is_refused());
     }
 
-    // Promise: all workers that need a token at the same time share one login; a password that is refused is tried once.
+    // Promise: all workers that need a token at the same time share one login; a password that is refused is tried once, and so is
+    // one that is met with an answer that is not the API's, which is not called a refusal.
     #[test]
     fn one_login_for_all_workers() {
-        for (status, is_refused) in [(200, false), (401, true)] {
-            let (url, logins) = serve(status);
+        let refusal = r#"{"ErrorCode":70,"Message":"m"}"#;
+        for (status, body, exit) in [
+            (200, TOKEN, None),
+            (401, refusal, Some(Exit::Refused)),
+            (401, "", Some(Exit::Protocol)),
+            (403, "<html>", Some(Exit::Protocol)),
+        ] {
+            let (url, logins) = serve(status, body);
             let (dir, clock) = (TempDir::new().unwrap(), Still::default());
             let options = options(url, Some(file(&dir, "p")), None);
             let login = AdminLogin::new(&options, &clock);
@@ -248,14 +258,11 @@ mod tests {
                     scope.spawn(|| {
                         let budget = Budget::new(Duration::from_mins(5), POLICY, &clock);
                         let got = login.token(&http(&options), &budget);
-                        assert_eq!(
-                            got.map(drop).map_err(|error| error.exit()).err(),
-                            is_refused.then_some(Exit::Refused)
-                        );
+                        assert_eq!(got.map(drop).map_err(|error| error.exit()).err(), exit);
                     });
                 }
             });
-            assert_eq!((logins.load(Ordering::SeqCst), login.is_refused()), (1, is_refused));
+            assert_eq!((logins.load(Ordering::SeqCst), login.is_refused()), (1, exit.is_some()));
         }
     }
 
@@ -263,7 +270,7 @@ mod tests {
     // logs in.
     #[test]
     fn a_given_token_is_read_again() {
-        let (url, logins) = serve(200);
+        let (url, logins) = serve(200, TOKEN);
         let (dir, clock) = (TempDir::new().unwrap(), Still::default());
         let options = options(url, None, Some(file(&dir, "first-token")));
         let (http, login) = (http(&options), AdminLogin::new(&options, &clock));

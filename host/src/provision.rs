@@ -301,6 +301,11 @@ impl Job<'_> {
                 log::warn!("the new password could not be tried: {}", chain(&fault));
                 Ok(())
             }
+            // Not the API's word, so nothing about the account.
+            Err(fault) if fault.class() == Class::Unacceptable => Err(Error::from(fault).context(format!(
+                "the user {} was given a new password, and whether it works is not known",
+                self.email
+            ))),
             Err(fault) => Err(Error::from(fault).context(format!(
                 "the user {} was given a new password, and can't log in with it; either it is disabled or has a second \
                  factor, which is to be mended on the admin API, or another station has just provisioned the same \

@@ -7,5 +7,6 @@ pub mod machine;
 pub mod netns;
 pub mod pages;
 pub mod programs;
+pub mod proxy;
 pub mod record;
 pub mod station;

@@ -106,7 +106,10 @@ impl Tally {
         let summary = Summary { units, outcomes: &self.outcomes, not_tried, elapsed_ms: elapsed.as_millis() };
         output::print(json, &summary, &self.text(units, not_tried, elapsed))?;
         if is_refused {
-            log::error!("the API refuses the admin, so nothing more was tried; mend that, then run this again");
+            log::error!(
+                "the API refuses the admin, or its answer to the login can't be accepted, so nothing more was tried; correct that, \
+                 then run this again"
+            );
         } else if not_tried > 0 {
             log::warn!("{not_tried} of {units} units were not tried; run this again, it does what is left");
         } else if self.failed > 0 {

@@ -34,6 +34,9 @@ struct Arguments {
     /// No PATCH /users/password
     #[arg(long)]
     no_password_patch: bool,
+    /// Answer the request for keys as a cache does, with a list that is up to an hour old
+    #[arg(long)]
+    keys_cache: bool,
     /// Plain http instead of https
     #[arg(long)]
     plain: bool,
@@ -69,6 +72,7 @@ impl From<Arguments> for Options {
             database: arguments.database,
             clock_offset: arguments.clock_offset,
             path_prefix: arguments.path_prefix,
+            keys_cache: arguments.keys_cache.then_some(Duration::from_hours(1)),
             ..Self::default()
         }
     }

@@ -30,6 +30,7 @@ pub(super) const DISABLED: Problem = problem(38, StatusCode::CONFLICT, "User is 
 pub(super) const LOCKED: Problem = problem(50, StatusCode::LOCKED, "Account is locked.");
 pub(super) const LIMITED: Problem = problem(51, StatusCode::TOO_MANY_REQUESTS, "Too many login attempts.");
 pub(super) const INVALID_REFRESH: Problem = problem(52, StatusCode::UNAUTHORIZED, "Invalid refresh token.");
+pub(super) const NO_SUCH_SESSION: Problem = problem(53, StatusCode::NOT_FOUND, "No such session found.");
 pub(super) const INVALID_CREDENTIALS: Problem = problem(70, StatusCode::UNAUTHORIZED, "Invalid credentials.");
 
 /// An answer before it becomes bytes on the connection.

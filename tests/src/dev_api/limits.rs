@@ -46,11 +46,23 @@ fn seconds(milliseconds: i64) -> i64 {
     (milliseconds + 999) / 1000
 }
 
+/// The worst that has ever been seen of an account.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Failures {
+    /// Failed logins.
+    pub total: usize,
+    /// The most of them in a row; ten lock the account.
+    pub most_in_a_row: u32,
+    /// The most of them in 300 s; five are the limit.
+    pub most_in_300_s: usize,
+}
+
 #[derive(Default)]
 struct Account {
     failed: VecDeque<i64>,
     in_a_row: u32,
     locked_until: i64,
+    worst: Failures,
 }
 
 /// What has been counted so far.
@@ -84,7 +96,13 @@ impl Limits {
     pub fn failed(&mut self, email: &str, now: i64) {
         let account = self.account(email);
         account.failed.push_back(now);
+        account.failed.retain(|at| now - at < PER_ACCOUNT.milliseconds);
         account.in_a_row += 1;
+        account.worst = Failures {
+            total: account.worst.total + 1,
+            most_in_a_row: account.worst.most_in_a_row.max(account.in_a_row),
+            most_in_300_s: account.worst.most_in_300_s.max(account.failed.len()),
+        };
         if account.in_a_row >= FAILURES_TO_LOCK {
             account.in_a_row = 0;
             account.locked_until = now + LOCK_MILLISECONDS;
@@ -94,6 +112,11 @@ impl Limits {
     /// A success ends the row of failures.
     pub fn succeeded(&mut self, email: &str) {
         self.account(email).in_a_row = 0;
+    }
+
+    /// The failed logins of an account so far.
+    pub fn failures(&self, email: &str) -> Failures {
+        self.accounts.get(&email.to_lowercase()).map(|account| account.worst).unwrap_or_default()
     }
 
     /// Whether the account is locked.
@@ -146,6 +169,8 @@ mod tests {
         limits.succeeded("a@azaion.com");
         fail_five(&mut limits, 300_000);
         assert!(!limits.is_locked("a@azaion.com", 300_000));
+        let worst = Failures { total: 10, most_in_a_row: 5, most_in_300_s: 5 };
+        assert_eq!(limits.failures("A@azaion.com"), worst);
         fail_five(&mut limits, 600_000);
         assert!(limits.is_locked("a@azaion.com", 600_000));
         let refused = limits.attempt(PEER, "a@azaion.com", 700_000);

@@ -4,6 +4,7 @@ use super::BadToken;
 use super::answers::{self, Answer, Problem, object};
 use super::hashing::{random_hex, verify};
 use super::limits::Refusal;
+use super::missions::end_by_login;
 use super::routes::{Call, Handled, Stop, body, failure, refusal};
 use super::state::{State, lock, utc};
 use super::store::{Account, Session};
@@ -115,6 +116,7 @@ fn logged_in(
     };
     let mut fields: Vec<(&str, Value)> = Vec::new();
     if let Some(session) = session {
+        end_by_login(state, account, now)?;
         let expires = mint.now.saturating_add(mint.lifetime()).saturating_mul(1000);
         fields.extend(token.clone().map(|token| ("accessToken", token)));
         fields.push(("accessExp", utc(expires).into()));

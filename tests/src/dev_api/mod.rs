@@ -16,9 +16,11 @@ mod bad_tokens;
 mod certificates;
 mod faults;
 mod hashing;
+mod intermediary;
 mod keys;
 pub mod limits;
 mod login;
+mod missions;
 mod options;
 mod routes;
 mod server;
@@ -30,6 +32,8 @@ mod tokens;
 
 pub use bad_tokens::BadToken;
 pub use faults::Fault;
+pub use intermediary::{Body, Intermediary, family};
+pub use missions::{POST_FLIGHT_RECONNECT, Revocation};
 pub use options::{Casing, ClaimNames, Generation, Hashing, Options, Tls};
 
 use anyhow::Context as _;
@@ -79,6 +83,8 @@ pub struct Request {
     pub at: Instant,
     /// The size of its body in bytes.
     pub body_bytes: usize,
+    /// Whether it asks caches on its way for a new answer (`Cache-Control: no-cache`).
+    pub is_no_cache: bool,
 }
 
 /// A running server, with two threads for its connections. Dropping it closes the port and all
@@ -252,6 +258,11 @@ impl DevApi {
         must(lock(&self.state.keys).rotate(keep_old_listed));
     }
 
+    /// The answer to the request for keys, as it is now.
+    pub fn key_list(&self) -> String {
+        lock(&self.state.keys).jwks().to_string()
+    }
+
     /// Serves new connections with a new certificate of the same kind, by a new CA if asked. The
     /// port and the open connections go on.
     pub fn renew_certificate(&self, new_ca: bool) -> anyhow::Result<()> {
@@ -267,6 +278,11 @@ impl DevApi {
     /// Whether the account is locked after too many failures in a row.
     pub fn is_locked(&self, email: &str) -> bool {
         lock(&self.state.limits).is_locked(email, self.state.now())
+    }
+
+    /// The failed logins of an account so far; counted with [`Options::limits`] alone.
+    pub fn failures(&self, email: &str) -> limits::Failures {
+        lock(&self.state.limits).failures(email)
     }
 
     /// Moves the server's clock by so many seconds, on top of what it is off already. Limits and
@@ -317,6 +333,7 @@ fn new_state(options: Options) -> anyhow::Result<State> {
         decoy_hash: options.hashing.hash(&hashing::random_hex::<16>()?)?,
         clock_offset: AtomicI64::new(options.clock_offset),
         keys: Mutex::new(Keys::generate()?),
+        cached_keys: Mutex::default(),
         limits: Mutex::default(),
         script: Mutex::default(),
         hooks: Mutex::default(),

@@ -162,6 +162,9 @@ pub struct Options {
     pub date_header: bool,
     /// What all paths begin with, such as `/admin`.
     pub path_prefix: String,
+    /// For how long a cache before the server keeps the list of keys (the server allows an hour), unless a request says
+    /// `Cache-Control: no-cache`; `None`: there is no cache.
+    pub keys_cache: Option<Duration>,
     /// After how long a connection that nobody uses is closed (nginx: `keepalive_timeout`); `None`: never.
     pub idle: Option<Duration>,
 }
@@ -184,6 +187,7 @@ impl Default for Options {
             clock_offset: 0,
             date_header: true,
             path_prefix: String::new(),
+            keys_cache: None,
             idle: None,
         }
     }

@@ -8,7 +8,7 @@ use super::hashing::random_hex;
 use super::state::{State, lock};
 use super::store::Account;
 use super::tokens::{self, Caller};
-use super::{BadToken, Generation, login};
+use super::{BadToken, Generation, login, missions};
 use bytes::Bytes;
 use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
@@ -30,6 +30,8 @@ pub(super) struct Call {
     pub(super) peer: IpAddr,
     pub(super) content_type: Option<String>,
     pub(super) authorization: Option<String>,
+    /// Whether it says `Cache-Control: no-cache`.
+    pub(super) is_no_cache: bool,
     pub(super) body: Bytes,
 }
 
@@ -74,7 +76,12 @@ fn dispatch(state: &State, call: &Call, bad_token: Option<&BadToken>) -> Handled
     match (call.method.as_str(), segments.as_slice()) {
         ("POST", ["login"]) => login::login(state, call, bad_token),
         ("POST", ["token", "refresh"]) if later => login::refresh(state, call, bad_token),
-        ("GET", [".well-known", "jwks.json"]) if later => Ok(jwks(state)),
+        ("GET", [".well-known", "jwks.json"]) if later => Ok(jwks(state, call)),
+        ("POST", ["sessions", "mission"]) if later => missions::begin(state, call),
+        ("GET", ["sessions", "revoked"]) if later => missions::revoked(state, call),
+        ("POST", ["sessions", sid, "revoke"]) if later => {
+            admin(state, call).and_then(|()| missions::revoke(state, sid))
+        }
         ("GET", ["users", "current"]) => current_user(state, call),
         ("GET", ["users"]) => admin(state, call).and_then(|()| list_users(state, call)),
         ("POST", ["users"]) => admin(state, call).and_then(|()| create_user(state, call)),
@@ -97,8 +104,10 @@ fn methods(state: &State, path: &[&str]) -> Option<&'static str> {
     let later = state.options.has_sessions();
     match path {
         ["login"] => Some("POST"),
-        ["token", "refresh"] | ["devices"] if later => Some("POST"),
-        [".well-known", "jwks.json"] if later => Some("GET"),
+        ["token", "refresh"] | ["devices"] | ["sessions", "mission"] | ["sessions", _, "revoke"] if later => {
+            Some("POST")
+        }
+        [".well-known", "jwks.json"] | ["sessions", "revoked"] if later => Some("GET"),
         ["users", "current"] => Some("GET"),
         ["users"] => Some("GET, POST"),
         ["users", "password"] if state.options.password_patch => Some("PATCH"),
@@ -133,7 +142,7 @@ pub(super) fn body<T: DeserializeOwned>(state: &State, call: &Call) -> Result<T,
 }
 
 /// Who asks; 401 without a good bearer token.
-fn caller(state: &State, call: &Call) -> Result<Caller, Stop> {
+pub(super) fn caller(state: &State, call: &Call) -> Result<Caller, Stop> {
     let now = state.now().div_euclid(1000);
     let token = call.authorization.as_deref().and_then(|header| {
         let (scheme, token) = header.split_once(' ')?;
@@ -153,8 +162,22 @@ fn admin(state: &State, call: &Call) -> Result<(), Stop> {
     }
 }
 
-fn jwks(state: &State) -> Answer {
-    Answer::json(StatusCode::OK, &lock(&state.keys).jwks()).with("cache-control", "public, max-age=3600")
+fn jwks(state: &State, call: &Call) -> Answer {
+    let now = state.now();
+    let mut cache = lock(&state.cached_keys);
+    let kept = state.options.keys_cache.filter(|_| !call.is_no_cache).unwrap_or_default();
+    let is_kept = |at: i64| u128::try_from(now - at).is_ok_and(|age| age < kept.as_millis());
+    let (at, set) = cache.take().filter(|(at, _)| is_kept(*at)).unwrap_or_else(|| (now, lock(&state.keys).jwks()));
+    let answer = Answer::json(StatusCode::OK, &set)
+        .with("cache-control", "public, max-age=3600")
+        .with("age", &((now - at) / 1000).to_string());
+    *cache = Some((at, set));
+    answer
+}
+
+/// A parameter of the query.
+pub(super) fn parameter(call: &Call, name: &str) -> Option<String> {
+    form_urlencoded::parse(call.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
 fn described(state: &State, account: &Account) -> Value {
@@ -178,11 +201,7 @@ fn current_user(state: &State, call: &Call) -> Handled {
 }
 
 fn list_users(state: &State, call: &Call) -> Handled {
-    let parameter = |name: &str| {
-        form_urlencoded::parse(call.query.as_bytes())
-            .find(|(key, _)| key == name)
-            .map_or_else(String::new, |(_, value)| value.into_owned())
-    };
+    let parameter = |name: &str| parameter(call, name).unwrap_or_default();
     let accounts = state.store.accounts(&parameter("searchEmail"), &parameter("searchRole"))?;
     let list: Vec<Value> = accounts.iter().map(|a| described(state, a)).collect();
     Ok(Answer::json(StatusCode::OK, &list.into()))

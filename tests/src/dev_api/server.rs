@@ -8,7 +8,7 @@ use super::state::{State, lock};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -163,10 +163,14 @@ async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> 
         peer,
         content_type: header(CONTENT_TYPE),
         authorization: header(AUTHORIZATION),
+        is_no_cache: header(CACHE_CONTROL).is_some_and(|value| value.contains("no-cache")),
         body: Bytes::new(),
     };
     call.body = Limited::new(request.into_body(), LARGEST_BODY).collect().await.map_err(io::Error::other)?.to_bytes();
-    lock(&state.log).amend(number, |request| request.body_bytes = call.body.len());
+    lock(&state.log).amend(number, |request| {
+        request.body_bytes = call.body.len();
+        request.is_no_cache = call.is_no_cache;
+    });
     if let Some(hook) = state.take_hook(&call.method, &call.path) {
         // A hook that panics breaks the connection, so that the test notices.
         tokio::task::spawn_blocking(hook).await?;

@@ -7,6 +7,7 @@ use super::limits::Limits;
 use super::store::Store;
 use super::{Options, Request};
 use rustls::ServerConfig;
+use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub(super) options: Options,
     pub(super) store: Store,
     pub(super) keys: Mutex<Keys>,
+    /// What the cache before the server has of the list of keys, and since when.
+    pub(super) cached_keys: Mutex<Option<(i64, Value)>>,
     pub(super) limits: Mutex<Limits>,
     pub(super) script: Mutex<Script>,
     pub(super) hooks: Mutex<Vec<(String, String, Hook)>>,
@@ -84,7 +87,8 @@ impl Log {
     pub(super) fn arrived(&mut self, method: String, path: String, peer: IpAddr) -> u64 {
         let number = self.next;
         self.next += 1;
-        let request = Request { method, path, status: None, peer, at: Instant::now(), body_bytes: 0 };
+        let request =
+            Request { method, path, status: None, peer, at: Instant::now(), body_bytes: 0, is_no_cache: false };
         self.requests.push((number, request));
         number
     }

@@ -36,6 +36,16 @@ CREATE TABLE IF NOT EXISTS refresh_tokens (
     expires INTEGER NOT NULL,
     used INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE TABLE IF NOT EXISTS missions (
+    sid TEXT PRIMARY KEY,
+    aircraft TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    expires INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS revocations (
+    sid TEXT PRIMARY KEY,
+    at INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS devices (number INTEGER PRIMARY KEY AUTOINCREMENT) STRICT;
 ";
 
@@ -75,7 +85,7 @@ pub(super) struct Session {
 }
 
 /// The database. One connection: `SQLite` has one writer at a time anyway.
-pub(super) struct Store(Mutex<Connection>);
+pub(super) struct Store(pub(super) Mutex<Connection>);
 
 impl Store {
     /// Opens the file, or a database in memory.
@@ -113,8 +123,17 @@ impl Store {
     }
 
     pub(super) fn account(&self, email: &str) -> anyhow::Result<Option<Account>> {
-        let query = format!("SELECT {} FROM users WHERE email = ?1", Account::COLUMNS);
-        lock(&self.0).query_row(&query, [email], Account::read).optional().context("reading a user")
+        self.account_where("email", email)
+    }
+
+    /// The user of this id.
+    pub(super) fn account_of_id(&self, id: &str) -> anyhow::Result<Option<Account>> {
+        self.account_where("users.id", id)
+    }
+
+    fn account_where(&self, column: &str, value: &str) -> anyhow::Result<Option<Account>> {
+        let query = format!("SELECT {} FROM users WHERE {column} = ?1", Account::COLUMNS);
+        lock(&self.0).query_row(&query, [value], Account::read).optional().context("reading a user")
     }
 
     /// The users whose e-mail and role contain these texts, in the order they were made.

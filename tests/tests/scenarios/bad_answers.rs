@@ -14,7 +14,7 @@ use azaion_tests::programs::Run;
 use azaion_tests::station::{EMAIL, SERIAL, Station};
 use serde_json::Value;
 
-use answers::{bodies, connections, headers, key_sets, statuses};
+use answers::{bodies, connections, headers, key_sets, pages, statuses};
 use tokens::{older_tokens, tokens};
 
 const LOGIN: (&str, &str) = ("POST", "/login");
@@ -117,7 +117,11 @@ fn check(row: &Row) -> anyhow::Result<()> {
 }
 
 /// All rows, some at a time since most of them wait, and all that went wrong at once.
-fn every<T: Sync>(rows: &[T], name: impl Fn(&T) -> String + Sync, check: impl Fn(&T) -> anyhow::Result<()> + Sync) {
+pub(crate) fn every<T: Sync>(
+    rows: &[T],
+    name: impl Fn(&T) -> String + Sync,
+    check: impl Fn(&T) -> anyhow::Result<()> + Sync,
+) {
     const AT_ONCE: usize = 24;
     let wrong = |row| check(row).err().map(|error| format!("{}: {error:#}", name(row)));
     let share = |start| rows.iter().skip(start).step_by(AT_ONCE).filter_map(wrong).collect::<Vec<String>>();
@@ -137,7 +141,7 @@ fn described(row: &Row) -> String {
 // Promise: each bad answer leads to its exit code, a reason that people understand, no token, and no call too many.
 #[test]
 fn bad_answers_of_the_login() {
-    every(&[statuses(), headers(), bodies(), connections()].concat(), described, check);
+    every(&[statuses(), headers(), pages(), bodies(), connections()].concat(), described, check);
 }
 
 // Promise: keys that can't be had or used lead to their exit code, and no login is spent before they are there.

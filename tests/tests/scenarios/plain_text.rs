@@ -122,7 +122,7 @@ fn texts_in_an_answer() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
     station.device(&[])?.ended_with(0)?;
     station.put_policy("deadline_s = 1")?;
-    for (status, code) in [(400, 76), (401, 77), (503, 75)] {
+    for (status, code) in [(400, 77), (401, 77), (405, 76), (503, 75)] {
         let message = serde_json::to_string(ODD)?;
         let fault = Fault::Answer {
             status,

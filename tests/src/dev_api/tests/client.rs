@@ -21,6 +21,8 @@ pub(super) struct Client {
     /// `None`: plain http.
     tls: Option<Arc<ClientConfig>>,
     bearer: Option<String>,
+    /// A further line of each request's head.
+    header: Option<&'static str>,
     pub(super) timeout: Duration,
 }
 
@@ -73,12 +75,17 @@ impl Client {
             prefix: api.state.options.path_prefix.clone(),
             tls,
             bearer: None,
+            header: None,
             timeout: Duration::from_secs(10),
         }
     }
 
     pub(super) fn with_bearer(&self, token: &str) -> Self {
         Self { bearer: Some(token.to_owned()), ..self.clone() }
+    }
+
+    pub(super) fn with_header(&self, header: &'static str) -> Self {
+        Self { header: Some(header), ..self.clone() }
     }
 
     pub(super) fn connect(&self) -> io::Result<Box<dyn Stream>> {
@@ -97,8 +104,9 @@ impl Client {
             Some(token) => format!("authorization: Bearer {token}\r\n"),
             None => String::new(),
         };
+        let header = self.header.map(|line| format!("{line}\r\n")).unwrap_or_default();
         format!(
-            "{method} {}{path} HTTP/1.1\r\nhost: localhost\r\nconnection: {}\r\n{bearer}\
+            "{method} {}{path} HTTP/1.1\r\nhost: localhost\r\nconnection: {}\r\n{bearer}{header}\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             self.prefix,
             if keep { "keep-alive" } else { "close" },

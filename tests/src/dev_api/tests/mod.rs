@@ -3,9 +3,11 @@
 mod client;
 mod faults;
 mod login;
+mod missions;
 mod transport;
 mod users;
 
+use super::state::utc;
 use super::*;
 use client::{Client, Reply};
 use serde_json::{Value, json};

@@ -12,11 +12,10 @@ pub(super) fn statuses() -> Vec<Row> {
         (204, None, 76, "204"),
         (206, None, 76, "206"),
         (400, None, 76, "400"),
-        (400, Some(37), 76, "400"),
+        (400, Some(35), 76, "400"),
         (404, None, 76, "URL"),
         (405, None, 76, "405"),
         (406, None, 76, "406"),
-        (407, None, 76, "407"),
         (409, None, 76, "409"),
         (409, Some(20), 76, "409"),
         (410, None, 76, "410"),
@@ -25,16 +24,24 @@ pub(super) fn statuses() -> Vec<Row> {
         (418, None, 76, "418"),
         (422, None, 76, "422"),
         (451, None, 76, "451"),
-        (401, None, 77, "credentials are refused"),
+        // Not the API's own word.
+        (401, None, 76, "not an error of the API"),
+        (403, None, 76, "not an error of the API"),
+        (401, Some(52), 76, "401"),
+        (403, Some(54), 76, "403"),
         (401, Some(70), 77, "credentials are refused"),
-        (403, None, 77, "not permitted"),
+        (403, Some(70), 77, "credentials are refused"),
+        (404, Some(10), 77, "no account"),
+        (400, Some(37), 77, "no account"),
+        (409, Some(37), 77, "no account"),
         (409, Some(10), 77, "no account"),
         (409, Some(30), 77, "password is wrong"),
         (409, Some(38), 77, "disabled"),
     ];
     let transient = [408, 425, 500, 501, 502, 503, 504, 505, 511, 599].map(|code| (code, None, 75, "can't answer now"));
     let limits = [(423, Some(50), 75, "locked"), (423, None, 75, "locked"), (429, Some(51), 75, "too many logins")];
-    let rows = permanent.into_iter().chain(transient).chain(limits);
+    let proxies = [(407, None, 75, "a proxy in between"), (407, Some(30), 75, "a proxy in between")];
+    let rows = permanent.into_iter().chain(transient).chain(limits).chain(proxies);
     rows.map(|(code, error, exit, says)| login(status(code, error), exit, says)).collect()
 }
 
@@ -72,7 +79,7 @@ pub(super) fn headers() -> Vec<Row> {
         ["0", " 0 ", "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"];
     let over = over.map(|value| login(status_with(503, "Retry-After", value), 75, "503"));
     // A wait does not make another answer of what is for good.
-    let for_good = [(400, 76, "400"), (403, 77, "not permitted"), (404, 76, "404"), (409, 76, "409")];
+    let for_good = [(400, 76, "400"), (403, 76, "403"), (404, 76, "404"), (409, 76, "409")];
     let for_good = for_good.map(|(code, exit, says)| login(status_with(code, "Retry-After", "1"), exit, says));
     let others = [
         login(status_with(401, "Retry-After", "0"), 75, "401"),
@@ -92,6 +99,16 @@ pub(super) fn headers() -> Vec<Row> {
     let redirects = [300, 301, 302, 303, 304, 305, 308].map(redirect);
     let rows = waited_for.into_iter().map(|value| waits(503, value)).chain(over).chain(for_good);
     rows.chain(others).chain(redirects).collect()
+}
+
+/// Pages with the statuses that mean something only in the API's own words.
+pub(super) fn pages() -> Vec<Row> {
+    let page = |status, exit, says| {
+        let body = "<html><body>hush: please log in to the hotel's network</body></html>".to_owned();
+        login(Fault::Answer { status, content_type: "text/html".into(), body, headers: Vec::new() }, exit, says)
+    };
+    let all = [401, 403, 409].map(|status| page(status, 76, "a web page came instead"));
+    all.into_iter().chain([page(407, 75, "a proxy in between"), page(404, 76, "404"), page(503, 75, "503")]).collect()
 }
 
 pub(super) fn bodies() -> Vec<Row> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use azaion_tests::dev_api::{Fault, Options};
 use azaion_tests::programs::Run;
-use azaion_tests::station::{EMAIL, Station};
+use azaion_tests::station::{EMAIL, SERIAL, Station};
 
 use super::{LOGIN, body, every, portal, status, status_with};
 
@@ -22,9 +22,16 @@ type Row = ((&'static str, &'static str), Fault, i32, &'static str);
 fn rows() -> Vec<Row> {
     let mfa = body("{\"mfa_required\":true,\"mfa_token\":\"hush\",\"expires_in\":300}");
     vec![
-        (LOGIN, status(401, None), 77, "admin"),
-        (LOGIN, status(403, None), 77, "admin"),
-        (LOGIN, status(409, Some(30)), 77, "password"),
+        (LOGIN, status(401, Some(70)), 77, "are e-mail and password right"),
+        (LOGIN, status(403, Some(38)), 77, "are e-mail and password right"),
+        (LOGIN, status(409, Some(30)), 77, "are e-mail and password right"),
+        // Who answers so knows nothing of the admin's password.
+        (LOGIN, status(401, None), 76, "not an error of the API"),
+        (LOGIN, status(403, None), 76, "not an error of the API"),
+        (LOGIN, page(401), 76, "captive portal"),
+        (LOGIN, page(403), 76, "captive portal"),
+        (LOGIN, page(409), 76, "captive portal"),
+        (LOGIN, page(407), 75, "a proxy in between"),
         (LOGIN, mfa, 77, "MFA"),
         (LOGIN, status(400, None), 76, "400"),
         (LOGIN, status(404, None), 76, "URL"),
@@ -38,7 +45,7 @@ fn rows() -> Vec<Row> {
         (LOGIN, status_with(503, "Retry-After", "Tue, 31 Dec 2199 23:59:59 GMT"), 75, "asks to wait"),
         (LOGIN, status(423, Some(50)), 75, "locked"),
         (LOGIN, status(511, None), 75, "511"),
-        (LOGIN, status(407, None), 76, "407"),
+        (LOGIN, status(407, None), 75, "a proxy in between"),
         (LOGIN, status_with(302, "Location", "https://hush.example/portal"), 76, "redirect"),
         (LOGIN, Fault::Endless, 76, "larger than"),
         (LOGIN, body("[["), 76, "is not JSON"),
@@ -49,6 +56,11 @@ fn rows() -> Vec<Row> {
         (LOGIN, Fault::Hang, 69, "no answer in time"),
         (CREATE, status(401, None), 77, "ApiAdmin"),
         (CREATE, status(403, None), 77, "ApiAdmin"),
+        (CREATE, page(401), 76, "captive portal"),
+        (CREATE, page(403), 76, "captive portal"),
+        // Not that the user exists.
+        (CREATE, page(409), 76, "captive portal"),
+        (CREATE, page(407), 75, "a proxy in between"),
         (CREATE, status(400, Some(35)), 76, "400"),
         (CREATE, status(404, None), 76, "URL"),
         (CREATE, Fault::Redirect("/elsewhere".into()), 76, "redirect"),
@@ -64,6 +76,11 @@ fn rows() -> Vec<Row> {
         (UPDATE, status(403, None), 77, "ApiAdmin"),
         (UPDATE, status(500, None), 75, UNKNOWN),
     ]
+}
+
+fn page(status: u16) -> Fault {
+    let body = "<html><body>hush: please log in to the hotel's network</body></html>".to_owned();
+    Fault::Answer { status, content_type: "text/html".into(), body, headers: Vec::new() }
 }
 
 fn check((route, fault, code, says): &Row) -> anyhow::Result<()> {
@@ -85,6 +102,38 @@ pub(super) fn failed(run: &Run, code: i32, says: &str) -> anyhow::Result<()> {
     ensure!(run.code == Some(code), "ended with {:?}: {all}", run.code);
     ensure!(run.stderr.contains(says), "{says:?} is not in: {all}");
     ensure!(run.stdout.is_empty() && !all.contains("hush"), "it says too much: {all}");
+    Ok(())
+}
+
+// Promise: a web page in the place of the API's answer is never taken for wrong credentials of the admin, neither the password nor
+// a token that was given.
+#[test]
+fn bad_answers_are_not_the_admins_fault() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    station.put("admin-token", "some-token\n", 0o600)?;
+    let (token, rootfs) = (station.path("admin-token").display().to_string(), station.rootfs().display().to_string());
+    let (url, ca) = (station.api.url(), station.api.ca_file().display().to_string());
+    let with_token = ["--api-url", &url, "--ca-file", &ca, "--admin-token-file", &token];
+    let device = ["device", SERIAL, "--rootfs", &rootfs, "--owner", "current"];
+    for status in [401, 403] {
+        for route in [LOGIN, ("GET", "/users/current")] {
+            station.api.inject(route.0, route.1, page(status), usize::MAX);
+        }
+        let runs = [
+            station.provision(&device)?,
+            station.provision(&["check"])?,
+            station.provision_offline(&[&device[..], &with_token].concat())?,
+            station.provision_offline(&[&["check"], &with_token[..]].concat())?,
+        ];
+        for run in runs {
+            let said = run.ended_with(76)?.words();
+            ensure!(
+                said.contains("captive portal") && !said.contains("right?") && !said.contains("ApiAdmin"),
+                "{said}"
+            );
+        }
+        station.api.clear_faults();
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ fn logins(station: &Station) -> usize {
 // leads to exactly one more login.
 #[test]
 fn bad_answers_that_refuse_are_not_asked_for_again() {
-    let refusals = [(409, Some(30)), (409, Some(38)), (401, Some(70)), (403, None)];
+    let refusals = [(409, Some(30)), (409, Some(38)), (401, Some(70)), (403, Some(70))];
     let check = |(code, error): &(u16, Option<u32>)| {
         let station = unit(Options::default(), "")?;
         station.api.inject(LOGIN.0, LOGIN.1, status(*code, *error), usize::MAX);

@@ -1,0 +1,193 @@
+//! Mission sessions, and what ends them: `POST /sessions/mission`, `GET /sessions/revoked`, `POST /sessions/{sid}/revoke`.
+//!
+//! A login or refresh of a device revokes the open mission sessions of that aircraft; verifiers poll the revocations.
+
+use super::answers::{self, Answer, object};
+use super::hashing::random_hex;
+use super::routes::{Call, Handled, Stop, body, caller, failure, parameter, refusal};
+use super::state::{State, lock, utc};
+use super::store::{Account, Store};
+use super::tokens::Mint;
+use super::{DevApi, must};
+use anyhow::Context as _;
+use hyper::StatusCode;
+use rusqlite::{OptionalExtension as _, params};
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// The role of devices.
+const DEVICE_ROLE: &str = "CompanionPC";
+/// How long a mission session lives, in seconds: 12 h.
+const LIFETIME_S: i64 = 12 * 3600;
+/// Why the login or refresh of a device ends its mission sessions.
+pub const POST_FLIGHT_RECONNECT: &str = "post_flight_reconnect";
+/// Why a person ended a session.
+const REVOKED_BY_ADMIN: &str = "admin_revoked";
+
+/// A session that ended before its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// The session's id, as in the claim `sid`.
+    pub sid: String,
+    /// Why, such as [`POST_FLIGHT_RECONNECT`].
+    pub reason: String,
+    /// When, in milliseconds since 1970 on the server's clock.
+    at: i64,
+}
+
+impl Store {
+    /// Begins a mission session of this aircraft, a user's id; gives its id.
+    fn begin_mission(&self, aircraft: &str, expires: i64) -> anyhow::Result<String> {
+        let sid = random_hex::<16>()?;
+        let insert = "INSERT INTO missions (sid, aircraft, expires) VALUES (?1, ?2, ?3)";
+        lock(&self.0).execute(insert, params![sid, aircraft, expires]).context("adding a mission session")?;
+        Ok(sid)
+    }
+
+    /// Revokes all open mission sessions of this aircraft.
+    fn end_missions(&self, aircraft: &str, now: i64) -> anyhow::Result<()> {
+        let insert = "INSERT INTO revocations (sid, at, reason)
+                      SELECT sid, ?2, ?3 FROM missions
+                      WHERE aircraft = ?1 AND expires > ?2 AND sid NOT IN (SELECT sid FROM revocations)";
+        let done = lock(&self.0).execute(insert, params![aircraft, now, POST_FLIGHT_RECONNECT]);
+        done.map(drop).context("revoking mission sessions")
+    }
+
+    /// The open mission sessions of this aircraft.
+    fn open_missions(&self, aircraft: &str, now: i64) -> anyhow::Result<Vec<String>> {
+        let query = "SELECT sid FROM missions
+                     WHERE aircraft = ?1 AND expires > ?2 AND sid NOT IN (SELECT sid FROM revocations)
+                     ORDER BY rowid";
+        let connection = lock(&self.0);
+        let mut statement = connection.prepare(query)?;
+        let rows = statement.query_map(params![aircraft, now], |row| row.get(0))?;
+        rows.collect::<Result<_, _>>().context("listing mission sessions")
+    }
+
+    /// Revokes one session, a person's or device's or that of a mission; `false` when there is none.
+    fn end_session(&self, sid: &str, now: i64) -> anyhow::Result<bool> {
+        let mut connection = lock(&self.0);
+        let transaction = connection.transaction()?;
+        let query = "SELECT 1 FROM missions WHERE sid = ?1 UNION ALL SELECT 1 FROM sessions WHERE sid = ?1";
+        if transaction.query_row(query, [sid], |_| Ok(())).optional()?.is_none() {
+            return Ok(false);
+        }
+        transaction.execute("UPDATE sessions SET ended = 1 WHERE sid = ?1", [sid])?;
+        let insert = "INSERT OR IGNORE INTO revocations (sid, at, reason) VALUES (?1, ?2, ?3)";
+        transaction.execute(insert, params![sid, now, REVOKED_BY_ADMIN])?;
+        transaction.commit()?;
+        Ok(true)
+    }
+
+    /// The revocations since this time, in the order in which they came.
+    fn revocations(&self, since: i64) -> anyhow::Result<Vec<Revocation>> {
+        let connection = lock(&self.0);
+        let mut statement =
+            connection.prepare("SELECT sid, reason, at FROM revocations WHERE at >= ?1 ORDER BY rowid")?;
+        let rows = statement.query_map([since], |row| {
+            Ok(Revocation { sid: row.get("sid")?, reason: row.get("reason")?, at: row.get("at")? })
+        })?;
+        rows.collect::<Result<_, _>>().context("listing revocations")
+    }
+}
+
+/// What the login or refresh of this account ends.
+pub(super) fn end_by_login(state: &State, account: &Account, now: i64) -> anyhow::Result<()> {
+    if account.role == DEVICE_ROLE { state.store.end_missions(&account.id, now) } else { Ok(()) }
+}
+
+#[derive(serde::Deserialize)]
+struct NewMission {
+    /// In snake case whatever the server's casing.
+    aircraft_id: String,
+}
+
+/// `POST /sessions/mission`, for any person: which roles the real server lets do it is open.
+pub(super) fn begin(state: &State, call: &Call) -> Handled {
+    let caller = caller(state, call)?;
+    if caller.role == DEVICE_ROLE {
+        return Err(failure(state, StatusCode::FORBIDDEN, "A device can't do this.").into());
+    }
+    let wanted: NewMission = body(state, call)?;
+    let aircraft = state.store.account_of_id(&wanted.aircraft_id)?.filter(|account| account.role == DEVICE_ROLE);
+    let Some(aircraft) = aircraft else { return Err(refusal(state, &answers::NO_SUCH_SESSION).into()) };
+    let Some(person) = state.store.account(&caller.email)? else {
+        return Err(failure(state, StatusCode::UNAUTHORIZED, "The user is gone.").into());
+    };
+    let keys = lock(&state.keys);
+    let mint = Mint { options: &state.options, keys: &keys, now: state.now().div_euclid(1000) };
+    let expires = mint.now + LIFETIME_S;
+    let sid = state.store.begin_mission(&aircraft.id, expires * 1000)?;
+    let mut claims = mint.claims(&person, Some(&sid))?;
+    // Without a role it opens nothing here; verifiers on the ground and in the air read the aircraft.
+    claims.remove(state.options.claims.names().role);
+    claims.insert("aircraft_id".to_owned(), aircraft.id.into());
+    claims.insert("exp".to_owned(), expires.into());
+    let token = mint.sign(&claims)?;
+    let fields = [("token", token.into()), ("sid", sid.into()), ("expiresAt", utc(expires * 1000).into())];
+    Ok(Answer::json(StatusCode::OK, &object(state.options.casing, fields)))
+}
+
+/// `GET /sessions/revoked?since=TIME`, for whoever verifies tokens.
+pub(super) fn revoked(state: &State, call: &Call) -> Handled {
+    caller(state, call)?;
+    let since = match parameter(call, "since") {
+        None => 0,
+        Some(text) => milliseconds(&text).ok_or_else(|| {
+            Stop::from(failure(state, StatusCode::BAD_REQUEST, "The parameter since is not an RFC 3339 time."))
+        })?,
+    };
+    let described = |revocation: Revocation| {
+        let at = utc(revocation.at);
+        let fields = [("sid", revocation.sid.into()), ("revokedAt", at.into()), ("reason", revocation.reason.into())];
+        object(state.options.casing, fields)
+    };
+    let list: Vec<Value> = state.store.revocations(since)?.into_iter().map(described).collect();
+    Ok(Answer::json(StatusCode::OK, &list.into()))
+}
+
+/// `POST /sessions/{sid}/revoke`.
+pub(super) fn revoke(state: &State, sid: &str) -> Handled {
+    if state.store.end_session(sid, state.now())? {
+        Ok(Answer::empty(StatusCode::NO_CONTENT))
+    } else {
+        Err(refusal(state, &answers::NO_SUCH_SESSION).into())
+    }
+}
+
+fn milliseconds(text: &str) -> Option<i64> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
+}
+
+impl DevApi {
+    /// Begins a mission session of a device, as a person does by `POST /sessions/mission`; gives its id.
+    ///
+    /// # Panics
+    /// When there is no such user.
+    pub fn start_mission(&self, email: &str) -> String {
+        must(self.state.store.begin_mission(&self.id_of(email), self.state.now() + LIFETIME_S * 1000))
+    }
+
+    /// The open mission sessions of a device.
+    ///
+    /// # Panics
+    /// When there is no such user.
+    pub fn open_missions(&self, email: &str) -> Vec<String> {
+        must(self.state.store.open_missions(&self.id_of(email), self.state.now()))
+    }
+
+    /// All revocations, in the order in which they came.
+    pub fn revocations(&self) -> Vec<Revocation> {
+        must(self.state.store.revocations(0))
+    }
+
+    /// A user's id, a GUID: the claim `nameid`, and the `aircraft_id` of mission sessions.
+    ///
+    /// # Panics
+    /// When there is no such user.
+    pub fn id_of(&self, email: &str) -> String {
+        must(self.state.store.account(email).and_then(|found| found.context("no such user"))).id
+    }
+}

@@ -1,0 +1,110 @@
+//! Mission sessions and renewal: a login or refresh of a device ends the mission sessions of its aircraft.
+
+use std::time::Duration;
+
+use azaion_agent::device::run::How;
+use azaion_tests::dev_api::{Fault, Generation, Options, POST_FLIGHT_RECONNECT};
+use azaion_tests::station::EMAIL;
+
+use crate::virtual_device::{BY_TIMER, READY, TIMER, VirtualDevice};
+
+const HOLD_FILE: &str = "rootfs/run/azaion/in-flight";
+/// A flight is longer than a token lives, and shorter than a mission session.
+const FLIGHT: Duration = Duration::from_hours(3);
+const GENERATIONS: [Generation; 2] = [Generation::G2, Generation::G2b];
+
+fn ready(generation: Generation, policy: &str) -> anyhow::Result<VirtualDevice> {
+    VirtualDevice::ready(Options { generation, ..Options::default() }, policy)
+}
+
+/// Whether this mission session, and no other, has been ended by the device.
+fn is_ended(device: &VirtualDevice, mission: &str) -> bool {
+    let revoked = device.station.api.revocations();
+    revoked.iter().map(|one| (one.sid.as_str(), one.reason.as_str())).eq([(mission, POST_FLIGHT_RECONNECT)])
+}
+
+fn is_open(device: &VirtualDevice, mission: &str) -> bool {
+    device.station.api.open_missions(EMAIL) == [mission] && device.station.api.revocations().is_empty()
+}
+
+// Promise: with the default and an online device the next renewal ends an open mission session, as the documentation says.
+#[test]
+fn a_renewal_ends_a_mission() -> anyhow::Result<()> {
+    for generation in GENERATIONS {
+        let device = ready(generation, "")?;
+        let mission = device.station.api.start_mission(EMAIL);
+        assert!(
+            device.timer_for(Duration::from_mins(8)) && is_open(&device, &mission),
+            "a fresh token needs no renewal"
+        );
+        assert!(device.timer_for(Duration::from_mins(4)) && is_ended(&device, &mission));
+    }
+    Ok(())
+}
+
+// Promise: while the hold file is there, no call is made, `ready.json` says `held`, and no mission session ends, however often the
+// timer runs and somebody asks; after the landing the device renews its token.
+#[test]
+fn a_held_device_ends_no_mission() -> anyhow::Result<()> {
+    for generation in GENERATIONS {
+        let device = ready(generation, "")?;
+        let mission = device.station.api.start_mission(EMAIL);
+        device.station.put(HOLD_FILE, "", 0o644)?;
+        // Valid, due, and ended: at first the device is ready, then it is not; it is held all the time.
+        let mut codes = Vec::new();
+        for _ in 0..FLIGHT.as_secs() / TIMER.as_secs() {
+            codes.push(device.exit(BY_TIMER));
+            device.exit(How::default());
+            assert_eq!(device.field(READY, "held"), true, "{:?}", device.station.json(READY));
+            device.wait(TIMER);
+        }
+        codes.dedup();
+        assert_eq!(codes, [0, 75]);
+        assert_eq!(device.station.api.requests().len(), 0);
+        assert!(is_open(&device, &mission));
+        std::fs::remove_file(device.station.path(HOLD_FILE))?;
+        assert!(device.timer_for(TIMER) && is_ended(&device, &mission));
+        assert_ne!(device.field(READY, "held"), true);
+    }
+    Ok(())
+}
+
+// Promise: the hold file is where `agent.toml` says.
+#[test]
+fn the_hold_file_has_a_name_of_its_own() -> anyhow::Result<()> {
+    let device = ready(Generation::G2b, "hold_file = \"/run/autopilot/airborne\"\n")?;
+    device.station.put("rootfs/run/autopilot/airborne", "", 0o644)?;
+    device.timer_for(FLIGHT);
+    assert_eq!((device.station.api.requests().len(), device.field(READY, "held")), (0, true.into()));
+    Ok(())
+}
+
+// Promise: with `renew = "on-demand"` the timer logs in until the device was ready once in this boot, and then no more: a mission
+// session that is issued afterwards lasts until somebody asks for a token.
+#[test]
+fn a_renewal_on_demand_ends_a_mission_only_when_asked() -> anyhow::Result<()> {
+    let busy = || Fault::Status { code: 503, error: None, headers: Vec::new() };
+    for generation in GENERATIONS {
+        let device = VirtualDevice::new(Options { generation, ..Options::default() }, "renew = \"on-demand\"\n")?;
+        device.station.api.inject("POST", "/login", busy(), usize::MAX);
+        assert!(!device.timer_for(Duration::from_mins(5)));
+        device.station.api.clear_faults();
+        device.timer_for(Duration::from_mins(10));
+        assert_eq!(device.field(READY, "ready"), true);
+        device.station.api.forget_requests();
+
+        let mission = device.station.api.start_mission(EMAIL);
+        device.timer_for(FLIGHT);
+        assert_eq!(device.station.api.requests().len(), 0);
+        assert!(is_open(&device, &mission));
+        device.run(How::default())?;
+        assert!(is_ended(&device, &mission));
+
+        // Another boot, another first login.
+        device.reboot()?;
+        device.station.api.forget_requests();
+        assert!(device.timer_for(FLIGHT / 3));
+        assert_eq!(device.calls(), [1, 0]);
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! The agent behind a proxy that `agent.toml` names: CONNECT alone, TLS end to end.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use azaion_tests::dev_api::{Generation, Options};
+use azaion_tests::programs::Run;
+use azaion_tests::proxy::{Mode, Proxy};
+use azaion_tests::station::Station;
+
+use crate::virtual_device::{BY_TIMER, TOKEN, VirtualDevice};
+
+/// A device behind a proxy.
+fn behind(proxy: &Proxy, generation: Generation) -> anyhow::Result<Station> {
+    let station = Station::new(Options { generation, ..Options::default() })?;
+    station.device(&[])?.ended_with(0)?;
+    station.put_policy(&format!("proxy = \"{}\"\n", proxy.url()))?;
+    station.api.forget_requests();
+    Ok(station)
+}
+
+fn boot(station: &Station) -> anyhow::Result<Run> {
+    station.agent(&["boot", "--deadline", "2"])
+}
+
+// Promise: with a proxy all calls go through a tunnel of it, and it sees neither password nor token.
+#[test]
+fn a_proxy_tunnels_all_calls() -> anyhow::Result<()> {
+    for generation in [Generation::G1, Generation::G2, Generation::G2b] {
+        let proxy = Proxy::start(Mode::Allow)?;
+        let station = behind(&proxy, generation)?;
+        boot(&station)?.ended_with(0)?;
+        let target = format!("CONNECT {} HTTP/1.1\r\n", station.api.url().trim_start_matches("https://"));
+        let heads = proxy.heads();
+        ensure!(!heads.is_empty() && heads.iter().all(|head| head.starts_with(&target)), "{heads:?}");
+        let token = station.json("run/azaion/token.json").unwrap();
+        let secrets = [station.password().unwrap(), token["access_token"].as_str().unwrap().to_owned()];
+        ensure!(!secrets.iter().any(|secret| proxy.has_seen(secret)), "a secret passed in the clear");
+        ensure!(!proxy.has_seen("/login") && !proxy.has_seen("Bearer"), "a request passed in the clear");
+    }
+    Ok(())
+}
+
+// Promise: nothing goes around the proxy: where it refuses, hangs, asks for a login or is not there, the device waits (75), says why,
+// and the API sees nothing; once the proxy lets it through, the device is ready.
+#[test]
+fn a_proxy_in_the_way_is_waited_for() -> anyhow::Result<()> {
+    for (mode, says) in [
+        (Mode::AsksForLogin, "proxy"),
+        (Mode::Refuses, "proxy"),
+        (Mode::CannotReach, "proxy"),
+        (Mode::Hangs, "no answer in time"),
+    ] {
+        let proxy = Proxy::start(mode)?;
+        let station = behind(&proxy, Generation::G2b)?;
+        let run = boot(&station)?.ended_with(75)?;
+        ensure!(run.stderr.contains(says), "{mode:?}: {}", run.stderr);
+        ensure!(station.api.requests().is_empty() && proxy.connections() > 0, "{mode:?}: the API was called");
+        proxy.set_mode(Mode::Allow);
+        boot(&station)?.ended_with(0)?;
+    }
+    let proxy = Proxy::start(Mode::Allow)?;
+    let station = behind(&proxy, Generation::G2b)?;
+    drop(proxy);
+    boot(&station)?.ended_with(75)?;
+    ensure!(station.api.requests().is_empty(), "the API was called");
+    Ok(())
+}
+
+// Promise: a proxy that stops letting the device through costs it no valid token.
+#[test]
+fn a_proxy_costs_no_token() -> anyhow::Result<()> {
+    let proxy = Proxy::start(Mode::Allow)?;
+    let options = Options { generation: Generation::G2b, ..Options::default() };
+    let device = VirtualDevice::ready(options, &format!("proxy = \"{}\"\n", proxy.url()))?;
+    let token = device.station.json(TOKEN);
+    // Due, and still valid.
+    device.wait(Duration::from_mins(11));
+    for mode in [Mode::AsksForLogin, Mode::Refuses, Mode::CannotReach] {
+        proxy.set_mode(mode);
+        assert_eq!(device.exit(BY_TIMER), 0);
+        ensure!(device.station.json(TOKEN) == token && device.station.api.requests().is_empty(), "{mode:?}");
+    }
+    Ok(())
+}

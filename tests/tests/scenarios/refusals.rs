@@ -1,0 +1,192 @@
+//! A refusal is the API's own word: every answer of the 401, 403, 407 and 409 family, at first login and at renewal.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use azaion_agent::device::run::How;
+use azaion_tests::dev_api::{Body, Casing, Generation, Intermediary, Options, family};
+use azaion_tests::station::EMAIL;
+use serde_json::Value;
+
+use crate::bad_answers::every;
+use crate::virtual_device::{BY_TIMER, READY, TIMER, TOKEN, VirtualDevice};
+
+const LOGIN: &str = "/login";
+const REFRESH: &str = "/token/refresh";
+/// When a token of 15 minutes is due, and still valid.
+const DUE: Duration = Duration::from_mins(11);
+
+/// The contract's exit code for an answer to a login.
+fn exit_of(answer: &Intermediary) -> i32 {
+    match (answer.status, answer.body, answer.retry_after) {
+        (401, _, Some(_)) | (407, ..) => 75,
+        (_, Body::Api(10 | 30 | 37 | 38 | 70), _) => 77,
+        _ => 76,
+    }
+}
+
+fn named(answer: &Intermediary) -> String {
+    format!("{answer:?}")
+}
+
+/// The options of a server; the casing of its errors is another one in each row.
+fn options(answer: &Intermediary) -> Options {
+    let casings = [Casing::Camel, Casing::Snake, Casing::Pascal];
+    let row = family().iter().position(|other| other == answer).unwrap_or_default();
+    Options { generation: Generation::G2, casing: casings[row % casings.len()], ..Options::default() }
+}
+
+fn is_not_ready(device: &VirtualDevice, code: i32) -> anyhow::Result<()> {
+    let state = (device.field(READY, "ready"), device.field(READY, "code"));
+    ensure!(state == (false.into(), code.into()), "ready.json: {:?}", device.station.json(READY));
+    ensure!(device.station.json(TOKEN).is_none(), "there is a token");
+    let reason = device.field(READY, "reason");
+    let reason = reason.as_str().context("ready.json has no reason")?;
+    ensure!(!reason.contains("hush"), "the answer is repeated: {reason}");
+    Ok(())
+}
+
+// Promise: at first login each answer leads to its exit code; what does not change is asked for once.
+#[test]
+fn refusals_at_first_login() {
+    every(&family(), named, |answer| {
+        let device = VirtualDevice::new(options(answer), "")?;
+        device.station.api.inject("POST", LOGIN, answer.fault(), usize::MAX);
+        let code = device.exit(How::default());
+        ensure!(code == exit_of(answer), "ended with {code}");
+        is_not_ready(&device, code)?;
+        let [logins, _] = device.calls();
+        let is_tried_again = code == 75 && answer.retry_after.is_none();
+        ensure!((logins > 1) == is_tried_again, "{logins} logins");
+        Ok(())
+    });
+}
+
+// Promise: at a renewal only the API's own refusal costs the token, at once; with any other answer the device stays ready with
+// the token that it has.
+#[test]
+fn refusals_at_renewal() {
+    every(&family(), named, |answer| {
+        let device = VirtualDevice::ready(options(answer), "")?;
+        let token = device.station.json(TOKEN);
+        device.wait(DUE);
+        for path in [LOGIN, REFRESH] {
+            device.station.api.inject("POST", path, answer.fault(), usize::MAX);
+        }
+        let code = device.exit(BY_TIMER);
+        if exit_of(answer) == 77 {
+            ensure!(code == 77, "ended with {code}");
+            return is_not_ready(&device, 77);
+        }
+        ensure!(code == 0 && device.field(READY, "ready") == true, "ended with {code}");
+        ensure!(device.station.json(TOKEN) == token, "the token is another one, or gone");
+        Ok(())
+    });
+}
+
+// Promise: an answer to the refresh alone, whatever it is, costs no token: a login follows, at once or after the wait that was
+// asked for.
+#[test]
+fn refusals_of_a_refresh() {
+    every(&family(), named, |answer| {
+        let device = VirtualDevice::ready(options(answer), "")?;
+        let token = device.field(TOKEN, "access_token");
+        device.wait(DUE);
+        device.station.api.inject("POST", REFRESH, answer.fault(), usize::MAX);
+        ensure!(device.exit(BY_TIMER) == 0, "not ready with a valid token");
+        device.timer_for(DUE);
+        ensure!(device.field(READY, "ready") == true, "ready.json: {:?}", device.station.json(READY));
+        ensure!(device.field(TOKEN, "access_token") != token, "no new token");
+        Ok(())
+    });
+}
+
+// Promise: none of these answers to the request for keys, which carries no credentials, is a refusal; the device waits for the
+// keys, and a valid token survives.
+#[test]
+fn refusals_of_the_keys() {
+    const KEYS: &str = "/.well-known/jwks.json";
+    every(&family(), named, |answer| {
+        let device = VirtualDevice::new(options(answer), "")?;
+        device.station.api.inject("GET", KEYS, answer.fault(), usize::MAX);
+        // A validation (400) is not in the family; each of these statuses is somebody else's there.
+        let code = device.exit(How::default());
+        ensure!(code == 75, "first login: {code}");
+        is_not_ready(&device, code)?;
+        ensure!(device.calls() == [1, 0], "{:?} calls", device.calls());
+
+        let device = VirtualDevice::ready(options(answer), "")?;
+        let token = device.station.json(TOKEN);
+        device.wait(DUE);
+        device.station.api.inject("GET", KEYS, answer.fault(), usize::MAX);
+        let code = device.exit(BY_TIMER);
+        ensure!(code == 0 && device.station.json(TOKEN) == token, "renewal: {code}");
+        Ok(())
+    });
+}
+
+/// What happens to a device with a wrong password, and for how long.
+type Schedule = (&'static str, fn(&VirtualDevice) -> anyhow::Result<()>);
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn each(device: &VirtualDevice, number: u32, pause: Duration, how: How) {
+    for _ in 0..number {
+        device.exit(how);
+        device.wait(pause);
+    }
+}
+
+const SCHEDULES: [Schedule; 4] = [
+    ("the timer, five hours", |device| {
+        device.timer_for(5 * HOUR);
+        Ok(())
+    }),
+    ("a boot every two minutes, two hours", |device| {
+        for _ in 0..60 {
+            device.reboot()?;
+            each(device, 2, TIMER, BY_TIMER);
+        }
+        Ok(())
+    }),
+    ("programs that ask for a token every ten seconds, an hour", |device| {
+        each(device, 360, Duration::from_secs(10), How::default());
+        Ok(())
+    }),
+    ("a person who says boot --now, six times in three minutes, beside the timer and a boot", |device| {
+        device.exit(BY_TIMER);
+        each(device, 3, Duration::from_secs(30), How { now: true, ..How::default() });
+        device.reboot()?;
+        device.exit(BY_TIMER);
+        each(device, 3, Duration::from_secs(30), How { now: true, ..How::default() });
+        device.timer_for(Duration::from_mins(10));
+        Ok(())
+    }),
+];
+
+// Promise: no schedule of runs, boots and people with a wrong password makes the API count ten failures in a row, or five in
+// 300 s; the account is never locked, and the right password is taken as soon as it is there.
+#[test]
+fn no_schedule_locks_the_account() {
+    let generations = [Generation::G1, Generation::G2, Generation::G2b];
+    let rows: Vec<_> = SCHEDULES.iter().flat_map(|row| generations.map(|generation| (row, generation))).collect();
+    let name = |((name, _), generation): &(&Schedule, Generation)| format!("{generation:?}: {name}");
+    every(&rows, name, |((_, schedule), generation)| {
+        let options = Options { generation: *generation, limits: true, ..Options::default() };
+        let device = VirtualDevice::new(options, "")?;
+        device.station.api.set_password(EMAIL, "another-password");
+        schedule(&device)?;
+        let failures = device.station.api.failures(EMAIL);
+        ensure!(failures.total > 0, "the password was never tried");
+        ensure!(failures.most_in_a_row < 10 && failures.most_in_300_s < 5, "{failures:?}");
+        ensure!(!device.station.api.is_locked(EMAIL), "the account is locked");
+        device.put_conf("another-password")?;
+        let code = device.exit(BY_TIMER);
+        ensure!(
+            code == 0,
+            "with the right password: {code}, {:?}",
+            device.station.json(READY).map(|r: Value| r["reason"].clone())
+        );
+        Ok(())
+    });
+}
