@@ -22,6 +22,7 @@ pub mod schedule;
 pub mod settings;
 pub mod status;
 pub mod surroundings;
+pub mod time_sync;
 pub mod token;
 pub mod true_time;
 pub mod wait;

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use azaion_agent::device::announce;
+use azaion_agent::device::paths::Paths;
 use azaion_agent::device::privileges::become_agent;
 use azaion_agent::device::readiness::Readiness;
 use azaion_agent::device::run::{Caller, Device, How, NotReady, run};
-use azaion_agent::device::{history, status, token};
+use azaion_agent::device::{history, status, time_sync, token};
 use azaion_agent::exit::{Exit, exit_on_panic};
 use azaion_agent::fault::chain;
 use azaion_agent::hardening::no_core_dumps;
@@ -68,6 +69,9 @@ enum Command {
         #[arg(long, conflicts_with = "login")]
         history: bool,
     },
+    /// Find out whether the clock is synchronised, for azaion-clock.service
+    #[command(hide = true)]
+    Clock,
 }
 
 const EXIT_CODES: &str = "\
@@ -88,6 +92,9 @@ fn main() -> ExitCode {
         Err(error) => return usage::report(error).into(),
     };
     announce::start_log(cli.verbose);
+    if matches!(cli.command, Command::Clock) {
+        return note_clock(&Paths::under(&cli.root)).into();
+    }
     let device = Device::here(&cli.root);
     // Before anything else is read, and before anybody is asked anything.
     if let Err(error) = become_agent(&device.paths) {
@@ -96,7 +103,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Boot { .. } => announce::outcome(&Err(error), None),
             Command::Token { socket: true, .. } => return token::refuse(&error).into(),
-            Command::Token { .. } | Command::Status { .. } => log::error!("{}", chain(&error)),
+            Command::Token { .. } | Command::Status { .. } | Command::Clock => log::error!("{}", chain(&error)),
         }
         return exit.into();
     }
@@ -109,6 +116,7 @@ fn main() -> ExitCode {
         Command::Status { login, json, .. } => status::print(&device, login, json),
         Command::Token { socket: true, .. } => token::answer(&device),
         Command::Token { json, .. } => token::print(&device, json),
+        Command::Clock => note_clock(&device.paths),
     }
     .into()
 }
@@ -117,4 +125,15 @@ fn boot(device: &Device, how: How) -> Exit {
     let result = run(device, how);
     announce::outcome(&result, Readiness::read(&device.paths.run_dir()).as_ref());
     result.map_or_else(|error| error.exit(), |_| Exit::Done)
+}
+
+fn note_clock(paths: &Paths) -> Exit {
+    match time_sync::note(paths) {
+        Ok(is_synchronised) => log::debug!("the clock is synchronised: {is_synchronised}"),
+        Err(error) => {
+            log::error!("noting whether the clock is synchronised: {}", chain(&error));
+            return Exit::Internal;
+        }
+    }
+    Exit::Done
 }

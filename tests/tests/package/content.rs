@@ -10,7 +10,7 @@ use azaion_tests::station::Station;
 use crate::tree::{EPOCH, build};
 
 /// Every file of the package: mode, and the name or the link.
-const CONTENT: [&str; 39] = [
+const CONTENT: [&str; 42] = [
     "drwxr-xr-x root/root ./",
     "drwxr-xr-x root/root ./etc/",
     "drwxr-xr-x root/root ./etc/azaion/",
@@ -27,6 +27,8 @@ const CONTENT: [&str; 39] = [
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-agent.service",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-agent.timer",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-catalog.service",
+    "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-clock.service",
+    "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-clock.timer",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-setup.service",
     "drwxr-xr-x root/root ./usr/lib/systemd/system/basic.target.wants/",
     "drwxr-xr-x root/root ./usr/lib/systemd/system/sockets.target.wants/",
@@ -50,6 +52,7 @@ const CONTENT: [&str; 39] = [
     "lrwxrwxrwx root/root ./usr/lib/systemd/system/basic.target.wants/azaion-setup.service -> ../azaion-setup.service",
     "lrwxrwxrwx root/root ./usr/lib/systemd/system/sockets.target.wants/azaion-agent-token.socket -> ../azaion-agent-token.socket",
     "lrwxrwxrwx root/root ./usr/lib/systemd/system/timers.target.wants/azaion-agent.timer -> ../azaion-agent.timer",
+    "lrwxrwxrwx root/root ./usr/lib/systemd/system/timers.target.wants/azaion-clock.timer -> ../azaion-clock.timer",
 ];
 
 // Promise: `.ci/package` leaves the package for arm64 in target/dist/; it has these files and no others, all of root,

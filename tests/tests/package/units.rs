@@ -8,12 +8,14 @@ use nix::unistd::geteuid;
 use crate::container::run_in;
 use crate::tree::{RELEASES, Tree, native_package};
 
-const UNITS: [&str; 6] = [
+const UNITS: [&str; 8] = [
     "azaion-agent.service",
     "azaion-agent.timer",
     "azaion-agent-token.socket",
     "azaion-agent-token@.service",
     "azaion-catalog.service",
+    "azaion-clock.service",
+    "azaion-clock.timer",
     "azaion-setup.service",
 ];
 /// What `systemd-analyze security` may say at most.

@@ -28,6 +28,7 @@ mod journal;
 mod kills;
 mod loader;
 mod loader_page;
+mod matrix;
 mod memory;
 mod missions;
 mod mixed_up;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use azaion_agent::clock::{Clock, Timestamp};
-use azaion_agent::device::run::{Device, How, NotReady, Ready, run};
+use azaion_agent::device::run::{Caller, Device, How, NotReady, Ready, run};
 use azaion_tests::dev_api::Options;
 use azaion_tests::station::{EMAIL, SERIAL, Station};
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub(crate) const PASSWORD: &str = "device-password-0042";
 pub(crate) const TIMER: Duration = Duration::from_mins(1);
 
 /// A run of the timer.
-pub(crate) const BY_TIMER: How = How { deadline: None, now: false, anew: false, by_timer: true };
+pub(crate) const BY_TIMER: How = How { caller: Caller::Unit, deadline: None, now: false, anew: false };
 
 #[derive(Debug)]
 struct VirtualClock {
