@@ -9,6 +9,7 @@ pub mod board;
 pub mod cache;
 pub mod files;
 pub mod floor;
+pub mod history;
 pub mod hold;
 pub mod machine;
 pub mod outcome;

@@ -91,10 +91,12 @@ pub struct Fault {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Problem {
-    #[error("{kind} ({detail})")]
-    Transport { kind: Transport, detail: String, before_request: bool },
+    #[error("{kind} ({}{detail})", proxy.as_ref().map_or(String::new(), |proxy| format!("proxy {proxy}: ")))]
+    Transport { kind: Transport, detail: Box<str>, before_request: bool, proxy: Option<Box<str>> },
     #[error("the call was not made")]
     NotCalled(#[source] NotCalled),
+    #[error("the network has changed during the call")]
+    Overtaken,
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
     #[error("the answer is not JSON; is this the API, or a captive portal?")]
@@ -134,7 +136,9 @@ impl Fault {
     pub fn class(&self) -> Class {
         match &self.problem {
             Problem::NotCalled(NotCalled::Interrupted) => Class::Interrupted,
-            Problem::Transport { .. } | Problem::NotCalled(NotCalled::NoTime) => Class::Unreachable,
+            Problem::Transport { .. } | Problem::Overtaken | Problem::NotCalled(NotCalled::NoTime) => {
+                Class::Unreachable
+            }
             Problem::NotCalled(NotCalled::Held) | Problem::KeyNotListed => Class::Later,
             Problem::TooLarge(_) | Problem::NotJson => Class::Garbled,
             Problem::Status { class, .. } | Problem::Page { class, .. } => *class,
@@ -223,6 +227,7 @@ fn hint(status: u16, code: Option<u32>, class: Class) -> &'static str {
         }
         (401, None, Class::Refused) => ": the token is not accepted",
         (403, _, Class::Refused) => ": not permitted for this account",
+        (_, Some(10), _) => ": no account with this e-mail",
         (_, Some(20), _) => ": an account with this e-mail exists",
         (_, Some(50), _) => ": the account is locked for now",
         (_, Some(51), _) => ": too many logins from this address for now",

@@ -10,7 +10,7 @@ use azaion_agent::device::paths::Paths;
 use azaion_agent::device::privileges::become_agent;
 use azaion_agent::device::readiness::Readiness;
 use azaion_agent::device::run::{Caller, Device, How, NotReady, run};
-use azaion_agent::device::{status, time_sync, token};
+use azaion_agent::device::{history, status, time_sync, token};
 use azaion_agent::exit::{Exit, exit_on_panic};
 use azaion_agent::fault::chain;
 use azaion_agent::hardening::no_core_dumps;
@@ -53,6 +53,9 @@ enum Command {
         /// Print all of the token cache as JSON
         #[arg(long)]
         json: bool,
+        /// Answer a client of azaion-agent-token.socket, whose connection is standard output
+        #[arg(long, conflicts_with = "json")]
+        socket: bool,
     },
     /// Say where on the way to a token it fails, one line a check
     Status {
@@ -62,6 +65,9 @@ enum Command {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+        /// Instead of the checks, print the last changes of state, the oldest first
+        #[arg(long, conflicts_with = "login")]
+        history: bool,
     },
     /// Find out whether the clock is synchronised, for azaion-clock.service
     #[command(hide = true)]
@@ -96,6 +102,7 @@ fn main() -> ExitCode {
         let exit = error.exit();
         match cli.command {
             Command::Boot { .. } => announce::outcome(&Err(error), None),
+            Command::Token { socket: true, .. } => return token::refuse(&error).into(),
             Command::Token { .. } | Command::Status { .. } | Command::Clock => log::error!("{}", chain(&error)),
         }
         return exit.into();
@@ -105,8 +112,10 @@ fn main() -> ExitCode {
             let caller = if announce::is_unit() { Caller::Unit } else { Caller::Person };
             boot(&device, How { caller, deadline: deadline.map(Duration::from_secs), now, ..How::default() })
         }
-        Command::Token { json } => token::print(&device, json),
-        Command::Status { login, json } => status::print(&device, login, json),
+        Command::Status { json, history: true, .. } => history::print(&device, json),
+        Command::Status { login, json, .. } => status::print(&device, login, json),
+        Command::Token { socket: true, .. } => token::answer(&device),
+        Command::Token { json, .. } => token::print(&device, json),
         Command::Clock => note_clock(&device.paths),
     }
     .into()

@@ -161,12 +161,13 @@ impl<'a> Admin<'a> {
     }
 }
 
-/// A 401 or 403 to a call with a token. The API's framework refuses a token without the API's error object, mostly without any
-/// body, so that a missing object says nothing here; a web page is somebody else's all the same.
+/// What a fault of a call with a token means. The API's framework refuses a token without the API's error object, mostly without any
+/// body, so that a 401 or 403 is a refusal, unless it is a web page. A code about credentials is about the user that the call names.
 fn refusal(fault: Fault) -> Fault {
     let problem = match fault.problem {
-        Problem::Status { status: status @ (401 | 403), code, class: Class::Unacceptable } => {
-            Problem::Status { status, code, class: Class::Refused }
+        Problem::Status { status, code, class: Class::Refused | Class::Unacceptable } => {
+            let class = if matches!(status, 401 | 403) { Class::Refused } else { Class::Unacceptable };
+            Problem::Status { status, code, class }
         }
         problem => problem,
     };
@@ -174,7 +175,7 @@ fn refusal(fault: Fault) -> Fault {
 }
 
 fn refuses_the_admin(fault: &Fault) -> bool {
-    fault.class() == Class::Refused && matches!(fault.status(), Some(401 | 403))
+    fault.class() == Class::Refused
 }
 
 fn not_permitted(fault: Fault) -> Error {

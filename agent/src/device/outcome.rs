@@ -42,7 +42,7 @@ pub enum NotReady {
     #[error("the HTTP client can't be made")]
     Http(#[from] HttpError),
     #[error("no token from the admin API")]
-    Fault(#[from] Fault),
+    Fault(#[source] Box<Fault>),
     #[error(
         "no login is tried for another {} s, `azaion-agent boot --now` tries at once; the last run said: {reason}",
         left.as_secs()
@@ -68,6 +68,12 @@ pub enum NotReady {
     Privileges(#[from] PrivilegesError),
 }
 
+impl From<Fault> for NotReady {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(Box::new(fault))
+    }
+}
+
 impl NotReady {
     /// Whether a token that is still valid may be used on: the API itself has not refused the credentials, and the
     /// configuration can be used.
@@ -78,6 +84,7 @@ impl NotReady {
     /// The exit code that tells why.
     pub fn exit(&self) -> Exit {
         match self {
+            Self::File(error) if error.is_gone() => Exit::Later,
             Self::Http(HttpError::Client(_)) | Self::File(_) | Self::Privileges(_) => Exit::Internal,
             Self::Conf(_) | Self::Board(_) | Self::Settings(_) | Self::Http(_) => Exit::Config,
             Self::Fault(fault) => fault.class().on_device(),

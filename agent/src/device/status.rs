@@ -97,7 +97,7 @@ fn configuration(device: &Device) -> (Known, Check) {
         Err(error) => return failed(&NotReady::from(error)),
         Ok(Board::Any) => Check::ok("configuration", who),
         Ok(Board::Right(module)) => Check::ok("configuration", format!("{who}, on the module {module}")),
-        Ok(Board::Untold(why)) => Check::warning(
+        Ok(Board::Unknown(why)) => Check::warning(
             "configuration",
             format!("{who}; whether this is the module that it is for can't be told: {why}"),
         ),
@@ -249,7 +249,8 @@ fn token(device: &Device, known: &Known) -> Check {
         None => Check::failed("token", "there is none yet; `azaion-agent boot` or the next run of the timer gets one"),
         Some(cache) if cache.left(&now).is_zero() => Check::failed("token", "it has run out; see readiness"),
         Some(cache) => {
-            let text = format!("valid for {} s more, signature {}", cache.left(&now).as_secs(), cache.signature);
+            let user = cache.user_id.as_ref().map(|id| format!(", user {id}")).unwrap_or_default();
+            let text = format!("valid for {} s more, signature {}{user}", cache.left(&now).as_secs(), cache.signature);
             Check::ok("token", text)
         }
     }
