@@ -109,6 +109,11 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn is_stopped(&self) -> bool {
         false
     }
+
+    /// Whether somebody has synchronised the wall clock with a time server.
+    fn is_synchronised(&self) -> bool {
+        false
+    }
 }
 
 /// A time that a server told, carried on by the boot clock.

@@ -1,18 +1,26 @@
 //! What only the Jetson does: from `device.conf` to a token that the loader can read.
 //!
-//! `device.conf` → login → claims → cache → readiness. [`run`] is that way; the other modules are its stations.
+//! `device.conf` → login → claims → cache → readiness. [`run`] takes turns at that, and waits between them; an `attempt` is one.
 
 pub mod announce;
+mod attempt;
 pub mod backoff;
 pub mod board;
 pub mod cache;
 pub mod files;
 pub mod floor;
+pub mod hold;
+pub mod machine;
+pub mod outcome;
 pub mod paths;
 pub mod privileges;
 pub mod readiness;
+pub mod refusals;
 pub mod run;
+pub mod schedule;
 pub mod settings;
 pub mod status;
+pub mod surroundings;
 pub mod token;
 pub mod true_time;
+pub mod wait;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::fcntl::OFlag;
 pub use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, redirect};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -86,6 +86,8 @@ pub struct Call<'a> {
     pub body: Option<Zeroizing<Vec<u8>>>,
     /// An access token.
     pub bearer: Option<&'a SecretString>,
+    /// Whether caches on the way are to ask the server themselves.
+    pub is_uncached: bool,
 }
 
 impl Call<'_> {
@@ -268,6 +270,9 @@ impl Http {
         let mut request = self.client.request(call.method.clone(), self.api.route(call.path)).timeout(limit);
         if let Some(bearer) = call.bearer {
             request = request.header(AUTHORIZATION, bearer_header(bearer));
+        }
+        if call.is_uncached {
+            request = request.header(CACHE_CONTROL, "no-cache");
         }
         if let Some(body) = &call.body {
             // The request needs a copy of its own, which is wiped as ours is.

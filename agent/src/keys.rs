@@ -1,21 +1,58 @@
 //! The server's public keys: `GET /.well-known/jwks.json` (RFC 7517).
 
+use std::cell::Cell;
+
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
+use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::clock::Timestamp;
 use crate::fault::{Class, Fault, Limit, Problem, needs_error_object};
 use crate::http::{Answer, Call, Http, Method};
 use crate::json;
-use crate::token::Keys;
+use crate::retry::Budget;
+use crate::token::{self, Accepted, Expected, Keys, TokenError};
 
-/// Asks the server for its keys.
+/// Asks the server for its keys. `is_uncached` asks caches on the way to ask the server themselves (RFC 9111, 5.2.1.4): the
+/// list may be an hour old otherwise.
 ///
 /// # Errors
 /// No answer, or one that is no key set, or a set without a key for ES256.
-pub fn fetch(http: &Http, limit: Limit) -> Result<Keys, Fault> {
-    let answer =
-        http.call(&Call { method: Method::GET, path: "/.well-known/jwks.json", body: None, bearer: None }, limit)?;
+pub fn fetch(http: &Http, is_uncached: bool, limit: Limit) -> Result<Keys, Fault> {
+    let path = "/.well-known/jwks.json";
+    let answer = http.call(&Call { method: Method::GET, path, body: None, bearer: None, is_uncached }, limit)?;
     keys_of(&answer)
+}
+
+/// Validates a token with the server's keys. If its key is not listed, the list is fetched again, past all caches, until the
+/// budget is used up: a key is published before the first token is signed with it, but a cache may hold the list of before.
+/// `answer` is that which the token came in, and `now` says the best known time.
+///
+/// # Errors
+/// The keys are out of reach, or the token fails a check.
+pub fn validate_token(
+    http: &Http,
+    budget: &Budget<'_>,
+    (token, answer): (&SecretString, &Answer),
+    expected: Expected<'_>,
+    now: impl Fn() -> Timestamp,
+) -> Result<Accepted, Fault> {
+    let is_uncached = Cell::new(false);
+    let checked = |limit| {
+        let keys = fetch(http, is_uncached.get(), limit)?;
+        token::judge(token, &keys, expected, now()).map_err(|error| match error {
+            TokenError::UnknownKey => answer.fault(Problem::KeyNotListed),
+            error => answer.fault(Problem::Token(error)),
+        })
+    };
+    let first = budget.run(|limit| match checked(limit) {
+        Err(fault) if matches!(fault.problem, Problem::KeyNotListed) && !is_uncached.replace(true) => checked(limit),
+        other => other,
+    });
+    first.map_err(|fault| match fault.problem {
+        Problem::KeyNotListed => answer.fault(Problem::Token(TokenError::UnknownKey)),
+        _ => fault,
+    })
 }
 
 /// Reads the answer to the request for keys.
@@ -145,7 +182,7 @@ mod tests {
             head[0].clone()
         });
         let http = Http::new(&api, None, Arc::new(SystemClock)).unwrap();
-        let keys = fetch(&http, Ok(Duration::from_secs(5)));
+        let keys = fetch(&http, false, Ok(Duration::from_secs(5)));
         assert_eq!(server.join().unwrap(), "GET /.well-known/jwks.json HTTP/1.1");
         keys
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use azaion_agent::device::announce;
 use azaion_agent::device::privileges::become_agent;
 use azaion_agent::device::readiness::Readiness;
-use azaion_agent::device::run::{Device, How, NotReady, run};
+use azaion_agent::device::run::{Caller, Device, How, NotReady, run};
 use azaion_agent::device::{status, token};
 use azaion_agent::exit::{Exit, exit_on_panic};
 use azaion_agent::fault::chain;
@@ -95,8 +95,8 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Boot { deadline, now } => {
-            let by_timer = announce::is_unit();
-            boot(&device, How { deadline: deadline.map(Duration::from_secs), now, by_timer, ..How::default() })
+            let caller = if announce::is_unit() { Caller::Unit } else { Caller::Person };
+            boot(&device, How { caller, deadline: deadline.map(Duration::from_secs), now, ..How::default() })
         }
         Command::Token { json } => token::print(&device, json),
         Command::Status { login, json } => status::print(&device, login, json),

@@ -1,13 +1,14 @@
 //! Trying again: exponential back-off with full jitter, `Retry-After` obeyed, one budget of time for all calls.
 
 use std::cell::Cell;
+use std::fmt;
 use std::time::Duration;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
 
 use crate::clock::Clock;
-use crate::fault::{Fault, Limit, NotCalled};
+use crate::fault::{Fault, Limit, NotCalled, Problem};
 
 /// How often and how long to try.
 #[derive(Clone, Copy, Debug)]
@@ -60,17 +61,33 @@ impl Waits {
 }
 
 /// The time that calls and the waits between them may take together. What the program does in between is not counted.
-#[derive(Debug)]
 pub struct Budget<'a> {
     policy: Policy,
     clock: &'a dyn Clock,
+    /// Why no call may be made now.
+    gate: Option<&'a Gate<'a>>,
     left: Cell<Duration>,
+}
+
+/// Says why no call may be made now, if that is so.
+pub type Gate<'a> = dyn Fn() -> Option<NotCalled> + 'a;
+
+impl fmt::Debug for Budget<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget").field("policy", &self.policy).field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Budget<'a> {
     /// A budget of `time`.
     pub fn new(time: Duration, policy: Policy, clock: &'a dyn Clock) -> Self {
-        Self { policy, clock, left: Cell::new(time) }
+        Self { policy, clock, gate: None, left: Cell::new(time) }
+    }
+
+    /// The same, where `gate` is asked before each call.
+    #[must_use]
+    pub fn gated(self, gate: &'a Gate<'a>) -> Self {
+        Self { gate: Some(gate), ..self }
     }
 
     /// Makes the call until it succeeds, fails for good, or there is no time for another wait and call: of a server that answers
@@ -84,7 +101,7 @@ impl<'a> Budget<'a> {
         loop {
             let before = self.left.get();
             let fault = match self.once(&mut call) {
-                Err(fault) => fault,
+                Err(fault) if !matches!(fault.problem, Problem::NotCalled(_)) => fault,
                 done => return done,
             };
             let took = before.saturating_sub(self.left.get());
@@ -109,6 +126,9 @@ impl<'a> Budget<'a> {
     fn limit(&self) -> Limit {
         if self.clock.is_stopped() {
             return Err(NotCalled::Interrupted);
+        }
+        if let Some(why) = self.gate.and_then(|gate| gate()) {
+            return Err(why);
         }
         match self.left.get() {
             Duration::ZERO => Err(NotCalled::NoTime),
@@ -135,7 +155,7 @@ pub fn part_of(longest: Duration) -> Duration {
 mod tests {
     use super::*;
     use crate::clock::virtual_clock::VirtualClock;
-    use crate::fault::{Class, Problem};
+    use crate::fault::Class;
 
     fn fault(class: Class, retry_after: Option<u64>) -> Fault {
         let problem = Problem::Status { status: 503, code: None, class };

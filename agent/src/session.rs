@@ -53,7 +53,8 @@ pub fn refresh(http: &Http, refresh: &RefreshToken, limit: Limit) -> Result<(Tok
 }
 
 fn ask(http: &Http, path: &'static str, body: Zeroizing<Vec<u8>>, limit: Limit) -> Result<(Tokens, Answer), Fault> {
-    let answer = http.call(&Call { method: Method::POST, path, body: Some(body), bearer: None }, limit)?;
+    let answer =
+        http.call(&Call { method: Method::POST, path, body: Some(body), bearer: None, is_uncached: false }, limit)?;
     let tokens = answer.accept(&[200]).and_then(|body| tokens_of(body).map_err(|problem| answer.fault(problem)))?;
     Ok((tokens, answer))
 }

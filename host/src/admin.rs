@@ -62,7 +62,13 @@ impl<'a> Admin<'a> {
         if !self.login.has_token_file() {
             return Ok(());
         }
-        let call = || Call { method: Method::GET, path: "/users/current", body: None, bearer: Some(&token) };
+        let call = || Call {
+            method: Method::GET,
+            path: "/users/current",
+            body: None,
+            bearer: Some(&token),
+            is_uncached: false,
+        };
         let asked = self.budget.run(|limit| self.http.call(&call(), limit).and_then(|a| a.accept(&[200]).map(drop)));
         match asked {
             Ok(()) => Ok(()),
@@ -126,7 +132,8 @@ impl<'a> Admin<'a> {
         body: impl Fn() -> zeroize::Zeroizing<Vec<u8>>,
     ) -> Result<()> {
         let one_try = |token: &SecretString, limit: Limit| {
-            let call = Call { method: method.clone(), path, body: Some(body()), bearer: Some(token) };
+            let call =
+                Call { method: method.clone(), path, body: Some(body()), bearer: Some(token), is_uncached: false };
             let answer = self.http.call(&call, limit);
             answer.and_then(|answer| answer.accept(accepted).map(drop)).map_err(refusal).inspect_err(|fault| {
                 if fault.class().is_transient() && !fault.is_surely_undone() {

@@ -108,7 +108,7 @@ fn holds(target: &dyn Target) -> Result<Check> {
 
 fn api(http: &Http, budget: &Budget<'_>) -> (Check, Exit) {
     let api = http.api();
-    match budget.run(|limit| keys::fetch(http, limit)) {
+    match budget.run(|limit| keys::fetch(http, false, limit)) {
         Ok(Keys::Set(keys)) => {
             (Check::ok(API, format!("{api} answers, and publishes {} key(s)", keys.len())), Exit::Done)
         }

@@ -335,17 +335,14 @@ impl Job<'_> {
     fn judge(&self, conf: &DeviceConf) -> Result<(), Fault> {
         let (tokens, answer) =
             self.budget.run(|limit| session::login(self.http, &conf.email, &conf.password, limit))?;
-        let keys = self.budget.run(|limit| keys::fetch(self.http, limit))?;
         let expected =
             Expected { email: &conf.email, issuer: DEFAULT_ISSUER, audience: None, signature: SignaturePolicy::Auto };
         // As the device does: by the time that the server says, else by a clock that is not before provisioning.
-        let now = answer.date.unwrap_or_else(|| {
-            let now = self.clock.wall();
-            conf.provisioned_at.map_or(now, |provisioned| now.max(provisioned))
-        });
-        token::judge(&tokens.access, &keys, expected, now)
-            .map(drop)
-            .map_err(|error| answer.fault(Problem::Token(error)))
+        let now = || {
+            let clock = self.clock.wall();
+            answer.date.unwrap_or_else(|| conf.provisioned_at.map_or(clock, |provisioned| clock.max(provisioned)))
+        };
+        keys::validate_token(self.http, self.budget, (&tokens.access, &answer), expected, now).map(drop)
     }
 }
 

@@ -37,6 +37,18 @@ pub const STATES: [(Exit, State); 6] = [
     (Exit::Internal, State { name: "fault", message_id: "b94e05c71a3d4f86905c2d7e8b6f1a06" }),
 ];
 
+/// No call is made, because the hold file is there.
+pub const HELD: State = State { name: "held", message_id: "71d8f0c4ae2b4b6f9d35c8e1027a6b07" };
+
+/// The state that a run ended in.
+pub fn state_of(result: &Result<Ready, NotReady>) -> State {
+    match result {
+        Err(NotReady::Held(_)) => HELD,
+        Err(error) => state(error.exit()),
+        Ok(_) => state(Exit::Done),
+    }
+}
+
 fn state(exit: Exit) -> State {
     let [.., (_, fault)] = STATES;
     STATES.iter().find(|(other, _)| *other == exit).map_or(fault, |(_, state)| *state)
@@ -95,7 +107,9 @@ pub fn outcome(result: &Result<Ready, NotReady>, who: Option<&Readiness>) {
         Ok(ready) => say_ready(ready),
         Err(error) => {
             let text = escaped(&format!("{} is not ready: {}", name_of(who), chain(error))).into_owned();
-            journal(Level::Error, error.exit(), who, &text);
+            // A device that is held is as it should be.
+            let level = if matches!(error, NotReady::Held(_)) { Level::Info } else { Level::Error };
+            journal(level, (state_of(result), error.exit()), who, &text);
             status(&text);
         }
     }
@@ -112,7 +126,7 @@ fn say_ready(ready: &Ready) {
     status(&text);
     // Nor is it for the journal that a token that was fresh a minute ago still is.
     if is_unit() && (ready.is_news || ready.is_renewed) {
-        journal(Level::Info, Exit::Done, Some(readiness), &text);
+        journal(Level::Info, (state(Exit::Done), Exit::Done), Some(readiness), &text);
     }
     // For a unit standard output is the console: a renewal every few minutes is nothing to be shown there.
     if ready.is_news || !is_unit() {
@@ -124,10 +138,10 @@ fn name_of(who: Option<&Readiness>) -> &str {
     who.and_then(|who| who.serial.as_deref().or(who.email.as_deref())).unwrap_or("this unit")
 }
 
-fn journal(level: Level, exit: Exit, who: Option<&Readiness>, text: &str) {
+fn journal(level: Level, (state, exit): (State, Exit), who: Option<&Readiness>, text: &str) {
     let serial = who.and_then(|who| who.serial.as_deref()).unwrap_or_default();
     let email = who.and_then(|who| who.email.as_deref()).unwrap_or_default();
-    let State { name, message_id } = state(exit);
+    let State { name, message_id } = state;
     log::log!(
         level,
         MESSAGE_ID = message_id,

@@ -58,6 +58,9 @@ pub struct FileError {
     source: io::Error,
 }
 
+/// The lock by which one run at a time writes.
+pub type Lock = Flock<OwnedFd>;
+
 /// A folder of ours.
 #[derive(Debug)]
 pub struct Folder {
@@ -90,7 +93,7 @@ impl Folder {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn lock(&self, patience: Duration, clock: &dyn Clock) -> Result<Option<Flock<OwnedFd>>, FileError> {
+    pub fn lock(&self, patience: Duration, clock: &dyn Clock) -> Result<Option<Lock>, FileError> {
         let fail = |errno: Errno| FileError { doing: "locking", path: self.path.join(LOCK), source: errno.into() };
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let open = || openat(&self.dir, LOCK, flags, Mode::from_bits_truncate(0o600));

@@ -36,7 +36,7 @@ const NOTE_INTERVAL: Duration = Duration::from_mins(10);
 /// Boot-clock time since an event, over several boots: at least so much has passed. The time between two boots is not
 /// known and does not count.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-struct Stretch {
+pub(super) struct Stretch {
     boot_id: String,
     boottime_s: u64,
     /// What had passed at that moment.
@@ -44,22 +44,22 @@ struct Stretch {
 }
 
 impl Stretch {
-    fn start(now: &BootMoment) -> Self {
+    pub(super) fn start(now: &BootMoment) -> Self {
         Self { boot_id: now.boot_id.clone(), boottime_s: now.since_boot.as_secs(), elapsed_s: 0 }
     }
 
     /// What has passed since the last note.
-    fn since_note(&self, now: &BootMoment) -> Duration {
+    pub(super) fn since_note(&self, now: &BootMoment) -> Duration {
         let before = if self.boot_id == now.boot_id { self.boottime_s } else { 0 };
         Duration::from_secs(now.since_boot.as_secs().saturating_sub(before))
     }
 
-    fn elapsed(&self, now: &BootMoment) -> Duration {
+    pub(super) fn elapsed(&self, now: &BootMoment) -> Duration {
         Duration::from_secs(self.elapsed_s).saturating_add(self.since_note(now))
     }
 
     /// The same stretch, noted at this moment.
-    fn noted(&self, now: &BootMoment) -> Self {
+    pub(super) fn noted(&self, now: &BootMoment) -> Self {
         Self { elapsed_s: self.elapsed(now).as_secs(), ..Self::start(now) }
     }
 }

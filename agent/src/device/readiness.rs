@@ -11,12 +11,14 @@ use crate::token::Signature;
 
 use super::files::{self, FileError, Folder, Readers};
 use super::floor::Memory;
+use super::refusals::Refusals;
 
 pub(super) const READY: &str = "ready.json";
 pub(super) const FIRST_BOOT: &str = "first-boot.json";
 
 /// `ready.json`: no secret in it; times are true time, not the clock's.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Readiness {
     /// Whether there is a valid token.
     pub ready: bool,
@@ -38,12 +40,20 @@ pub struct Readiness {
     /// What is known of the token's signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
+    /// Whether no call is made, because the hold file is there.
+    pub held: bool,
     /// While not ready: the exit code of the last run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u8>,
     /// While not ready: why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// The exit code of a run that left this `code`.
+pub fn exit_of(code: u8) -> Exit {
+    let known = [Exit::Protocol, Exit::Refused, Exit::Config, Exit::Internal];
+    known.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Later)
 }
 
 impl Readiness {
@@ -76,27 +86,54 @@ impl Readiness {
     }
 }
 
-/// `first-boot.json`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// `first-boot.json`: what outlives a boot.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct FirstBoot {
     version: u32,
-    /// When this unit was first ready.
-    pub first_ready_at: Timestamp,
+    /// When this device was first ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_ready_at: Option<Timestamp>,
+    /// Which `device.conf` it was last ready with, as [`crate::device_conf::ConfFile::fingerprint`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ready_with: Option<String>,
+    /// In which boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ready_boot_id: Option<String>,
+    /// Refusals of the credentials since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusals: Option<Refusals>,
     /// What is known of time.
     #[serde(flatten)]
     pub time: Memory,
 }
 
 impl FirstBoot {
-    /// What is remembered.
-    pub fn read(folder: &Path) -> Option<Self> {
-        files::read(folder, FIRST_BOOT)
+    /// What is remembered; nothing at first.
+    pub fn read(folder: &Path) -> Self {
+        Self { version: 1, ..files::read(folder, FIRST_BOOT).unwrap_or_default() }
     }
 
-    /// What is to be remembered after a run that was ready at `now`.
-    pub fn after(known: Option<Self>, now: Timestamp, time: Memory) -> Self {
-        let first_ready_at = known.map_or(now, |known| known.first_ready_at);
-        Self { version: 1, first_ready_at, time }
+    /// The same after the device was ready at `now` with this `device.conf` in this boot.
+    #[must_use]
+    pub fn ready(self, now: Timestamp, device_conf: &str, boot_id: &str, time: Memory) -> Self {
+        Self {
+            first_ready_at: self.first_ready_at.or(Some(now)),
+            ready_with: Some(device_conf.to_owned()),
+            ready_boot_id: Some(boot_id.to_owned()),
+            refusals: None,
+            time,
+            ..self
+        }
+    }
+
+    /// Whether it was ever ready with this `device.conf`.
+    pub fn was_ready_with(&self, device_conf: &str) -> bool {
+        self.ready_with.as_deref() == Some(device_conf)
+    }
+
+    /// Whether it was in this boot.
+    pub fn was_ready_in(&self, boot_id: &str, device_conf: &str) -> bool {
+        self.ready_boot_id.as_deref() == Some(boot_id) && self.was_ready_with(device_conf)
     }
 
     /// Writes the file.

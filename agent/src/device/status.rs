@@ -23,7 +23,7 @@ use crate::transport::Transport;
 use super::board::{self, Board};
 use super::cache::{self, TokenCache};
 use super::files::GROUP;
-use super::readiness::Readiness;
+use super::readiness::{self, Readiness};
 use super::run::{Device, How, NotReady, Ready, run};
 use super::settings::Settings;
 
@@ -71,7 +71,7 @@ fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
         Some(Ok(Ready { trouble: Some(trouble), .. })) => (Check::failed("token", trouble), Exit::Later),
         _ => (token(device, &known), Exit::Later),
     });
-    checks.push(readiness(device));
+    checks.push(readiness_check(device));
     let failed = checks.iter().find(|(check, _)| check.status == check::Status::Failed);
     let exit = failed.map_or(Exit::Done, |(_, exit)| *exit);
     (checks.into_iter().map(|(check, _)| check).collect(), exit)
@@ -190,7 +190,7 @@ fn tls(api: &ApiUrl, device: &Device, conf: Option<&DeviceConf>, settings: &Sett
         Ok(http) => http,
         Err(error) => return Check::failed("tls", chain(&error)),
     };
-    match keys::fetch(&http, Ok(PATIENCE)) {
+    match keys::fetch(&http, false, Ok(PATIENCE)) {
         Ok(_) if !api.is_tls() => Check::warning("tls", "plain http: nothing proves who the server is"),
         Ok(Keys::Set(keys)) => {
             Check::ok("tls", format!("the server is who it says, and publishes {} key(s)", keys.len()))
@@ -228,7 +228,7 @@ fn is_denied(path: &Path) -> bool {
     File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-fn readiness(device: &Device) -> (Check, Exit) {
+fn readiness_check(device: &Device) -> (Check, Exit) {
     let check = |check| (check, Exit::Later);
     match Readiness::read(&device.paths.run_dir()) {
         None => {
@@ -239,8 +239,7 @@ fn readiness(device: &Device) -> (Check, Exit) {
         }
         Some(Readiness { ready: true, .. }) => check(Check::ok("readiness", "ready")),
         Some(Readiness { code, reason, .. }) => {
-            let exit = [Exit::Protocol, Exit::Refused, Exit::Config, Exit::Internal];
-            let exit = exit.into_iter().find(|exit| Some(exit.code()) == code).unwrap_or(Exit::Later);
+            let exit = code.map_or(Exit::Later, readiness::exit_of);
             (Check::failed("readiness", reason.unwrap_or_default()), exit)
         }
     }

@@ -9,11 +9,11 @@ use crate::fault::chain;
 use crate::plain_text::write_json;
 
 use super::cache::TokenCache;
-use super::run::{Device, How, run};
+use super::run::{Caller, Device, How, NotReady, run};
 
 /// Prints the token, or all of the cache as JSON.
 pub fn print(device: &Device, json: bool) -> Exit {
-    let cache = match cached(device).map_or_else(|| run(device, How::default()).map(|ready| ready.cache), Ok) {
+    let cache = match cached(device).map_or_else(|| renewed(device), Ok) {
         Ok(cache) => cache,
         Err(error) => {
             log::error!("{}", chain(&error));
@@ -27,6 +27,12 @@ pub fn print(device: &Device, json: bool) -> Exit {
         writeln!(out, "{}", cache.access_token.expose_secret())
     };
     written.map_or(Exit::Internal, |()| Exit::Done)
+}
+
+/// The token of a run, which renews it if needed.
+fn renewed(device: &Device) -> Result<TokenCache, NotReady> {
+    let how = How { caller: Caller::Program, ..How::default() };
+    run(device, how)?.cache.ok_or(NotReady::Busy)
 }
 
 /// The token in the cache, if it will do: fresh, or at least valid for a caller who may read it but not renew it.

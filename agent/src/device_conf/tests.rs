@@ -111,11 +111,11 @@ fn log_here() {
 
 // Promise: unknown keys are left aside, so that an older agent reads a newer file, and nothing else is warned of.
 #[test]
-fn unknown_keys_are_left_aside() {
+fn unknown_keys_are_ignored() {
     log_here();
     let (text, file) = (good() + "AZAION_SHOE_SIZE=42\n# done", Path::new("newer"));
     assert_eq!(DeviceConf::parse(text.as_bytes(), file).unwrap().email, "azaion-jetson-0042@azaion.com");
-    assert_eq!(logged_about(file), [":4: an unknown key is left aside"]);
+    assert_eq!(logged_about(file), [":4: unknown key ignored"]);
 }
 
 // Promise: a file that belongs to somebody else than root is read, and root is warned.
@@ -220,4 +220,25 @@ fn modules_have_a_serial_number() {
         let read = DeviceConf::parse(format!("{}{MODULE_SERIAL}={text}\n", good()).as_bytes(), Path::new("f"));
         assert_eq!(read.ok().and_then(|conf| conf.module_serial).as_deref(), expected.then_some(text), "{text}");
     }
+}
+
+// Promise: the fingerprint is that of one version of the file: another content, or another file of the same content, has another.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
+fn each_version_has_its_fingerprint() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("device.conf");
+    let write = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::rename(&file, &path).unwrap();
+        ConfFile::open(&path).unwrap().fingerprint().to_owned()
+    };
+    let first = write("1", "one");
+    assert_eq!(ConfFile::open(&path).unwrap().fingerprint(), first);
+    let second = write("2", "one");
+    assert_ne!(second, first);
+    std::fs::write(&path, "two!").unwrap();
+    assert_ne!(ConfFile::open(&path).unwrap().fingerprint(), second);
 }

@@ -41,7 +41,8 @@ fn retry_after_in_both_forms() {
 fn bodies_are_not_shown() {
     let hush = || Zeroizing::new(b"hush".to_vec());
     let bearer = SecretString::from("hush");
-    let call = Call { method: Method::POST, path: "/login", body: Some(hush()), bearer: Some(&bearer) };
+    let call =
+        Call { method: Method::POST, path: "/login", body: Some(hush()), bearer: Some(&bearer), is_uncached: false };
     assert_eq!(format!("{call:?}"), "Call(\"POST /login\")");
     let (step, host) = (call.step(), "api.example".into());
     let (retry_after, date, certificate) = (None, None, None);

@@ -67,7 +67,7 @@ fn the_cache_has_its_fields() -> anyhow::Result<()> {
         fields(TOKEN),
         "access_token api_url boot_id email expires_at issued_at lifetime_s obtained_boottime_s role signature token_type version"
     );
-    assert_eq!(fields(READY), "api_url email expires_at ready serial signature since");
+    assert_eq!(fields(READY), "api_url email expires_at held ready serial signature since");
     let lifetime = field(&station, TOKEN, "lifetime_s").as_u64().unwrap();
     assert!((895..=900).contains(&lifetime), "{lifetime}");
     Ok(())

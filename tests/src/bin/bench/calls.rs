@@ -74,7 +74,7 @@ fn create(http: &Http, token: &SecretString, number: usize) -> anyhow::Result<()
     let serial: Serial = serial(number).parse()?;
     let (email, password) = (serial.email(), new_password().context("a password")?);
     let body = json::body(&NewUser { email: &email, password: password.expose_secret(), role: ROLE });
-    let call = Call { method: Method::POST, path: "/users", body: Some(body), bearer: Some(token) };
+    let call = Call { method: Method::POST, path: "/users", body: Some(body), bearer: Some(token), is_uncached: false };
     let status = http.call(&call, Ok(LIMIT))?.status;
     ensure!(status == 201, "POST /users: {status}");
     Ok(())

@@ -1,0 +1,274 @@
+//! One attempt: the token that is there, or a new one, and what is written about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::device_conf::DeviceConf;
+use crate::fault::{Class, Fault, NotCalled, Problem, chain};
+use crate::http::{Answer, Http};
+use crate::keys;
+use crate::private_file::Lifetime;
+use crate::retry::{Budget, POLICY};
+use crate::session::{self, Tokens};
+use crate::token::Accepted;
+
+use super::backoff::{Backoff, FailedCall};
+use super::cache::{self, TokenCache};
+use super::files::{FileError, Folder};
+use super::hold::held;
+use super::machine::Device;
+use super::outcome::{NotReady, Ready};
+use super::readiness::{FirstBoot, Readiness};
+use super::refusals::Refusals;
+use super::run::{Caller, Failed, How, give_up, or_warn};
+use super::schedule::Failure;
+use super::settings::{Renew, Settings};
+use super::surroundings::Surroundings;
+use super::true_time::TrueTime;
+use super::wait::AlertClock;
+
+/// How long a device that is held waits; the end of the hold file ends it before.
+const HELD: Duration = Duration::from_hours(1);
+
+/// What a run found or did about the token.
+enum Token {
+    /// It is fresh: nothing was asked.
+    Fresh,
+    /// It is new.
+    Renewed,
+    /// It is an old one that is still valid; why there is no new one.
+    Spared(String),
+    /// The same, because the device is held.
+    Held,
+}
+
+pub(super) struct Attempt<'a> {
+    pub(super) device: &'a Device,
+    pub(super) how: How,
+    /// The time left for calls.
+    pub(super) left: Duration,
+    pub(super) folder: &'a Folder,
+    pub(super) conf: &'a DeviceConf,
+    pub(super) settings: &'a Settings,
+}
+
+impl Attempt<'_> {
+    pub(super) fn run(&self) -> Result<Ready, Failed> {
+        let cached = self.cached().filter(|cache| !cache.left(&self.device.moment()).is_zero());
+        if let Some(cache) = cached.as_ref().filter(|_| !self.how.anew).filter(|c| c.is_fresh(&self.device.moment())) {
+            return Ok(self.ready(cache.clone(), self.best_time(), Token::Fresh)?);
+        }
+        if self.is_on_demand() {
+            return Ok(self.idle(cached));
+        }
+        match self.new_token(cached.is_some()) {
+            Ok((cache, now)) => Ok(self.ready(cache, now, Token::Renewed)?),
+            Err(failed) => {
+                // A renewal that failed may have taken the rest of the old token's life.
+                let is_valid = |cache: &TokenCache| !cache.left(&self.device.moment()).is_zero();
+                let spared = cached.filter(|cache| failed.error.spares_a_valid_token() && is_valid(cache));
+                let Some(cache) = spared else {
+                    return Err(Failed { error: give_up(self.folder, Some(self.conf), failed.error), ..failed });
+                };
+                let token = match failed.error {
+                    NotReady::Held(_) => Token::Held,
+                    error => Token::Spared(chain(&error)),
+                };
+                Ok(self.ready(cache, self.best_time(), token)?)
+            }
+        }
+    }
+
+    fn cached(&self) -> Option<TokenCache> {
+        TokenCache::read(&self.device.paths.run_dir()).filter(|cache| cache.is_of(self.conf, self.settings))
+    }
+
+    fn best_time(&self) -> Timestamp {
+        self.device.true_time(Some(self.conf)).now()
+    }
+
+    fn device_conf(&self) -> &str {
+        self.device.conf_fingerprint()
+    }
+
+    /// Whether the unit leaves the next token to whoever asks for one.
+    fn is_on_demand(&self) -> bool {
+        let now = self.device.moment();
+        self.how.caller == Caller::Unit
+            && self.settings.renew == Renew::OnDemand
+            && (FirstBoot::read(&self.device.paths.state_dir()).was_ready_in(&now.boot_id, self.device_conf())
+                || self.cached().is_some_and(|cache| cache.is_of_boot(&now)))
+    }
+
+    /// Nothing is done and nothing is written.
+    fn idle(&self, cache: Option<TokenCache>) -> Ready {
+        let readiness = Readiness::read(&self.device.paths.run_dir()).unwrap_or_else(|| Readiness::of(self.conf));
+        Ready { cache, readiness, is_news: false, is_renewed: false, trouble: None }
+    }
+
+    /// Writes that the device is ready; `now` is the best known true time.
+    fn ready(&self, cache: TokenCache, now: Timestamp, token: Token) -> Result<Ready, NotReady> {
+        let before = Readiness::read(&self.device.paths.run_dir()).filter(|before| before.ready);
+        let readiness = Readiness {
+            ready: true,
+            since: before.as_ref().and_then(|before| before.since).or(Some(now)),
+            expires_at: Some(cache.expires_at),
+            signature: Some(cache.signature),
+            held: matches!(token, Token::Held) || self.held().is_some(),
+            ..Readiness::of(self.conf)
+        };
+        readiness.write(self.folder)?;
+        let is_renewed = matches!(token, Token::Renewed);
+        let trouble = if let Token::Spared(trouble) = token { Some(trouble) } else { None };
+        Ok(Ready { cache: Some(cache), readiness, is_news: before.is_none(), is_renewed, trouble })
+    }
+
+    fn held(&self) -> Option<String> {
+        held(&self.device.paths, &self.settings.hold_file)
+    }
+
+    /// A token from the server, validated and in the cache; or a note for later runs that they must wait.
+    fn new_token(&self, has_valid: bool) -> Result<(TokenCache, Timestamp), Failed> {
+        let clock = AlertClock::new(self.device.clock.as_ref());
+        if let Some(why) = self.held() {
+            return Err(Failed::new(NotReady::Held(why), Some(HELD), clock.surroundings()));
+        }
+        self.check_waits(&clock.surroundings())?;
+        match self.ask(&clock, has_valid) {
+            Ok(token) => {
+                Backoff::clear(self.folder)?;
+                Ok(token)
+            }
+            Err(NotReady::Fault(Fault { problem: Problem::NotCalled(NotCalled::Held), .. })) => {
+                let why = self.held().unwrap_or_else(|| "for the moment".to_owned());
+                Err(Failed::new(NotReady::Held(why), Some(HELD), clock.surroundings()))
+            }
+            Err(NotReady::Fault(fault)) => Err(self.failed(fault, clock.surroundings())),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// What earlier runs were told to wait for, if that is for this one, too.
+    fn check_waits(&self, surroundings: &Surroundings) -> Result<(), Failed> {
+        let (now, run_dir) = (self.device.moment(), self.device.paths.run_dir());
+        let waiting = Backoff::read(&run_dir).filter(|waiting| {
+            !self.how.now && waiting.is_in_force(self.how.caller, &now, self.device_conf(), surroundings)
+        });
+        if let Some(waiting) = waiting {
+            let left = waiting.left(&now);
+            let wait = Some(left).filter(|_| !waiting.is_refusal());
+            let surroundings = waiting.surroundings().clone();
+            let error = NotReady::Waiting { exit: waiting.exit(), left, reason: waiting.reason };
+            return Err(Failed::new(error, wait, surroundings));
+        }
+        let mut known = FirstBoot::read(&self.device.paths.state_dir());
+        let Some(refusals) = known.refusals.take() else { return Ok(()) };
+        let left = refusals.gate(self.device_conf(), &now);
+        if left.is_zero() {
+            return Ok(());
+        }
+        let error = NotReady::Gated { refusals: refusals.in_a_row(), left };
+        if let Some(noted) = refusals.noted(&now) {
+            known.refusals = Some(noted);
+            or_warn(self.write_state(&known));
+        }
+        Err(error.into())
+    }
+
+    /// A call that failed, and how long that keeps later runs from another one.
+    fn failed(&self, fault: Fault, surroundings: Surroundings) -> Failed {
+        let (now, class) = (self.device.moment(), fault.class());
+        let refused = (class == Class::Refused).then(|| self.note_refusal());
+        let call =
+            FailedCall { fault: &fault, now: &now, surroundings: &surroundings, device_conf: self.device_conf() };
+        let backoff = Backoff::after(Backoff::read(&self.device.paths.run_dir()), call, refused);
+        // Somebody may be about to mend the server: the unit's next run is not kept from seeing that.
+        let is_kept = class != Class::Unacceptable || self.how.caller == Caller::Unit;
+        let wait = backoff.as_ref().map(|(_, wait)| *wait).filter(|_| class != Class::Refused);
+        if let Some((backoff, _)) = backoff.filter(|_| is_kept) {
+            or_warn(backoff.write(self.folder));
+        }
+        Failed::new(fault.into(), wait, surroundings)
+    }
+
+    /// Counts a refusal.
+    fn note_refusal(&self) -> Failure {
+        let mut known = FirstBoot::read(&self.device.paths.state_dir());
+        let refusals = Refusals::and_one(known.refusals.take(), self.device_conf(), &self.device.moment());
+        let (in_a_row, was_ready) = (refusals.in_a_row(), known.was_ready_with(self.device_conf()));
+        known.refusals = Some(refusals);
+        or_warn(self.write_state(&known));
+        Failure::Refused { in_a_row, was_ready }
+    }
+
+    /// Login, then keys: refused credentials must show as such whatever else is wrong. While the keys are out of reach
+    /// they are asked for again, without another login.
+    fn ask(&self, clock: &AlertClock<'_>, has_valid: bool) -> Result<(TokenCache, Timestamp), NotReady> {
+        let time = Arc::new(self.device.true_time(Some(self.conf)));
+        let http = self.device.http(&self.conf.api_url, self.settings, Arc::clone(&time))?;
+        let gate = || self.held().map(|_| NotCalled::Held);
+        // Even a run that is at its deadline makes one call.
+        let budget = Budget::new(self.left.max(POLICY.least), POLICY, clock).gated(&gate);
+        let (tokens, answer) = match self.refreshed(&http, &budget)? {
+            Some(refreshed) => refreshed,
+            None => self.log_in(&http, &budget, has_valid).inspect_err(|fault| self.note_expired(fault, &time))?,
+        };
+        time.learn(&answer)?;
+        let expected = self.settings.expected(&self.conf.email);
+        let accepted = keys::validate_token(&http, &budget, (&tokens.access, &answer), expected, || time.now())?;
+        self.keep(tokens, &answer, &accepted, &time)
+    }
+
+    /// The unit logs in once and waits outside of this run's lock; whoever else asks gets a few tries at once.
+    fn log_in(&self, http: &Http, budget: &Budget<'_>, has_valid: bool) -> Result<(Tokens, Answer), Fault> {
+        let call = |limit| session::login(http, &self.conf.email, &self.conf.password, limit);
+        if self.how.caller == Caller::Unit && !has_valid { budget.once(call) } else { budget.run(call) }
+    }
+
+    /// A session renewed without the password, where there is one. Tried once: a refresh token works once, and
+    /// whatever goes wrong, a login puts it right; but not at once where the server asks to wait.
+    fn refreshed(&self, http: &Http, budget: &Budget<'_>) -> Result<Option<(Tokens, Answer)>, NotReady> {
+        let now = self.device.moment();
+        let is_ours = self.cached().is_some_and(|cache| cache.is_of_boot(&now));
+        let refresh = cache::take_refresh(self.folder, &self.device.paths.run_dir())?;
+        let Some(refresh) = refresh.filter(|_| is_ours) else { return Ok(None) };
+        match budget.once(|limit| session::refresh(http, &refresh, limit)) {
+            Ok(refreshed) => Ok(Some(refreshed)),
+            Err(fault) if fault.retry_after.is_some() && fault.class().is_transient() => Err(fault.into()),
+            Err(fault) => {
+                log::info!("the session can't be renewed, logging in again: {}", chain(&fault));
+                Ok(None)
+            }
+        }
+    }
+
+    fn keep(
+        &self,
+        tokens: Tokens,
+        answer: &Answer,
+        accepted: &Accepted,
+        time: &TrueTime,
+    ) -> Result<(TokenCache, Timestamp), NotReady> {
+        let (now, moment) = (time.now(), self.device.moment());
+        let memory = time.after_answer(answer, accepted, &moment);
+        let known = FirstBoot::read(&self.device.paths.state_dir());
+        let known = known.ready(now, self.device_conf(), &moment.boot_id, memory);
+        let cache = TokenCache::new(self.conf, tokens.access, accepted, now, moment);
+        cache::write(self.folder, &cache, tokens.refresh)?;
+        or_warn(self.write_state(&known));
+        Ok((cache, now))
+    }
+
+    fn write_state(&self, known: &FirstBoot) -> Result<(), FileError> {
+        known.write(&Folder::open(&self.device.paths.state_dir(), None, Lifetime::Durable)?)
+    }
+
+    /// Remembers that the floor may be what makes the certificate look expired.
+    fn note_expired(&self, fault: &Fault, time: &TrueTime) {
+        let Some(time) = time.after_fault(fault, &self.device.moment()) else { return };
+        let mut known = FirstBoot::read(&self.device.paths.state_dir());
+        known.time = time;
+        or_warn(self.write_state(&known));
+    }
+}

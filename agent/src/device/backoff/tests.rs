@@ -1,0 +1,121 @@
+use crate::fault::Problem;
+use crate::private_file::Lifetime;
+
+use super::*;
+
+fn at(boot: &str, seconds: u64) -> BootMoment {
+    BootMoment { boot_id: boot.into(), since_boot: Duration::from_secs(seconds) }
+}
+
+fn fault(class: Class, retry_after: Option<u64>) -> Fault {
+    let problem = Problem::Status { status: 599, code: None, class };
+    let retry_after = retry_after.map(Duration::from_secs);
+    Fault { step: "POST /login".into(), host: "h".into(), retry_after, problem }
+}
+
+fn with(words: &[&str]) -> Surroundings {
+    serde_json::from_value(words.into()).unwrap()
+}
+
+/// What is kept after such a failure of the device.conf `c`, 100 s after the boot `b`.
+fn after(before: Option<Backoff>, fault: &Fault, seconds: u64) -> Backoff {
+    let (now, surroundings) = (at("b", seconds), with(&["link a"]));
+    let call = FailedCall { fault, now: &now, surroundings: &surroundings, device_conf: "c" };
+    Backoff::after(before, call, Some(Failure::Refused { in_a_row: 1, was_ready: false })).unwrap().0
+}
+
+const CALLERS: [Caller; 3] = [Caller::Unit, Caller::Program, Caller::Person];
+
+// Promise: a wait holds for its boot, its time and its device.conf, and for nothing else.
+#[test]
+fn holds_only_for_what_it_is_about() {
+    let backoff = after(None, &fault(Class::Refused, None), 100);
+    let is_in_force = |now: &BootMoment, conf| backoff.is_in_force(Caller::Unit, now, conf, &with(&["link a"]));
+    for (now, conf, expected) in [
+        (at("b", 100), "c", true),
+        (at("b", 160), "c", true),
+        (at("b", 161), "c", false),
+        (at("b2", 100), "c", false),
+        (at("b", 100), "d", false),
+    ] {
+        assert_eq!(is_in_force(&now, conf), expected, "{now:?} {conf}");
+    }
+}
+
+// Promise: whom a wait is for depends on what it is about: the server's word and refused credentials hold for all, an outage for
+// the unit and, once it is long, for programs; a person may try at once.
+#[test]
+fn whom_a_wait_is_for() {
+    for (class, retry_after, seconds, expected) in [
+        (Class::Later, Some(600), 101, [true, true, true]),
+        (Class::Refused, None, 101, [true, true, true]),
+        (Class::Unacceptable, None, 101, [true, true, false]),
+        (Class::Garbled, None, 100, [true, false, false]),
+    ] {
+        let backoff = after(None, &fault(class, retry_after), 100);
+        let is_for = |caller| backoff.is_in_force(caller, &at("b", seconds), "c", &with(&["link a"]));
+        assert_eq!(CALLERS.map(is_for), expected, "{class:?}");
+    }
+    // The same outage, ten minutes later.
+    let mut backoff = after(None, &fault(Class::Unreachable, None), 100);
+    backoff = after(Some(backoff), &fault(Class::Unreachable, None), 701);
+    let is_for = |caller| backoff.is_in_force(caller, &at("b", 710), "c", &with(&["link a"]));
+    assert_eq!(CALLERS.map(is_for), [true, true, false]);
+    assert!(backoff.left(&at("b", 701)) >= Duration::from_secs(225));
+}
+
+// Promise: something new on the machine ends each wait but that for the account, and with it the count of the outage.
+#[test]
+fn what_is_new_ends_a_wait() {
+    let (before, now) = (with(&["link a"]), at("b", 100));
+    for (class, retry_after, is_ended) in [
+        (Class::Unreachable, None, true),
+        (Class::Later, Some(600), true),
+        (Class::Unacceptable, None, true),
+        (Class::Refused, None, false),
+    ] {
+        let backoff = after(None, &fault(class, retry_after), 100);
+        for (surroundings, expected) in [(&before, false), (&with(&["dns 1", "link a"]), is_ended), (&with(&[]), false)]
+        {
+            assert_eq!(backoff.is_ended_by(surroundings), expected, "{class:?} {surroundings:?}");
+            let is_in_force = backoff.is_in_force(Caller::Unit, &now, "c", surroundings);
+            assert!(!is_in_force || !expected, "{class:?} {surroundings:?}");
+        }
+    }
+    let first = after(None, &fault(Class::Unreachable, None), 100);
+    let (second, third) = (with(&["link a", "dns 1"]), at("b", 900));
+    let fault = fault(Class::Unreachable, None);
+    let call = FailedCall { fault: &fault, now: &third, surroundings: &second, device_conf: "c" };
+    let (backoff, wait) = Backoff::after(Some(first), call, None).unwrap();
+    assert_eq!(backoff.outage.unwrap().length(third.since_boot), Duration::ZERO);
+    assert!(wait <= Duration::from_millis(500));
+}
+
+// Promise: a later run ends as the one did that wrote the file, and what is kept is kept as it is.
+#[test]
+fn is_kept_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(dir.path(), None, Lifetime::ThisBoot).unwrap();
+    for (class, exit) in [
+        (Class::Refused, Exit::Refused),
+        (Class::Unacceptable, Exit::Protocol),
+        (Class::Later, Exit::Later),
+        (Class::Unreachable, Exit::Later),
+    ] {
+        let backoff = after(None, &fault(class, None), 100);
+        backoff.write(&folder).unwrap();
+        let read = Backoff::read(dir.path()).unwrap();
+        assert_eq!((&read, read.exit(), read.code), (&backoff, exit, exit.code()));
+    }
+    Backoff::clear(&folder).unwrap();
+    assert_eq!(Backoff::read(dir.path()), None);
+}
+
+// Promise: a call that was not made, or was interrupted, keeps nobody waiting.
+#[test]
+fn only_calls_count() {
+    let (now, surroundings) = (at("b", 1), with(&[]));
+    let fault = fault(Class::Interrupted, None);
+    let call = FailedCall { fault: &fault, now: &now, surroundings: &surroundings, device_conf: "c" };
+    assert_eq!(Backoff::after(None, call, None), None);
+}

@@ -1,0 +1,89 @@
+//! The machine that the agent runs on: its files, its clocks, its boot.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::unistd::geteuid;
+
+use crate::api_url::ApiUrl;
+use crate::clock::{Clock, SystemClock};
+use crate::device_conf::{ConfFile, DeviceConf, DeviceConfError};
+use crate::http::{CaFile, Http, HttpError};
+
+use super::cache::BootMoment;
+use super::paths::Paths;
+use super::readiness::FirstBoot;
+use super::settings::{Settings, SettingsError};
+use super::true_time::TrueTime;
+
+/// The machine that the agent runs on.
+#[derive(Debug)]
+pub struct Device {
+    /// Where its files lie.
+    pub paths: Paths,
+    /// Its clocks.
+    pub clock: Arc<dyn Clock>,
+    boot_id: String,
+    /// `device.conf`, and whether it was root that opened it.
+    conf_file: Result<ConfFile, DeviceConfError>,
+    is_opened_by_root: bool,
+}
+
+/// `device.conf` and `agent.toml`, or what is wrong with each.
+pub type Configuration = (Result<DeviceConf, DeviceConfError>, Result<Settings, SettingsError>);
+
+impl Device {
+    /// This machine, with its files under `root`. Of these only `device.conf` is opened here, so that the caller can
+    /// give up root before anything is read.
+    pub fn here(root: &Path) -> Self {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let paths = Paths::under(root);
+        Self {
+            conf_file: ConfFile::open(&paths.device_conf()),
+            is_opened_by_root: geteuid().is_root(),
+            paths,
+            clock: Arc::new(SystemClock),
+            boot_id: boot_id.trim().to_owned(),
+        }
+    }
+
+    /// Reads the configuration: `device.conf`, as it was opened at the start, and the fleet's policy, which may name the API.
+    /// Each of them can be wrong without the other.
+    pub fn configuration(&self) -> Configuration {
+        let settings = Settings::read(&self.paths);
+        let default_api = settings.as_ref().ok().and_then(|settings| settings.api_url.as_ref());
+        let conf = self.conf_file.as_ref().map_err(Clone::clone).and_then(|file| file.read(default_api));
+        (conf, settings)
+    }
+
+    /// Which `device.conf` was opened, as [`ConfFile::fingerprint`]; empty if it could not be opened.
+    pub fn conf_fingerprint(&self) -> &str {
+        self.conf_file.as_ref().map_or("", ConfFile::fingerprint)
+    }
+
+    /// Whether `device.conf` could not be read only because the caller is not root.
+    pub fn is_closed_to(&self, error: &DeviceConfError) -> bool {
+        error.is_permission_denied() && !self.is_opened_by_root
+    }
+
+    /// Now, on the boot clock.
+    pub fn moment(&self) -> BootMoment {
+        BootMoment { boot_id: self.boot_id.clone(), since_boot: self.clock.boot() }
+    }
+
+    /// What time it is, as far as is known without asking the server.
+    pub fn true_time(&self, conf: Option<&DeviceConf>) -> TrueTime {
+        let remembered = FirstBoot::read(&self.paths.state_dir()).time;
+        TrueTime::new(Arc::clone(&self.clock), conf.and_then(|conf| conf.provisioned_at), remembered)
+    }
+
+    /// A client for the API.
+    ///
+    /// # Errors
+    /// The CA file that `agent.toml` names can't be used.
+    pub fn http(&self, api: &ApiUrl, settings: &Settings, time: Arc<TrueTime>) -> Result<Http, HttpError> {
+        let ca_file = settings.ca_file.as_ref().map(|file| self.paths.place(file));
+        let ca = ca_file.as_deref().map(CaFile::read).transpose()?;
+        Http::new(api, ca.as_ref(), time)
+    }
+}

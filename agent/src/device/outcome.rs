@@ -1,0 +1,94 @@
+//! How a run ends: ready, or why not.
+
+use std::time::Duration;
+
+use crate::device_conf::DeviceConfError;
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::http::HttpError;
+
+use super::board::WrongBoard;
+use super::cache::TokenCache;
+use super::files::FileError;
+use super::privileges::PrivilegesError;
+use super::readiness::Readiness;
+use super::settings::SettingsError;
+
+/// The device is ready.
+#[derive(Debug)]
+pub struct Ready {
+    /// The token; none if the last one has ended, and the next one is only got for somebody who asks.
+    pub cache: Option<TokenCache>,
+    /// What `ready.json` says.
+    pub readiness: Readiness,
+    /// Whether it was not before this run.
+    pub is_news: bool,
+    /// Whether the token is a new one.
+    pub is_renewed: bool,
+    /// What kept the token from being renewed, though it is still valid.
+    pub trouble: Option<String>,
+}
+
+/// The device is not ready.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it")]
+pub enum NotReady {
+    #[error("the device's configuration can't be used")]
+    Conf(#[from] DeviceConfError),
+    #[error("this unit was flashed with another unit's image")]
+    Board(#[from] WrongBoard),
+    #[error("the fleet's policy can't be used")]
+    Settings(#[from] SettingsError),
+    #[error("the HTTP client can't be made")]
+    Http(#[from] HttpError),
+    #[error("no token from the admin API")]
+    Fault(#[from] Fault),
+    #[error(
+        "no login is tried for another {} s, `azaion-agent boot --now` tries at once; the last run said: {reason}",
+        left.as_secs()
+    )]
+    Waiting { exit: Exit, left: Duration, reason: String },
+    #[error(
+        "the credentials were refused {refusals} times in a row; no login is tried for another {} s, so that the API does not lock \
+         the account",
+        left.as_secs()
+    )]
+    Gated { refusals: usize, left: Duration },
+    #[error("held: no call is made to the API {0}")]
+    Held(String),
+    #[error("another run has just tried: {reason}")]
+    Shared { exit: Exit, reason: String },
+    #[error("another azaion-agent run is still in progress")]
+    Busy,
+    #[error("only root can renew the token; run this as root, or wait for azaion-agent.timer")]
+    NotRoot(#[source] DeviceConfError),
+    #[error("a file of the agent's own can't be used")]
+    File(#[from] FileError),
+    #[error("the agent does not go on as root")]
+    Privileges(#[from] PrivilegesError),
+}
+
+impl NotReady {
+    /// Whether a token that is still valid may be used on: the API itself has not refused the credentials, and the
+    /// configuration can be used.
+    pub fn spares_a_valid_token(&self) -> bool {
+        matches!(self.exit(), Exit::Later | Exit::Protocol)
+    }
+
+    /// The exit code that tells why.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Http(HttpError::Client(_)) | Self::File(_) | Self::Privileges(_) => Exit::Internal,
+            Self::Conf(_) | Self::Board(_) | Self::Settings(_) | Self::Http(_) => Exit::Config,
+            Self::Fault(fault) => fault.class().on_device(),
+            Self::Waiting { exit, .. } | Self::Shared { exit, .. } => *exit,
+            Self::Gated { .. } => Exit::Refused,
+            Self::Held(_) | Self::Busy | Self::NotRoot(_) => Exit::Later,
+        }
+    }
+
+    /// Whether this run has found out something; the others repeat what an earlier one did.
+    pub fn is_news(&self) -> bool {
+        !matches!(self, Self::Waiting { .. } | Self::Gated { .. } | Self::Shared { .. } | Self::Busy | Self::NotRoot(_))
+    }
+}

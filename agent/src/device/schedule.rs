@@ -1,0 +1,157 @@
+//! When a device that is not ready tries again: pure functions of what went wrong, how often, and for how long.
+//!
+//! Three things are balanced: a device becomes ready soon after what kept it is gone, an API that is down is not asked by a
+//! whole fleet at once, and no account is locked by its own device.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::retry::part_of;
+
+/// The longest first wait after a call without an answer; it doubles with each try.
+const FIRST: Duration = Duration::from_millis(500);
+/// The longest wait in the first [`SHORT_OUTAGE`].
+const SHORT_CAP: Duration = Duration::from_mins(1);
+/// How long an outage counts as short.
+const SHORT_OUTAGE: Duration = Duration::from_mins(10);
+/// After that: a call in five minutes on average, each at another moment of half that time.
+const LONG_AVERAGE: Duration = Duration::from_mins(5);
+/// Over how long those come back that were told the same `Retry-After`; at least a tenth of it.
+const SPREAD: Duration = Duration::from_secs(5);
+
+/// How long the unit leaves a server alone whose answer could not be accepted. A login page of the network's may answer
+/// instead of the API, and fifty devices that log in each minute would use up their address's logins (ten a minute).
+const AFTER_PROTOCOL_ERROR: Duration = Duration::from_mins(5);
+
+/// The waits of a device that was never ready with its `device.conf` after each refusal of the credentials: its account may
+/// be on its way.
+const NEVER_READY: [Duration; 3] = [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15)];
+/// All later ones, and those of a device that has been ready.
+const AFTER_REFUSAL: Duration = Duration::from_hours(1);
+
+/// How a call failed, as far as the next one depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The server asks for a wait (`Retry-After`).
+    Asked(Duration),
+    /// No answer, or an error of the server.
+    NoAnswer,
+    /// The answer could not be accepted.
+    ProtocolError,
+    /// The API refused the credentials, so often in a row by now.
+    Refused {
+        /// At least one.
+        in_a_row: usize,
+        /// Whether they have ever been accepted.
+        was_ready: bool,
+    },
+}
+
+/// Calls without an answer in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Outage {
+    since_boottime_s: u64,
+    tries: u32,
+}
+
+impl Outage {
+    /// How long it has lasted.
+    pub fn length(&self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_secs(self.since_boottime_s))
+    }
+
+    /// Whether it keeps others than the unit from trying, too.
+    pub fn is_long(&self, now: Duration) -> bool {
+        self.length(now) >= SHORT_OUTAGE
+    }
+}
+
+/// How long to wait after a failure, and the outage that it belongs to; `now` is the boot clock.
+pub fn after(failure: Failure, outage: Option<Outage>, now: Duration) -> (Duration, Option<Outage>) {
+    match failure {
+        Failure::Asked(wait) => (after_request(wait), outage),
+        Failure::NoAnswer => {
+            let outage = outage.unwrap_or(Outage { since_boottime_s: now.as_secs(), tries: 0 });
+            let wait = after_outage(outage.tries, outage.length(now));
+            (wait, Some(Outage { tries: outage.tries.saturating_add(1), ..outage }))
+        }
+        Failure::ProtocolError => (AFTER_PROTOCOL_ERROR, None),
+        Failure::Refused { in_a_row, was_ready } => (after_refusal(in_a_row, was_ready), None),
+    }
+}
+
+/// The wait after a call without an answer from the API, or with an error of the server: `tries` such calls before this one,
+/// the first of them `outage` ago.
+fn after_outage(tries: u32, outage: Duration) -> Duration {
+    if outage < SHORT_OUTAGE {
+        let longest = FIRST.saturating_mul(2_u32.saturating_pow(tries));
+        return part_of(longest.min(SHORT_CAP));
+    }
+    // Full jitter from nothing to twice the average would have the same average, but one device in a hundred would notice
+    // that the API is back only after 1.8 averages.
+    LONG_AVERAGE * 3 / 4 + part_of(LONG_AVERAGE / 2)
+}
+
+/// The wait where the server asks for one: never less, and spread, so that devices that were told the same do not come back
+/// at the same moment.
+fn after_request(asked: Duration) -> Duration {
+    asked + part_of(SPREAD.max(asked / 10))
+}
+
+/// The wait after the API has refused the credentials `in_a_row` times, at least once.
+fn after_refusal(in_a_row: usize, was_ready: bool) -> Duration {
+    let early = NEVER_READY.get(in_a_row.saturating_sub(1)).filter(|_| !was_ready);
+    *early.unwrap_or(&AFTER_REFUSAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Promise: in an outage the waits grow from half a second to a minute; from the tenth minute on a device makes one call in
+    // five minutes on average, at moments that nobody can foresee.
+    #[test]
+    fn waits_grow_with_the_outage() {
+        let minute = Duration::from_mins(1);
+        for (tries, outage, least, most) in [
+            (0, Duration::ZERO, Duration::ZERO, FIRST),
+            (1, minute, Duration::ZERO, 2 * FIRST),
+            (6, minute, Duration::ZERO, 64 * FIRST),
+            (7, minute, Duration::ZERO, SHORT_CAP),
+            (u32::MAX, 9 * minute, Duration::ZERO, SHORT_CAP),
+            (u32::MAX, 10 * minute, Duration::from_secs(225), Duration::from_secs(375)),
+            (0, 600 * minute, Duration::from_secs(225), Duration::from_secs(375)),
+        ] {
+            let waits: Vec<_> = (0..2000).map(|_| after_outage(tries, outage)).collect();
+            let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+            assert!(*shortest >= least && *longest <= most, "{tries} {outage:?}: {shortest:?} {longest:?}");
+            let spread = most.saturating_sub(least);
+            assert!(
+                *shortest < least + spread / 20 && *longest > most.saturating_sub(spread / 20),
+                "{tries} {outage:?}"
+            );
+            let average = waits.iter().sum::<Duration>() / 2000;
+            assert!(average > (least + most).mul_f64(0.47) && average < (least + most).mul_f64(0.53), "{average:?}");
+        }
+    }
+
+    // Promise: what the server asks for is the least, and those who were told the same come back spread out.
+    #[test]
+    fn retry_after_is_the_least() {
+        for (asked, spread) in [(0, 5), (7, 5), (60, 6), (3600, 360)] {
+            let asked = Duration::from_secs(asked);
+            let waits: Vec<_> = (0..500).map(|_| after_request(asked).checked_sub(asked).unwrap()).collect();
+            let spread = Duration::from_secs(spread);
+            assert!(waits.iter().all(|wait| *wait <= spread) && waits.iter().any(|wait| *wait > spread / 2));
+        }
+    }
+
+    // Promise: a device that was never ready tries again after 1, 5, 15 and then 60 minutes; one that was, each hour.
+    #[test]
+    fn refusals_are_tried_again() {
+        let minutes = |was_ready| [1, 2, 3, 4, 5, 100].map(|n| after_refusal(n, was_ready).as_secs() / 60);
+        assert_eq!(minutes(false), [1, 5, 15, 60, 60, 60]);
+        assert_eq!(minutes(true), [60; 6]);
+    }
+}

@@ -1,0 +1,166 @@
+//! What a call to the API needs of the machine: links, routes and name servers, and a clock that is right. When something is
+//! new there, a call that failed before may succeed now.
+//!
+//! They are read, not listened to: a device that waits reads them four times a second. That takes a fraction of a millisecond,
+//! needs neither netlink nor the dispatcher of a network manager, and sees what changed while no run was there, too.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+
+/// Files that name servers may stand in: the resolver's own, and the real ones behind a local stub, which is all that the first
+/// one names (`systemd-resolved`, and `NetworkManager` with a local resolver).
+const RESOLVER_FILES: [&str; 3] =
+    ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
+/// Flag of a route that is usable (`RTF_UP`, `linux/route.h`).
+const UP: u32 = 1;
+/// Flag of a route to this machine itself (`RTF_LOCAL`, `linux/ipv6_route.h`).
+const LOCAL: u32 = 0x8000_0000;
+/// Flag of an IPv6 address that is not usable yet (`IFA_F_TENTATIVE`, `linux/if_addr.h`).
+const TENTATIVE: u32 = 0x40;
+/// What is kept at most of each kind: a machine with more has a network that some of these say enough of.
+const MOST: usize = 64;
+
+/// Links that are up, routes, name servers, and whether the clock is synchronised, each as a word.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Surroundings(BTreeSet<String>);
+
+impl Surroundings {
+    /// Reads them; what can't be read is not there.
+    pub fn read(clock: &dyn Clock) -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let mut all: BTreeSet<String> = links().take(MOST).collect();
+        all.extend(routes(&text("/proc/net/route")).take(MOST));
+        all.extend(routes_6(&text("/proc/net/ipv6_route")).take(MOST));
+        all.extend(addresses_6(&text("/proc/net/if_inet6")).take(MOST));
+        for file in RESOLVER_FILES {
+            all.extend(name_servers(&text(file)).take(MOST));
+        }
+        if clock.is_synchronised() {
+            all.insert("clock".to_owned());
+        }
+        Self(all)
+    }
+
+    /// Whether there is something here that was not there `before`. What has gone is no reason for another call.
+    pub fn has_more_than(&self, before: &Self) -> bool {
+        !self.0.is_subset(&before.0)
+    }
+}
+
+/// Links with a carrier (`/sys/class/net/*/operstate`; `unknown` is that of drivers that do not say).
+fn links() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let state = fs::read_to_string(entry.path().join("operstate")).ok()?;
+        let is_up = matches!(state.trim(), "up" | "unknown") && entry.file_name() != "lo";
+        is_up.then(|| format!("link {}", entry.file_name().to_string_lossy()))
+    })
+}
+
+/// Routes of `/proc/net/route`: interface, destination, gateway, flags, …, mask.
+fn routes(table: &str) -> impl Iterator<Item = String> {
+    table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let &[interface, destination, gateway, flags, _, _, _, mask, ..] = fields.as_slice() else { return None };
+        let is_up = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & UP != 0);
+        is_up.then(|| format!("route {interface} {destination} {mask} {gateway}"))
+    })
+}
+
+/// Routes of `/proc/net/ipv6_route`: destination, its length, source, its length, gateway, metric, two counters, flags, interface.
+/// Without those to the machine itself and multicast.
+fn routes_6(table: &str) -> impl Iterator<Item = String> {
+    table.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let &[destination, length, _, _, gateway, _, _, _, flags, interface] = fields.as_slice() else { return None };
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        let is_usable = flags & UP != 0 && flags & LOCAL == 0 && interface != "lo" && !destination.starts_with("ff");
+        is_usable.then(|| format!("route {interface} {destination} {length} {gateway}"))
+    })
+}
+
+/// Addresses of `/proc/net/if_inet6`: address, index, prefix length, scope, flags, interface. A route is there before the address
+/// has been checked to be nobody else's (RFC 4862, 5.4).
+fn addresses_6(table: &str) -> impl Iterator<Item = String> {
+    table.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let &[address, _, _, _, flags, interface] = fields.as_slice() else { return None };
+        let is_usable = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & TENTATIVE == 0) && interface != "lo";
+        is_usable.then(|| format!("address {interface} {address}"))
+    })
+}
+
+/// Name servers of a `resolv.conf(5)`.
+fn name_servers(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next()).flatten().map(|server| format!("dns {server}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(words: &[&str]) -> Surroundings {
+        Surroundings(words.iter().map(|&word| word.to_owned()).collect())
+    }
+
+    // Promise: what is new ends a wait; what is gone, or the same, does not.
+    #[test]
+    fn only_what_is_new_counts() {
+        for (before, now, is_more) in [
+            (&[][..], &[][..], false),
+            (&[], &["link a"], true),
+            (&["link a"], &["link a"], false),
+            (&["link a", "dns 1"], &["link a"], false),
+            (&["dns 1"], &["dns 2"], true),
+            (&["route a"], &["route a", "clock"], true),
+        ] {
+            assert_eq!(of(now).has_more_than(&of(before)), is_more, "{before:?} {now:?}");
+        }
+    }
+
+    // Promise: the kernel's tables are read as they are (Linux 6.1); counters and routes to oneself are left out.
+    #[test]
+    fn tables_of_the_kernel() {
+        let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+                  eth0\t00000000\t0100A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
+                  eth0\t0000A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n\
+                  eth1\t00000000\t00000000\t0000\t0\t0\t0\t00000000\t0\t0\t0\ncut\n";
+        let found: Vec<_> = routes(v4).collect();
+        assert_eq!(found, ["route eth0 00000000 00000000 0100A8C0", "route eth0 0000A8C0 00FFFFFF 00000000"]);
+        let zeros = "00000000000000000000000000000000";
+        let gateway = "fe800000000000000000000000000001";
+        let v6 = format!(
+            "{zeros} 00 {zeros} 00 {gateway} 00000400 00000001 00000000 00000003      eth0\n\
+             fe80{} 40 {zeros} 00 {zeros} 00000100 00000001 00000000 00000001      eth0\n\
+             {zeros} 00 {zeros} 00 {zeros} ffffffff 00000001 00000000 00200200        lo\n\
+             fe80{}1 80 {zeros} 00 {zeros} 00000000 00000002 00000000 80200001      eth0\n\
+             ff00{} 08 {zeros} 00 {zeros} 00000100 00000003 00000000 00000001      eth0\n",
+            "0".repeat(28),
+            "0".repeat(27),
+            "0".repeat(28)
+        );
+        let found: Vec<_> = routes_6(&v6).collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found[0], format!("route eth0 {zeros} 00 {gateway}"));
+        let addresses = "fe800000000000000000000000000002 02 40 20 80     eth0\n\
+                         20010db8000000000000000000000002 02 40 00 40     eth0\n\
+                         00000000000000000000000000000001 01 80 10 80       lo\n";
+        let found: Vec<_> = addresses_6(addresses).collect();
+        assert_eq!(found, ["address eth0 fe800000000000000000000000000002"]);
+    }
+
+    // Promise: name servers are those of resolv.conf(5), and nothing else in it.
+    #[test]
+    fn name_servers_of_the_resolver() {
+        let text = "# nameserver 1.1.1.1\nsearch example\n nameserver 192.0.2.1\nnameserver\t2001:db8::1\noptions edns0\nnameserver\n";
+        assert_eq!(name_servers(text).collect::<Vec<_>>(), ["dns 192.0.2.1", "dns 2001:db8::1"]);
+    }
+}
