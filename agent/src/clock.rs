@@ -105,13 +105,13 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// Waits, unless [`Self::is_stopped`].
     fn sleep(&self, time: Duration);
 
-    /// Whether a signal asks the program to end, so that nothing new is to be begun.
-    fn is_stopped(&self) -> bool {
+    /// Whether a time server has set the wall clock, so that it can be relied on.
+    fn is_synchronised(&self) -> bool {
         false
     }
 
-    /// Whether somebody has synchronised the wall clock with a time server.
-    fn is_synchronised(&self) -> bool {
+    /// Whether a signal asks the program to end, so that nothing new is to be begun.
+    fn is_stopped(&self) -> bool {
         false
     }
 }

@@ -356,6 +356,12 @@ pub fn is_module_serial(text: &str) -> bool {
     is_plain_value(text) && (1..=LONGEST_MODULE_SERIAL).contains(&text.len())
 }
 
+/// Whether a module's serial number is none: modules without one have zeros, blanks or bytes 0xFF in its place, or nothing.
+pub fn is_placeholder_serial(serial: &[u8]) -> bool {
+    let serial = serial.trim_ascii();
+    [b'0', 0, 0xFF].iter().any(|filler| serial.iter().all(|byte| byte == filler))
+}
+
 /// A name that a POSIX shell takes as a variable.
 fn is_key(key: &str) -> bool {
     key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')

@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use crate::exit::Exit;
 use crate::plain_text::escaped;
 use crate::token::TokenError;
+pub use crate::transport::OutsideValidity;
 use crate::transport::Transport;
 
 /// What a fault means for the caller.
@@ -90,8 +91,8 @@ pub struct Fault {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Problem {
-    #[error("{kind} ({detail})")]
-    Transport { kind: Transport, detail: String, before_request: bool },
+    #[error("{kind} ({}{detail})", proxy.as_ref().map_or(String::new(), |proxy| format!("proxy {proxy}: ")))]
+    Transport { kind: Transport, detail: String, before_request: bool, proxy: Option<String> },
     #[error("the call was not made")]
     NotCalled(#[source] NotCalled),
     #[error("the answer is larger than {0} bytes")]
@@ -112,10 +113,14 @@ pub enum Problem {
     )]
     Redirect(u16),
     #[error(
-        "the server says that it is {date}, and its certificate is valid from {from} until {until}; its clock is wrong, or \
-         its certificate has expired"
+        "the server says that it is {date}, and its certificate {why}; its clock is wrong, or its certificate has expired"
     )]
-    OutsideCertificate { date: Timestamp, from: Timestamp, until: Timestamp },
+    OutsideCertificate { date: Timestamp, why: OutsideValidity },
+    #[error(
+        "the answer has no Date header; the server's certificate is valid at some time only, and nobody knows the time here; set the \
+         clock, or let the server send Date"
+    )]
+    NoDate,
     #[error("the account asks for a second factor, which a device can't give; switch MFA off for it")]
     Mfa,
     #[error("the token is refused")]
@@ -133,9 +138,11 @@ impl Fault {
             Problem::NotCalled(NotCalled::Held) | Problem::KeyNotListed => Class::Later,
             Problem::TooLarge(_) | Problem::NotJson => Class::Garbled,
             Problem::Status { class, .. } | Problem::Page { class, .. } => *class,
-            Problem::Form(_) | Problem::Redirect(_) | Problem::OutsideCertificate { .. } | Problem::Token(_) => {
-                Class::Unacceptable
-            }
+            Problem::Form(_)
+            | Problem::Redirect(_)
+            | Problem::OutsideCertificate { .. }
+            | Problem::NoDate
+            | Problem::Token(_) => Class::Unacceptable,
             Problem::Mfa => Class::Refused,
         }
     }

@@ -113,6 +113,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::clock::SystemClock;
+    use crate::http::Options;
 
     use super::*;
 
@@ -181,7 +182,7 @@ mod tests {
             connection.write_all(answer.as_bytes()).unwrap();
             head[0].clone()
         });
-        let http = Http::new(&api, None, Arc::new(SystemClock)).unwrap();
+        let http = Http::new(&api, Options { ca: None, proxy: None, clock: Arc::new(SystemClock) }).unwrap();
         let keys = fetch(&http, false, Ok(Duration::from_secs(5)));
         assert_eq!(server.join().unwrap(), "GET /.well-known/jwks.json HTTP/1.1");
         keys

@@ -17,6 +17,7 @@ mod es256;
 pub mod exit;
 pub mod fault;
 pub mod hardening;
+pub mod history;
 pub mod http;
 pub mod identity;
 pub mod json;

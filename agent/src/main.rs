@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use azaion_agent::device::announce;
+use azaion_agent::device::paths::Paths;
 use azaion_agent::device::privileges::become_agent;
 use azaion_agent::device::readiness::Readiness;
 use azaion_agent::device::run::{Caller, Device, How, NotReady, run};
-use azaion_agent::device::{status, token};
+use azaion_agent::device::{history, status, time_sync, token};
 use azaion_agent::exit::{Exit, exit_on_panic};
 use azaion_agent::fault::chain;
 use azaion_agent::hardening::no_core_dumps;
@@ -52,6 +53,9 @@ enum Command {
         /// Print all of the token cache as JSON
         #[arg(long)]
         json: bool,
+        /// Answer a client of azaion-agent-token.socket, whose connection is standard output
+        #[arg(long, conflicts_with = "json")]
+        socket: bool,
     },
     /// Say where on the way to a token it fails, one line a check
     Status {
@@ -61,7 +65,13 @@ enum Command {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+        /// Instead of the checks, print the last changes of state, the oldest first
+        #[arg(long, conflicts_with = "login")]
+        history: bool,
     },
+    /// Find out whether the clock is synchronised, for azaion-clock.service
+    #[command(hide = true)]
+    Clock,
 }
 
 const EXIT_CODES: &str = "\
@@ -82,6 +92,9 @@ fn main() -> ExitCode {
         Err(error) => return usage::report(error).into(),
     };
     announce::start_log(cli.verbose);
+    if matches!(cli.command, Command::Clock) {
+        return note_clock(&Paths::under(&cli.root)).into();
+    }
     let device = Device::here(&cli.root);
     // Before anything else is read, and before anybody is asked anything.
     if let Err(error) = become_agent(&device.paths) {
@@ -89,7 +102,8 @@ fn main() -> ExitCode {
         let exit = error.exit();
         match cli.command {
             Command::Boot { .. } => announce::outcome(&Err(error), None),
-            Command::Token { .. } | Command::Status { .. } => log::error!("{}", chain(&error)),
+            Command::Token { socket: true, .. } => return token::refuse(&error).into(),
+            Command::Token { .. } | Command::Status { .. } | Command::Clock => log::error!("{}", chain(&error)),
         }
         return exit.into();
     }
@@ -98,8 +112,11 @@ fn main() -> ExitCode {
             let caller = if announce::is_unit() { Caller::Unit } else { Caller::Person };
             boot(&device, How { caller, deadline: deadline.map(Duration::from_secs), now, ..How::default() })
         }
-        Command::Token { json } => token::print(&device, json),
-        Command::Status { login, json } => status::print(&device, login, json),
+        Command::Status { json, history: true, .. } => history::print(&device, json),
+        Command::Status { login, json, .. } => status::print(&device, login, json),
+        Command::Token { socket: true, .. } => token::answer(&device),
+        Command::Token { json, .. } => token::print(&device, json),
+        Command::Clock => note_clock(&device.paths),
     }
     .into()
 }
@@ -108,4 +125,15 @@ fn boot(device: &Device, how: How) -> Exit {
     let result = run(device, how);
     announce::outcome(&result, Readiness::read(&device.paths.run_dir()).as_ref());
     result.map_or_else(|error| error.exit(), |_| Exit::Done)
+}
+
+fn note_clock(paths: &Paths) -> Exit {
+    match time_sync::note(paths) {
+        Ok(is_synchronised) => log::debug!("the clock is synchronised: {is_synchronised}"),
+        Err(error) => {
+            log::error!("noting whether the clock is synchronised: {}", chain(&error));
+            return Exit::Internal;
+        }
+    }
+    Exit::Done
 }

@@ -39,12 +39,6 @@ fn staged_name(name: &OsStr) -> OsString {
     [OsStr::new("."), name, OsStr::new(".new")].into_iter().collect()
 }
 
-/// Whether a file of this name is what a killed run left.
-#[expect(clippy::case_sensitive_file_extension_comparisons, reason = "a name of ours, no extension")]
-pub fn is_staged(name: &str) -> bool {
-    name.starts_with('.') && name.ends_with(".new")
-}
-
 /// Puts `bytes` at `name` in the folder `dir`: a reader sees the old file or the new one, and after a power cut
 /// there is one of the two.
 ///

@@ -30,6 +30,16 @@ impl ProxyUrl {
     pub fn url(&self) -> &Url {
         &self.0
     }
+
+    /// Name or address.
+    pub fn host(&self) -> &str {
+        self.0.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The TCP port.
+    pub fn port(&self) -> u16 {
+        self.0.port_or_known_default().unwrap_or(80)
+    }
 }
 
 impl FromStr for ProxyUrl {

@@ -17,6 +17,10 @@ use crate::es256;
 use crate::identity::ROLE;
 use crate::json::has_duplicate_names;
 
+mod user_id;
+
+pub use user_id::UserId;
+
 /// Allowed difference between the server's clock and ours, as the API's other verifiers allow.
 pub const SKEW: Duration = Duration::from_secs(30);
 
@@ -76,7 +80,7 @@ pub struct Expected<'a> {
 }
 
 /// What a token that was accepted says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// When it was issued, where it says so.
     pub issued_at: Option<Timestamp>,
@@ -84,6 +88,8 @@ pub struct Accepted {
     pub expires_at: Timestamp,
     /// What is known of its signature.
     pub signature: Signature,
+    /// The account's id, where it says one.
+    pub user_id: Option<UserId>,
 }
 
 /// Why a token is refused. No message repeats a claim's value.
@@ -153,7 +159,7 @@ pub fn judge(
     let (claims, signature) = authentic_claims(token.expose_secret(), keys, expected.signature)?;
     check_claims(&claims, expected)?;
     let (issued_at, expires_at) = check_times(&claims, now)?;
-    Ok(Accepted { issued_at, expires_at, signature })
+    Ok(Accepted { issued_at, expires_at, signature, user_id: user_id::of(&claims) })
 }
 
 /// Whether a token that was accepted earlier still agrees with what is expected now; its signature is not checked

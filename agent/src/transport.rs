@@ -30,10 +30,55 @@ pub enum Transport {
         /// When it ended.
         until: Option<Timestamp>,
     },
+    /// The server's own certificate is that of a CA, as a self-signed one mostly is.
+    CaAsServer,
     /// TLS failed otherwise.
     Tls,
+    /// The proxy can't be reached.
+    ProxyUnreachable,
+    /// The proxy asks for a login.
+    ProxyLogin,
+    /// The proxy does not let the connection through.
+    ProxyRefused,
     /// Anything else below HTTP.
     Other,
+}
+
+/// Why a certificate is not valid at a given time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutsideValidity {
+    /// It begins later.
+    Begins(Timestamp),
+    /// It has ended.
+    Ended(Timestamp),
+    /// It is not valid at all, by another check.
+    Invalid,
+}
+
+impl OutsideValidity {
+    /// What rustls says.
+    pub(crate) fn of(error: &rustls::Error) -> Self {
+        use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
+        match error {
+            rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. }) => {
+                Self::Ended(Timestamp::from_unix(not_after.as_secs()))
+            }
+            rustls::Error::InvalidCertificate(NotValidYetContext { not_before, .. }) => {
+                Self::Begins(Timestamp::from_unix(not_before.as_secs()))
+            }
+            _ => Self::Invalid,
+        }
+    }
+}
+
+impl fmt::Display for OutsideValidity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begins(from) => write!(f, "is valid from {from} on"),
+            Self::Ended(until) => write!(f, "was valid until {until}"),
+            Self::Invalid => f.write_str("is not valid then"),
+        }
+    }
 }
 
 impl fmt::Display for Transport {
@@ -46,6 +91,15 @@ impl fmt::Display for Transport {
             Self::Timeout => "no answer in time",
             Self::NotYetValid => "TLS: the server's certificate is not valid yet; is the clock right?",
             Self::Expired { .. } => "TLS: the server's certificate has expired; is the clock right?",
+            Self::CaAsServer => {
+                "TLS: the server's own certificate is marked as that of a CA (CA:TRUE, as in a self-signed one), which a server must not \
+                 use; give the server a certificate that this CA signs, or a self-signed one with basicConstraints=CA:FALSE"
+            }
+            Self::ProxyUnreachable => "CONNECT: the proxy can't be reached; does it run, and is its address right?",
+            Self::ProxyLogin => {
+                "CONNECT: the proxy asks for a login (HTTP 407), which is not supported; let it know this machine by its address"
+            }
+            Self::ProxyRefused => "CONNECT: the proxy did not open a connection to the API; does it permit that?",
             Self::Tls => {
                 "TLS failed; is the server's certificate from a known CA (--ca-file, ca_file), and for this name?"
             }
@@ -64,7 +118,14 @@ impl Transport {
         if error.is_timeout() {
             return (Self::Timeout, detail);
         }
-        (causes.into_iter().filter_map(Self::of_cause).last().unwrap_or(Self::Other), detail)
+        let kinds: Vec<_> = causes.into_iter().filter_map(Self::of_cause).collect();
+        // What failed of CONNECT says more than how.
+        let kind = kinds.iter().find(|kind| kind.is_of_proxy()).or(kinds.last());
+        (kind.copied().unwrap_or(Self::Other), detail)
+    }
+
+    fn is_of_proxy(self) -> bool {
+        matches!(self, Self::ProxyUnreachable | Self::ProxyLogin | Self::ProxyRefused)
     }
 
     fn of_cause(error: &(dyn Error + 'static)) -> Option<Self> {
@@ -78,9 +139,23 @@ impl Transport {
         match error.to_string().as_str() {
             "dns error" => return Some(Self::NameLookup),
             "connection closed before message completed" => return Some(Self::Cut),
-            _ => {}
+            "CaUsedAsEndEntity" => return Some(Self::CaAsServer),
+            text => {
+                if let Some(step) = text.strip_prefix("tunnel error: ") {
+                    return Some(Self::of_tunnel(step));
+                }
+            }
         }
         error.downcast_ref::<reqwest::Error>().filter(|e| e.is_body() || e.is_decode()).map(|_| Self::Cut)
+    }
+
+    /// What hyper-util says of a step of CONNECT.
+    fn of_tunnel(step: &str) -> Self {
+        match step {
+            "failed to create underlying connection" => Self::ProxyUnreachable,
+            "proxy authorization required" => Self::ProxyLogin,
+            _ => Self::ProxyRefused,
+        }
     }
 
     fn of_tls(error: &rustls::Error) -> Self {

@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Device(DeviceOptions),
     /// The same for a list of devices, each with a target of its own; run again, it does what is left
     Batch(BatchOptions),
-    /// Say what is in a target: serial, e-mail, API, when, mode, owner; never the password
+    /// Say what is in a target: serial, e-mail, API, when, mode, owner, the last states of a device; never the password
     Inspect {
         /// Root file systems to look into
         #[arg(value_name = "TARGET", required = true)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use azaion_agent::api_url::{ApiUrl, ApiUrlError};
 use azaion_agent::clock::{Clock, SystemClock};
 use azaion_agent::exit::Exit;
-use azaion_agent::http::{CaFile, Http};
+use azaion_agent::http::{self, CaFile, Http};
 use azaion_agent::retry::{Budget, POLICY, Policy};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -48,7 +48,7 @@ pub(crate) fn api_url(options: &ApiOptions) -> Result<ApiUrl> {
 
 /// The client for the API, one for the whole run.
 pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http> {
-    Ok(Http::new(api, ca_file(options)?.as_ref(), Arc::new(SystemClock))?)
+    Ok(Http::new(api, http::Options { ca: ca_file(options)?.as_ref(), proxy: None, clock: Arc::new(SystemClock) })?)
 }
 
 /// The CA file that the options name.

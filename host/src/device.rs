@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use azaion_agent::clock::Clock;
-use azaion_agent::device_conf::is_module_serial;
 use azaion_agent::exit::Exit;
 use azaion_agent::http::Http;
 use azaion_agent::identity::{Serial, SerialError};
@@ -17,6 +16,7 @@ use crate::cli::{DeviceOptions, JobOptions};
 use crate::connection;
 use crate::error::{Result, failure};
 use crate::interrupt::InterruptibleClock;
+use crate::module_serial::objection;
 use crate::output;
 use crate::place::Place;
 use crate::provision::{Job, Outcome};
@@ -60,10 +60,8 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
         .parse()
         .map_err(|error: SerialError| failure(Exit::Data, format!("the serial given can't be used: {error}")))?;
     let module_serial = options.module_serial.as_deref();
-    if !module_serial.is_none_or(is_module_serial) {
-        let message =
-            "the module's serial number given can't be used: it has 1 to 64 of A-Z a-z 0-9 @ % + = : , . / _ -";
-        return Err(failure(Exit::Data, message));
+    if let Some(why) = module_serial.and_then(objection) {
+        return Err(failure(Exit::Data, format!("the module's serial number given {why}")));
     }
     let api = connection::api_url(&options.job.api)?;
     let http = connection::http(&api, &options.job.api)?;

@@ -1,15 +1,21 @@
 //! `azaion-provision inspect`: what is in a target, but for the password.
 
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use azaion_agent::clock::Timestamp;
 use azaion_agent::exit::Exit;
+use azaion_agent::fault::chain;
+use azaion_agent::history::{Change, HEADINGS, History, PATH};
 use azaion_agent::plain_text::escaped;
 use serde::Serialize;
 
 use crate::error::{Result, for_all};
 use crate::output;
-use crate::target::{self, Kind, Target};
+use crate::target::{self, Found, Kind, Target};
+
+/// Changes of state that are shown to people; JSON has all.
+const SHOWN: usize = 8;
 
 #[derive(Debug, Serialize)]
 struct Record {
@@ -19,6 +25,9 @@ struct Record {
     empty: bool,
     #[serde(flatten)]
     content: Option<Content>,
+    /// What became of the device's runs, where one has run from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<Vec<Change>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -34,49 +43,97 @@ struct Content {
     gid: u32,
 }
 
-/// Prints a record for each target that can be read.
-pub(crate) fn run(targets: &[PathBuf], json: bool) -> Exit {
-    for_all(targets, |path| {
-        let record = record(target::open_to_read(path)?.as_ref())?;
-        output::print(json, &record, &record.text())
-    })
+impl Content {
+    fn of(found: &Found, target: &Path) -> Result<Self> {
+        let conf = found.conf(target)?;
+        Ok(Self {
+            serial: conf.serial,
+            email: conf.email,
+            api_url: conf.api_url.to_string(),
+            provisioned_at: conf.provisioned_at,
+            module_serial: conf.module_serial,
+            mode: format!("{:04o}", found.mode),
+            uid: found.uid,
+            gid: found.gid,
+        })
+    }
 }
 
-fn record(target: &dyn Target) -> Result<Record> {
+/// Prints a record for each target that can be read.
+pub(crate) fn run(targets: &[PathBuf], json: bool) -> Exit {
+    for_all(targets, |path| inspect(target::open_to_read(path)?.as_ref(), json))
+}
+
+fn inspect(target: &dyn Target, json: bool) -> Result<()> {
     let found = target.look()?;
-    let content = match &found {
-        None => None,
-        Some(found) => {
-            let conf = found.conf(target.path())?;
-            Some(Content {
-                serial: conf.serial,
-                email: conf.email,
-                api_url: conf.api_url.to_string(),
-                provisioned_at: conf.provisioned_at,
-                module_serial: conf.module_serial,
-                mode: format!("{:04o}", found.mode),
-                uid: found.uid,
-                gid: found.gid,
-            })
-        }
+    let content = found.as_ref().map(|found| Content::of(found, target.path())).transpose();
+    let (history, empty) = (history(target), found.is_none());
+    let has_run = history.is_some();
+    let record = |content| {
+        let record = Record { path: target.path().display().to_string(), kind: target.kind(), empty, content, history };
+        output::print(json, &record, &record.text())
     };
-    Ok(Record { path: target.path().display().to_string(), kind: target.kind(), empty: content.is_none(), content })
+    match content {
+        Ok(content) => record(content),
+        // A device with such a file was never ready, and its history says since when.
+        Err(error) => {
+            if has_run {
+                record(None)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What the agent has recorded. That it can't be read is no failure: nothing that is done to a target depends on it.
+fn history(target: &dyn Target) -> Option<Vec<Change>> {
+    let bytes = target.history().unwrap_or_else(|error| {
+        log::warn!("the history can't be read: {}", chain(&error));
+        None
+    })?;
+    match History::parse(&bytes) {
+        Ok(history) => Some(history.changes().to_vec()),
+        Err(error) => {
+            log::warn!("{}{PATH} can't be used: {error}", target.path().display());
+            None
+        }
+    }
 }
 
 impl Record {
     fn text(&self) -> String {
-        let path = escaped(&self.path);
-        let Some(content) = &self.content else {
-            return format!("{path} ({}): no device.conf", self.kind);
+        let who = match &self.content {
+            Some(content) => content.text(),
+            None if self.empty => ": no device.conf".to_owned(),
+            None => ": a device.conf that can't be used".to_owned(),
         };
+        let history = self.history.as_deref().map(table).unwrap_or_default();
+        format!("{} ({}){who}{history}", escaped(&self.path), self.kind)
+    }
+}
+
+impl Content {
+    fn text(&self) -> String {
         let unknown = || "not recorded".to_owned();
-        let serial = content.serial.clone().unwrap_or_else(unknown);
-        let when = content.provisioned_at.map_or_else(unknown, |time| time.to_string());
-        let module =
-            content.module_serial.as_ref().map_or(String::new(), |module| format!("\n  module       {module}"));
+        let serial = self.serial.clone().unwrap_or_else(unknown);
+        let when = self.provisioned_at.map_or_else(unknown, |time| time.to_string());
+        let module = self.module_serial.as_ref().map_or(String::new(), |module| format!("\n  module       {module}"));
         format!(
-            "{path} ({})\n  serial       {serial}\n  e-mail       {}\n  API          {}\n  provisioned  {when}{module}\n  mode, owner  {} {}:{}",
-            self.kind, content.email, content.api_url, content.mode, content.uid, content.gid
+            "\n  serial       {serial}\n  e-mail       {}\n  API          {}\n  provisioned  {when}{module}\n  mode, owner  {} {}:{}",
+            self.email, self.api_url, self.mode, self.uid, self.gid
         )
     }
+}
+
+/// The last changes of state, a line each.
+fn table(changes: &[Change]) -> String {
+    let (earlier, last) = changes.split_at(changes.len().saturating_sub(SHOWN));
+    let more =
+        if earlier.is_empty() { String::new() } else { format!(" ({} earlier ones with --json)", earlier.len()) };
+    let mut table = format!("\n  last states{more}\n    {HEADINGS}");
+    for change in last {
+        // Writing to a string can't fail.
+        let _ = write!(table, "\n    {change}");
+    }
+    table
 }

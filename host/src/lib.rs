@@ -20,6 +20,7 @@ mod flash_cfg;
 mod inspect;
 mod interrupt;
 mod mark;
+mod module_serial;
 mod output;
 mod place;
 mod prompt;

@@ -139,6 +139,9 @@ pub trait Target: fmt::Debug {
         Ok(Vec::new())
     }
 
+    /// The content of the agent's `history.json`, if a device has run from it; at most a byte more than that may have.
+    fn history(&self) -> Result<Option<Vec<u8>>>;
+
     /// What copies of it are made from.
     fn original(&self) -> Result<Original>;
 
@@ -157,7 +160,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Target>> {
     open_at(find(path)?)
 }
 
-/// Opens a target to be read, without its lock: another run may be working on it.
+/// Opens a target to be read, without its lock: another run may be working on it. A file system need not have been unmounted cleanly.
 ///
 /// # Errors
 /// It is missing, of a kind that can't take a `device.conf`, or can be changed by others (strict modes).

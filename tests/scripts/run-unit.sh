@@ -18,7 +18,7 @@ exec unshare --mount --propagation private sh -eu -c '
     journald=$!
     until [ -S /run/systemd/journal/stdout ]; do sleep 0.02; done
     env -i PATH="$PATH" HOME=/root XDG_RUNTIME_DIR=/run/user/0 SYSTEMD_UNIT_PATH="$UNITS" \
-        timeout 60 /lib/systemd/systemd --user --unit="$UNIT" --log-target=journal || true
+        timeout --kill-after=5 60 /lib/systemd/systemd --user --unit="$UNIT" --log-target=journal || true
     journalctl --sync
     journalctl -D /run/log/journal -o json >"$JOURNAL"
     kill "$journald"

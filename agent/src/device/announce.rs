@@ -40,16 +40,13 @@ pub const STATES: [(Exit, State); 6] = [
 /// No call is made, because the hold file is there.
 pub const HELD: State = State { name: "held", message_id: "71d8f0c4ae2b4b6f9d35c8e1027a6b07" };
 
-/// The state that a run ended in.
-pub fn state_of(result: &Result<Ready, NotReady>) -> State {
-    match result {
-        Err(NotReady::Held(_)) => HELD,
-        Err(error) => state(error.exit()),
-        Ok(_) => state(Exit::Done),
-    }
+/// The state of a run that failed so.
+pub fn state_of(error: &NotReady) -> State {
+    if matches!(error, NotReady::Held(_)) { HELD } else { state(error.exit()) }
 }
 
-fn state(exit: Exit) -> State {
+/// The state of a run that ended so.
+pub(super) fn state(exit: Exit) -> State {
     let [.., (_, fault)] = STATES;
     STATES.iter().find(|(other, _)| *other == exit).map_or(fault, |(_, state)| *state)
 }
@@ -109,28 +106,43 @@ pub fn outcome(result: &Result<Ready, NotReady>, who: Option<&Readiness>) {
             let text = escaped(&format!("{} is not ready: {}", name_of(who), chain(error))).into_owned();
             // A device that is held is as it should be.
             let level = if matches!(error, NotReady::Held(_)) { Level::Info } else { Level::Error };
-            journal(level, (state_of(result), error.exit()), who, &text);
+            journal(level, (state_of(error), error.exit()), who, &text);
             status(&text);
         }
     }
 }
 
 fn say_ready(ready: &Ready) {
-    let readiness = &ready.readiness;
-    let signature = readiness.signature.map(|s| format!(", signature {s}")).unwrap_or_default();
-    let until = readiness.expires_at.map(|t| format!(", token until {t}")).unwrap_or_default();
-    let text = escaped(&format!("{} is ready{until}{signature}", name_of(Some(readiness)))).into_owned();
+    let text = text_of(ready);
     if let Some(trouble) = &ready.trouble {
         log::warn!("the token could not be renewed, and is still valid: {trouble}");
     }
     status(&text);
-    // Nor is it for the journal that a token that was fresh a minute ago still is.
-    if is_unit() && (ready.is_news || ready.is_renewed) {
-        journal(Level::Info, (state(Exit::Done), Exit::Done), Some(readiness), &text);
+    if is_unit() {
+        journal_ready(ready, &text);
     }
     // For a unit standard output is the console: a renewal every few minutes is nothing to be shown there.
     if ready.is_news || !is_unit() {
         let _ = writeln!(io::stdout().lock(), "azaion: {text}");
+    }
+}
+
+fn text_of(ready: &Ready) -> String {
+    let readiness = &ready.readiness;
+    let signature = readiness.signature.map(|s| format!(", signature {s}")).unwrap_or_default();
+    let until = readiness.expires_at.map(|t| format!(", token until {t}")).unwrap_or_default();
+    escaped(&format!("{} is ready{until}{signature}", name_of(Some(readiness)))).into_owned()
+}
+
+/// The journal's entry of a run for a client of the socket that made the device ready, or got it a new token.
+pub fn renewal(ready: &Ready) {
+    journal_ready(ready, &text_of(ready));
+}
+
+/// It is not for the journal that a token that was fresh a minute ago still is.
+fn journal_ready(ready: &Ready, text: &str) {
+    if ready.is_news || ready.is_renewed {
+        journal(Level::Info, (state(Exit::Done), Exit::Done), Some(&ready.readiness), text);
     }
 }
 

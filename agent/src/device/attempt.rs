@@ -115,6 +115,7 @@ impl Attempt<'_> {
             since: before.as_ref().and_then(|before| before.since).or(Some(now)),
             expires_at: Some(cache.expires_at),
             signature: Some(cache.signature),
+            user_id: cache.user_id.clone(),
             held: matches!(token, Token::Held) || self.held().is_some(),
             ..Readiness::of(self.conf)
         };
@@ -183,8 +184,8 @@ impl Attempt<'_> {
         let call =
             FailedCall { fault: &fault, now: &now, surroundings: &surroundings, device_conf: self.device_conf() };
         let backoff = Backoff::after(Backoff::read(&self.device.paths.run_dir()), call, refused);
-        // Somebody may be about to mend the server: the unit's next run is not kept from seeing that.
-        let is_kept = class != Class::Unacceptable || self.how.caller == Caller::Unit;
+        // A person may be about to mend the server: the next run of the unit or a program is not kept from seeing that.
+        let is_kept = class != Class::Unacceptable || self.how.caller != Caller::Person;
         let wait = backoff.as_ref().map(|(_, wait)| *wait).filter(|_| class != Class::Refused);
         if let Some((backoff, _)) = backoff.filter(|_| is_kept) {
             or_warn(backoff.write(self.folder));

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-use crate::device_conf::DeviceConf;
+use crate::device_conf::{DeviceConf, is_placeholder_serial};
 
 use super::paths::Paths;
 
@@ -20,12 +20,12 @@ const LOOKED_AT: u64 = 256;
 /// What is known of the board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Board {
-    /// `device.conf` names no module: any will do.
+    /// `device.conf` names no module, or only a placeholder: any will do.
     Any,
     /// It has the module that `device.conf` names.
     Right(String),
-    /// It does not say which module it has, and why that is not known: such boards can't be told apart.
-    Untold(String),
+    /// Which module it has is not known, and why not: such boards can't be told apart.
+    Unknown(String),
 }
 
 /// Another unit's image is on this board: its credentials must not be used here.
@@ -45,9 +45,10 @@ pub struct WrongBoard {
 /// # Errors
 /// It is another one.
 pub fn judge(paths: &Paths, conf: &DeviceConf) -> Result<Board, WrongBoard> {
-    let Some(wanted) = &conf.module_serial else { return Ok(Board::Any) };
+    let wanted = conf.module_serial.as_ref().filter(|wanted| !is_placeholder_serial(wanted.as_bytes()));
+    let Some(wanted) = wanted else { return Ok(Board::Any) };
     match module_serial(paths) {
-        Err(why) => Ok(Board::Untold(why)),
+        Err(why) => Ok(Board::Unknown(why)),
         Ok(found) if found == wanted.as_bytes() => Ok(Board::Right(wanted.clone())),
         Ok(found) => {
             // For people, whatever is in it.
@@ -66,10 +67,18 @@ fn module_serial(paths: &Paths) -> Result<Vec<u8>, String> {
     };
     // A text of a device tree ends with a NUL.
     let end = bytes.iter().rposition(|byte| ![b'\0', b'\n'].contains(byte)).map_or(0, |last| last + 1);
-    match bytes.get(..end) {
-        Some(serial) if !serial.is_empty() => Ok(serial.to_vec()),
-        _ => Err("the device tree has an empty serial number".to_owned()),
+    match bytes.get(..end).unwrap_or_default() {
+        [] => Err("the device tree has an empty serial number".to_owned()),
+        serial if is_placeholder_serial(serial) => {
+            Err(format!("the device tree has a placeholder for the serial number ({})", excerpt(serial)))
+        }
+        serial => Ok(serial.to_vec()),
     }
+}
+
+/// For people, whatever is in it.
+fn excerpt(serial: &[u8]) -> String {
+    serial.get(..16).unwrap_or(serial).escape_ascii().to_string()
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::device_conf::DeviceConf;
 use crate::identity::ROLE;
 use crate::session::RefreshToken;
-use crate::token::{self, Accepted, Signature};
+use crate::token::{self, Accepted, Signature, UserId};
 
 use super::files::{self, FileError, Folder, Readers};
 use super::settings::Settings;
@@ -27,6 +27,9 @@ pub struct TokenCache {
     pub access_token: SecretString,
     token_type: String,
     email: String,
+    /// The account's id, where the token says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
     role: String,
     api_url: String,
     /// When it was issued, in true time.
@@ -76,6 +79,7 @@ impl TokenCache {
             access_token: access,
             token_type: "Bearer".into(),
             email: conf.email.clone(),
+            user_id: accepted.user_id.clone(),
             role: ROLE.into(),
             api_url: conf.api_url.as_str().into(),
             issued_at: accepted.issued_at.unwrap_or(now),
@@ -163,7 +167,7 @@ mod tests {
         let conf = DeviceConf::parse(conf.as_bytes(), Path::new("f")).unwrap();
         let now = Timestamp::from_unix(1_800_000_000);
         let expires_at = now.plus(Duration::from_secs(lifetime_s));
-        let accepted = Accepted { issued_at: None, expires_at, signature: Signature::Verified };
+        let accepted = Accepted { issued_at: None, expires_at, signature: Signature::Verified, user_id: None };
         TokenCache::new(&conf, SecretString::from("hush"), &accepted, now, at("b1", 100))
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Group, getegid, geteuid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,10 +18,10 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::json;
 use crate::plain_text::write_json;
-use crate::private_file::{self, Attributes, Lifetime, is_staged};
+use crate::private_file::{self, Attributes, Lifetime};
 
 use super::paths::Paths;
-use super::{backoff, cache, readiness};
+use super::{backoff, cache, history, readiness};
 
 /// The group that may read the token.
 pub const GROUP: &str = "azaion";
@@ -33,7 +33,7 @@ const LOCK: &str = "agent.lock";
 /// All that the agent writes to `/run/azaion`.
 pub(super) const THIS_BOOTS_FILES: [&str; 5] = [LOCK, cache::TOKEN, cache::REFRESH, readiness::READY, backoff::NAME];
 /// All that the agent writes to `/var/lib/azaion`.
-pub(super) const STATE_FILES: [&str; 1] = [readiness::FIRST_BOOT];
+pub(super) const STATE_FILES: [&str; 2] = [readiness::FIRST_BOOT, history::NAME];
 /// How often a run that waits looks again.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
@@ -50,12 +50,38 @@ pub enum Readers {
 
 /// A file of ours can't be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {}{}", path.display(), if source.kind() == io::ErrorKind::PermissionDenied { " (it must belong to the user azaion-agent, and this be run by it or by root)" } else { "" })]
+#[error("{doing} {}{}", path.display(), self.hint())]
 pub struct FileError {
     doing: &'static str,
     path: PathBuf,
     #[source]
     source: io::Error,
+}
+
+const OPENING: &str = "opening the folder";
+
+impl FileError {
+    /// Whether the directory itself is gone: any other program of root's may remove `/run/azaion` at any time. The next run
+    /// has it again.
+    pub fn is_gone(&self) -> bool {
+        match self.source.kind() {
+            io::ErrorKind::NotFound => true,
+            // In the service's sandbox the directory is the one place in /run that can be written, and only systemd can
+            // make it.
+            io::ErrorKind::ReadOnlyFilesystem => self.doing == OPENING,
+            _ => false,
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                " (it must belong to the user azaion-agent, and this be run by it or by root)"
+            }
+            _ if self.is_gone() => " (another program has removed its directory; the next run makes it again)",
+            _ => "",
+        }
+    }
 }
 
 /// The lock by which one run at a time writes.
@@ -76,7 +102,7 @@ impl Folder {
     /// # Errors
     /// The I/O error.
     pub fn open(path: &Path, gid: Option<u32>, lifetime: Lifetime) -> Result<Self, FileError> {
-        let fail = |source| FileError { doing: "opening the folder", path: path.to_owned(), source };
+        let fail = |source| FileError { doing: OPENING, path: path.to_owned(), source };
         let is_new = !path.exists();
         DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(fail)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -94,7 +120,7 @@ impl Folder {
     /// # Errors
     /// The I/O error.
     pub fn lock(&self, patience: Duration, clock: &dyn Clock) -> Result<Option<Lock>, FileError> {
-        let fail = |errno: Errno| FileError { doing: "locking", path: self.path.join(LOCK), source: errno.into() };
+        let fail = |errno: Errno| self.fail("locking", LOCK, errno);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let open = || openat(&self.dir, LOCK, flags, Mode::from_bits_truncate(0o600));
         let file = open().or_else(|errno| match errno {
@@ -106,7 +132,7 @@ impl Folder {
         let until = clock.boot() + patience;
         loop {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Some(lock)),
+                Ok(lock) => return if self.is_removed() { Err(fail(Errno::ENOENT)) } else { Ok(Some(lock)) },
                 Err((file, Errno::EWOULDBLOCK)) => file,
                 Err((_, errno)) => return Err(fail(errno)),
             };
@@ -115,6 +141,17 @@ impl Folder {
             }
             clock.sleep(LOCK_POLL);
         }
+    }
+
+    /// Whether the directory has no name any more, so that nobody would find what is written to it.
+    fn is_removed(&self) -> bool {
+        fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
+    fn fail(&self, doing: &'static str, name: &str, source: impl Into<io::Error>) -> FileError {
+        // In a removed directory each file system fails in its own way.
+        let source = if self.is_removed() { Errno::ENOENT.into() } else { source.into() };
+        FileError { doing, path: self.path.join(name), source }
     }
 
     /// Replaces a file with `content` as JSON.
@@ -137,20 +174,23 @@ impl Folder {
         };
         write_json(&mut *bytes, content)
             .and_then(|()| private_file::replace(self.dir.as_fd(), name, attributes, &bytes, self.lifetime))
-            .map_err(|source| FileError { doing: "writing", path: self.path.join(name), source })
+            .map_err(|source| self.fail("writing", name, source))
     }
 
-    /// Takes away what killed runs left. The caller holds the lock.
+    /// Removes what killed runs left beside the agent's own files; other programs have theirs here, too. The caller holds
+    /// the lock.
     ///
     /// # Errors
     /// The I/O error.
     pub fn sweep(&self) -> Result<(), FileError> {
-        let fail = |source| FileError { doing: "looking for left-overs in", path: self.path.clone(), source };
-        let names = fs::read_dir(&self.path).map_err(fail)?.flatten().map(|entry| entry.file_name());
-        names
-            .filter_map(|name| name.into_string().ok())
-            .filter(|n| is_staged(n))
-            .try_for_each(|name| self.remove(&name))
+        let names: &[&str] = match self.lifetime {
+            Lifetime::ThisBoot => &THIS_BOOTS_FILES,
+            Lifetime::Durable => &STATE_FILES,
+        };
+        names.iter().try_for_each(|name| {
+            private_file::tidy(self.dir.as_fd(), name)
+                .map_err(|source| self.fail("removing a leftover beside", name, source))
+        })
     }
 
     /// Takes a file away, if it is there.
@@ -158,8 +198,7 @@ impl Folder {
     /// # Errors
     /// The I/O error.
     pub fn remove(&self, name: &str) -> Result<(), FileError> {
-        let fail = |source| FileError { doing: "removing", path: self.path.join(name), source };
-        private_file::remove(self.dir.as_fd(), name).map(drop).map_err(fail)
+        private_file::remove(self.dir.as_fd(), name).map(drop).map_err(|source| self.fail("removing", name, source))
     }
 }
 
@@ -203,3 +242,6 @@ pub fn token_group(paths: &Paths) -> Option<u32> {
     }
     gid
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use nix::unistd::geteuid;
 
 use crate::api_url::ApiUrl;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::device_conf::{ConfFile, DeviceConf, DeviceConfError};
-use crate::http::{CaFile, Http, HttpError};
+use crate::http::{self, CaFile, Http, HttpError};
 
 use super::cache::BootMoment;
 use super::paths::Paths;
 use super::readiness::FirstBoot;
 use super::settings::{Settings, SettingsError};
+use super::time_sync::DeviceClock;
 use super::true_time::TrueTime;
 
 /// The machine that the agent runs on.
@@ -41,8 +42,8 @@ impl Device {
         Self {
             conf_file: ConfFile::open(&paths.device_conf()),
             is_opened_by_root: geteuid().is_root(),
+            clock: Arc::new(DeviceClock::new(&paths)),
             paths,
-            clock: Arc::new(SystemClock),
             boot_id: boot_id.trim().to_owned(),
         }
     }
@@ -84,6 +85,6 @@ impl Device {
     pub fn http(&self, api: &ApiUrl, settings: &Settings, time: Arc<TrueTime>) -> Result<Http, HttpError> {
         let ca_file = settings.ca_file.as_ref().map(|file| self.paths.place(file));
         let ca = ca_file.as_deref().map(CaFile::read).transpose()?;
-        Http::new(api, ca.as_ref(), time)
+        Http::new(api, http::Options { ca: ca.as_ref(), proxy: settings.proxy.as_ref(), clock: time })
     }
 }

@@ -78,6 +78,7 @@ impl NotReady {
     /// The exit code that tells why.
     pub fn exit(&self) -> Exit {
         match self {
+            Self::File(error) if error.is_gone() => Exit::Later,
             Self::Http(HttpError::Client(_)) | Self::File(_) | Self::Privileges(_) => Exit::Internal,
             Self::Conf(_) | Self::Board(_) | Self::Settings(_) | Self::Http(_) => Exit::Config,
             Self::Fault(fault) => fault.class().on_device(),

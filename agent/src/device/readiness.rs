@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::device_conf::DeviceConf;
 use crate::exit::Exit;
-use crate::token::Signature;
+use crate::token::{Signature, UserId};
 
 use super::files::{self, FileError, Folder, Readers};
 use super::floor::Memory;
@@ -28,6 +28,9 @@ pub struct Readiness {
     /// The account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// The account's id, where the token says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
     /// The API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_url: Option<String>,

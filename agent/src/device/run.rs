@@ -14,6 +14,7 @@ use super::attempt::Attempt;
 use super::board::{self, Board};
 use super::cache;
 use super::files::{FileError, Folder, Lock, token_group};
+use super::history;
 use super::machine::Configuration;
 use super::readiness::{self, READY, Readiness};
 use super::settings::{DEFAULT_DEADLINE, Settings};
@@ -89,12 +90,12 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let paths = &device.paths;
     let versions = Versions::of([paths.device_conf(), paths.settings()]);
     let deadline = how.deadline.unwrap_or_else(|| Settings::read(paths).map_or(DEFAULT_DEADLINE, |s| s.deadline()));
-    let mut until = device.clock.boot().saturating_add(deadline);
+    let (gid, mut until) = (token_group(paths), device.clock.boot().saturating_add(deadline));
     loop {
         let configuration = device.configuration();
         let hold_file = configuration.1.as_ref().map(|settings| settings.hold_file.clone()).ok();
         let left = until.saturating_sub(device.clock.boot());
-        let (failed, lock) = match (Turn { device, how, left }).take(configuration)? {
+        let (failed, lock) = match (Turn { device, how, left, gid }).take(configuration)? {
             (Ok(ready), _) => return Ok(ready),
             (Err(failed), lock) => (failed, lock),
         };
@@ -124,6 +125,8 @@ struct Turn<'a> {
     how: How,
     /// The time left for calls.
     left: Duration,
+    /// The group that may read the token.
+    gid: Option<u32>,
 }
 
 impl Turn<'_> {
@@ -135,7 +138,7 @@ impl Turn<'_> {
             other => other,
         };
         let run_dir = device.paths.run_dir();
-        let folder = Folder::open(&run_dir, token_group(&device.paths), Lifetime::ThisBoot)?;
+        let folder = Folder::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
         let before = Version::of(&run_dir.join(READY));
         let Some(lock) = folder.lock(self.left, device.clock.as_ref())? else { return Err(NotReady::Busy) };
         // Many programs may have asked at once: one call is for all of them.
@@ -147,11 +150,13 @@ impl Turn<'_> {
         }
         folder.sweep()?;
         or_warn(sweep_state(&device.paths.state_dir()));
-        Ok((self.attempt(&folder, configuration), lock))
+        let outcome = self.attempt(&folder, configuration);
+        history::record_outcome(device, outcome.as_ref().map_err(|failed| &failed.error));
+        Ok((outcome, lock))
     }
 
     fn attempt(&self, folder: &Folder, (conf, settings): Configuration) -> Result<Ready, Failed> {
-        let Self { device, how, left } = *self;
+        let Self { device, how, left, .. } = *self;
         let conf = match conf {
             Ok(conf) => conf,
             // The address may be what could not be read in agent.toml.
@@ -167,7 +172,7 @@ impl Turn<'_> {
         let board = board::judge(&device.paths, &conf).map_err(|error| give_up(folder, None, error.into()))?;
         let settings = settings.map_err(|error| give_up(folder, Some(&conf), error.into()))?;
         let ready = Attempt { device, how, left, folder, conf: &conf, settings: &settings }.run()?;
-        if let Board::Untold(why) = board
+        if let Board::Unknown(why) = board
             && ready.is_news
         {
             log::warn!("whether this is the module that device.conf is for can't be told: {why}");

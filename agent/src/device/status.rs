@@ -97,7 +97,7 @@ fn configuration(device: &Device) -> (Known, Check) {
         Err(error) => return failed(&NotReady::from(error)),
         Ok(Board::Any) => Check::ok("configuration", who),
         Ok(Board::Right(module)) => Check::ok("configuration", format!("{who}, on the module {module}")),
-        Ok(Board::Untold(why)) => Check::warning(
+        Ok(Board::Unknown(why)) => Check::warning(
             "configuration",
             format!("{who}; whether this is the module that it is for can't be told: {why}"),
         ),
@@ -125,7 +125,10 @@ fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
             format!("the clock says {wall}, but it is later than {floor}; the agent copes with it"),
         );
     }
-    Check::ok("clock", format!("{wall}"))
+    if device.clock.is_synchronised() {
+        return Check::ok("clock", format!("{wall}, synchronised"));
+    }
+    Check::ok("clock", format!("{wall}, not synchronised: the agent takes the time from the API's answers"))
 }
 
 /// The checks of the network, as far as the API is known.
@@ -145,25 +148,46 @@ fn network(device: &Device, known: &Known) -> [Check; 3] {
 fn way_to(api: &ApiUrl, device: &Device, conf: Option<&DeviceConf>, settings: &Settings) -> [Check; 3] {
     let not_tried = |id, before: &str| Check::failed(id, format!("not tried: {before} failed"));
     let [name_lookup, connection, tls_id] = NETWORK;
-    let addresses = match lookup(api) {
+    let server = Server::of(api, settings);
+    let addresses = match lookup(&server) {
         Ok(addresses) => addresses,
         Err(check) => return [check, not_tried(connection, name_lookup), not_tried(tls_id, name_lookup)],
     };
     let list = addresses.iter().map(|a| a.ip().to_string()).collect::<Vec<_>>().join(", ");
-    let found = Check::ok(name_lookup, format!("{} is {list}", api.host()));
-    match connect(api, &addresses) {
+    let found = Check::ok(name_lookup, format!("{} is {list}", server.host));
+    match connect(&server, &addresses) {
         Ok(check) => [found, check, tls(api, device, conf, settings)],
         Err(check) => [found, check, not_tried(tls_id, connection)],
     }
 }
 
-fn lookup(api: &ApiUrl) -> Result<Vec<SocketAddr>, Check> {
-    let (host, port) = (api.host().to_owned(), api.port());
+/// The machine that is connected to: the API's, or the proxy before it.
+struct Server {
+    host: String,
+    port: u16,
+    is_proxy: bool,
+}
+
+impl Server {
+    fn of(api: &ApiUrl, settings: &Settings) -> Self {
+        let proxy = settings.proxy.as_ref().filter(|_| api.is_tls());
+        let (host, port) = proxy.map_or((api.host(), api.port()), |proxy| (proxy.host(), proxy.port()));
+        Self { host: host.to_owned(), port, is_proxy: proxy.is_some() }
+    }
+
+    /// As messages name it.
+    fn name(&self) -> String {
+        format!("{}{}:{}", if self.is_proxy { "the proxy " } else { "" }, self.host, self.port)
+    }
+}
+
+fn lookup(server: &Server) -> Result<Vec<SocketAddr>, Check> {
     let (send, found) = mpsc::channel();
+    let (host, port) = (server.host.clone(), server.port);
     // In a thread of its own, for getaddrinfo(3) has no time limit.
     thread::spawn(move || send.send((host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)));
     let failed = |detail: String| {
-        Err(Check::failed("name-lookup", format!("{}: {}{detail}", api.host(), Transport::NameLookup)))
+        Err(Check::failed("name-lookup", format!("{}: {}{detail}", server.host, Transport::NameLookup)))
     };
     match found.recv_timeout(PATIENCE) {
         Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
@@ -173,15 +197,23 @@ fn lookup(api: &ApiUrl) -> Result<Vec<SocketAddr>, Check> {
     }
 }
 
-fn connect(api: &ApiUrl, addresses: &[SocketAddr]) -> Result<Check, Check> {
+/// Tries all addresses at once: those of a network that does not work (IPv6 mostly) would take up the time of the others.
+fn connect(server: &Server, addresses: &[SocketAddr]) -> Result<Check, Check> {
+    let (send, results) = mpsc::channel();
+    for address in addresses.to_owned() {
+        let send = send.clone();
+        thread::spawn(move || send.send((address, TcpStream::connect_timeout(&address, PATIENCE).map(drop))));
+    }
+    drop(send);
     let mut last = Transport::Other;
-    for address in addresses {
-        match TcpStream::connect_timeout(address, PATIENCE) {
-            Ok(_) => return Ok(Check::ok("connection", format!("{address} answers"))),
+    for (address, result) in results {
+        match result {
+            Ok(()) if server.is_proxy => return Ok(Check::ok("connection", format!("the proxy {address} answers"))),
+            Ok(()) => return Ok(Check::ok("connection", format!("{address} answers"))),
             Err(error) => last = Transport::of_io(error.kind()).unwrap_or(Transport::Other),
         }
     }
-    Err(Check::failed("connection", format!("{}: {last}", api.authority())))
+    Err(Check::failed("connection", format!("{}: {last}", server.name())))
 }
 
 /// TLS, tried with the one request that needs no credentials; its answer also tells the time.
@@ -217,7 +249,8 @@ fn token(device: &Device, known: &Known) -> Check {
         None => Check::failed("token", "there is none yet; `azaion-agent boot` or the next run of the timer gets one"),
         Some(cache) if cache.left(&now).is_zero() => Check::failed("token", "it has run out; see readiness"),
         Some(cache) => {
-            let text = format!("valid for {} s more, signature {}", cache.left(&now).as_secs(), cache.signature);
+            let user = cache.user_id.as_ref().map(|id| format!(", user {id}")).unwrap_or_default();
+            let text = format!("valid for {} s more, signature {}{user}", cache.left(&now).as_secs(), cache.signature);
             Check::ok("token", text)
         }
     }

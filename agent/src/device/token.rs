@@ -1,19 +1,34 @@
-//! `azaion-agent token`: a valid access token on standard output.
+//! `azaion-agent token`: a valid access token on standard output, for a person or for a client of the socket.
 
 use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::exit::Exit;
 use crate::fault::chain;
 use crate::plain_text::write_json;
 
+use super::announce;
 use super::cache::TokenCache;
-use super::run::{Caller, Device, How, NotReady, run};
+use super::run::{Caller, Device, How, NotReady, Ready, run};
+use super::settings::{DEFAULT_DEADLINE, Settings};
+
+/// The longest that a client of the socket waits for a renewal; less where `agent.toml` has a shorter deadline.
+/// `RuntimeMaxSec=` of the unit allows for it.
+const LONGEST_RENEWAL: Duration = Duration::from_mins(1);
+/// How long one write to a client may take. An answer fits into the buffer of a new connection, so that it takes no time
+/// even where the client does not read, unless an admin has made these buffers very small.
+const LONGEST_WRITE: Duration = Duration::from_secs(5);
 
 /// Prints the token, or all of the cache as JSON.
 pub fn print(device: &Device, json: bool) -> Exit {
-    let cache = match cached(device).map_or_else(|| renewed(device), Ok) {
+    let cache = match cached(device).map_or_else(|| renewed(device, None).map(|(cache, _)| cache), Ok) {
         Ok(cache) => cache,
         Err(error) => {
             log::error!("{}", chain(&error));
@@ -29,10 +44,64 @@ pub fn print(device: &Device, json: bool) -> Exit {
     written.map_or(Exit::Internal, |()| Exit::Done)
 }
 
+/// Answers one client of the socket with the cache, renewed first if needed, or with the reason why there is none.
+///
+/// An answer is a success, whatever it says. Nothing is read from the client.
+pub fn answer(device: &Device) -> Exit {
+    if let Some(cache) = cached(device) {
+        return send(&cache);
+    }
+    let settings = device.configuration().1;
+    let deadline = settings.as_ref().map_or(DEFAULT_DEADLINE, Settings::deadline).min(LONGEST_RENEWAL);
+    match renewed(device, Some(deadline)) {
+        Ok((cache, ready)) => {
+            announce::renewal(&ready);
+            send(&cache)
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
 /// The token of a run, which renews it if needed.
-fn renewed(device: &Device) -> Result<TokenCache, NotReady> {
-    let how = How { caller: Caller::Program, ..How::default() };
-    run(device, how)?.cache.ok_or(NotReady::Busy)
+fn renewed(device: &Device, deadline: Option<Duration>) -> Result<(TokenCache, Ready), NotReady> {
+    let mut ready = run(device, How { caller: Caller::Program, deadline, ..How::default() })?;
+    let cache = ready.cache.take().ok_or(NotReady::Busy)?;
+    Ok((cache, ready))
+}
+
+/// Answers one client of the socket with the reason why there is no token.
+pub fn refuse(error: &NotReady) -> Exit {
+    #[derive(Serialize)]
+    struct Refusal {
+        code: u8,
+        reason: String,
+    }
+    // The client is the one to report it. A line for each question would fill the journal while the API is down.
+    log::debug!("{}", chain(error));
+    send(&Refusal { code: error.exit().code(), reason: chain(error) })
+}
+
+/// Writes one JSON object, then end of file.
+fn send(answer: &impl Serialize) -> Exit {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
+    let sent = write_json(&mut *bytes, answer).and_then(|()| {
+        bytes.push(b'\n');
+        write_to_client(&bytes)
+    });
+    if let Err(error) = sent {
+        log::debug!("the client did not take the answer: {error}");
+    }
+    Exit::Done
+}
+
+fn write_to_client(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let client = UnixStream::from(out.as_fd().try_clone_to_owned()?);
+    // By hand it may be no socket; then there is nobody to be protected from.
+    let is_socket = client.set_write_timeout(Some(LONGEST_WRITE)).is_ok();
+    out.write_all(bytes).and_then(|()| out.flush())?;
+    // systemd holds the connection, too, until it has seen this process end.
+    if is_socket { client.shutdown(Shutdown::Write) } else { Ok(()) }
 }
 
 /// The token in the cache, if it will do: fresh, or at least valid for a caller who may read it but not renew it.

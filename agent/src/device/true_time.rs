@@ -1,17 +1,15 @@
 //! What time it really is, on a machine whose clock starts in 1970.
 //!
-//! No clock below the [floor](super::floor) is believed. TLS checks certificates at the later of clock and floor. The
+//! No clock below the [floor](super::floor) is believed. TLS checks certificates at the later of clock and floor, and where
+//! nobody has synchronised the clock, at any time from the floor on (see [`Chain`](crate::http::Chain)). The
 //! `Date` of an answer that came through TLS then tells the real time, also where it lies below the floor: by it the
 //! certificate and the token of that answer are checked, and the boot clock carries it on. The system clock is never set.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
-
 use crate::clock::{Clock, Timestamp, ToldTime};
-use crate::fault::{Fault, Problem};
+use crate::fault::Fault;
 use crate::http::{Answer, TlsClock};
 use crate::token::{Accepted, SKEW};
 
@@ -57,14 +55,10 @@ impl TrueTime {
     /// Learns the time from the `Date` of an answer that came through TLS.
     ///
     /// # Errors
-    /// The certificate of that answer is not valid at that time.
+    /// A certificate of that answer's server is not valid at that time.
     pub fn learn(&self, answer: &Answer) -> Result<(), Fault> {
-        let (Some(date), Some(certificate)) = (answer.date, &answer.certificate) else { return Ok(()) };
-        if let Some((from, until)) = validity(certificate)
-            && (date.plus(SKEW) < from || date.minus(SKEW) > until)
-        {
-            return Err(answer.fault(Problem::OutsideCertificate { date, from, until }));
-        }
+        let (Some(date), Some(_)) = (answer.date, &answer.chain) else { return Ok(()) };
+        answer.check_date()?;
         if date < self.floor() {
             log::warn!("the server says that it is {date}, which is before {}; a clock is or was wrong", self.floor());
         }
@@ -98,20 +92,16 @@ impl TlsClock for TrueTime {
     fn boot(&self) -> Duration {
         self.clock.boot()
     }
+
+    fn unknown_since(&self) -> Option<Timestamp> {
+        (!self.clock.is_synchronised()).then(|| self.floor())
+    }
 }
 
 /// The `Date` of an answer, if certificate and token agree with it.
 fn sure_of(answer: &Answer, token: &Accepted) -> Option<Timestamp> {
     let date = answer.date?;
-    let (from, until) = validity(answer.certificate.as_deref()?)?;
     let issued = token.issued_at.map_or(date, |issued| issued.minus(SKEW));
-    (date >= from && date <= until && date >= issued && date <= token.expires_at).then_some(date)
-}
-
-/// From when until when a certificate (DER) is valid.
-fn validity(certificate: &[u8]) -> Option<(Timestamp, Timestamp)> {
-    let certificate = Certificate::from_der(certificate).ok()?;
-    let validity = certificate.tbs_certificate().validity();
-    let time = |t: x509_cert::time::Time| Timestamp::from_unix(t.to_unix_duration().as_secs());
-    Some((time(validity.not_before), time(validity.not_after)))
+    let is_in_chain = answer.chain.as_ref()?.verify_at(date).is_ok();
+    (is_in_chain && date >= issued && date <= token.expires_at).then_some(date)
 }

@@ -50,15 +50,6 @@ fn a_failed_write_leaves_nothing() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
-// Promise: what a killed run left is known by its name, and nothing else is taken for it.
-#[test]
-fn staged_names_are_known() {
-    for (name, expected) in [(".f.new", true), ("f.new", false), (".f", false), ("f", false)] {
-        assert_eq!(is_staged(name), expected, "{name}");
-    }
-    assert!(is_staged(staged_name("device.conf".as_ref()).to_str().unwrap()));
-}
-
 /// A file of so many bytes at `path`, open to look at it when it has no name any more.
 fn filled(path: &Path, size: usize) -> File {
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();

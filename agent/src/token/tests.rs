@@ -263,8 +263,12 @@ fn the_clock_of_the_system_does_not_count() {
     };
     for now in [1_000_000_000, 4_000_000_000] {
         let time = Timestamp::from_unix;
-        let accepted =
-            Accepted { issued_at: Some(time(now)), expires_at: time(now + 900), signature: Signature::Verified };
+        let accepted = Accepted {
+            issued_at: Some(time(now)),
+            expires_at: time(now + 900),
+            signature: Signature::Verified,
+            user_id: None,
+        };
         assert_eq!(judge_at(now, SignaturePolicy::Required), Ok(accepted));
     }
 }

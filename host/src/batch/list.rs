@@ -8,7 +8,6 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use azaion_agent::device_conf::is_module_serial;
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::Serial;
 use nix::fcntl::OFlag;
@@ -16,6 +15,7 @@ use nix::fcntl::OFlag;
 use super::report::unlike_ours;
 use crate::error::{Result, failure};
 use crate::interrupt;
+use crate::module_serial::{objection, spreadsheet_number};
 use crate::place::readable;
 
 /// Bytes that a list may have, lines with a unit or a mistake, and fields of a table: whatever it holds, it takes less than
@@ -201,7 +201,7 @@ fn judge(rows: Vec<Row>, module: Option<usize>) -> Result<Vec<Unit>, Vec<String>
     for Row { line, serial, columns } in rows {
         let module_serial = module.and_then(|place| columns.get(place)).filter(|text| !text.is_empty()).cloned();
         if let Some(module_serial) = &module_serial {
-            if let Some(why) = objection(module_serial) {
+            if let Some(why) = spreadsheet_number(module_serial).or_else(|| objection(module_serial)) {
                 problems.push(format!("{line}: its {MODULE_SERIAL} {why}"));
                 continue;
             }
@@ -219,23 +219,6 @@ fn judge(rows: Vec<Row>, module: Option<usize>) -> Result<Vec<Unit>, Vec<String>
         }
     }
     if problems.is_empty() { Ok(units) } else { Err(problems) }
-}
-
-/// Why a text can't be the serial of a module.
-fn objection(module_serial: &str) -> Option<&'static str> {
-    let is_number = module_serial.contains(['.', ',', '+'])
-        && module_serial.parse::<f64>().or_else(|_| module_serial.replace(',', ".").parse()).is_ok();
-    let has_exponent = module_serial.split_once(['e', 'E']).is_some_and(|(number, exponent)| {
-        number.contains(['.', ',']) && exponent.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit())
-    });
-    let parts: Vec<&str> = module_serial.split(['.', ',']).collect();
-    let is_digits = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let has_thousands =
-        parts.len() > 1 && parts.iter().all(is_digits) && parts.iter().skip(1).all(|part| part.len() == 3);
-    if is_number || has_exponent || has_thousands {
-        return Some("is a number as a spreadsheet writes it, not a serial; make the column text, and enter it again");
-    }
-    (!is_module_serial(module_serial)).then_some("can't be one: it is too long, or has other characters than a serial")
 }
 
 /// From one serial to another, both included: the same but for a number of as many digits.

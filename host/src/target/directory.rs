@@ -3,12 +3,13 @@
 mod walk;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use azaion_agent::device_conf::{LARGEST, MODE, read_bounded};
+use azaion_agent::history;
 use azaion_agent::private_file::{Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -23,6 +24,8 @@ use crate::place::Place;
 use crate::target::error::{Error, Result, io_failure};
 
 const NAME: &str = "device.conf";
+/// Where the agent's history is.
+const HISTORY: (&str, &str) = ("var/lib/azaion", "history.json");
 /// The folders on the way to the file.
 const FOLDERS: [&str; 2] = ["etc", "etc/azaion"];
 
@@ -115,17 +118,22 @@ impl Directory {
             .map_err(|error| io_failure(error, format!("writing {}", self.inside("etc/azaion/device.conf"))))
     }
 
-    /// Opens the file for `access`, refusing what is no plain file of its own.
+    /// Opens `device.conf` for `access`.
     fn open_file(&self, access: OFlag) -> Result<Option<(File, FileStat)>> {
-        let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(None) };
-        let name = self.inside("etc/azaion/device.conf");
+        self.open_in("etc/azaion", NAME, access)
+    }
+
+    /// Opens a file in a folder for `access`, refusing what is no plain file of its own.
+    fn open_in(&self, folder_name: &str, file_name: &str, access: OFlag) -> Result<Option<(File, FileStat)>> {
+        let Some(folder) = self.open_folder(folder_name)? else { return Ok(None) };
+        let name = self.inside(&format!("{folder_name}/{file_name}"));
         let odd = |what: &str| {
             Error::unsuitable_inside(name.clone(), format_args!("{what}; look at it, and take it away by hand"))
         };
         let fail = |error: io::Error| io_failure(error, format!("opening {name}"));
         // Told before it is opened: to open a device or a pipe may do something, or hang.
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let there = match openat(&folder, NAME, flags, Mode::empty()) {
+        let there = match openat(&folder, file_name, flags, Mode::empty()) {
             Ok(there) => there,
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(fail(errno.into())),
@@ -213,6 +221,16 @@ impl Target for Directory {
     fn write(&self, conf: &SecretString, owner: Owner) -> Result<()> {
         let folder = self.make_folder(owner)?;
         self.replace(&folder, Attributes { mode: MODE, ..folder_attributes(owner) }, conf.expose_secret().as_bytes())
+    }
+
+    fn history(&self) -> Result<Option<Vec<u8>>> {
+        let (folder, name) = HISTORY;
+        let Some((file, _)) = self.open_in(folder, name, OFlag::O_RDONLY)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(history::LARGEST as u64 + 1).read_to_end(&mut bytes).map_err(|error| {
+            io_failure(error, format!("reading {}", self.inside(history::PATH.trim_start_matches('/'))))
+        })?;
+        Ok(Some(bytes))
     }
 
     fn original(&self) -> Result<Original> {

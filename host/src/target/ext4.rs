@@ -4,6 +4,7 @@
 //! checked, all loops have an end.
 
 mod checksum;
+mod content;
 mod layout;
 mod superblock;
 
@@ -139,12 +140,21 @@ impl<'m> FileSystem<'m> {
     /// # Errors
     /// It is damaged, dirty, or has features that are not known to be harmless.
     pub fn open(medium: &'m dyn Medium) -> Result<Self, Problem> {
+        let system = Self::open_unclean(medium)?;
+        if system.is_clean() { Ok(system) } else { Err(Problem::Unclean) }
+    }
+
+    /// The same to read what is there, of one that may not have been unmounted cleanly: what is in its journal is not seen.
+    ///
+    /// # Errors
+    /// It is damaged, or has features that are not known to be harmless.
+    pub fn open_unclean(medium: &'m dyn Medium) -> Result<Self, Problem> {
         let mut head = [0; 2 * BLOCK_BYTES];
         // A shorter one is refused for what its superblock says, if it has one.
         let length = usize::try_from(medium.size()).map_or(head.len(), |size| size.min(head.len()));
         let there = head.get_mut(..length).unwrap_or_default();
         medium.read_at(there, 0)?;
-        let superblock = Superblock::parse(there, medium.size())?;
+        let superblock = Superblock::parse_unclean(there, medium.size())?;
         Ok(Self { medium, head, superblock, inodes: RefCell::new((0, [0; BLOCK_BYTES])) })
     }
 
@@ -152,6 +162,11 @@ impl<'m> FileSystem<'m> {
     pub fn size(&self) -> u64 {
         // That they are not more than the medium has was checked.
         self.superblock.blocks.saturating_mul(BLOCK)
+    }
+
+    /// Whether it was unmounted cleanly.
+    pub fn is_clean(&self) -> bool {
+        self.superblock.is_clean
     }
 
     /// Whether the file system has the feature `metadata_csum_seed`.

@@ -6,13 +6,16 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use azaion_agent::device_conf::MODE;
+use azaion_agent::history;
 use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
 use super::copy::copy_with_holes;
 use super::ext4::{self, FileSystem, Inode};
 use super::image::Image;
+use super::lock::Access;
 use super::medium::{BLOCK, Medium, Raw};
+use super::problem::Problem;
 use super::signature::{Signature, head_of, signature_of};
 use super::slot::{self, Content};
 use super::slot_image::{Format, Slot};
@@ -84,6 +87,10 @@ impl Format for Ext4Format {
     fn warnings(&self, image: &Image) -> Result<Vec<String>> {
         warnings(image, &raw(image, &image.file())?)
     }
+
+    fn history(&self, image: &Image) -> Result<Option<Vec<u8>>> {
+        read_history(image, &raw(image, &image.file())?)
+    }
 }
 
 impl Format for SparseFormat {
@@ -125,6 +132,10 @@ impl Format for SparseFormat {
 
     fn warnings(&self, image: &Image) -> Result<Vec<String>> {
         warnings(image, &sparse(image, &image.file())?)
+    }
+
+    fn history(&self, image: &Image) -> Result<Option<Vec<u8>>> {
+        read_history(image, &sparse(image, &image.file())?)
     }
 }
 
@@ -172,8 +183,30 @@ pub(super) fn warnings(image: &Image, medium: &dyn Medium) -> Result<Vec<String>
     Ok(system.has_checksum_seed().then(warning).into_iter().collect())
 }
 
+/// What is only read need not have been unmounted cleanly: a drive that came back rarely was.
+fn open<'m>(image: &Image, medium: &'m dyn Medium) -> Result<FileSystem<'m>, Problem> {
+    match image.access {
+        Access::Change => FileSystem::open(medium),
+        Access::Read => FileSystem::open_unclean(medium),
+    }
+}
+
+/// The agent's history in a file system, if there is one.
+pub(super) fn read_history(image: &Image, medium: &dyn Medium) -> Result<Option<Vec<u8>>> {
+    let system = open(image, medium).map_err(|problem| image.problem(problem))?;
+    if !system.is_clean() {
+        log::warn!(
+            "{} was not unmounted cleanly, and its journal is not replayed: what is shown may be older than what the device wrote \
+             last; `e2fsck -f` replays it, on a copy",
+            image.path.display()
+        );
+    }
+    let path: Vec<&str> = history::PATH.split('/').filter(|name| !name.is_empty()).collect();
+    system.read(&path, history::LARGEST as u64).map_err(|problem| image.problem(problem))
+}
+
 fn find_in(image: &Image, medium: &dyn Medium) -> Result<ext4::Found> {
-    let found = FileSystem::open(medium).and_then(|system| system.find(FOLDERS, NAME));
+    let found = open(image, medium).and_then(|system| system.find(FOLDERS, NAME));
     found.map_err(|problem| image.problem(problem))
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Image {
     mode: u32,
     /// Why the file can't be written to, if it can't.
     read_only: Option<Errno>,
+    /// What it was opened for.
+    pub(super) access: Access,
 }
 
 impl Image {
@@ -65,7 +67,7 @@ impl Image {
             let mode = file.metadata().map_err(fail)?.mode();
             let name = place.name().to_owned();
             let file = RefCell::new(file);
-            let image = Self { path, place, listed: OnceCell::new(), name, file, mode, read_only };
+            let image = Self { path, place, listed: OnceCell::new(), name, file, mode, read_only, access };
             image.refuse_if_attached()?;
             return Ok(image);
         }

@@ -95,6 +95,11 @@ pub(super) trait Format: fmt::Debug {
 
     /// See [`Target::warnings`].
     fn warnings(&self, image: &Image) -> Result<Vec<String>>;
+
+    /// See [`Target::history`].
+    fn history(&self, _image: &Image) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
 }
 
 /// An image with a slot, or room for one.
@@ -285,6 +290,10 @@ impl Target for SlotImage {
 
     fn warnings(&self) -> Result<Vec<String>> {
         self.format.warnings(&self.image)
+    }
+
+    fn history(&self) -> Result<Option<Vec<u8>>> {
+        self.format.history(&self.image)
     }
 
     fn original(&self) -> Result<Original> {

@@ -56,6 +56,9 @@ fuzz_target!(|input: &[u8]| {
         (USED[usize::from(patch[0]) % USED.len()] + offset, [patch[3], patch[4], patch[5], patch[6]])
     };
     let image = Patched(input.chunks_exact(7).take(64).map(patch).collect());
+    let content =
+        FileSystem::open_unclean(&image).and_then(|system| system.read(&["etc", "azaion", "device.conf"], 65_536));
+    assert!(!matches!(content, Ok(Some(bytes)) if bytes.len() > 65_536));
     let found = FileSystem::open(&image).and_then(|system| system.find(["etc", "azaion"], "device.conf"));
     if let Ok(found) = found
         && let Some(file) = found.file

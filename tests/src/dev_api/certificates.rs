@@ -56,8 +56,8 @@ impl Authority {
             _ => None,
         };
         let certificate = match (tls, &below) {
-            (Tls::SelfSigned, _) => params.self_signed(&key),
-            (Tls::UnknownCa, _) => params.signed_by(&key, &Self::new()?.0),
+            (Tls::SelfSigned | Tls::SelfSignedCa, _) => params.self_signed(&key),
+            (Tls::UnknownCa | Tls::ForgedWindow { .. }, _) => params.signed_by(&key, &Self::new()?.0),
             (_, Some(below)) => params.signed_by(&key, below),
             (_, None) => params.signed_by(&key, &self.0),
         }
@@ -102,11 +102,13 @@ fn server_params(tls: Tls) -> anyhow::Result<CertificateParams> {
     let (not_before, not_after) = match tls {
         Tls::Expired => (now - 91 * DAY, now - DAY),
         Tls::NotYetValid => (now + DAY, now + 91 * DAY),
-        Tls::Window { not_before, not_after } => (not_before, not_after),
+        Tls::Window { not_before, not_after }
+        | Tls::ForgedWindow { not_before, not_after }
+        | Tls::ForeignWindow { not_before, not_after } => (not_before, not_after),
         _ => (now - 30 * DAY, now + 60 * DAY),
     };
     let names = match tls {
-        Tls::WrongName => vec!["wrong.example".to_owned()],
+        Tls::WrongName | Tls::ForeignWindow { .. } => vec!["wrong.example".to_owned()],
         Tls::WrongAddress => vec!["192.0.2.1".to_owned()],
         Tls::Names(names) => names.iter().map(|name| (*name).to_owned()).collect(),
         Tls::CommonName => Vec::new(),
@@ -121,7 +123,7 @@ fn server_params(tls: Tls) -> anyhow::Result<CertificateParams> {
         Tls::ForClients => ExtendedKeyUsagePurpose::ClientAuth,
         _ => ExtendedKeyUsagePurpose::ServerAuth,
     }];
-    if tls == Tls::LeafIsCa {
+    if matches!(tls, Tls::LeafIsCa | Tls::SelfSignedCa) {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     }
     Ok(params)

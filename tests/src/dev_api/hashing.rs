@@ -41,6 +41,14 @@ pub(super) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// A random GUID as .NET writes it (RFC 9562, version 4).
+pub(super) fn random_guid() -> anyhow::Result<String> {
+    let bits = u128::from_be_bytes(random()?) & !(0xF << 76 | 0b11 << 62) | 4 << 76 | 0b10 << 62;
+    let hex = format!("{bits:032x}");
+    let group = |start, end| hex.get(start..end).unwrap_or_default();
+    Ok([(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)].map(|(start, end)| group(start, end)).join("-"))
+}
+
 /// `2 * N` random hexadecimal digits.
 pub(super) fn random_hex<const N: usize>() -> anyhow::Result<String> {
     Ok(random::<N>()?.iter().fold(String::with_capacity(2 * N), |mut hex, byte| {
@@ -48,18 +56,6 @@ pub(super) fn random_hex<const N: usize>() -> anyhow::Result<String> {
         let _ = write!(hex, "{byte:02x}");
         hex
     }))
-}
-
-/// A random GUID (RFC 9562, version 4), lower case with hyphens.
-pub(super) fn random_guid() -> anyhow::Result<String> {
-    let number = u128::from_be_bytes(random()?);
-    // Four bits of version, two of variant.
-    let number = number & !(0xF << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
-    let mut guid = format!("{number:032x}");
-    for at in [8, 13, 18, 23] {
-        guid.insert(at, '-');
-    }
-    Ok(guid)
 }
 
 #[cfg(test)]

@@ -275,6 +275,12 @@ impl DevApi {
         Ok(())
     }
 
+    /// Serves new connections with a certificate of this kind from now on.
+    pub fn serve_certificate(&self, tls: Tls) -> anyhow::Result<()> {
+        *lock(&self.state.tls) = lock(&self.state.authority).server_config(tls)?;
+        Ok(())
+    }
+
     /// Whether the account is locked after too many failures in a row.
     pub fn is_locked(&self, email: &str) -> bool {
         lock(&self.state.limits).is_locked(email, self.state.now())
@@ -289,6 +295,11 @@ impl DevApi {
     /// sessions go by this clock too.
     pub fn shift_clock(&self, seconds: i64) {
         self.state.clock_offset.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// Sets how many seconds the server's clock is off.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.state.clock_offset.store(seconds, Ordering::Relaxed);
     }
 
     /// Calls the hook once, when the next such request has arrived and before it is handled. If it

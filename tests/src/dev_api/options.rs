@@ -80,6 +80,8 @@ pub enum Tls {
     NotYetValid,
     /// A certificate that no CA has signed.
     SelfSigned,
+    /// A certificate that no CA has signed, and that is marked as that of a CA, as `openssl req -x509` makes one.
+    SelfSignedCa,
     /// A certificate of the CA for another host, `wrong.example`.
     WrongName,
     /// A certificate of the CA for these names alone, whatever is in them.
@@ -102,6 +104,20 @@ pub enum Tls {
     BrokenChain,
     /// A certificate of the CA with this validity.
     Window {
+        /// The first moment at which it is valid.
+        not_before: SystemTime,
+        /// The last moment at which it is valid.
+        not_after: SystemTime,
+    },
+    /// As [`Tls::Window`], but of a CA that nobody knows.
+    ForgedWindow {
+        /// The first moment at which it is valid.
+        not_before: SystemTime,
+        /// The last moment at which it is valid.
+        not_after: SystemTime,
+    },
+    /// As [`Tls::Window`], but for another host, `wrong.example`.
+    ForeignWindow {
         /// The first moment at which it is valid.
         not_before: SystemTime,
         /// The last moment at which it is valid.

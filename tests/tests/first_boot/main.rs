@@ -60,10 +60,11 @@ fn ready(machine: &mut Machine) -> anyhow::Result<()> {
         [
             "644 azaion-agent:azaion /run/azaion/ready.json",
             "600 azaion-agent:azaion /run/azaion/refresh.json",
-            "640 azaion-agent:azaion /run/azaion/token.json"
+            "640 azaion-agent:azaion /run/azaion/token.json",
+            "660 root:azaion /run/azaion/token.sock"
         ]
     );
-    assert_eq!(machine.run("ls -A /var/lib/azaion")?, "first-boot.json");
+    assert_eq!(machine.run("ls -A /var/lib/azaion")?, "first-boot.json\nhistory.json");
     assert_eq!(failed_units(machine)?, "", "{}", machine.run("journalctl -b --no-pager -p warning")?);
     Ok(())
 }

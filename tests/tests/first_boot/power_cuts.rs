@@ -32,12 +32,15 @@ fn cut(unit: &Unit, machine: Machine, turn: u32) {
     machine.cut_power();
 }
 
-/// What a reader of the disk finds after a good end: one file, whole.
+/// What a reader of the disk finds after a good end: each file, whole.
 fn whole(disk: &Disk) -> anyhow::Result<()> {
     disk.check()?;
-    assert_eq!(disk.list("/var/lib/azaion")?, ["first-boot.json"]);
+    assert_eq!(disk.list("/var/lib/azaion")?, ["first-boot.json", "history.json"]);
     let first: Value = serde_json::from_str(&disk.read("/var/lib/azaion/first-boot.json")?)?;
     assert!(first["first_ready_at"].is_string(), "{first}");
+    let history: Value = serde_json::from_str(&disk.read("/var/lib/azaion/history.json")?)?;
+    let last = history["changes"].as_array().and_then(|changes| changes.last());
+    assert!(last.is_some_and(|change| change["state"] == "ready"), "{history}");
     assert_eq!(disk.list("/etc/azaion")?.len(), 3, "device.conf, agent.toml, ca.pem");
     Ok(())
 }

@@ -18,7 +18,7 @@ const RUNBOOK: Page = Page("docs/runbook.md");
 /// On the host, in their order.
 const STEPS: [&str; 6] = ["agent", "ca", "images", "device", "flash", "clear"];
 /// On the device.
-const ON_THE_UNIT: [&str; 2] = ["status", "api"];
+const ON_THE_UNIT: [&str; 3] = ["status", "api", "history"];
 /// The module of the page.
 const MODULE: &str = "1422924012345";
 /// On the device all paths are those of the board, and the CA is its own.

@@ -52,7 +52,9 @@ fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
             "/run/azaion/ready.json 644 azaion-agent:azaion",
             "/run/azaion/refresh.json 600 azaion-agent:azaion",
             "/run/azaion/token.json 640 azaion-agent:azaion",
+            "/run/azaion/token.sock 660 root:azaion",
             "/var/lib/azaion/first-boot.json 644 azaion-agent:azaion",
+            "/var/lib/azaion/history.json 644 azaion-agent:azaion",
         ];
         let files: Vec<&str> = files.lines().collect();
         // Not every generation of the API has refresh tokens.

@@ -72,6 +72,11 @@ impl Booted {
         Some(children.split_whitespace().next()?.to_owned())
     }
 
+    /// One of its paths, as seen from outside.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        format!("/proc/{}/root{path}", self.leader).into()
+    }
+
     /// Runs a command line of sh in it; its standard output, whatever its exit code is.
     pub(crate) fn run(&self, line: &str) -> anyhow::Result<String> {
         let output = finish(self.enter().arg(line))?;

@@ -10,7 +10,7 @@ use azaion_tests::station::Station;
 use crate::tree::{EPOCH, build};
 
 /// Every file of the package: mode, and the name or the link.
-const CONTENT: [&str; 35] = [
+const CONTENT: [&str; 42] = [
     "drwxr-xr-x root/root ./",
     "drwxr-xr-x root/root ./etc/",
     "drwxr-xr-x root/root ./etc/azaion/",
@@ -22,11 +22,16 @@ const CONTENT: [&str; 35] = [
     "drwxr-xr-x root/root ./usr/lib/systemd/catalog/",
     "-rw-r--r-- root/root ./usr/lib/systemd/catalog/azaion-agent.catalog",
     "drwxr-xr-x root/root ./usr/lib/systemd/system/",
+    "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-agent-token.socket",
+    "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-agent-token@.service",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-agent.service",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-agent.timer",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-catalog.service",
+    "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-clock.service",
+    "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-clock.timer",
     "-rw-r--r-- root/root ./usr/lib/systemd/system/azaion-setup.service",
     "drwxr-xr-x root/root ./usr/lib/systemd/system/basic.target.wants/",
+    "drwxr-xr-x root/root ./usr/lib/systemd/system/sockets.target.wants/",
     "drwxr-xr-x root/root ./usr/lib/systemd/system/timers.target.wants/",
     "drwxr-xr-x root/root ./usr/lib/sysusers.d/",
     "-rw-r--r-- root/root ./usr/lib/sysusers.d/azaion.conf",
@@ -45,7 +50,9 @@ const CONTENT: [&str; 35] = [
     "drwxr-xr-x root/root ./usr/share/man/man8/",
     "-rw-r--r-- root/root ./usr/share/man/man8/azaion-agent.8.gz",
     "lrwxrwxrwx root/root ./usr/lib/systemd/system/basic.target.wants/azaion-setup.service -> ../azaion-setup.service",
+    "lrwxrwxrwx root/root ./usr/lib/systemd/system/sockets.target.wants/azaion-agent-token.socket -> ../azaion-agent-token.socket",
     "lrwxrwxrwx root/root ./usr/lib/systemd/system/timers.target.wants/azaion-agent.timer -> ../azaion-agent.timer",
+    "lrwxrwxrwx root/root ./usr/lib/systemd/system/timers.target.wants/azaion-clock.timer -> ../azaion-clock.timer",
 ];
 
 // Promise: `.ci/package` leaves the package for arm64 in target/dist/; it has these files and no others, all of root,
@@ -89,7 +96,7 @@ fn packing_is_reproducible() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: unpacking enables the timer, by itself, and leaves the link /lib of a merged system alone.
+// Promise: unpacking enables timer and socket, by itself, and leaves the link /lib of a merged system alone.
 #[test]
 fn unpacking_is_a_complete_installation() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -99,17 +106,22 @@ fn unpacking_is_a_complete_installation() -> anyhow::Result<()> {
     std::os::unix::fs::symlink("usr/lib", root.join("lib"))?;
     output(Command::new("dpkg-deb").arg("-x").arg(package).arg(&root))?;
     assert_eq!(fs::read_link(root.join("lib"))?, Path::new("usr/lib"));
-    for link in ["timers.target.wants/azaion-agent.timer", "basic.target.wants/azaion-setup.service"] {
+    for link in [
+        "timers.target.wants/azaion-agent.timer",
+        "sockets.target.wants/azaion-agent-token.socket",
+        "basic.target.wants/azaion-setup.service",
+    ] {
         assert!(root.join("lib/systemd/system").join(link).is_file(), "{link} leads nowhere");
     }
-    let is_enabled = || {
-        let output =
-            Command::new("systemctl").arg("--root").arg(&root).args(["is-enabled", "azaion-agent.timer"]).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    assert_eq!(is_enabled()?, "static");
-    output(Command::new("systemctl").arg("--root").arg(&root).args(["mask", "azaion-agent.timer"]))?;
-    assert_eq!(is_enabled()?, "masked");
+    for unit in ["azaion-agent.timer", "azaion-agent-token.socket"] {
+        let is_enabled = || {
+            let output = Command::new("systemctl").arg("--root").arg(&root).args(["is-enabled", unit]).output();
+            output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        assert_eq!(is_enabled()?, "static", "{unit}");
+        output(Command::new("systemctl").arg("--root").arg(&root).args(["mask", unit]))?;
+        assert_eq!(is_enabled()?, "masked", "{unit}");
+    }
     Ok(())
 }
 

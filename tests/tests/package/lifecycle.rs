@@ -29,6 +29,7 @@ fn apt_manages_a_running_unit() -> anyhow::Result<()> {
     let booted = Booted::new(&tree)?;
     let install = |version: &str| booted.must(&format!("apt-get install -y -q /opt/azaion-agent_{version}_*.deb"));
     let timer = || anyhow::Ok(booted.run("systemctl is-active azaion-agent.timer")?.trim().to_owned());
+    let socket = || anyhow::Ok(booted.run("systemctl is-active azaion-agent-token.socket")?.trim().to_owned());
     let is_there = |path: &str| anyhow::Ok(!booted.run(&format!("ls -d {path} 2>/dev/null"))?.is_empty());
     let is_ready = || booted.wait_for("grep -c '\"ready\":true' /run/azaion/ready.json", "1");
 
@@ -38,21 +39,27 @@ fn apt_manages_a_running_unit() -> anyhow::Result<()> {
     assert_eq!(timer()?, "active");
     assert!(booted.must("journalctl --list-catalog")?.contains("The unit @AZAION_SERIAL@ is ready"));
     assert_eq!(booted.must("dpkg --verify azaion-agent")?, "");
+    assert_eq!(booted.must("stat -c '%F %a %U:%G' /run/azaion/token.sock")?.trim(), "socket 660 root:azaion");
 
     let logins = station.api.calls("POST", "/login");
     install("2")?;
     booted.wait_for("systemctl is-active azaion-agent.service", "inactive")?;
     assert_eq!((timer()?.as_str(), station.api.calls("POST", "/login")), ("active", logins));
+    assert_eq!(socket()?, "active");
     is_ready()?;
 
-    booted.must("systemctl mask --now azaion-agent.timer")?;
+    booted.must("systemctl mask --now azaion-agent.timer azaion-agent-token.socket")?;
     install("3")?;
     // Not "inactive": systemd calls a timer that is masked while it runs a failed one.
     assert_ne!(timer()?, "active");
-    booted.must("systemctl unmask azaion-agent.timer")?;
+    assert_ne!(socket()?, "active");
+    booted.must("systemctl unmask azaion-agent.timer azaion-agent-token.socket")?;
 
-    booted.must("apt-get remove -y -q azaion-agent")?;
-    assert!(!is_there("/run/azaion")? && !is_there("/usr/bin/azaion-agent")?);
+    booted.must("touch /run/azaion/.autopilot.new && apt-get remove -y -q azaion-agent")?;
+    // Only another program's file is left.
+    assert_eq!(booted.must("ls -A /run/azaion")?, ".autopilot.new\n");
+    booted.must("rm -r /run/azaion")?;
+    assert!(!is_there("/usr/bin/azaion-agent")?);
     assert!(is_there("/var/lib/azaion")? && is_there(CONF)?);
     assert_eq!(booted.run("systemctl list-units --all --no-legend 'azaion-agent*'")?, "");
 

@@ -17,5 +17,6 @@ mod host;
 mod lifecycle;
 mod sandbox;
 mod sbom;
+mod socket;
 mod tree;
 mod units;

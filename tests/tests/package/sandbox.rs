@@ -195,9 +195,10 @@ fn ends_with_78(booted: &Booted) -> anyhow::Result<()> {
     start(booted)
 }
 
-/// The files with their owners, and nothing else.
+/// The files with their owners, and nothing else. The socket is systemd's.
 fn belong_to_the_agent(booted: &Booted) -> anyhow::Result<()> {
-    let owners = booted.must("stat -c %U:%G /run/azaion /run/azaion/* /var/lib/azaion /var/lib/azaion/* | sort -u")?;
+    let files = "/run/azaion /run/azaion/*.json /run/azaion/*.lock /var/lib/azaion /var/lib/azaion/*";
+    let owners = booted.must(&format!("stat -c %U:%G {files} | sort -u"))?;
     assert_eq!(owners, "azaion-agent:azaion\n", "{}", booted.run("ls -l /run/azaion /var/lib/azaion")?);
     Ok(())
 }
@@ -241,7 +242,8 @@ fn works_without_user_namespaces(booted: &Booted) -> anyhow::Result<()> {
     belong_to_the_agent(booted)
 }
 
-// Promise: while the user can't be made, the unit says so and is tried again; once it is there, the unit becomes ready.
+// Promise: while the user can't be made, the unit says so and is tried again; once it is there, the device becomes ready, and
+// the socket is there.
 #[test]
 fn without_its_user_it_is_tried_again() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -265,5 +267,6 @@ fn without_its_user_it_is_tried_again() -> anyhow::Result<()> {
     booted.must("touch /run/mended")?;
     start(&booted)?;
     assert_eq!(booted.must(&status)?.trim(), "0");
-    Ok(())
+    // The socket needs the group, too, and could not start.
+    booted.wait_for("stat -c '%F %a %U:%G' /run/azaion/token.sock", "socket 660 root:azaion")
 }

@@ -1,12 +1,23 @@
 //! The units, as each systemd reads them.
 
+use std::fs;
+
+use azaion_tests::programs::workspace;
 use nix::unistd::geteuid;
 
 use crate::container::run_in;
 use crate::tree::{RELEASES, Tree, native_package};
 
-const UNITS: [&str; 4] =
-    ["azaion-agent.service", "azaion-agent.timer", "azaion-catalog.service", "azaion-setup.service"];
+const UNITS: [&str; 8] = [
+    "azaion-agent.service",
+    "azaion-agent.timer",
+    "azaion-agent-token.socket",
+    "azaion-agent-token@.service",
+    "azaion-catalog.service",
+    "azaion-clock.service",
+    "azaion-clock.timer",
+    "azaion-setup.service",
+];
 /// What `systemd-analyze security` may say at most.
 const EXPOSURE: f64 = 1.5;
 
@@ -38,5 +49,43 @@ fn every_systemd_reads_them_in_silence() -> anyhow::Result<()> {
             assert!(ok && exposure <= EXPOSURE, "{said}");
         }
     }
+    Ok(())
+}
+
+/// In what the service of the timer and that for a client of the socket differ: what they run, for how long, how often, and
+/// where it is reported.
+const DIFFERENT: [&str; 13] = [
+    "ExecStart",
+    "ExecStartPre",
+    "LogLevelMax",
+    "NotifyAccess",
+    "Restart",
+    "RestartPreventExitStatus",
+    "RestartSec",
+    "RuntimeMaxSec",
+    "StandardError",
+    "StandardInput",
+    "StandardOutput",
+    "TimeoutStartSec",
+    "Type",
+];
+
+/// The settings of a unit's section `[Service]`, without comments.
+fn settings(unit: &str) -> anyhow::Result<Vec<String>> {
+    let text = fs::read_to_string(workspace().join("systemd").join(unit))?;
+    let (_, service) = text.split_once("[Service]\n").unwrap_or_default();
+    let is_common = |line: &&str| {
+        let (key, _) = line.split_once('=').unwrap_or_default();
+        !line.starts_with('#') && !key.is_empty() && !DIFFERENT.contains(&key)
+    };
+    Ok(service.lines().filter(is_common).map(str::to_owned).collect())
+}
+
+// Promise: what runs for a client of the socket has the user, the directories and the sandbox of the agent's service.
+#[test]
+fn the_sandbox_for_a_client_is_that_of_the_service() -> anyhow::Result<()> {
+    let service = settings("azaion-agent.service")?;
+    assert!(service.len() > 40, "{service:?}");
+    assert_eq!(settings("azaion-agent-token@.service")?, service);
     Ok(())
 }

@@ -3,9 +3,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use azaion_agent::token::UserId;
 use azaion_tests::dev_api::{Casing, ClaimNames, Generation, Options};
 use azaion_tests::programs::arm64_agent;
 use azaion_tests::station::{EMAIL, SERIAL, Station};
+use jsonwebtoken::dangerous::insecure_decode;
+use serde_json::{Map, Value};
 
 const GENERATIONS: [(Generation, ClaimNames, Casing); 3] = [
     (Generation::G1, ClaimNames::Uri, Casing::Camel),
@@ -90,11 +93,19 @@ fn is_ready(station: &Station, generation: Generation, console: &str) {
         (&EMAIL.into(), &"CompanionPC".into(), &"Bearer".into())
     );
     assert_eq!(token["access_token"].as_str().unwrap().split('.').count(), 3);
+    let claims = insecure_decode::<Map<String, Value>>(token["access_token"].as_str().unwrap()).unwrap().claims;
+    // `nameid`, or the URI that ends so.
+    let (_, id) = claims.iter().find(|(name, _)| name.contains("nameid")).unwrap();
+    assert!(
+        (&token["user_id"], &ready["user_id"]) == (id, id) && id.as_str().unwrap().parse::<UserId>().is_ok(),
+        "{id}"
+    );
     for (name, mode) in [
         ("run/azaion/token.json", 0o640),
         ("run/azaion/ready.json", 0o644),
         ("run/azaion/refresh.json", 0o600),
         ("var/lib/azaion/first-boot.json", 0o644),
+        ("var/lib/azaion/history.json", 0o644),
     ] {
         match fs::metadata(station.inside(name)) {
             Ok(file) => assert_eq!(file.mode() & 0o7777, mode, "{name}"),

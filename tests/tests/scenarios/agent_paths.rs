@@ -65,9 +65,10 @@ fn the_cache_has_its_fields() -> anyhow::Result<()> {
     let fields = |file| station.json(file).unwrap().as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         fields(TOKEN),
-        "access_token api_url boot_id email expires_at issued_at lifetime_s obtained_boottime_s role signature token_type version"
+        "access_token api_url boot_id email expires_at issued_at lifetime_s obtained_boottime_s role signature token_type user_id \
+          version"
     );
-    assert_eq!(fields(READY), "api_url email expires_at held ready serial signature since");
+    assert_eq!(fields(READY), "api_url email expires_at held ready serial signature since user_id");
     let lifetime = field(&station, TOKEN, "lifetime_s").as_u64().unwrap();
     assert!((895..=900).contains(&lifetime), "{lifetime}");
     Ok(())

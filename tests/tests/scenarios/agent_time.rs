@@ -6,15 +6,23 @@ use std::time::{Duration, SystemTime};
 
 use azaion_tests::dev_api::{Options, Tls};
 use azaion_tests::programs::{Run, native, output, start};
-use azaion_tests::station::{Station, command};
+use azaion_tests::station::{EMAIL, SERIAL, Station, command};
 
 const DAY: u64 = 24 * 3600;
 const YEAR: i64 = 365 * 24 * 3600;
+const PASSWORD: &str = "device-password-0042";
 const FIRST_BOOT: &str = "var/lib/azaion/first-boot.json";
 
+/// A device that was provisioned today.
 fn unit(options: Options) -> anyhow::Result<Station> {
     let station = Station::new(options)?;
-    station.device(&[])?.ended_with(0)?;
+    station.api.add_user(EMAIL, PASSWORD, "CompanionPC");
+    let (url, now) = (station.api.url(), in_days(0)?);
+    let lines = format!(
+        "AZAION_DEVICE_SERIAL={SERIAL}\nAZAION_DEVICE_EMAIL={EMAIL}\nAZAION_DEVICE_PASSWORD={PASSWORD}\nAZAION_API_URL={url}\n\
+         AZAION_PROVISIONED_AT={now}\n"
+    );
+    station.put("rootfs/etc/azaion/device.conf", lines, 0o600)?;
     station.put_policy("")?;
     Ok(station)
 }
@@ -69,13 +77,69 @@ fn a_clock_at_1970() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a clock that lies ahead makes TLS fail, not the unit's state: it is waited for.
+/// What azaion-clock.service leaves.
+const SYNCHRONISED: &str = "rootfs/run/azaion-clock/synchronised";
+
+// Promise: a clock that lies ahead keeps no device waiting, and is not remembered; one that a time server has set is relied on.
 #[test]
 fn a_clock_in_the_future() -> anyhow::Result<()> {
     let station = unit(Options::default())?;
-    let run = boot_at(&station, "@2099-01-01 00:00:00")?.ended_with(75)?;
-    assert!(run.stderr.contains("TLS"), "{}", run.stderr);
+    station.put(SYNCHRONISED, "", 0o644)?;
+    let run = boot_at(&station, "@2061-01-01 00:00:00")?.ended_with(75)?;
+    assert!(run.stderr.contains("has expired"), "{}", run.stderr);
     assert!(highest(&station).is_none());
+    std::fs::remove_file(station.path(SYNCHRONISED))?;
+    for clock in ["@2061-01-01 00:00:00", "@2099-01-01 00:00:00"] {
+        boot_at(&station, clock)?.ended_with(0)?;
+        let tomorrow = in_days(1)?;
+        assert!(station.json("run/azaion/ready.json").unwrap()["since"].as_str().unwrap() < tomorrow.as_str());
+        assert!(highest(&station).unwrap() < tomorrow);
+        std::fs::remove_dir_all(station.inside("run"))?;
+    }
+    Ok(())
+}
+
+/// A server whose certificate was issued so many days after now, a day ago by its own clock.
+fn issued_in(days: u64) -> Options {
+    let issued = SystemTime::now() + Duration::from_secs(days * DAY);
+    let tls = Tls::Window { not_before: issued, not_after: issued + Duration::from_secs(90 * DAY) };
+    Options { tls, clock_offset: i64::try_from((days + 1) * DAY).unwrap(), ..Options::default() }
+}
+
+// Promise: a certificate that was issued after all that the device knows of time is accepted, and the Date that came with it tells
+// the time; where a time server has set the clock, it is not valid yet.
+#[test]
+fn a_certificate_from_the_future() -> anyhow::Result<()> {
+    for (clock, days) in [("@1970-01-01 00:00:20", 1), ("@1970-01-01 00:00:20", 200), ("+0", 3 * 365)] {
+        let station = unit(issued_in(days))?;
+        station.put(SYNCHRONISED, "", 0o644)?;
+        let run = boot_at(&station, clock)?.ended_with(75)?;
+        assert!(run.stderr.contains("not valid yet"), "{}", run.stderr);
+        assert_eq!(station.api.calls("POST", "/login"), 0);
+        std::fs::remove_file(station.path(SYNCHRONISED))?;
+        boot_at(&station, clock)?.ended_with(0)?;
+        let since = in_days(days)?;
+        assert!(station.json("run/azaion/ready.json").unwrap()["since"].as_str().unwrap() > since.as_str());
+        // A single answer that is far ahead is not remembered at once.
+        assert_eq!(highest(&station).is_some(), days < 30);
+    }
+    Ok(())
+}
+
+// Promise: there the Date decides: an answer without one, or with one outside the certificate's validity, is refused.
+#[test]
+fn an_unknown_time_needs_a_date() -> anyhow::Result<()> {
+    let cases = [
+        (Options { date_header: false, ..issued_in(200) }, "no Date header"),
+        (Options { clock_offset: 0, ..issued_in(200) }, "is valid from"),
+        (Options { clock_offset: i64::try_from(291 * DAY)?, ..issued_in(200) }, "was valid until"),
+    ];
+    for (options, says) in cases {
+        let station = unit(options)?;
+        let run = boot_at(&station, "@1970-01-01 00:00:20")?.ended_with(76)?;
+        assert!(run.stderr.contains(says), "{says}: {}", run.stderr);
+        assert!(highest(&station).is_none() && !station.inside("run/azaion/token.json").exists());
+    }
     Ok(())
 }
 

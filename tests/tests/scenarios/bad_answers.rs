@@ -7,8 +7,10 @@ mod later;
 mod tokens;
 
 use std::ops::RangeInclusive;
+use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
+use azaion_agent::clock::Timestamp;
 use azaion_tests::dev_api::{BadToken, Fault, Generation, Options};
 use azaion_tests::programs::Run;
 use azaion_tests::station::{EMAIL, SERIAL, Station};
@@ -81,8 +83,11 @@ fn unit(options: Options, policy: &str) -> anyhow::Result<Station> {
 }
 
 fn put_conf(station: &Station, password: &str, url: &str) -> anyhow::Result<()> {
+    // A certificate that has expired before is never accepted.
+    let now = Timestamp::from(SystemTime::now());
     let lines = format!(
-        "AZAION_DEVICE_SERIAL={SERIAL}\nAZAION_DEVICE_EMAIL={EMAIL}\nAZAION_DEVICE_PASSWORD={password}\nAZAION_API_URL={url}\n"
+        "AZAION_DEVICE_SERIAL={SERIAL}\nAZAION_DEVICE_EMAIL={EMAIL}\nAZAION_DEVICE_PASSWORD={password}\nAZAION_API_URL={url}\n\
+         AZAION_PROVISIONED_AT={now}\n"
     );
     station.put(DEVICE_CONF, lines, 0o600)
 }

@@ -89,6 +89,9 @@ fn provisions(station: &Station) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A file that is to be there after a power cut, too.
+const HISTORY: &str = "var/lib/azaion/history.json";
+
 /// What is there is whole, and the next run is ready, with the files of the contract and no others.
 fn becomes_ready(station: &Station) -> anyhow::Result<()> {
     let names = || -> anyhow::Result<Vec<String>> {
@@ -97,6 +100,9 @@ fn becomes_ready(station: &Station) -> anyhow::Result<()> {
     };
     for name in names()?.iter().filter(|name| Path::new(name).extension().is_some_and(|e| e == "json")) {
         anyhow::ensure!(station.json(&format!("run/azaion/{name}")).is_some(), "{name} is half a file");
+    }
+    if station.inside(HISTORY).exists() {
+        anyhow::ensure!(station.json(HISTORY).is_some(), "the history is half a file");
     }
     station.agent(&["boot"])?.ended_with(0)?;
     let mut names = names()?;
@@ -152,7 +158,11 @@ fn while_renewing() -> anyhow::Result<()> {
         // Of another boot: it has to log in again, and to replace each file.
         let mut token = station.json("run/azaion/token.json").unwrap();
         token["boot_id"] = "another".into();
-        station.put("rootfs/run/azaion/token.json", token.to_string(), 0o640)
+        station.put("rootfs/run/azaion/token.json", token.to_string(), 0o640)?;
+        // And has become ready again.
+        fs::remove_file(station.inside("run/azaion/ready.json"))?;
+        let history = fs::read_to_string(station.inside(HISTORY))?.replace("ready", "waiting");
+        station.put(&format!("rootfs/{HISTORY}"), history, 0o644)
     };
     crash_everywhere(agent, prepare, becomes_ready, true)
 }

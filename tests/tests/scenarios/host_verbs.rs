@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use azaion_agent::clock::SystemClock;
-use azaion_agent::http::{CaFile, Http};
+use azaion_agent::http::{self, CaFile, Http};
 use azaion_agent::session::login;
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Options};
 use azaion_tests::programs::{Run, start};
@@ -48,7 +48,10 @@ fn where_the_admins_secret_comes_from() -> anyhow::Result<()> {
 /// An access token of the admin.
 fn admin_token(station: &Station) -> anyhow::Result<String> {
     let ca = CaFile::read(&station.api.ca_file())?;
-    let http = Http::new(&station.api.url().parse()?, Some(&ca), Arc::new(SystemClock))?;
+    let http = Http::new(
+        &station.api.url().parse()?,
+        http::Options { ca: Some(&ca), proxy: None, clock: Arc::new(SystemClock) },
+    )?;
     let (tokens, _) = login(&http, ADMIN_EMAIL, &ADMIN_PASSWORD.into(), Ok(Duration::from_secs(10)))?;
     Ok(tokens.access.expose_secret().to_owned())
 }

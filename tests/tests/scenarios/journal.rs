@@ -25,12 +25,17 @@ fn restarts() -> String {
 /// The same with other arguments, and more lines in the unit.
 fn run_as_unit(station: &Station, arguments: &str, more: &str) -> anyhow::Result<(Vec<Value>, String)> {
     let console = station.path("console");
-    // Each end of the service counts, also one after which it is started again.
-    let failure = if more.contains("Restart=") { "" } else { "FailureAction=exit-force\n" };
+    // Each end of the service counts, also one after which it is started again: then only a success ends the manager.
+    let (actions, post) = if more.contains("Restart=") {
+        // SIGRTMIN+24 (systemd(1)), for which dash has no name.
+        ("", "ExecStartPost=/bin/sh -c 'kill -58 $MANAGERPID'\n")
+    } else {
+        ("SuccessAction=exit-force\nFailureAction=exit-force\n", "")
+    };
     let unit = format!(
-        "[Unit]\nDefaultDependencies=no\nSuccessAction=exit-force\n{failure}\
+        "[Unit]\nDefaultDependencies=no\n{actions}\
          [Service]\nType=oneshot\nNotifyAccess=main\nExecStart={} {arguments} --deadline 2 --root {}\n\
-         StandardOutput=append:{}\nStandardError=journal\n{more}",
+         StandardOutput=append:{}\nStandardError=journal\n{post}{more}",
         azaion_tests::programs::native()?.join("azaion-agent").display(),
         station.rootfs().display(),
         console.display()

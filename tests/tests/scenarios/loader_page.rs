@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Context;
 use azaion_tests::dev_api::Options;
 use azaion_tests::pages::Page;
 use azaion_tests::programs::{Run, output, start};
@@ -10,27 +11,34 @@ use azaion_tests::record;
 use azaion_tests::station::{Station, command};
 use serde_json::Value;
 
+use crate::socket::Listener;
+
 const PAGE: Page = Page("docs/loader.md");
 const TOKEN: &str = "run/azaion/token.json";
 
-/// What starts each of the programs, without the folder that it is to look into.
-fn programs(station: &Station) -> anyhow::Result<Vec<Vec<String>>> {
+/// What starts each of the page's programs that read the socket or the file (`way`), without where that is.
+fn programs(station: &Station, way: &str) -> anyhow::Result<Vec<Vec<String>>> {
+    let text = |language: &str| {
+        let text = PAGE.find(&format!("{language} {way}"))?;
+        text.with_context(|| format!("{} has no program in {language} for the {way}", PAGE.0))
+    };
     let mut programs = Vec::new();
-    for (language, name, interpreter) in [("python", "loader.py", "python3"), ("sh", "loader.sh", "sh")] {
-        let text = PAGE.find(language)?.expect("the program is in the page");
-        station.put(name, text, 0o644)?;
-        programs.push(vec![interpreter.to_owned(), station.path(name).display().to_string()]);
+    for (language, interpreter) in [("python", "python3"), ("sh", "sh")] {
+        let name = format!("{way}.{language}");
+        station.put(&name, text(language)?, 0o644)?;
+        programs.push(vec![interpreter.to_owned(), station.path(&name).display().to_string()]);
     }
-    let (source, built) = (station.path("loader.cpp"), station.path("loader").display().to_string());
-    station.put("loader.cpp", PAGE.find("cpp")?.expect("the program is in the page"), 0o644)?;
+    let (source, built) = (station.path(&format!("{way}.cpp")), station.path(way).display().to_string());
+    station.put(&format!("{way}.cpp"), text("cpp")?, 0o644)?;
     output(Command::new("g++").args(["-std=c++17", "-Wall", "-Wextra", "-Werror", "-o", &built]).arg(source))?;
     programs.push(vec![built]);
     Ok(programs)
 }
 
-fn run(program: &[String], station: &Station) -> anyhow::Result<Run> {
-    let folder = station.inside("run/azaion").display().to_string();
-    let arguments: Vec<&str> = program[1..].iter().map(String::as_str).chain([folder.as_str()]).collect();
+/// Runs a program with where it is to read the token.
+fn run(program: &[String], place: &Path) -> anyhow::Result<Run> {
+    let place = place.display().to_string();
+    let arguments: Vec<&str> = program[1..].iter().map(String::as_str).chain([place.as_str()]).collect();
     start(&mut command(Path::new(&program[0]), &arguments))?.wait()
 }
 
@@ -41,16 +49,17 @@ fn with(cache: &Value, field: &str, value: impl Into<Value>) -> Value {
     changed
 }
 
-// Promise: each of the page's programs prints the token that is valid, and ends with 75 where there is none: before the first
+// Promise: each of the page's programs for the file prints the token that is valid, and ends with 75 where there is none: before the first
 // login, after it has run out, and in another boot.
 #[test]
-fn each_takes_the_token_while_it_is_valid() -> anyhow::Result<()> {
+fn each_takes_the_token_of_the_file_while_it_is_valid() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
-    let programs = programs(&station)?;
+    let programs = programs(&station, "file")?;
+    let folder = station.inside("run/azaion");
     station.device(&[])?.ended_with(0)?;
     station.put_policy("")?;
     for program in &programs {
-        run(program, &station)?.ended_with(75)?;
+        run(program, &folder)?.ended_with(75)?;
     }
     station.agent(&["boot"])?.ended_with(0)?;
     let cache = station.json(TOKEN).unwrap();
@@ -67,7 +76,7 @@ fn each_takes_the_token_while_it_is_valid() -> anyhow::Result<()> {
     ] {
         station.put(&format!("rootfs/{TOKEN}"), cache.to_string(), 0o640)?;
         for program in &programs {
-            let run = run(program, &station)?.ended_with(if is_valid { 0 } else { 75 })?;
+            let run = run(program, &folder)?.ended_with(if is_valid { 0 } else { 75 })?;
             assert_eq!(run.stdout.trim_end(), if is_valid { &token } else { "" }, "{program:?}");
         }
     }
@@ -80,5 +89,35 @@ fn works(station: &Station, token: &str) -> anyhow::Result<()> {
     shell.env("token", token).env("api_url", station.api.url()).env("CURL_CA_BUNDLE", station.api.ca_file());
     let user: Value = serde_json::from_str(&output(&mut shell)?)?;
     assert_eq!(user["role"], "CompanionPC", "{user}");
+    Ok(())
+}
+
+// Promise: each of the page's programs for the socket prints a valid token, also where it has to be renewed first, and ends with 75
+// where there is none, or no socket.
+#[test]
+fn each_takes_the_token_of_the_socket() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    let programs = programs(&station, "socket")?;
+    for program in &programs {
+        run(program, &station.path("token.sock"))?.ended_with(75)?;
+    }
+    let listener = Listener::new(&station)?;
+    station.put_policy("")?;
+    for program in &programs {
+        // There is no device.conf.
+        run(program, listener.path())?.ended_with(75)?;
+    }
+    station.device(&[])?.ended_with(0)?;
+    let mut last = String::new();
+    for program in &programs {
+        let token = run(program, listener.path())?.ended_with(0)?.stdout.trim_end().to_owned();
+        record::secret(&token)?;
+        works(&station, &token).with_context(|| format!("{program:?}"))?;
+        assert_ne!(token, last, "{program:?}");
+        let cache = station.json(TOKEN).context("the cache")?;
+        assert_eq!(cache["access_token"], token, "{program:?}");
+        station.put(&format!("rootfs/{TOKEN}"), with(&cache, "lifetime_s", 0).to_string(), 0o640)?;
+        last = token;
+    }
     Ok(())
 }

@@ -103,6 +103,12 @@ fn a_board_that_says_nothing_is_ready() -> anyhow::Result<()> {
         assert_eq!(run.stderr.contains("can't be told"), is_warned, "{}", run.stderr);
     }
     assert_eq!(configuration(&station)?["status"], "warning");
+    for placeholder in ["0", "0000000000000", "   "] {
+        on(&station, placeholder)?;
+        station.agent(&["boot"])?.ended_with(0)?;
+        let check = configuration(&station)?;
+        assert!(check["status"] == "warning" && check["message"].to_string().contains("placeholder"), "{check}");
+    }
 
     let station = Station::new(Options::default())?;
     station.device(&[])?.ended_with(0)?;
@@ -175,6 +181,11 @@ fn bad_modules_are_refused() -> anyhow::Result<()> {
     for module in ["", "hush and hush", "hush\n", "\"hush\"", "hush\u{e9}", &"hush".repeat(17)] {
         let run = station.device(&["--module-serial", module])?.ended_with(65)?;
         assert!(run.stderr.contains("1 to 64") && !run.stderr.contains("hush"), "{module:?}: {}", run.stderr);
+        assert!(!station.inside(CONF).exists() && station.api.requests().is_empty());
+    }
+    for placeholder in ["0", "0000000000000"] {
+        let run = station.device(&["--module-serial", placeholder])?.ended_with(65)?;
+        assert!(run.stderr.contains("zeros") && run.stderr.contains("leave it out"), "{}", run.stderr);
         assert!(!station.inside(CONF).exists() && station.api.requests().is_empty());
     }
     station.device(&["--module-serial", &"m".repeat(64)])?.ended_with(0)?;

@@ -82,19 +82,36 @@ fn either_name_will_do() {
 // hangs.
 #[test]
 fn boards_that_say_nothing() {
-    let untold = |root: &TempDir| match judged(Some(MODULE), root).unwrap() {
-        Board::Untold(why) => why,
+    let unknown = |root: &TempDir| match judged(Some(MODULE), root).unwrap() {
+        Board::Unknown(why) => why,
         board => panic!("{board:?}"),
     };
-    assert!(untold(&root(&[])).contains(USUAL));
+    assert!(unknown(&root(&[])).contains(USUAL));
     for empty in [&b""[..], b"\0", b"\n\0\n"] {
-        assert!(untold(&root(&[(USUAL, empty)])).contains("empty"));
+        assert!(unknown(&root(&[(USUAL, empty)])).contains("empty"));
     }
     let folder = root(&[]);
     fs::create_dir_all(folder.path().join(OTHER)).unwrap();
-    assert!(untold(&folder).contains(OTHER));
+    assert!(unknown(&folder).contains(OTHER));
     let fifo = root(&[]);
     fs::create_dir_all(fifo.path().join("proc/device-tree")).unwrap();
     nix::unistd::mkfifo(&fifo.path().join(USUAL), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-    untold(&fifo);
+    unknown(&fifo);
+}
+
+// Promise: what stands for a serial number without being one counts as none, on the board and in device.conf; a serial number that
+// only begins so is one.
+#[test]
+fn placeholders_are_no_serial_numbers() {
+    for placeholder in [&b"0\0"[..], b"0000000000000\0", b" \0", b"  \t \0", &[0xFF; 13], b"\xff\xff\0", b" 00 \n\0"] {
+        let said = root(&[(USUAL, placeholder)]);
+        let Board::Unknown(why) = judged(Some(MODULE), &said).unwrap() else { panic!("{placeholder:?}") };
+        assert!(why.contains("placeholder") && why.is_ascii(), "{why}");
+    }
+    for serial in [&b"0100000000000\0"[..], b"0000000000001\0", b"\xff0\0", b"00-00\0"] {
+        assert!(judged(Some(MODULE), &root(&[(USUAL, serial)])).is_err(), "{serial:?}");
+    }
+    for placeholder in ["0", "0000000000000"] {
+        assert_eq!(judged(Some(placeholder), &root(&[(USUAL, b"1423221050123\0")])).unwrap(), Board::Any);
+    }
 }

@@ -114,7 +114,7 @@ pub(super) struct Extent {
     logical: u64,
     pub(super) length: u64,
     pub(super) start: u64,
-    is_written: bool,
+    pub(super) is_written: bool,
 }
 
 impl Extent {

@@ -19,6 +19,8 @@ pub(super) struct Superblock {
     pub(super) inode_size: u16,
     pub(super) descriptor_size: u16,
     pub(super) has_checksum_seed: bool,
+    /// Whether it was unmounted cleanly, without errors, without orphans, without a journal to replay.
+    pub(super) is_clean: bool,
     pub(super) checksums: Checksums,
     groups: u64,
 }
@@ -60,8 +62,14 @@ const RO_COMPAT: [(u32, &str); 5] = [
 ];
 
 impl Superblock {
-    /// Of a file system that starts with these bytes, in a medium of that size.
+    /// Of a clean file system that starts with these bytes, in a medium of that size.
     pub(super) fn parse(head: &[u8], size: u64) -> Result<Self, Problem> {
+        let superblock = Self::parse_unclean(head, size)?;
+        if superblock.is_clean { Ok(superblock) } else { Err(Unclean) }
+    }
+
+    /// The same of one that need not be clean.
+    pub(super) fn parse_unclean(head: &[u8], size: u64) -> Result<Self, Problem> {
         let bytes = head.get(PLACE..PLACE + 1024).ok_or(damaged("it ends before its superblock does"))?;
         let f = Fields(bytes);
         if f.u16(0x38)? != MAGIC {
@@ -80,9 +88,7 @@ impl Superblock {
         }
         refuse_features(incompat, ro_compat)?;
         // s_state: cleanly unmounted, without errors, without orphans.
-        if f.u16(0x3A)? & 0x7 != 1 || f.u32(0xE8)? != 0 {
-            return Err(Unclean);
-        }
+        let is_unmounted = f.u16(0x3A)? & 0x7 == 1 && f.u32(0xE8)? == 0;
         let is_wide = incompat & WIDE != 0;
         let high = if is_wide { f.u32(0x150)? } else { 0 };
         let (blocks, per_group) = (u64::from(high) << 32 | u64::from(f.u32(0x4)?), f.u32(0x20)?);
@@ -93,6 +99,7 @@ impl Superblock {
             inode_size: f.u16(0x58)?,
             descriptor_size: if is_wide { f.u16(0xFE)? } else { 32 },
             has_checksum_seed: incompat & CHECKSUM_SEED != 0,
+            is_clean: is_unmounted && incompat & RECOVER == 0 && ro_compat & ORPHANS == 0,
             checksums,
             groups: blocks.div_ceil(u64::from(per_group.max(1))),
         };
@@ -142,10 +149,7 @@ fn refuse_features(incompat: u32, ro_compat: u32) -> Result<(), Problem> {
     if incompat & FILETYPE == 0 {
         return Err(Refused("lacks the filetype feature; generate it with those of mkfs.ext4's defaults"));
     }
-    if incompat & RECOVER != 0 || ro_compat & ORPHANS != 0 {
-        return Err(Unclean);
-    }
-    if incompat & !KNOWN_INCOMPAT != 0 || ro_compat & !KNOWN_RO_COMPAT != 0 {
+    if incompat & !(KNOWN_INCOMPAT | RECOVER) != 0 || ro_compat & !(KNOWN_RO_COMPAT | ORPHANS) != 0 {
         return Err(Refused(
             "has features that this version does not know; generate it with those of mkfs.ext4's defaults",
         ));

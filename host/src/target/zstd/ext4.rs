@@ -20,7 +20,7 @@ use super::stream::{Block, Stream};
 use crate::interrupt;
 use crate::target::copy::data_after;
 use crate::target::error::Result;
-use crate::target::filesystem::{check_copy, find_slot, make_slot, scratch, warnings};
+use crate::target::filesystem::{check_copy, find_slot, make_slot, read_history, scratch, warnings};
 use crate::target::image::Image;
 use crate::target::medium::{BLOCK_BYTES, Raw};
 use crate::target::problem::Problem;
@@ -125,6 +125,13 @@ impl Format for Ext4Format {
         let raw = self.unpacked(image)?;
         let medium = Raw::new(&raw).map_err(|error| image.failed("reading", error))?;
         warnings(image, &medium)
+    }
+
+    /// Of one that is unpacked already: what has a slot is on its way to a device, and has no history.
+    fn history(&self, image: &Image) -> Result<Option<Vec<u8>>> {
+        let unpacked = self.unpacked.borrow();
+        let Some(raw) = &*unpacked else { return Ok(None) };
+        read_history(image, &Raw::new(raw).map_err(|error| image.failed("reading", error))?)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use azaion_agent::api_url::ApiUrl;
 use azaion_agent::clock::SystemClock;
-use azaion_agent::http::{CaFile, Call, Http, Method};
+use azaion_agent::http::{CaFile, Call, Http, Method, Options};
 use azaion_agent::identity::{ROLE, Serial, new_password};
 use azaion_agent::{json, session};
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD};
@@ -50,7 +50,10 @@ impl Calls {
     }
 
     fn client(&self) -> anyhow::Result<Http> {
-        Ok(Http::new(&self.api, Some(&CaFile::read(&self.ca_file)?), Arc::new(SystemClock))?)
+        Ok(Http::new(
+            &self.api,
+            Options { ca: Some(&CaFile::read(&self.ca_file)?), proxy: None, clock: Arc::new(SystemClock) },
+        )?)
     }
 
     fn work(&self, token: &SecretString, next: &AtomicUsize) -> anyhow::Result<()> {

@@ -1,0 +1,108 @@
+use std::fs::{create_dir, read_dir, remove_dir_all};
+use std::sync::Mutex;
+
+use crate::clock::Timestamp;
+
+use super::*;
+
+#[expect(clippy::disallowed_methods, reason = "files of the test's own")]
+fn put(path: PathBuf) {
+    fs::write(path, "x").unwrap();
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn open_run_dir(path: &Path) -> Folder {
+    Folder::open(path, None, Lifetime::ThisBoot).unwrap()
+}
+
+// Promise: what killed runs left of the agent's own files goes; files and directories of other programs stay, also those
+// with a name that starts or ends like one of the agent's.
+#[test]
+fn files_of_others_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let theirs = [
+        ".in-flight.new",
+        ".ready.json.new.d",
+        ".token.json.bak.new",
+        ".token.json.new.d",
+        "agent.lock.old",
+        "in-flight",
+        "token.json.d",
+    ];
+    for name in theirs {
+        let path = dir.path().join(name);
+        if Path::new(name).extension().is_some_and(|end| end == "d") { create_dir(path).unwrap() } else { put(path) }
+    }
+    for name in THIS_BOOTS_FILES {
+        put(dir.path().join(format!(".{name}.new")));
+    }
+    open_run_dir(dir.path()).sweep().unwrap();
+    assert_eq!(names(dir.path()), theirs);
+}
+
+/// While a run waits, another program removes the directory, and the run that had the lock ends.
+#[derive(Debug)]
+struct Vanishing {
+    path: PathBuf,
+    other_run: Mutex<Option<Flock<OwnedFd>>>,
+}
+
+impl Clock for Vanishing {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_unix(0)
+    }
+
+    fn boot(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _: Duration) {
+        remove_dir_all(&self.path).unwrap();
+        drop(self.other_run.lock().unwrap().take());
+    }
+}
+
+type Action<'a> = &'a dyn Fn(&Folder) -> Result<(), FileError>;
+
+// Promise: a directory that vanishes while it is in use is reported as such, whatever is done to it next; nothing is
+// written elsewhere, and opening it again makes it again.
+#[test]
+fn a_vanished_directory_is_reported_and_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("azaion");
+    let clock = Vanishing { path: path.clone(), other_run: Mutex::default() };
+    let actions: [(&str, Action<'_>); 4] = [
+        ("write", &|folder| folder.write("token.json", Readers::Group, &7)),
+        ("replace", &|folder| folder.write("ready.json", Readers::All, &7)),
+        ("lock", &|folder| folder.lock(Duration::ZERO, &clock).map(drop)),
+        ("remove", &|folder| folder.remove("token.json").and_then(|()| folder.sweep())),
+    ];
+    for (name, act) in actions {
+        let folder = open_run_dir(&path);
+        folder.write("ready.json", Readers::All, &7).unwrap();
+        remove_dir_all(&path).unwrap();
+        match act(&folder) {
+            Ok(()) => assert_eq!(name, "remove", "{name} was done in a directory that nobody sees"),
+            Err(error) => assert!(error.is_gone() && error.to_string().contains("makes it again"), "{name}: {error}"),
+        }
+        assert_eq!(names(dir.path()), [""; 0], "{name}");
+    }
+}
+
+// Promise: a run that waited for another one does not go on in a directory that vanished meanwhile.
+#[test]
+fn a_directory_that_vanishes_while_a_run_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("azaion");
+    let clock = Vanishing { path: path.clone(), other_run: Mutex::default() };
+    let other_run = open_run_dir(&path).lock(Duration::ZERO, &clock).unwrap();
+    *clock.other_run.lock().unwrap() = other_run;
+    let error = open_run_dir(&path).lock(Duration::from_secs(1), &clock).map(drop).unwrap_err();
+    assert!(error.is_gone(), "{error}");
+}

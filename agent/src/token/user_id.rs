@@ -1,0 +1,118 @@
+//! The account's id on the API: the claim that .NET calls `NameIdentifier`, a GUID.
+//!
+//! No check of a token rests on it, and a token without one is as good as any other: programs on the device need it to be told apart
+//! by the API, which names an aircraft by it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Claims, single};
+
+/// Names under which .NET writes it: short, or the full claim URI.
+const CLAIMS: [&str; 2] = ["nameid", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];
+/// The name of RFC 7519, 4.1.2, for a token that has neither.
+const FALLBACK: [&str; 1] = ["sub"];
+/// Digits between the hyphens of a GUID.
+const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+
+/// A GUID as the API writes it: hexadecimal digits in groups of 8, 4, 4, 4 and 12, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub struct UserId(String);
+
+/// A text is no GUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no GUID")]
+pub struct NoGuid;
+
+impl FromStr for UserId {
+    type Err = NoGuid;
+
+    fn from_str(text: &str) -> Result<Self, NoGuid> {
+        let is_hexadecimal = |group: &str| group.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let is_guid = text.split('-').map(str::len).eq(GROUPS) && text.split('-').all(is_hexadecimal);
+        is_guid.then(|| Self(text.to_ascii_lowercase())).ok_or(NoGuid)
+    }
+}
+
+impl TryFrom<String> for UserId {
+    type Error = NoGuid;
+
+    fn try_from(text: String) -> Result<Self, NoGuid> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The account's id, if the claims say one. Two that differ are none: a program must not act for another account.
+pub(super) fn of(claims: &Claims) -> Option<UserId> {
+    let names: &[&str] = if CLAIMS.iter().any(|name| claims.contains_key(*name)) { &CLAIMS } else { &FALLBACK };
+    let id = single(claims, names).and_then(|id| id.parse().ok());
+    if id.is_none() {
+        log::debug!("the token does not say the account's id, or not as one GUID: user_id is left out");
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ID: &str = "0b54b2e1-9c1f-4f63-8a35-2f4c3d9be001";
+    const OTHER: &str = "0b54b2e1-9c1f-4f63-8a35-2f4c3d9be002";
+    const URI: &str = CLAIMS[1];
+
+    fn found(claims: Value) -> Option<String> {
+        of(&serde_json::from_value(claims).unwrap()).map(|id| id.to_string())
+    }
+
+    // Promise: the id is found under either name of .NET's, or else as the subject; one that is no GUID, or two that differ, are
+    // none.
+    #[test]
+    fn the_id_is_found() {
+        for (claims, expected) in [
+            (json!({ "nameid": ID }), Some(ID)),
+            (json!({ URI: ID }), Some(ID)),
+            (json!({ "nameid": ID, URI: ID, "sub": "d@azaion.com" }), Some(ID)),
+            (json!({ "nameid": [ID] }), Some(ID)),
+            (json!({ "nameid": ID.to_uppercase() }), Some(ID)),
+            (json!({ "sub": ID }), Some(ID)),
+            (json!({}), None),
+            (json!({ "sub": "d@azaion.com" }), None),
+            (json!({ "nameid": "1", "sub": ID }), None),
+            (json!({ "nameid": ID, URI: OTHER }), None),
+            (json!({ "nameid": [ID, OTHER] }), None),
+            (json!({ "nameid": 7 }), None),
+        ] {
+            assert_eq!(found(claims.clone()).as_deref(), expected, "{claims}");
+        }
+    }
+
+    // Promise: only what the API writes is a GUID, also in a file.
+    #[test]
+    fn guids() {
+        for text in [
+            "",
+            "1",
+            "0b54b2e19c1f4f638a352f4c3d9be001",
+            "{0b54b2e1-9c1f-4f63-8a35-2f4c3d9be001}",
+            "0b54b2e1-9c1f-4f63-8a35-2f4c3d9be00g",
+            "0b54b2e1-9c1f-4f63-8a35-2f4c3d9be001-",
+            "0b54b2e1-9c1f-4f638-a35-2f4c3d9be001",
+        ] {
+            assert_eq!(text.parse::<UserId>(), Err(NoGuid), "{text}");
+            assert!(serde_json::from_value::<UserId>(json!(text)).is_err(), "{text}");
+        }
+        let id: UserId = serde_json::from_value(json!(ID)).unwrap();
+        assert_eq!(serde_json::to_value(id).unwrap(), ID);
+    }
+}

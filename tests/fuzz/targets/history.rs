@@ -1,0 +1,15 @@
+//! `history.json`, as a drive may have it: never a panic, and what is shown of it is bounded and has no control character.
+#![no_main]
+
+use azaion_agent::history::{History, LARGEST, MOST};
+use azaion_agent::plain_text::is_control;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let Ok(history) = History::parse(input) else { return };
+    assert!(input.len() <= LARGEST && history.changes().len() <= MOST);
+    for change in history.changes() {
+        let line = change.to_string();
+        assert!(line.len() < 1000 && !line.contains(is_control));
+    }
+});

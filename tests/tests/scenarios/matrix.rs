@@ -1,0 +1,87 @@
+//! The matrix: what the clock says × when the server's certificate was issued × what is in between × which API answers.
+//!
+//! In each cell a device with a genuine server becomes ready by itself, and one with a server that is not the API, or with a bad
+//! token, does not. All of it is the agent's own code in this process, on a clock that moves when it waits, against the
+//! development API over TLS, with names that the C library looks up.
+
+mod cell;
+mod place;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use azaion_tests::dev_api::Generation;
+
+use cell::{Between, Cell, Flaw};
+use place::Place;
+
+const DAY: i64 = 24 * 3600;
+const YEAR: i64 = 365 * DAY;
+/// Threads, each with servers and a network of its own.
+const WORKERS: usize = 2;
+/// What a cell may take of virtual time to become ready: a page in the place of the answer costs five minutes.
+const LONGEST: Duration = Duration::from_mins(7);
+
+/// What a device's clock says when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wall {
+    Start1970,
+    BuildTime,
+    DayBeforeFloor,
+    Right,
+    YearAhead,
+    Start2061,
+}
+
+const WALLS: [Wall; 6] =
+    [Wall::Start1970, Wall::BuildTime, Wall::DayBeforeFloor, Wall::Right, Wall::YearAhead, Wall::Start2061];
+
+/// When the server's certificate was issued, in seconds after the floor, and for how many days.
+const ISSUED: [(i64, i64); 6] = [(-YEAR, 398), (-DAY, 90), (DAY, 47), (47 * DAY, 90), (200 * DAY, 200), (3 * YEAR, 47)];
+
+const GENERATIONS: [Generation; 3] = [Generation::G1, Generation::G2, Generation::G2b];
+
+/// All of one server: each clock with each thing in between.
+fn cells_of(place: &Arc<Place>, generation: Generation, issued: (i64, i64)) -> anyhow::Result<usize> {
+    let server = Arc::new(place.server(generation, issued)?);
+    let mut count = 0;
+    for wall in WALLS {
+        for between in Between::all(place) {
+            let cell = Cell { place: Arc::clone(place), server: Arc::clone(&server), wall, between };
+            let name = format!("{wall:?}, issued {issued:?}, {between:?}, {generation:?}");
+            let took = cell.becomes_ready().map_err(|error| error.context(name.clone()))?;
+            ensure!(took <= LONGEST, "{name}: ready after {took:?}");
+            for flaw in Flaw::all(generation, count) {
+                cell.refuses(flaw).map_err(|error| error.context(format!("{name}, {flaw:?}")))?;
+            }
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+// Promise: whatever the clock says, whenever the certificate was issued, with names that come 45 s late, a page in the place of the
+// answer, or a proxy: the device becomes ready by itself with each generation of the API. In each of these cells a certificate
+// of another CA, for another name, or one that ended before the floor, and a bad token, are refused.
+#[test]
+fn every_cell() -> anyhow::Result<()> {
+    let start = Instant::now();
+    let servers: Vec<_> = GENERATIONS.iter().flat_map(|g| ISSUED.iter().map(move |issued| (*g, *issued))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> anyhow::Result<usize> {
+        let place = Arc::new(Place::new()?);
+        let mut count = 0;
+        while let Some((generation, issued)) = servers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            count += cells_of(&place, *generation, *issued)?;
+        }
+        Ok(count)
+    };
+    let counts = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    println!("{} cells in {:.1} s", counts.iter().sum::<usize>(), start.elapsed().as_secs_f32());
+    Ok(())
+}
