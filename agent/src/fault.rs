@@ -92,9 +92,11 @@ pub struct Fault {
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Problem {
     #[error("{kind} ({}{detail})", proxy.as_ref().map_or(String::new(), |proxy| format!("proxy {proxy}: ")))]
-    Transport { kind: Transport, detail: String, before_request: bool, proxy: Option<String> },
+    Transport { kind: Transport, detail: Box<str>, before_request: bool, proxy: Option<Box<str>> },
     #[error("the call was not made")]
     NotCalled(#[source] NotCalled),
+    #[error("the network has changed during the call")]
+    Overtaken,
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
     #[error("the answer is not JSON; is this the API, or a captive portal?")]
@@ -134,7 +136,9 @@ impl Fault {
     pub fn class(&self) -> Class {
         match &self.problem {
             Problem::NotCalled(NotCalled::Interrupted) => Class::Interrupted,
-            Problem::Transport { .. } | Problem::NotCalled(NotCalled::NoTime) => Class::Unreachable,
+            Problem::Transport { .. } | Problem::Overtaken | Problem::NotCalled(NotCalled::NoTime) => {
+                Class::Unreachable
+            }
             Problem::NotCalled(NotCalled::Held) | Problem::KeyNotListed => Class::Later,
             Problem::TooLarge(_) | Problem::NotJson => Class::Garbled,
             Problem::Status { class, .. } | Problem::Page { class, .. } => *class,

@@ -21,7 +21,7 @@ use crate::clock::{Clock, Timestamp};
 
 pub use answer::{Answer, LARGEST_ANSWER, LONGEST_RETRY_AFTER};
 pub use ca_file::CaFile;
-pub use client::{Http, Options};
+pub use client::{Http, Options, Overtaken};
 pub use verifier::Chain;
 
 /// The time by which certificates are validated.

@@ -131,7 +131,7 @@ impl Attempt<'_> {
 
     /// A token from the server, validated and in the cache; or a note for later runs that they must wait.
     fn new_token(&self, has_valid: bool) -> Result<(TokenCache, Timestamp), Failed> {
-        let clock = AlertClock::new(self.device.clock.as_ref());
+        let clock = AlertClock::new(&self.device.clock);
         if let Some(why) = self.held() {
             return Err(Failed::new(NotReady::Held(why), Some(HELD), clock.surroundings()));
         }
@@ -141,11 +141,11 @@ impl Attempt<'_> {
                 Backoff::clear(self.folder)?;
                 Ok(token)
             }
-            Err(NotReady::Fault(Fault { problem: Problem::NotCalled(NotCalled::Held), .. })) => {
+            Err(NotReady::Fault(fault)) if matches!(fault.problem, Problem::NotCalled(NotCalled::Held)) => {
                 let why = self.held().unwrap_or_else(|| "for the moment".to_owned());
                 Err(Failed::new(NotReady::Held(why), Some(HELD), clock.surroundings()))
             }
-            Err(NotReady::Fault(fault)) => Err(self.failed(fault, clock.surroundings())),
+            Err(NotReady::Fault(fault)) => Err(self.failed(*fault, clock.surroundings())),
             Err(other) => Err(other.into()),
         }
     }
@@ -208,6 +208,7 @@ impl Attempt<'_> {
     fn ask(&self, clock: &AlertClock<'_>, has_valid: bool) -> Result<(TokenCache, Timestamp), NotReady> {
         let time = Arc::new(self.device.true_time(Some(self.conf)));
         let http = self.device.http(&self.conf.api_url, self.settings, Arc::clone(&time))?;
+        let http = http.given_up_when(clock.overtaken());
         let gate = || self.held().map(|_| NotCalled::Held);
         // Even a run that is at its deadline makes one call.
         let budget = Budget::new(self.left.max(POLICY.least), POLICY, clock).gated(&gate);

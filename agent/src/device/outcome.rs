@@ -42,7 +42,7 @@ pub enum NotReady {
     #[error("the HTTP client can't be made")]
     Http(#[from] HttpError),
     #[error("no token from the admin API")]
-    Fault(#[from] Fault),
+    Fault(#[source] Box<Fault>),
     #[error(
         "no login is tried for another {} s, `azaion-agent boot --now` tries at once; the last run said: {reason}",
         left.as_secs()
@@ -66,6 +66,12 @@ pub enum NotReady {
     File(#[from] FileError),
     #[error("the agent does not go on as root")]
     Privileges(#[from] PrivilegesError),
+}
+
+impl From<Fault> for NotReady {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(Box::new(fault))
+    }
 }
 
 impl NotReady {

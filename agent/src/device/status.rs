@@ -200,7 +200,7 @@ fn lookup(server: &Server) -> Result<Vec<SocketAddr>, Check> {
 /// Tries all addresses at once: those of a network that does not work (IPv6 mostly) would take up the time of the others.
 fn connect(server: &Server, addresses: &[SocketAddr]) -> Result<Check, Check> {
     let (send, results) = mpsc::channel();
-    for address in addresses.to_owned() {
+    for address in addresses.iter().copied() {
         let send = send.clone();
         thread::spawn(move || send.send((address, TcpStream::connect_timeout(&address, PATIENCE).map(drop))));
     }

@@ -76,7 +76,7 @@ fn file(paths: &Paths) -> PathBuf {
 /// Where the call is denied, as in a container, nobody is known to have synchronised the clock.
 fn is_synchronised() -> bool {
     let mut timex = Timex::new();
-    adjtimex(&mut timex).is_ok() && i64::from(timex.0.maxerror) < UNKNOWN_ERROR
+    adjtimex(&mut timex).is_ok() && timex.0.maxerror < UNKNOWN_ERROR
 }
 
 fn record(file: &Path, is_synchronised: bool) -> io::Result<()> {

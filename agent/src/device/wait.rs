@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
+use crate::http::Overtaken;
 
 use super::backoff;
 use super::machine::Device;
@@ -96,20 +97,35 @@ impl<'a> Wait<'a> {
 /// The clock of one run: each of its waits ends as soon as the machine has something new.
 #[derive(Debug)]
 pub struct AlertClock<'a> {
-    clock: &'a dyn Clock,
-    before: Mutex<Surroundings>,
+    clock: &'a Arc<dyn Clock>,
+    before: Arc<Mutex<Surroundings>>,
 }
 
 impl<'a> AlertClock<'a> {
     /// From now on.
-    pub fn new(clock: &'a dyn Clock) -> Self {
-        Self { clock, before: Mutex::new(Surroundings::read(clock)) }
+    pub fn new(clock: &'a Arc<dyn Clock>) -> Self {
+        Self { clock, before: Arc::new(Mutex::new(Surroundings::read(clock.as_ref()))) }
+    }
+
+    /// Says once of something new that it is there, for calls in progress.
+    pub fn overtaken(&self) -> Overtaken {
+        let (clock, before) = (Arc::clone(self.clock), Arc::clone(&self.before));
+        Overtaken::new(move || {
+            let (now, mut before) = (Surroundings::read(clock.as_ref()), locked(&before));
+            let is_new = now.has_more_than(&before);
+            *before = now;
+            is_new
+        })
     }
 
     /// What the machine had when the last wait ended, or at the start.
     pub fn surroundings(&self) -> Surroundings {
-        self.before.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.before).clone()
     }
+}
+
+fn locked(surroundings: &Mutex<Surroundings>) -> MutexGuard<'_, Surroundings> {
+    surroundings.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Clock for AlertClock<'_> {
@@ -123,9 +139,9 @@ impl Clock for AlertClock<'_> {
 
     fn sleep(&self, time: Duration) {
         let until = self.clock.boot() + time;
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = locked(&self.before);
         loop {
-            let now = Surroundings::read(self.clock);
+            let now = Surroundings::read(self.clock.as_ref());
             let left = until.saturating_sub(self.clock.boot());
             if left.is_zero() || now.has_more_than(&before) {
                 *before = now;

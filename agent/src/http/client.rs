@@ -1,5 +1,7 @@
 //! The client for one API: one constructor for both programs, one way to make a call.
 
+use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use reqwest::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use reqwest::{Proxy, Response, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::api_url::ApiUrl;
@@ -25,6 +28,10 @@ const LONGEST_IDLE: Duration = Duration::from_secs(20);
 /// How long connecting may take, shared by the addresses of one family: one that is dead leaves time for the next within a call.
 /// The other family is tried beside it after 300 ms (RFC 8305), so that dead IPv6 costs no more than that.
 const LONGEST_CONNECT: Duration = Duration::from_secs(8);
+
+/// How often a call in progress looks whether the network has changed, and how long it may take from then on.
+const LOOK: Duration = Duration::from_millis(250);
+const GRACE: Duration = Duration::from_millis(500);
 
 /// How the server is reached and validated.
 #[derive(Debug)]
@@ -50,6 +57,24 @@ pub struct Http {
     /// What the last answer that came through TLS said the time is.
     date: ToldTime,
     clock: Arc<dyn TlsClock>,
+    /// Says that a call in progress waits for a network that is not the one of now.
+    is_overtaken: Option<Overtaken>,
+}
+
+/// Says whether the network has become another one since it was last asked.
+pub struct Overtaken(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl Overtaken {
+    /// By this function.
+    pub fn new(has_changed: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Box::new(has_changed))
+    }
+}
+
+impl fmt::Debug for Overtaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Overtaken")
+    }
 }
 
 impl Drop for Http {
@@ -92,7 +117,24 @@ impl Http {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = Some(runtime.map_err(|e| HttpError::Client(e.into()))?);
         let proxy = proxy.map(|url| url.as_str().trim_end_matches('/').to_owned());
-        Ok(Self { api: api.clone(), client, verifier, proxy, runtime, date: ToldTime::default(), clock })
+        Ok(Self {
+            api: api.clone(),
+            client,
+            verifier,
+            proxy,
+            runtime,
+            date: ToldTime::default(),
+            clock,
+            is_overtaken: None,
+        })
+    }
+
+    /// The same, which gives a call up soon after the network has changed: a lookup or a connection that began before may take ten
+    /// seconds to notice.
+    #[must_use]
+    pub fn given_up_when(mut self, is_overtaken: Overtaken) -> Self {
+        self.is_overtaken = Some(is_overtaken);
+        self
     }
 
     /// The API that this client talks to.
@@ -111,14 +153,28 @@ impl Http {
         let request = self.request(call, limit).map_err(|e| fail(self.transport(&e)))?;
         // The runtime is gone only once the client is.
         let runtime = self.runtime.as_ref().ok_or_else(|| fail(Problem::Form("the client is gone")))?;
-        runtime.block_on(async {
+        let answer = async {
             let response = self.client.execute(request).await.map_err(|e| fail(self.transport(&e)))?;
             let chain = self.chain_of(&response).map_err(fail)?;
             let head = Answer::head_of(call.step(), host(), &response, chain);
             let answer = head.with_body_of(response).await.map_err(fail)?.check_unknown_time()?;
             self.learn(&answer);
             Ok(answer)
-        })
+        };
+        runtime.block_on(async { self.until_overtaken(answer).await.unwrap_or_else(|| Err(fail(Problem::Overtaken))) })
+    }
+
+    /// Waits for a call; not for its end once the network has changed, unless it is about to succeed.
+    async fn until_overtaken<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        let Some(Overtaken(has_changed)) = &self.is_overtaken else { return Some(call.await) };
+        let mut call = pin!(call);
+        loop {
+            match timeout(LOOK, call.as_mut()).await {
+                Ok(done) => return Some(done),
+                Err(_) if has_changed() => return timeout(GRACE, call).await.ok(),
+                Err(_) => {}
+            }
+        }
     }
 
     fn learn(&self, answer: &Answer) {
@@ -167,7 +223,7 @@ impl Http {
     fn transport(&self, error: &reqwest::Error) -> Problem {
         match (transport(error), &self.proxy) {
             (Problem::Transport { kind, detail, before_request, .. }, proxy @ Some(_)) => {
-                Problem::Transport { kind, detail, before_request, proxy: proxy.clone() }
+                Problem::Transport { kind, detail, before_request, proxy: proxy.as_deref().map(Into::into) }
             }
             (problem, _) => problem,
         }
@@ -177,7 +233,7 @@ impl Http {
 /// What went wrong below HTTP.
 pub(super) fn transport(error: &reqwest::Error) -> Problem {
     let (kind, detail) = Transport::of(error);
-    Problem::Transport { kind, detail, before_request: error.is_connect(), proxy: None }
+    Problem::Transport { kind, detail: detail.into(), before_request: error.is_connect(), proxy: None }
 }
 
 fn bearer_header(token: &SecretString) -> HeaderValue {

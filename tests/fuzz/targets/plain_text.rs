@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
     let path = Path::new(OsStr::from_bytes(input)).display().to_string();
     // As TLS quotes the names of a certificate, and as both programs quote a file.
     let detail = format!("certificate only valid for {input:?} {path}");
-    let problem = Problem::Transport { kind: Transport::Tls, detail, before_request: true, proxy: None };
+    let problem = Problem::Transport { kind: Transport::Tls, detail: detail.into(), before_request: true, proxy: None };
     let fault = Fault { step: "POST /login".to_owned(), host: path.clone(), retry_after: None, problem };
     let check = Check::failed("target", path.clone());
     let lines = [chain(&fault), chain(&io::Error::other(path.clone())), check.to_string(), escaped(&path).into_owned()];

@@ -170,7 +170,7 @@ impl Cell {
         let (since, passed) = (ready.readiness.since.context("it has no time")?, device.clock.passed());
         let now = self.server.now.plus(passed);
         let off = now.since(since).max(since.since(now));
-        ensure!(off <= Duration::from_secs(60), "ready since {since}, at {now}");
+        ensure!(off <= Duration::from_mins(1), "ready since {since}, at {now}");
         if self.between == Between::LateNames {
             ensure!(passed >= NAMES_COME, "ready before there were names");
         }
