@@ -219,13 +219,13 @@ fn hint(status: u16, code: Option<u32>, class: Class) -> &'static str {
         (423, ..) => ": the account is locked for now",
         (429, ..) => ": too many logins or other calls from this address for now",
         (408 | 425 | 500..=599, ..) => ": the API can't answer now",
-        (_, Some(10 | 37), Class::Refused) => ": no account with this e-mail; create it on the admin API",
-        (_, Some(30), Class::Refused) => ": the password is wrong; provision the device again",
+        (_, Some(10 | 37), Class::Refused) => ": there is no account with this e-mail; create it on the admin API",
+        (_, Some(30), Class::Refused) => ": the password is wrong; the account has another one",
         (_, Some(38), Class::Refused) => ": the account is disabled; enable it on the admin API",
-        (_, Some(_), Class::Refused) => {
+        (_, Some(70), Class::Refused) => {
             ": the credentials are refused; check on the admin API that the account exists, is enabled and has this password"
         }
-        (401, None, Class::Refused) => ": the token is not accepted",
+        (401, _, Class::Refused) => ": the token is not accepted",
         (403, _, Class::Refused) => ": not permitted for this account",
         (_, Some(10), _) => ": no account with this e-mail",
         (_, Some(20), _) => ": an account with this e-mail exists",

@@ -24,6 +24,8 @@ const EARLIER: &str = "EarlierPassword00000000000000001";
 const LOGIN: &str = "POST /login";
 const CREATE: &str = "POST /users";
 const UPDATE: &str = "PATCH /users/password";
+/// The API refuses the credentials.
+const REFUSED: &str = r#"{"ErrorCode":70,"Message":"Invalid credentials."}"#;
 const TOKEN: &str = r#"{"token":"t"}"#;
 
 /// A call that is expected, and the answer to it.
@@ -149,15 +151,27 @@ fn a_password_is_tried_once() {
         ("", &[(LOGIN, 200, TOKEN), (CREATE, 409, exists), (LOGIN, 200, TOKEN)][..], Outcome::Reused),
         (
             "",
-            &[(LOGIN, 200, TOKEN), (CREATE, 409, exists), (LOGIN, 401, ""), (UPDATE, 200, ""), (LOGIN, 200, TOKEN)],
+            &[
+                (LOGIN, 200, TOKEN),
+                (CREATE, 409, exists),
+                (LOGIN, 401, REFUSED),
+                (UPDATE, 200, ""),
+                (LOGIN, 200, TOKEN),
+            ],
             Outcome::Updated,
         ),
         (
             earlier.as_str(),
-            &[(LOGIN, 401, ""), (LOGIN, 200, TOKEN), (CREATE, 409, exists), (UPDATE, 200, ""), (LOGIN, 200, TOKEN)],
+            &[
+                (LOGIN, 401, REFUSED),
+                (LOGIN, 200, TOKEN),
+                (CREATE, 409, exists),
+                (UPDATE, 200, ""),
+                (LOGIN, 200, TOKEN),
+            ],
             Outcome::Updated,
         ),
-        (&earlier, &[(LOGIN, 401, ""), (LOGIN, 200, TOKEN), (CREATE, 201, "")], Outcome::Created),
+        (&earlier, &[(LOGIN, 401, REFUSED), (LOGIN, 200, TOKEN), (CREATE, 201, "")], Outcome::Created),
     ] {
         let ran = run(&[conf], answers);
         assert_eq!(ran.calls, answers.iter().map(|(call, ..)| *call).collect::<Vec<_>>());
@@ -177,7 +191,8 @@ fn one_password_for_all_targets() {
         ([&earlier, &other], &[401, 200], "AnotherPassword00000000000000001"),
         ([&earlier, &earlier], &[200], EARLIER),
     ] {
-        let answers: Vec<Answer> = logins.iter().map(|&status| (LOGIN, status, TOKEN)).collect();
+        let body = |status| if status == 200 { TOKEN } else { REFUSED };
+        let answers: Vec<Answer> = logins.iter().map(|&status| (LOGIN, status, body(status))).collect();
         let ran = run(&confs.map(String::as_str), &answers);
         assert_eq!((ran.outcome.unwrap(), ran.calls.len()), (Outcome::Reused, logins.len()));
         let line = format!("AZAION_DEVICE_PASSWORD={works}\n");
@@ -194,6 +209,9 @@ fn only_a_refusal_is_taken_for_one() {
         (400, "", Exit::Protocol),
         (302, "", Exit::Protocol),
         (200, "{}", Exit::Protocol),
+        (401, "", Exit::Protocol),
+        (403, "<html>", Exit::Protocol),
+        (409, r#"{"code":30}"#, Exit::Protocol),
         (200, r#"{"mfa_required":true}"#, Exit::Refused),
     ] {
         let ran = run(&[&before], &[(LOGIN, status, body)]);
@@ -206,11 +224,17 @@ fn only_a_refusal_is_taken_for_one() {
 // Promise: an update is done even if the API is too busy to try the new password then; a refusal shows that it is not.
 #[test]
 fn an_update_is_tried() {
-    for (status, exit) in [(200, None), (503, None), (401, Some(Exit::Refused)), (404, Some(Exit::Protocol))] {
+    for (status, body, exit) in [
+        (200, TOKEN, None),
+        (503, "", None),
+        (401, REFUSED, Some(Exit::Refused)),
+        (401, "", Some(Exit::Protocol)),
+        (404, "", Some(Exit::Protocol)),
+    ] {
         let answers =
-            [(LOGIN, 401, ""), (LOGIN, 200, TOKEN), (CREATE, 409, ""), (UPDATE, 204, ""), (LOGIN, status, TOKEN)];
+            [(LOGIN, 401, REFUSED), (LOGIN, 200, TOKEN), (CREATE, 409, ""), (UPDATE, 204, ""), (LOGIN, status, body)];
         let ran = run(&[&conf(Some(SERIAL), EMAIL)], &answers);
-        assert_eq!(ran.outcome.as_ref().err().map(Error::exit), exit, "{status}");
+        assert_eq!(ran.outcome.as_ref().err().map(Error::exit), exit, "{status} {body}");
         assert_eq!(ran.calls.len(), answers.len());
     }
 }

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use azaion_agent::device::run::How;
 use azaion_tests::dev_api::{Fault, Generation, Options, POST_FLIGHT_RECONNECT};
 use azaion_tests::station::EMAIL;
 
-use crate::virtual_device::{BY_TIMER, READY, TIMER, VirtualDevice};
+use crate::virtual_device::{BY_PERSON, BY_PROGRAM, BY_TIMER, READY, TIMER, VirtualDevice};
 
 const HOLD_FILE: &str = "rootfs/run/azaion/in-flight";
 /// A flight is longer than a token lives, and shorter than a mission session.
@@ -42,29 +41,43 @@ fn a_renewal_ends_a_mission() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is seen of a held device in the air, and what lands it.
+fn land(device: &VirtualDevice, hold_file: &'static str) {
+    device.after(FLIGHT, move |station| {
+        let state = station.json(READY).unwrap_or_default();
+        assert_eq!(
+            (&state["ready"], &state["held"], &state["code"]),
+            (&false.into(), &true.into(), &75.into()),
+            "{state}"
+        );
+        assert!(station.api.requests().is_empty() && station.api.open_missions(EMAIL).len() == 1);
+        std::fs::remove_file(station.path(hold_file)).unwrap();
+    });
+}
+
 // Promise: while the hold file is there, no call is made, `ready.json` says `held`, and no mission session ends, however often the
-// timer runs and somebody asks; after the landing the device renews its token.
+// timer runs and somebody asks; after the landing the device renews its token, by itself.
 #[test]
 fn a_held_device_ends_no_mission() -> anyhow::Result<()> {
     for generation in GENERATIONS {
         let device = ready(generation, "")?;
         let mission = device.station.api.start_mission(EMAIL);
         device.station.put(HOLD_FILE, "", 0o644)?;
-        // Valid, due, and ended: at first the device is ready, then it is not; it is held all the time.
-        let mut codes = Vec::new();
-        for _ in 0..FLIGHT.as_secs() / TIMER.as_secs() {
-            codes.push(device.exit(BY_TIMER));
-            device.exit(How::default());
+        land(&device, HOLD_FILE);
+        // Fresh, due, and ended: at first the device is ready, then nobody gets a token.
+        for minute in 0..20 {
+            let code = if minute < 15 { 0 } else { 75 };
+            assert_eq!((device.exit(BY_PROGRAM), device.exit(BY_PERSON)), (code, code), "minute {minute}");
+            if minute < 15 {
+                assert_eq!(device.exit(BY_TIMER), 0);
+            }
             assert_eq!(device.field(READY, "held"), true, "{:?}", device.station.json(READY));
+            assert!(is_open(&device, &mission));
             device.wait(TIMER);
         }
-        codes.dedup();
-        assert_eq!(codes, [0, 75]);
-        assert_eq!(device.station.api.requests().len(), 0);
-        assert!(is_open(&device, &mission));
-        std::fs::remove_file(device.station.path(HOLD_FILE))?;
-        assert!(device.timer_for(TIMER) && is_ended(&device, &mission));
-        assert_ne!(device.field(READY, "held"), true);
+        device.timer_for(FLIGHT);
+        assert!(is_ended(&device, &mission));
+        assert!(device.field(READY, "ready") == true && device.field(READY, "held") != true);
     }
     Ok(())
 }
@@ -72,10 +85,13 @@ fn a_held_device_ends_no_mission() -> anyhow::Result<()> {
 // Promise: the hold file is where `agent.toml` says.
 #[test]
 fn the_hold_file_has_a_name_of_its_own() -> anyhow::Result<()> {
+    const AIRBORNE: &str = "rootfs/run/autopilot/airborne";
     let device = ready(Generation::G2b, "hold_file = \"/run/autopilot/airborne\"\n")?;
-    device.station.put("rootfs/run/autopilot/airborne", "", 0o644)?;
-    device.timer_for(FLIGHT);
-    assert_eq!((device.station.api.requests().len(), device.field(READY, "held")), (0, true.into()));
+    let mission = device.station.api.start_mission(EMAIL);
+    device.station.put(AIRBORNE, "", 0o644)?;
+    land(&device, AIRBORNE);
+    device.timer_for(FLIGHT + TIMER);
+    assert!(is_ended(&device, &mission));
     Ok(())
 }
 
@@ -87,8 +103,10 @@ fn a_renewal_on_demand_ends_a_mission_only_when_asked() -> anyhow::Result<()> {
     for generation in GENERATIONS {
         let device = VirtualDevice::new(Options { generation, ..Options::default() }, "renew = \"on-demand\"\n")?;
         device.station.api.inject("POST", "/login", busy(), usize::MAX);
-        assert!(!device.timer_for(Duration::from_mins(5)));
-        device.station.api.clear_faults();
+        device.after(Duration::from_mins(5), |station| {
+            assert_eq!(station.json(READY).unwrap_or_default()["ready"], false);
+            station.api.clear_faults();
+        });
         device.timer_for(Duration::from_mins(10));
         assert_eq!(device.field(READY, "ready"), true);
         device.station.api.forget_requests();
@@ -97,7 +115,7 @@ fn a_renewal_on_demand_ends_a_mission_only_when_asked() -> anyhow::Result<()> {
         device.timer_for(FLIGHT);
         assert_eq!(device.station.api.requests().len(), 0);
         assert!(is_open(&device, &mission));
-        device.run(How::default())?;
+        device.run(BY_PROGRAM)?;
         assert!(is_ended(&device, &mission));
 
         // Another boot, another first login.

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use azaion_agent::device::run::How;
 use azaion_tests::dev_api::{Fault, Generation, Options};
 
-use crate::virtual_device::{BY_TIMER, TOKEN, VirtualDevice};
+use crate::virtual_device::{BY_PERSON, BY_TIMER, TOKEN, VirtualDevice};
 
 const KEYS: &str = "/.well-known/jwks.json";
 /// When a token of 15 minutes is due, and still valid.
@@ -58,7 +57,7 @@ fn a_cache_that_is_slow_to_learn() -> anyhow::Result<()> {
     let device = VirtualDevice::new(cached(), "")?;
     device.station.api.inject("GET", KEYS, stubborn(&device), 4);
     device.station.api.rotate_keys(false);
-    device.run(How::default())?;
+    device.run(BY_PERSON)?;
     assert_eq!((device.calls(), is_no_cache(&device)), ([1, 0], vec![false, true, true, true, true]));
     Ok(())
 }
@@ -70,7 +69,7 @@ fn a_cache_that_never_learns() -> anyhow::Result<()> {
     let device = VirtualDevice::new(cached(), "")?;
     device.station.api.inject("GET", KEYS, stubborn(&device), usize::MAX);
     device.station.api.rotate_keys(false);
-    assert_ne!(device.exit(How::default()), 0);
+    assert_ne!(device.exit(BY_PERSON), 0);
     assert_eq!(device.calls(), [1, 0]);
     let asked = is_no_cache(&device).len();
     assert!((3..=40).contains(&asked), "{asked} requests for keys");

@@ -1,8 +1,8 @@
 //! A device in this process, on a clock that moves only when somebody waits; the development API's clock moves with it.
 
+use std::fmt;
 use std::fs;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use azaion_agent::clock::{Clock, Timestamp};
@@ -13,43 +13,82 @@ use serde_json::Value;
 
 pub(crate) const TOKEN: &str = "run/azaion/token.json";
 pub(crate) const READY: &str = "run/azaion/ready.json";
+const FIRST_BOOT: &str = "var/lib/azaion/first-boot.json";
 pub(crate) const PASSWORD: &str = "device-password-0042";
 
 /// From the end of a run of the timer to the next.
 pub(crate) const TIMER: Duration = Duration::from_mins(1);
 
-/// A run of the timer.
-pub(crate) const BY_TIMER: How = How { caller: Caller::Unit, deadline: None, now: false, anew: false };
+/// A run of the unit, which the timer starts.
+pub(crate) const BY_TIMER: How = by(Caller::Unit);
+/// A run for a program that needs a token.
+pub(crate) const BY_PROGRAM: How = by(Caller::Program);
+/// A person's run, `azaion-agent boot`.
+pub(crate) const BY_PERSON: How = by(Caller::Person);
 
-#[derive(Debug)]
+const fn by(caller: Caller) -> How {
+    How { caller, deadline: None, now: false, anew: false }
+}
+
+/// The shortest time that passes when somebody waits: a run that waits for an hour looks around four times a second.
+const SHORTEST: Duration = Duration::from_secs(2);
+
+type Event = (Duration, Box<dyn FnOnce(&Station) + Send>);
+
 struct VirtualClock {
     station: Arc<Station>,
     start: SystemTime,
-    /// Since the start, and when the last boot was.
-    passed: Mutex<(Duration, Duration)>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Since the start.
+    now: Duration,
+    /// When the last boot was.
+    booted: Duration,
+    boots: u32,
+    /// What happens when, in this order.
+    events: Vec<Event>,
 }
 
 impl VirtualClock {
-    fn passed(&self) -> (Duration, Duration) {
-        *self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.state().now
+    }
+}
+
+impl fmt::Debug for VirtualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VirtualClock").finish_non_exhaustive()
     }
 }
 
 impl Clock for VirtualClock {
     fn wall(&self) -> Timestamp {
-        (self.start + self.passed().0).into()
+        (self.start + self.now()).into()
     }
 
     fn boot(&self) -> Duration {
-        let (now, booted) = self.passed();
-        now.saturating_sub(booted)
+        let state = self.state();
+        state.now.saturating_sub(state.booted)
     }
 
     fn sleep(&self, time: Duration) {
-        let before = self.passed().0.as_secs();
-        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        passed.0 += time;
-        self.station.api.shift_clock((passed.0.as_secs() - before).try_into().unwrap_or(i64::MAX));
+        let mut state = self.state();
+        let before = state.now.as_secs();
+        state.now += time.max(SHORTEST);
+        let now = state.now;
+        let due: Vec<Event> = state.events.extract_if(.., |(when, _)| *when <= now).collect();
+        drop(state);
+        self.station.api.shift_clock((now.as_secs() - before).try_into().unwrap_or(i64::MAX));
+        for (_, event) in due {
+            event(&self.station);
+        }
     }
 }
 
@@ -67,7 +106,7 @@ impl VirtualDevice {
         let clock = Arc::new(VirtualClock {
             station: Arc::clone(&station),
             start: SystemTime::now(),
-            passed: Mutex::new((Duration::from_mins(1), Duration::ZERO)),
+            state: Mutex::new(State { now: Duration::from_mins(1), ..State::default() }),
         });
         let device = Self { station, clock };
         device.put_conf(PASSWORD)?;
@@ -109,25 +148,37 @@ impl VirtualDevice {
         self.clock.sleep(time);
     }
 
+    /// Something that happens so much later, whoever waits then.
+    pub(crate) fn after(&self, time: Duration, event: impl FnOnce(&Station) + Send + 'static) {
+        let when = self.clock.now() + time;
+        self.clock.state().events.push((when, Box::new(event)));
+    }
+
     /// The runs of the timer in this time; whether all of them left the device ready.
     pub(crate) fn timer_for(&self, time: Duration) -> bool {
-        let end = self.clock.passed().0 + time;
+        let end = self.clock.now() + time;
         let mut is_ready = true;
-        while self.clock.passed().0 < end {
+        while self.clock.now() < end {
             self.wait(TIMER);
             is_ready &= self.run(BY_TIMER).is_ok();
         }
         is_ready
     }
 
-    /// Power off, and on again.
+    /// Power off, and on again: another boot, without what was in `/run`.
     pub(crate) fn reboot(&self) -> anyhow::Result<()> {
         let run_dir = self.station.inside("run");
-        if Path::new(&run_dir).exists() {
+        if run_dir.exists() {
             fs::remove_dir_all(run_dir)?;
         }
-        let mut passed = self.clock.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        passed.1 = passed.0;
+        let mut state = self.clock.state();
+        (state.booted, state.boots) = (state.now, state.boots + 1);
+        // This machine's boot id stays: what the agent remembers is made that of an earlier boot.
+        if let Some(record) = self.station.json(FIRST_BOOT) {
+            let this_boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+            let earlier = record.to_string().replace(this_boot.trim(), &format!("boot-{}", state.boots));
+            self.station.put(&format!("rootfs/{FIRST_BOOT}"), earlier, 0o644)?;
+        }
         Ok(())
     }
 
