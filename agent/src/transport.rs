@@ -139,7 +139,6 @@ impl Transport {
         match error.to_string().as_str() {
             "dns error" => return Some(Self::NameLookup),
             "connection closed before message completed" => return Some(Self::Cut),
-            "CaUsedAsEndEntity" => return Some(Self::CaAsServer),
             text => {
                 if let Some(step) = text.strip_prefix("tunnel error: ") {
                     return Some(Self::of_tunnel(step));
@@ -159,13 +158,17 @@ impl Transport {
     }
 
     fn of_tls(error: &rustls::Error) -> Self {
-        use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+        use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext, Other};
         match error {
             rustls::Error::InvalidCertificate(Expired) => Self::Expired { until: None },
             rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. }) => {
                 Self::Expired { until: Some(Timestamp::from_unix(not_after.as_secs())) }
             }
             rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => Self::NotYetValid,
+            // webpki's error, whose type is not at hand.
+            rustls::Error::InvalidCertificate(Other(other)) if other.0.to_string() == "CaUsedAsEndEntity" => {
+                Self::CaAsServer
+            }
             _ => Self::Tls,
         }
     }

@@ -121,19 +121,25 @@ impl Wire {
 /// # Errors
 /// Not root.
 pub fn resolve_by(file: &Path) -> anyhow::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace")?;
-    shell(&format!("mount --make-rprivate / && mount --bind '{}' /etc/resolv.conf", file.display())).map(drop)
+    find_in_place_of("/etc/resolv.conf", file)
 }
 
-/// From now on, this thread and what it starts have a network with nothing but a loopback device, and find this file in the place of
-/// another one.
+/// From now on, this thread and what it starts find this file in the place of another one.
 ///
 /// # Errors
 /// Not root.
-pub fn alone_with(file: &Path, target: &str) -> anyhow::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).context("making namespaces")?;
-    shell(&format!("mount --make-rprivate / && mount --bind '{}' '{target}' && ip link set lo up", file.display()))
-        .map(drop)
+pub fn find_in_place_of(target: &str, file: &Path) -> anyhow::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace")?;
+    shell(&format!("mount --make-rprivate / && mount --bind '{}' '{target}'", file.display())).map(drop)
+}
+
+/// From now on, this thread and what it starts have a network with nothing but a loopback device.
+///
+/// # Errors
+/// Not root.
+pub fn leave_the_network() -> anyhow::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+    shell("ip link set lo up").map(drop)
 }
 
 fn shell(script: &str) -> anyhow::Result<String> {

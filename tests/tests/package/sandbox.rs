@@ -20,10 +20,13 @@ const MISCONFIGURED: &str = "3f96d8b27e0c4c19b5e4a80d17f29c05";
 /// Before it gives up root, the agent may do this as well: no input but `device.conf`'s name has been read until then.
 const BEFORE_ROOT_IS_GIVEN_UP: [&str; 4] = ["kill", "kill-manager", "read/etc/azaion/device.conf", "see-processes"];
 
-/// The other units run a program of systemd's as root, which nobody else has a say in. What they may write of what the
+/// The other units run a program of systemd's as root, which nobody else has a say in, or ask the kernel one thing as the agent's user. What they may write of what the
 /// probe tries to; none may start a program or reach a bus.
-const OTHER_UNITS: [(&str, &[&str]); 2] =
-    [("azaion-catalog.service", &[]), ("azaion-setup.service", &["write/etc", "write/etc/azaion"])];
+const OTHER_UNITS: [(&str, &[&str]); 3] = [
+    ("azaion-catalog.service", &[]),
+    ("azaion-clock.service", &[]),
+    ("azaion-setup.service", &["write/etc", "write/etc/azaion"]),
+];
 const STARTS_OR_WRITES: [&str; 4] = ["systemctl", "systemd-run", "bus-", "write/"];
 
 /// Secrets of others, and directories that all may write to: what a unit may have that the trees have not.

@@ -1,5 +1,6 @@
 //! Both programs on a bad network: packets that are lost, late or blocked, in network namespaces of the test's own.
 
+mod dead_addresses;
 mod dying;
 mod lossy;
 mod names;

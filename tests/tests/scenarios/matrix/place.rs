@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use azaion_agent::clock::Timestamp;
 use azaion_agent::device::true_time::build_time;
 use azaion_tests::dev_api::{DevApi, Generation, Options, Tls};
@@ -35,7 +34,8 @@ impl Place {
         if has_names {
             let hosts = dir.path().join("hosts");
             File::create(&hosts)?;
-            netns::alone_with(&hosts, "/etc/hosts").context("making a network of its own")?;
+            netns::leave_the_network()?;
+            netns::find_in_place_of("/etc/hosts", &hosts)?;
         }
         let floor = build_time().plus(Duration::from_hours(10 * 24));
         Ok(Self { proxy: Proxy::start(Mode::Allow)?, floor, dir, has_names })
