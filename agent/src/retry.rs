@@ -111,6 +111,10 @@ impl<'a> Budget<'a> {
             log::log!(level, "{}; trying again in {:.1} s", crate::fault::chain(&fault), wait.as_secs_f32());
             level = log::Level::Info;
             self.spend(|| self.clock.sleep(wait));
+            // A wait may take longer than it should. The reason is what went wrong then, not that the time is used up.
+            if self.left.get().is_zero() {
+                return Err(fault);
+            }
         }
     }
 
@@ -265,6 +269,33 @@ mod tests {
             });
             assert_eq!(made, calls, "{time} {takes}");
         }
+    }
+
+    /// Wakes up too late.
+    #[derive(Debug)]
+    struct Late(VirtualClock);
+
+    impl Clock for Late {
+        fn wall(&self) -> crate::clock::Timestamp {
+            self.0.wall()
+        }
+
+        fn boot(&self) -> Duration {
+            self.0.boot()
+        }
+
+        fn sleep(&self, time: Duration) {
+            self.0.sleep(time + Duration::from_secs(5));
+        }
+    }
+
+    // Promise: also where the last wait takes longer than the time that is left, the end is the last fault of a call.
+    #[test]
+    fn a_late_wait_hides_no_fault() {
+        let clock = Late(VirtualClock::at("2026-05-03T10:00:00Z"));
+        let ended =
+            Budget::new(Duration::from_secs(4), POLICY, &clock).run(|_| Err::<(), _>(fault(Class::Later, None)));
+        assert!(matches!(ended.unwrap_err().problem, Problem::Status { .. }));
     }
 
     // Promise: many that wait do not come back in step: the waits are spread over all of the time.
