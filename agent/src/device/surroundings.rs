@@ -21,6 +21,8 @@ const UP: u32 = 1;
 const LOCAL: u32 = 0x8000_0000;
 /// Flag of an IPv6 address that is not usable yet (`IFA_F_TENTATIVE`, `linux/if_addr.h`).
 const TENTATIVE: u32 = 0x40;
+/// How addresses begin that no other network can be reached by (RFC 4291, 2.5.6).
+const LINK_LOCAL: &str = "fe80";
 /// What is kept at most of each kind: a machine with more has a network that some of these say enough of.
 const MOST: usize = 64;
 
@@ -73,25 +75,26 @@ fn routes(table: &str) -> impl Iterator<Item = String> {
 }
 
 /// Routes of `/proc/net/ipv6_route`: destination, its length, source, its length, gateway, metric, two counters, flags, interface.
-/// Without those to the machine itself and multicast.
+/// Without those to the machine itself, to the link and multicast.
 fn routes_6(table: &str) -> impl Iterator<Item = String> {
     table.lines().filter_map(|line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
         let &[destination, length, _, _, gateway, _, _, _, flags, interface] = fields.as_slice() else { return None };
         let flags = u32::from_str_radix(flags, 16).ok()?;
-        let is_usable = flags & UP != 0 && flags & LOCAL == 0 && interface != "lo" && !destination.starts_with("ff");
+        let is_wide = !destination.starts_with("ff") && !destination.starts_with(LINK_LOCAL);
+        let is_usable = flags & UP != 0 && flags & LOCAL == 0 && interface != "lo" && is_wide;
         is_usable.then(|| format!("route {interface} {destination} {length} {gateway}"))
     })
 }
 
 /// Addresses of `/proc/net/if_inet6`: address, index, prefix length, scope, flags, interface. A route is there before the address
-/// has been checked to be nobody else's (RFC 4862, 5.4).
+/// has been checked to be nobody else's (RFC 4862, 5.4). Without those of the link, which are there once a link is up.
 fn addresses_6(table: &str) -> impl Iterator<Item = String> {
     table.lines().filter_map(|line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
         let &[address, _, _, _, flags, interface] = fields.as_slice() else { return None };
         let is_usable = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & TENTATIVE == 0) && interface != "lo";
-        is_usable.then(|| format!("address {interface} {address}"))
+        (is_usable && !address.starts_with(LINK_LOCAL)).then(|| format!("address {interface} {address}"))
     })
 }
 
@@ -148,13 +151,13 @@ mod tests {
             "0".repeat(28)
         );
         let found: Vec<_> = routes_6(&v6).collect();
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!(found[0], format!("route eth0 {zeros} 00 {gateway}"));
+        assert_eq!(found, [format!("route eth0 {zeros} 00 {gateway}")]);
         let addresses = "fe800000000000000000000000000002 02 40 20 80     eth0\n\
+                         20010db8000000000000000000000001 02 40 00 80     eth0\n\
                          20010db8000000000000000000000002 02 40 00 40     eth0\n\
                          00000000000000000000000000000001 01 80 10 80       lo\n";
         let found: Vec<_> = addresses_6(addresses).collect();
-        assert_eq!(found, ["address eth0 fe800000000000000000000000000002"]);
+        assert_eq!(found, ["address eth0 20010db8000000000000000000000001"]);
     }
 
     // Promise: name servers are those of resolv.conf(5), and nothing else in it.
