@@ -66,6 +66,8 @@ pub struct Budget<'a> {
     clock: &'a dyn Clock,
     /// Why no call may be made now.
     gate: Option<&'a Gate<'a>>,
+    /// Whether each call is made once.
+    is_single: bool,
     left: Cell<Duration>,
 }
 
@@ -81,13 +83,19 @@ impl fmt::Debug for Budget<'_> {
 impl<'a> Budget<'a> {
     /// A budget of `time`.
     pub fn new(time: Duration, policy: Policy, clock: &'a dyn Clock) -> Self {
-        Self { policy, clock, gate: None, left: Cell::new(time) }
+        Self { policy, clock, gate: None, is_single: false, left: Cell::new(time) }
     }
 
     /// The same, where `gate` is asked before each call.
     #[must_use]
     pub fn gated(self, gate: &'a Gate<'a>) -> Self {
         Self { gate: Some(gate), ..self }
+    }
+
+    /// The same, where each call is made once.
+    #[must_use]
+    pub fn single(self) -> Self {
+        Self { is_single: true, ..self }
     }
 
     /// Makes the call until it succeeds, fails for good, or there is no time for another wait and call: of a server that answers
@@ -101,7 +109,7 @@ impl<'a> Budget<'a> {
         loop {
             let before = self.left.get();
             let fault = match self.once(&mut call) {
-                Err(fault) if !matches!(fault.problem, Problem::NotCalled(_)) => fault,
+                Err(fault) if !self.is_single && !matches!(fault.problem, Problem::NotCalled(_)) => fault,
                 done => return done,
             };
             let took = before.saturating_sub(self.left.get());
