@@ -41,15 +41,14 @@ pub fn validate_token(
     let checked = |limit| {
         let keys = fetch(http, is_uncached.get(), limit)?;
         token::judge(token, &keys, expected, now()).map_err(|error| match error {
-            TokenError::UnknownKey => answer.fault(Problem::KeyNotListed),
+            TokenError::UnknownKey => {
+                is_uncached.set(true);
+                answer.fault(Problem::KeyNotListed)
+            }
             error => answer.fault(Problem::Token(error)),
         })
     };
-    let first = budget.run(|limit| match checked(limit) {
-        Err(fault) if matches!(fault.problem, Problem::KeyNotListed) && !is_uncached.replace(true) => checked(limit),
-        other => other,
-    });
-    first.map_err(|fault| match fault.problem {
+    budget.run(checked).map_err(|fault| match fault.problem {
         Problem::KeyNotListed => answer.fault(Problem::Token(TokenError::UnknownKey)),
         _ => fault,
     })

@@ -74,6 +74,9 @@ enum Command {
     Clock,
 }
 
+/// Set by azaion-agent.service, so that it is known as the unit wherever its standard error goes.
+const CALLER: &str = "AZAION_AGENT_UNIT";
+
 const EXIT_CODES: &str = "\
 Exit codes:
    0  ready
@@ -109,7 +112,8 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Boot { deadline, now } => {
-            let caller = if announce::is_unit() { Caller::Unit } else { Caller::Person };
+            let caller =
+                if announce::is_unit() || std::env::var_os(CALLER).is_some() { Caller::Unit } else { Caller::Person };
             boot(&device, How { caller, deadline: deadline.map(Duration::from_secs), now, ..How::default() })
         }
         Command::Status { json, history: true, .. } => history::print(&device, json),

@@ -21,7 +21,7 @@ use super::machine::Device;
 use super::outcome::{NotReady, Ready};
 use super::readiness::{FirstBoot, Readiness};
 use super::refusals::Refusals;
-use super::run::{Caller, Failed, How, give_up, or_warn};
+use super::run::{Caller, Failed, How, Retry, give_up, or_warn};
 use super::schedule::Failure;
 use super::settings::{Renew, Settings};
 use super::surroundings::Surroundings;
@@ -30,6 +30,11 @@ use super::wait::AlertClock;
 
 /// How long a device that is held waits; the end of the hold file ends it before.
 const HELD: Duration = Duration::from_hours(1);
+
+fn is_held(why: String, clock: &AlertClock<'_>) -> Failed {
+    // The next run would find the same: this one waits.
+    Failed::new(NotReady::Held(why), Some(Retry { wait: HELD, is_kept: false, surroundings: clock.surroundings() }))
+}
 
 /// What a run found or did about the token.
 enum Token {
@@ -60,7 +65,7 @@ impl Attempt<'_> {
             return Ok(self.ready(cache.clone(), self.best_time(), Token::Fresh)?);
         }
         if self.is_on_demand() {
-            return Ok(self.idle(cached));
+            return Ok(self.idle(cached)?);
         }
         match self.new_token(cached.is_some()) {
             Ok((cache, now)) => Ok(self.ready(cache, now, Token::Renewed)?),
@@ -97,14 +102,20 @@ impl Attempt<'_> {
         let now = self.device.moment();
         self.how.caller == Caller::Unit
             && self.settings.renew == Renew::OnDemand
+            // Gone with its directory, it is written again by a login.
+            && Readiness::read(&self.device.paths.run_dir()).is_some()
             && (FirstBoot::read(&self.device.paths.state_dir()).was_ready_in(&now.boot_id, self.device_conf())
                 || self.cached().is_some_and(|cache| cache.is_of_boot(&now)))
     }
 
-    /// Nothing is done and nothing is written.
-    fn idle(&self, cache: Option<TokenCache>) -> Ready {
-        let readiness = Readiness::read(&self.device.paths.run_dir()).unwrap_or_else(|| Readiness::of(self.conf));
-        Ready { cache, readiness, is_news: false, is_renewed: false, trouble: None }
+    /// Nothing is done; only whether the device is held is kept up to date.
+    fn idle(&self, cache: Option<TokenCache>) -> Result<Ready, NotReady> {
+        let before = Readiness::read(&self.device.paths.run_dir()).unwrap_or_else(|| Readiness::of(self.conf));
+        let readiness = Readiness { held: self.held().is_some(), ..before.clone() };
+        if readiness.held != before.held {
+            readiness.write(self.folder)?;
+        }
+        Ok(Ready { cache, readiness, is_news: false, is_renewed: false, trouble: None })
     }
 
     /// Writes that the device is ready; `now` is the best known true time.
@@ -133,7 +144,7 @@ impl Attempt<'_> {
     fn new_token(&self, has_valid: bool) -> Result<(TokenCache, Timestamp), Failed> {
         let clock = AlertClock::new(&self.device.clock);
         if let Some(why) = self.held() {
-            return Err(Failed::new(NotReady::Held(why), Some(HELD), clock.surroundings()));
+            return Err(is_held(why, &clock));
         }
         self.check_waits(&clock.surroundings())?;
         match self.ask(&clock, has_valid) {
@@ -143,7 +154,7 @@ impl Attempt<'_> {
             }
             Err(NotReady::Fault(fault)) if matches!(fault.problem, Problem::NotCalled(NotCalled::Held)) => {
                 let why = self.held().unwrap_or_else(|| "for the moment".to_owned());
-                Err(Failed::new(NotReady::Held(why), Some(HELD), clock.surroundings()))
+                Err(is_held(why, &clock))
             }
             Err(NotReady::Fault(fault)) => Err(self.failed(*fault, clock.surroundings())),
             Err(other) => Err(other.into()),
@@ -158,13 +169,12 @@ impl Attempt<'_> {
         });
         if let Some(waiting) = waiting {
             let left = waiting.left(&now);
-            let wait = Some(left).filter(|_| !waiting.is_refusal());
             let surroundings = waiting.surroundings().clone();
-            let error = NotReady::Waiting { exit: waiting.exit(), left, reason: waiting.reason };
-            return Err(Failed::new(error, wait, surroundings));
+            let retry = (!waiting.is_refusal()).then_some(Retry { wait: left, is_kept: true, surroundings });
+            return Err(Failed::new(NotReady::Waiting { exit: waiting.exit(), left, reason: waiting.reason }, retry));
         }
-        let mut known = FirstBoot::read(&self.device.paths.state_dir());
-        let Some(refusals) = known.refusals.take() else { return Ok(()) };
+        let (mut known, refusals) = self.known_refusals();
+        let Some(refusals) = refusals else { return Ok(()) };
         let left = refusals.gate(self.device_conf(), &now);
         if left.is_zero() {
             return Ok(());
@@ -180,27 +190,36 @@ impl Attempt<'_> {
     /// A call that failed, and how long that keeps later runs from another one.
     fn failed(&self, fault: Fault, surroundings: Surroundings) -> Failed {
         let (now, class) = (self.device.moment(), fault.class());
-        let refused = (class == Class::Refused).then(|| self.note_refusal());
+        let (refused, refusals) = (class == Class::Refused).then(|| self.note_refusal()).unzip();
         let call =
             FailedCall { fault: &fault, now: &now, surroundings: &surroundings, device_conf: self.device_conf() };
         let backoff = Backoff::after(Backoff::read(&self.device.paths.run_dir()), call, refused);
+        let Some((backoff, wait)) = backoff else { return fault.into() };
         // A person may be about to mend the server: the next run of the unit or a program is not kept from seeing that.
-        let is_kept = class != Class::Unacceptable || self.how.caller != Caller::Person;
-        let wait = backoff.as_ref().map(|(_, wait)| *wait).filter(|_| class != Class::Refused);
-        if let Some((backoff, _)) = backoff.filter(|_| is_kept) {
-            or_warn(backoff.write(self.folder));
-        }
-        Failed::new(fault.into(), wait, surroundings)
+        let is_for_others = class != Class::Unacceptable || self.how.caller != Caller::Person;
+        let written = if is_for_others { backoff.with_refusals(refusals).write(self.folder) } else { Ok(()) };
+        let is_kept = written.is_ok();
+        or_warn(written);
+        let retry = (class != Class::Refused).then_some(Retry { wait, is_kept, surroundings });
+        Failed::new(fault.into(), retry)
+    }
+
+    /// What outlives a boot, and the refusals of the credentials: those of this boot alone where `/var` can't be written.
+    fn known_refusals(&self) -> (FirstBoot, Option<Refusals>) {
+        let mut known = FirstBoot::read(&self.device.paths.state_dir());
+        let refusals = known.refusals.take();
+        let refusals = refusals.or_else(|| Backoff::read(&self.device.paths.run_dir())?.refusals);
+        (known, refusals)
     }
 
     /// Counts a refusal.
-    fn note_refusal(&self) -> Failure {
-        let mut known = FirstBoot::read(&self.device.paths.state_dir());
-        let refusals = Refusals::and_one(known.refusals.take(), self.device_conf(), &self.device.moment());
+    fn note_refusal(&self) -> (Failure, Refusals) {
+        let (mut known, refusals) = self.known_refusals();
+        let refusals = Refusals::and_one(refusals, self.device_conf(), &self.device.moment());
         let (in_a_row, was_ready) = (refusals.in_a_row(), known.was_ready_with(self.device_conf()));
-        known.refusals = Some(refusals);
+        known.refusals = Some(refusals.clone());
         or_warn(self.write_state(&known));
-        Failure::Refused { in_a_row, was_ready }
+        (Failure::Refused { in_a_row, was_ready }, refusals)
     }
 
     /// Login, then keys: refused credentials must show as such whatever else is wrong. While the keys are out of reach
@@ -212,6 +231,7 @@ impl Attempt<'_> {
         let gate = || self.held().map(|_| NotCalled::Held);
         // Even a run that is at its deadline makes one call.
         let budget = Budget::new(self.left.max(POLICY.least), POLICY, clock).gated(&gate);
+        let budget = if self.is_long_outage(clock) { budget.single() } else { budget };
         let (tokens, answer) = match self.refreshed(&http, &budget)? {
             Some(refreshed) => refreshed,
             None => self.log_in(&http, &budget, has_valid).inspect_err(|fault| self.note_expired(fault, &time))?,
@@ -222,10 +242,18 @@ impl Attempt<'_> {
         self.keep(tokens, &answer, &accepted, &time)
     }
 
-    /// The unit logs in once and waits outside of this run's lock; whoever else asks gets a few tries at once.
+    /// Whether each call is one of few.
+    fn is_long_outage(&self, clock: &AlertClock<'_>) -> bool {
+        let known = Backoff::read(&self.device.paths.run_dir());
+        known
+            .is_some_and(|known| known.is_long_outage(&self.device.moment(), self.device_conf(), &clock.surroundings()))
+    }
+
+    /// The unit logs in once and waits outside of this run's lock; so does whoever has a token that is still valid. Others get a few
+    /// tries at once.
     fn log_in(&self, http: &Http, budget: &Budget<'_>, has_valid: bool) -> Result<(Tokens, Answer), Fault> {
         let call = |limit| session::login(http, &self.conf.email, &self.conf.password, limit);
-        if self.how.caller == Caller::Unit && !has_valid { budget.once(call) } else { budget.run(call) }
+        if self.how.caller == Caller::Unit || has_valid { budget.once(call) } else { budget.run(call) }
     }
 
     /// A session renewed without the password, where there is one. Tried once: a refresh token works once, and

@@ -10,6 +10,7 @@ use crate::fault::{Class, Fault, chain};
 
 use super::cache::BootMoment;
 use super::files::{self, FileError, Folder, Readers};
+use super::refusals::Refusals;
 use super::run::Caller;
 use super::schedule::{self, Failure, Outage};
 use super::surroundings::Surroundings;
@@ -46,6 +47,9 @@ pub struct Backoff {
     outage: Option<Outage>,
     /// What the machine had when the call was made.
     surroundings: Surroundings,
+    /// Refusals of the credentials in a row, for where `/var` can't be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusals: Option<Refusals>,
 }
 
 /// A call that failed.
@@ -67,8 +71,9 @@ impl Backoff {
     pub fn after(before: Option<Self>, call: FailedCall<'_>, refused: Option<Failure>) -> Option<(Self, Duration)> {
         let FailedCall { fault, now, surroundings, device_conf } = call;
         let class = fault.class();
-        let outage = before.filter(|before| before.is_of(now, device_conf) && !before.is_ended_by(surroundings));
-        let outage = outage.and_then(|before| before.outage);
+        let before = before.filter(|before| before.is_of(now, device_conf));
+        let refusals = before.as_ref().and_then(|before| before.refusals.clone());
+        let outage = before.filter(|before| !before.is_ended_by(surroundings)).and_then(|before| before.outage);
         let (cause, failure) = match fault.retry_after.filter(|_| class.is_transient()) {
             Some(asked) => (Cause::Asked, Failure::Asked(asked)),
             None if class.is_transient() => (Cause::Outage, Failure::NoAnswer),
@@ -88,8 +93,21 @@ impl Backoff {
             cause,
             outage,
             surroundings: surroundings.clone(),
+            refusals,
         };
         Some((backoff, wait))
+    }
+
+    /// The same with these refusals, if there are any.
+    #[must_use]
+    pub fn with_refusals(self, refusals: Option<Refusals>) -> Self {
+        Self { refusals: refusals.or_else(|| self.refusals.clone()), ..self }
+    }
+
+    /// Whether the API has been out of reach for long.
+    pub fn is_long_outage(&self, now: &BootMoment, device_conf: &str, surroundings: &Surroundings) -> bool {
+        let is_long = self.outage.is_some_and(|outage| outage.is_long(now.since_boot));
+        is_long && self.is_of(now, device_conf) && !self.is_ended_by(surroundings)
     }
 
     /// What is in the file.

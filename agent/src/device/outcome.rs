@@ -78,7 +78,7 @@ impl NotReady {
     /// Whether a token that is still valid may be used on: the API itself has not refused the credentials, and the
     /// configuration can be used.
     pub fn spares_a_valid_token(&self) -> bool {
-        matches!(self.exit(), Exit::Later | Exit::Protocol)
+        !matches!(self.exit(), Exit::Refused | Exit::Config)
     }
 
     /// The exit code that tells why.

@@ -61,7 +61,9 @@ impl Refusals {
         let elapsed = self.since.elapsed(now);
         let wait = |(most, window): (usize, Duration)| {
             let oldest = self.moments.len().checked_sub(most).and_then(|index| self.moments.get(index));
-            oldest.map_or(Duration::ZERO, |&at| (Duration::from_secs(at) + window).saturating_sub(elapsed))
+            oldest.map_or(Duration::ZERO, |&at| {
+                Duration::from_secs(at).saturating_add(window).saturating_sub(elapsed).min(window)
+            })
         };
         GATES.into_iter().map(wait).max().unwrap_or_default()
     }

@@ -58,13 +58,15 @@ pub(super) struct Failed {
 #[derive(Debug)]
 pub(super) struct Retry {
     pub(super) wait: Duration,
+    /// Whether later runs know of it.
+    pub(super) is_kept: bool,
     /// What the machine had when the last call was made: something new ends the wait.
     pub(super) surroundings: Surroundings,
 }
 
 impl Failed {
-    pub(super) fn new(error: NotReady, wait: Option<Duration>, surroundings: Surroundings) -> Self {
-        Self { error, retry: wait.map(|wait| Box::new(Retry { wait, surroundings })) }
+    pub(super) fn new(error: NotReady, retry: Option<Retry>) -> Self {
+        Self { error, retry: retry.map(Box::new) }
     }
 }
 
@@ -102,18 +104,20 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
         let (Some(retry), Some(hold_file), Caller::Unit) = (failed.retry, hold_file, how.caller) else {
             return Err(failed.error);
         };
-        let Retry { wait, surroundings } = *retry;
-        let (now, is_news) = (device.clock.boot(), failed.error.is_news());
-        if is_news && now + wait > until {
+        let Retry { wait, is_kept, surroundings } = *retry;
+        let due = device.clock.boot().saturating_add(wait);
+        // The next run waits where this one ends, if it can know of the wait.
+        let is_first = failed.error.is_news() && is_kept;
+        if is_first && due > until {
             return Err(failed.error);
         }
         let pause = Wait::new(device, &versions, &hold_file, surroundings);
         // Others may try meanwhile.
         drop(lock);
-        if pause.wait(now + wait) == Woken::NewConfiguration {
+        if pause.wait(due) == Woken::NewConfiguration {
             return Err(failed.error);
         }
-        if !is_news {
+        if !is_first {
             until = device.clock.boot().saturating_add(deadline);
         }
     }

@@ -56,6 +56,10 @@ pub struct Outage {
 }
 
 impl Outage {
+    fn start(now: Duration) -> Self {
+        Self { since_boottime_s: now.as_secs(), tries: 0 }
+    }
+
     /// How long it has lasted.
     pub fn length(&self, now: Duration) -> Duration {
         now.saturating_sub(Duration::from_secs(self.since_boottime_s))
@@ -70,9 +74,15 @@ impl Outage {
 /// How long to wait after a failure, and the outage that it belongs to; `now` is the boot clock.
 pub fn after(failure: Failure, outage: Option<Outage>, now: Duration) -> (Duration, Option<Outage>) {
     match failure {
-        Failure::Asked(wait) => (after_request(wait), outage),
+        Failure::Asked(wait) => {
+            // A server that is down for hours may ask for a second each time.
+            let outage = outage.unwrap_or(Outage::start(now));
+            let least =
+                if outage.is_long(now) { after_outage(outage.tries, outage.length(now)) } else { Duration::ZERO };
+            (after_request(wait).max(least), Some(outage))
+        }
         Failure::NoAnswer => {
-            let outage = outage.unwrap_or(Outage { since_boottime_s: now.as_secs(), tries: 0 });
+            let outage = outage.unwrap_or(Outage::start(now));
             let wait = after_outage(outage.tries, outage.length(now));
             (wait, Some(Outage { tries: outage.tries.saturating_add(1), ..outage }))
         }

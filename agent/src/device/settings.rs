@@ -25,6 +25,8 @@ const LARGEST: u64 = 64 * 1024;
 pub const DEFAULT_DEADLINE: Duration = Duration::from_mins(1);
 /// Written by the autopilot while the aircraft flies (the suite's design document).
 const DEFAULT_HOLD_FILE: &str = "/run/azaion/in-flight";
+/// What the sandbox of `azaion-agent.service` hides or has of its own.
+const HIDDEN: [&str; 8] = ["/tmp", "/var/tmp", "/home", "/root", "/dev", "/run/lock", "/run/user", "/run/systemd"];
 /// An hour: longer is a mistake, and would keep systemd from ever starting the unit anew.
 const LONGEST_DEADLINE_S: u64 = 3600;
 
@@ -156,6 +158,11 @@ impl Settings {
         if !self.hold_file.is_absolute() {
             return Err("hold_file must be an absolute path");
         }
+        if HIDDEN.iter().any(|hidden| self.hold_file.starts_with(hidden)) {
+            return Err(
+                "hold_file is where the agent's service sees other files than all else, or none; put it below /run",
+            );
+        }
         if self.ca_file.as_ref().is_some_and(|file| !file.is_absolute()) {
             return Err("ca_file must be an absolute path");
         }
@@ -213,6 +220,7 @@ mod tests {
             ("api_url = \"http://api.example\"", Err("f:1: plain http is accepted only")),
             ("proxy = \"http://user:hush@proxy.example\"", Err("f:1: a user or password inside the proxy")),
             ("renew = \"never\"", Err("f:1: unknown variant `never`")),
+            ("hold_file = \"/tmp/in-flight\"", Err("f: hold_file is where the agent's service sees")),
             ("hold_file = \"in-flight\"", Err("f: hold_file must be an absolute path")),
             ("\nsignatur = \"required\"", Err("f:2: unknown field `signatur`")),
             ("signature = \"none\"", Err("f:1: unknown variant `none`")),

@@ -23,6 +23,7 @@ use crate::transport::Transport;
 use super::board::{self, Board};
 use super::cache::{self, TokenCache};
 use super::files::GROUP;
+use super::hold::held;
 use super::readiness::{self, Readiness};
 use super::run::{Device, How, NotReady, Ready, run};
 use super::settings::Settings;
@@ -46,6 +47,13 @@ enum Known {
 }
 
 impl Known {
+    fn settings(&self) -> Option<&Settings> {
+        match self {
+            Self::Whole(_, settings) | Self::Public(_, settings) => Some(settings),
+            Self::Unusable => None,
+        }
+    }
+
     fn conf(&self) -> Option<&DeviceConf> {
         match self {
             Self::Whole(conf, _) => Some(conf),
@@ -131,8 +139,13 @@ fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
     Check::ok("clock", format!("{wall}, not synchronised: the agent takes the time from the API's answers"))
 }
 
-/// The checks of the network, as far as the API is known.
+/// The checks of the network, as far as the API is known and calls may be made.
 fn network(device: &Device, known: &Known) -> [Check; 3] {
+    let held = known.settings().and_then(|settings| held(&device.paths, &settings.hold_file));
+    if let Some(why) = held {
+        let message = format!("not tried: the device is held {why}");
+        return NETWORK.map(|id| Check::warning(id, message.as_str()));
+    }
     match known {
         Known::Whole(conf, settings) => way_to(&conf.api_url, device, Some(conf), settings),
         Known::Public(Some(api), settings) => way_to(api, device, None, settings),
@@ -267,10 +280,11 @@ fn readiness_check(device: &Device) -> (Check, Exit) {
         None => {
             check(Check::failed("readiness", "the agent has not run since this boot; is azaion-agent.timer enabled?"))
         }
-        Some(Readiness { ready: true, since: Some(since), .. }) => {
-            check(Check::ok("readiness", format!("ready since {since}")))
+        Some(Readiness { ready: true, since, held, .. }) => {
+            let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
+            let held = if held { ", held: no token is renewed" } else { "" };
+            check(Check::ok("readiness", format!("ready{since}{held}")))
         }
-        Some(Readiness { ready: true, .. }) => check(Check::ok("readiness", "ready")),
         Some(Readiness { code, reason, .. }) => {
             let exit = code.map_or(Exit::Later, readiness::exit_of);
             (Check::failed("readiness", reason.unwrap_or_default()), exit)

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ const UP: u32 = 1;
 const LOCAL: u32 = 0x8000_0000;
 /// Flag of an IPv6 address that is not usable yet (`IFA_F_TENTATIVE`, `linux/if_addr.h`).
 const TENTATIVE: u32 = 0x40;
+/// How addresses begin that no other network can be reached by (RFC 4291, 2.5.6).
+const LINK_LOCAL: &str = "fe80";
 /// What is kept at most of each kind: a machine with more has a network that some of these say enough of.
 const MOST: usize = 64;
 
@@ -34,9 +37,9 @@ impl Surroundings {
     pub fn read(clock: &dyn Clock) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let mut all: BTreeSet<String> = links().take(MOST).collect();
-        all.extend(routes(&text("/proc/net/route")).take(MOST));
-        all.extend(routes_6(&text("/proc/net/ipv6_route")).take(MOST));
-        all.extend(addresses_6(&text("/proc/net/if_inet6")).take(MOST));
+        all.extend(routes(&text("/proc/net/route"), is_device).take(MOST));
+        all.extend(routes_6(&text("/proc/net/ipv6_route"), is_device).take(MOST));
+        all.extend(addresses_6(&text("/proc/net/if_inet6"), is_device).take(MOST));
         for file in RESOLVER_FILES {
             all.extend(name_servers(&text(file)).take(MOST));
         }
@@ -52,46 +55,62 @@ impl Surroundings {
     }
 }
 
+/// Whether an interface is a device of the machine. Others come and go with containers, and lead nowhere new but by a default
+/// route.
+fn is_device(interface: &str) -> bool {
+    Path::new("/sys/class/net").join(interface).join("device").exists()
+}
+
 /// Links with a carrier (`/sys/class/net/*/operstate`; `unknown` is that of drivers that do not say).
 fn links() -> impl Iterator<Item = String> {
     let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let state = fs::read_to_string(entry.path().join("operstate")).ok()?;
-        let is_up = matches!(state.trim(), "up" | "unknown") && entry.file_name() != "lo";
+        let is_up = matches!(state.trim(), "up" | "unknown") && is_device(entry.file_name().to_str()?);
         is_up.then(|| format!("link {}", entry.file_name().to_string_lossy()))
     })
 }
 
 /// Routes of `/proc/net/route`: interface, destination, gateway, flags, …, mask.
-fn routes(table: &str) -> impl Iterator<Item = String> {
-    table.lines().skip(1).filter_map(|line| {
+fn routes(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = String> {
+    table.lines().skip(1).filter_map(move |line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
         let &[interface, destination, gateway, flags, _, _, _, mask, ..] = fields.as_slice() else { return None };
         let is_up = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & UP != 0);
-        is_up.then(|| format!("route {interface} {destination} {mask} {gateway}"))
+        let is_default = is_zero(destination) && is_zero(mask);
+        (is_up && (is_default || is_device(interface)))
+            .then(|| format!("route {interface} {destination} {mask} {gateway}"))
     })
 }
 
 /// Routes of `/proc/net/ipv6_route`: destination, its length, source, its length, gateway, metric, two counters, flags, interface.
-/// Without those to the machine itself and multicast.
-fn routes_6(table: &str) -> impl Iterator<Item = String> {
-    table.lines().filter_map(|line| {
+/// Without those to the machine itself, to the link and multicast.
+fn routes_6(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = String> {
+    table.lines().filter_map(move |line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
         let &[destination, length, _, _, gateway, _, _, _, flags, interface] = fields.as_slice() else { return None };
         let flags = u32::from_str_radix(flags, 16).ok()?;
-        let is_usable = flags & UP != 0 && flags & LOCAL == 0 && interface != "lo" && !destination.starts_with("ff");
-        is_usable.then(|| format!("route {interface} {destination} {length} {gateway}"))
+        let is_wide = !destination.starts_with("ff") && !destination.starts_with(LINK_LOCAL);
+        let is_usable = flags & UP != 0 && flags & LOCAL == 0 && interface != "lo" && is_wide;
+        let is_default = is_zero(destination) && is_zero(length);
+        (is_usable && (is_default || is_device(interface)))
+            .then(|| format!("route {interface} {destination} {length} {gateway}"))
     })
 }
 
+fn is_zero(hexadecimal: &str) -> bool {
+    hexadecimal.bytes().all(|digit| digit == b'0')
+}
+
 /// Addresses of `/proc/net/if_inet6`: address, index, prefix length, scope, flags, interface. A route is there before the address
-/// has been checked to be nobody else's (RFC 4862, 5.4).
-fn addresses_6(table: &str) -> impl Iterator<Item = String> {
-    table.lines().filter_map(|line| {
+/// has been checked to be nobody else's (RFC 4862, 5.4). Without those of the link, which are there once a link is up.
+fn addresses_6(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = String> {
+    table.lines().filter_map(move |line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
         let &[address, _, _, _, flags, interface] = fields.as_slice() else { return None };
-        let is_usable = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & TENTATIVE == 0) && interface != "lo";
-        is_usable.then(|| format!("address {interface} {address}"))
+        let is_usable =
+            u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & TENTATIVE == 0) && is_device(interface);
+        (is_usable && !address.starts_with(LINK_LOCAL)).then(|| format!("address {interface} {address}"))
     })
 }
 
@@ -126,14 +145,16 @@ mod tests {
         }
     }
 
-    // Promise: the kernel's tables are read as they are (Linux 6.1); counters and routes to oneself are left out.
+    // Promise: the kernel's tables are read as they are (Linux 6.1); counters, routes to oneself and what containers have are left out.
     #[test]
     fn tables_of_the_kernel() {
         let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
                   eth0\t00000000\t0100A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
                   eth0\t0000A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n\
                   eth1\t00000000\t00000000\t0000\t0\t0\t0\t00000000\t0\t0\t0\ncut\n";
-        let found: Vec<_> = routes(v4).collect();
+        let is_device = |interface: &str| interface == "eth0";
+        assert_eq!(routes(v4, |_| false).collect::<Vec<_>>(), ["route eth0 00000000 00000000 0100A8C0"]);
+        let found: Vec<_> = routes(v4, is_device).collect();
         assert_eq!(found, ["route eth0 00000000 00000000 0100A8C0", "route eth0 0000A8C0 00FFFFFF 00000000"]);
         let zeros = "00000000000000000000000000000000";
         let gateway = "fe800000000000000000000000000001";
@@ -147,14 +168,14 @@ mod tests {
             "0".repeat(27),
             "0".repeat(28)
         );
-        let found: Vec<_> = routes_6(&v6).collect();
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!(found[0], format!("route eth0 {zeros} 00 {gateway}"));
+        let found: Vec<_> = routes_6(&v6, is_device).collect();
+        assert_eq!(found, [format!("route eth0 {zeros} 00 {gateway}")]);
         let addresses = "fe800000000000000000000000000002 02 40 20 80     eth0\n\
+                         20010db8000000000000000000000001 02 40 00 80     eth0\n\
                          20010db8000000000000000000000002 02 40 00 40     eth0\n\
                          00000000000000000000000000000001 01 80 10 80       lo\n";
-        let found: Vec<_> = addresses_6(addresses).collect();
-        assert_eq!(found, ["address eth0 fe800000000000000000000000000002"]);
+        let found: Vec<_> = addresses_6(addresses, is_device).collect();
+        assert_eq!(found, ["address eth0 20010db8000000000000000000000001"]);
     }
 
     // Promise: name servers are those of resolv.conf(5), and nothing else in it.

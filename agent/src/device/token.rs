@@ -15,7 +15,7 @@ use crate::fault::chain;
 use crate::plain_text::write_json;
 
 use super::announce;
-use super::cache::TokenCache;
+use super::cache::{BootMoment, TokenCache};
 use super::run::{Caller, Device, How, NotReady, Ready, run};
 use super::settings::{DEFAULT_DEADLINE, Settings};
 
@@ -28,7 +28,8 @@ const LONGEST_WRITE: Duration = Duration::from_secs(5);
 
 /// Prints the token, or all of the cache as JSON.
 pub fn print(device: &Device, json: bool) -> Exit {
-    let cache = match cached(device).map_or_else(|| renewed(device, None).map(|(cache, _)| cache), Ok) {
+    let found = cached(device).map_or_else(|| renewed(device, None).map(|(cache, _)| cache), Ok);
+    let cache = match found.or_else(|error| rest(device, &error).ok_or(error)) {
         Ok(cache) => cache,
         Err(error) => {
             log::error!("{}", chain(&error));
@@ -58,7 +59,7 @@ pub fn answer(device: &Device) -> Exit {
             announce::renewal(&ready);
             send(&cache)
         }
-        Err(error) => refuse(&error),
+        Err(error) => rest(device, &error).map_or_else(|| refuse(&error), |cache| send(&cache)),
     }
 }
 
@@ -67,6 +68,11 @@ fn renewed(device: &Device, deadline: Option<Duration>) -> Result<(TokenCache, R
     let mut ready = run(device, How { caller: Caller::Program, deadline, ..How::default() })?;
     let cache = ready.cache.take().ok_or(NotReady::Busy)?;
     Ok((cache, ready))
+}
+
+/// The rest of a token that another run is about to renew, or could not.
+fn rest(device: &Device, error: &NotReady) -> Option<TokenCache> {
+    error.spares_a_valid_token().then(|| valid(device, |cache, now| !cache.left(now).is_zero())).flatten()
 }
 
 /// Answers one client of the socket with the reason why there is no token.
@@ -106,12 +112,17 @@ fn write_to_client(bytes: &[u8]) -> io::Result<()> {
 
 /// The token in the cache, if it will do: fresh, or at least valid for a caller who may read it but not renew it.
 fn cached(device: &Device) -> Option<TokenCache> {
+    valid(device, TokenCache::is_fresh)
+}
+
+/// The token in the cache, if it is this account's and `is_enough`; for a caller who may not read `device.conf`, if it is valid.
+fn valid(device: &Device, is_enough: fn(&TokenCache, &BootMoment) -> bool) -> Option<TokenCache> {
     let now = device.moment();
     let cache = TokenCache::read(&device.paths.run_dir())?;
     let (conf, settings) = device.configuration();
     let settings = settings.ok()?;
     let enough = match conf {
-        Ok(conf) => cache.is_of(&conf, &settings) && cache.is_fresh(&now),
+        Ok(conf) => cache.is_of(&conf, &settings) && is_enough(&cache, &now),
         Err(error) if error.is_permission_denied() => !cache.left(&now).is_zero(),
         Err(_) => false,
     };

@@ -215,6 +215,7 @@ fn damaged_files_are_replaced() -> anyhow::Result<()> {
             "run/azaion/ready.json",
             "run/azaion/backoff.json",
             "var/lib/azaion/first-boot.json",
+            "var/lib/azaion/history.json",
         ] {
             station.put(&format!("rootfs/{name}"), content, 0o600)?;
         }
@@ -267,7 +268,7 @@ fn no_other_files() -> anyhow::Result<()> {
         Ok(names)
     };
     assert_eq!(names("run/azaion")?, ["agent.lock", "ready.json", "refresh.json", "token.json"]);
-    assert_eq!(names("var/lib/azaion")?, ["first-boot.json"]);
+    assert_eq!(names("var/lib/azaion")?, ["first-boot.json", "history.json"]);
     assert_eq!(names("etc/azaion")?, ["agent.toml", "ca.pem", "device.conf"]);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use azaion_tests::dev_api::{Fault, Generation, Options, POST_FLIGHT_RECONNECT};
-use azaion_tests::station::EMAIL;
+use azaion_tests::station::{EMAIL, Station};
 
 use crate::virtual_device::{BY_PERSON, BY_PROGRAM, BY_TIMER, READY, TIMER, VirtualDevice};
 
@@ -79,6 +79,32 @@ fn a_held_device_ends_no_mission() -> anyhow::Result<()> {
         assert!(is_ended(&device, &mission));
         assert!(device.field(READY, "ready") == true && device.field(READY, "held") != true);
     }
+    Ok(())
+}
+
+// Promise: while the hold file is there, no command of the agent makes a call, and each says why.
+#[test]
+fn no_command_calls_for_a_held_device() -> anyhow::Result<()> {
+    let station = Station::new(Options::default())?;
+    station.device(&[])?.ended_with(0)?;
+    station.put_policy("")?;
+    station.put(HOLD_FILE, "", 0o644)?;
+    station.api.forget_requests();
+    for (arguments, code) in [
+        (&["boot"][..], 75),
+        (&["boot", "--now"], 75),
+        (&["token"], 75),
+        (&["token", "--socket"], 0),
+        (&["status"], 75),
+        (&["status", "--login"], 75),
+    ] {
+        let run = station.agent(arguments)?.ended_with(code)?;
+        let said = [run.stdout, run.stderr].concat();
+        assert!(said.contains("held") && said.contains("/run/azaion/in-flight"), "{arguments:?}: {said}");
+    }
+    assert_eq!(station.api.requests().len(), 0);
+    std::fs::remove_file(station.path(HOLD_FILE))?;
+    station.agent(&["boot"])?.ended_with(0)?;
     Ok(())
 }
 
