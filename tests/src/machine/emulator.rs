@@ -214,10 +214,11 @@ impl Drop for Machine {
 fn emulator(disk: &Disk, console: &Path) -> Command {
     let forward = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/arm64-forward.sh");
     // Restricted: of all the world, the machine sees these ports.
-    let mut network = "user,id=net,restrict=on,host=10.0.2.9,dns=10.0.2.8".to_owned();
-    for port in &disk.ports {
-        network += &format!(",guestfwd=tcp:10.0.2.2:{port}-cmd:{forward} {port} {}", disk.closed().display());
-    }
+    let closed = disk.closed().display().to_string();
+    let ports = disk.ports.iter().map(|port| format!("guestfwd=tcp:10.0.2.2:{port}-cmd:{forward} {port} {closed}"));
+    let network: Vec<_> =
+        ["user,id=net,restrict=on,host=10.0.2.9,dns=10.0.2.8".to_owned()].into_iter().chain(ports).collect();
+    let network = network.join(",");
     let mut command = Command::new("/usr/bin/setpriv");
     command
         // However the test ends, the machine does not outlive it.

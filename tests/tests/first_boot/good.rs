@@ -18,7 +18,11 @@ fn units_are_sane(machine: &mut Machine) -> anyhow::Result<()> {
     assert_eq!(machine.run("journalctl -b -q --no-pager -p warning -u 'azaion*'")?, "");
     assert_eq!(property(machine, AGENT, "NRestarts")?, "0");
     socket_gives_the_token(machine)?;
-    machine.run_until("systemctl show azaion-clock.service -p ExecMainExitTimestampMonotonic | grep -v '=0$'", "=", BOOT)?;
+    machine.run_until(
+        "systemctl show azaion-clock.service -p ExecMainExitTimestampMonotonic | grep -v '=0$'",
+        "=",
+        BOOT,
+    )?;
     assert_eq!(property(machine, "azaion-clock.service", "Result")?, "success");
     assert_eq!(machine.run("ls -A /run/azaion-clock")?, "");
     machine.run(&format!("python3 -c \"{SYNCHRONISE}\""))?;

@@ -2,19 +2,29 @@
 
 use std::time::Duration;
 
-use azaion_tests::machine::{Machine, pause};
+use anyhow::Context;
+use azaion_tests::machine::Machine;
 use serde_json::Value;
 
 use super::{AGENT, BOOT, property};
+
+const READY_JSON: &str = "/run/azaion/ready.json";
 
 /// An entry of the journal.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Seconds since the kernel's start.
     pub(super) at: f64,
-    pub(super) message: String,
+    #[expect(dead_code, reason = "messages of failed tests have it")]
+    message: String,
     /// `AZAION_STATE`, of the entry that ends a run.
-    pub(super) state: Option<String>,
+    state: Option<String>,
+}
+
+impl Entry {
+    pub(super) fn is_ready(&self) -> bool {
+        self.state.as_deref() == Some("ready")
+    }
 }
 
 /// The agent's entries since a time of the machine's clock.
@@ -31,30 +41,19 @@ pub(super) fn entries(machine: &mut Machine, since: f64) -> anyhow::Result<Vec<E
     Ok(entries.lines().filter_map(entry).filter(|entry| entry.at > since).collect())
 }
 
-/// Waits for the first entry since then that is like this.
-pub(super) fn wait_for(machine: &mut Machine, since: f64, is_it: fn(&Entry) -> bool) -> anyhow::Result<Entry> {
-    let start = machine.age();
-    loop {
-        let said = entries(machine, since)?;
-        if let Some(entry) = said.into_iter().find(is_it) {
-            return Ok(entry);
-        }
-        if machine.age() > start + BOOT {
-            let journal = machine.run("journalctl -b --no-pager -o short-monotonic | tail -n 60")?;
-            anyhow::bail!("the agent did not say it: {journal}");
-        }
-        pause(Duration::from_millis(300));
-    }
+/// Waits until `ready.json` says that the device is not ready, with these words; the time on the machine's clock.
+pub(super) fn not_ready(machine: &mut Machine, words: &str) -> anyhow::Result<f64> {
+    machine.run_until(&format!("grep '\"ready\":false' {READY_JSON} | cat"), words, BOOT)?;
+    uptime(machine)
 }
 
-/// A call has failed.
-pub(super) fn is_failure(entry: &Entry) -> bool {
-    entry.message.contains("; trying again in ") || entry.state.as_deref().is_some_and(|state| state != "ready")
-}
-
-/// The device is ready.
-pub(super) fn is_ready(entry: &Entry) -> bool {
-    entry.state.as_deref() == Some("ready")
+/// Waits until `ready.json` says that the device is ready; when the journal says that it became so, on the machine's clock.
+pub(super) fn became_ready(machine: &mut Machine, since: f64, limit: Duration) -> anyhow::Result<f64> {
+    machine.run_until(&format!("cat {READY_JSON}"), "\"ready\":true", limit)?;
+    // The file comes first.
+    machine.run_until("journalctl -b --no-pager -o cat AZAION_STATE=ready", "is ready", BOOT)?;
+    let entries = entries(machine, since)?;
+    Ok(entries.iter().find(|entry| entry.is_ready()).with_context(|| format!("{entries:?}"))?.at)
 }
 
 /// What systemd and the processor have had to do for the agent's unit so far.
@@ -77,7 +76,10 @@ impl Work {
     pub(super) fn is_calm_since(&self, before: &Self, said: usize) {
         let (time, restarts) = (self.at - before.at, self.restarts.saturating_sub(before.restarts));
         let share = (self.processor_s - before.processor_s) / time;
-        println!("  in {time:.0} s of waiting: {restarts} restarts, {said} entries, {:.1} % of the processor", share * 100.0);
+        println!(
+            "  in {time:.0} s of waiting: {restarts} restarts, {said} entries, {:.1} % of the processor",
+            share * 100.0
+        );
         // A run of a minute ends, and the next one begins; in it, a call every few seconds.
         assert!(f64::from(restarts) <= time / 15.0 + 1.0, "{restarts} restarts in {time:.0} s");
         assert!(said < 60, "{said} entries in {time:.0} s");

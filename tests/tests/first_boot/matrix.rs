@@ -10,7 +10,7 @@ use azaion_tests::proxy::{Mode, Proxy};
 use serde_json::Value;
 
 use super::clocks::early_clock;
-use super::journal::{is_failure, is_ready, uptime, wait_for};
+use super::journal::{became_ready, not_ready, uptime};
 use super::names::{by_name, know_names};
 use super::{ready, socket_gives_the_token, token_is_valid, unit_of};
 
@@ -149,18 +149,17 @@ impl Cell {
             ensure!(api.requests().is_empty(), "there was a call before there were names");
             know_names(&mut machine, true)?;
         }
-        let refused = wait_for(&mut machine, 0.0, |entry| is_failure(entry) && entry.message.contains("certificate"))?;
-        ensure!(api.calls("POST", "/login") == 0, "a password for a server that is not the API: {}", refused.message);
+        let refused = not_ready(&mut machine, "certificate")?;
+        ensure!(api.calls("POST", "/login") == 0, "a password for a server that is not the API");
         if let Between::Page(status, retry_after) = between {
             let page = Intermediary { status, body: Body::Page, retry_after };
             api.inject("POST", "/login", page.fault(), 1);
         }
         let (not_before, not_after) = window;
         api.serve_certificate(Tls::Window { not_before, not_after })?;
-        let done = wait_for_ready(&mut machine)?;
+        let done = became_ready(&mut machine, 0.0, LONGEST)?;
         println!(
-            "{release:?}, {wall:?}, {issued:?}, {between:?}: {flaw:?} refused at {:.1} s, ready at {done:.1} s",
-            refused.at
+            "{release:?}, {wall:?}, {issued:?}, {between:?}: {flaw:?} refused at {refused:.0} s, ready at {done:.0} s"
         );
         if between == Between::Proxy {
             let password = unit.station.password().context("a password")?;
@@ -206,12 +205,6 @@ impl Cell {
 
 fn off(one: Timestamp, other: Timestamp) -> Duration {
     one.since(other).max(other.since(one))
-}
-
-/// When it is ready, in seconds since the kernel's start.
-fn wait_for_ready(machine: &mut Machine) -> anyhow::Result<f64> {
-    machine.run_until("cat /run/azaion/ready.json", "\"ready\":true", LONGEST)?;
-    Ok(wait_for(machine, 0.0, is_ready)?.at)
 }
 
 fn boot(release: Release, cells: &[Cell]) -> anyhow::Result<()> {
