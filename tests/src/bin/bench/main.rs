@@ -27,6 +27,7 @@ const ROUNDS_PER_REAL_ROUND: usize = 5;
 /// Measures both programs side by side with what one would do without them
 #[derive(Parser)]
 #[command(version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Arguments {
     /// Exit with 1 if a bound is missed
     #[arg(long)]
