@@ -13,6 +13,8 @@ const LONGEST_HEAD: usize = 16 * 1024;
 pub enum Mode {
     /// Tunnels it.
     Allow,
+    /// Tunnels it to this address, whatever name or address it asks for.
+    AllowTo(SocketAddr),
     /// Asks for a login: 407.
     AsksForLogin,
     /// Refuses it: 403.
@@ -54,6 +56,11 @@ impl Proxy {
         let shared = Arc::clone(&seen);
         thread::spawn(move || accept(&listener, &shared));
         Ok(Self { address, seen })
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Its address, as `agent.toml` has it.
@@ -128,9 +135,14 @@ fn serve(mut client: TcpStream, seen: &Arc<Mutex<Seen>>) -> io::Result<()> {
         seen.mode
     };
     let refusal = match mode {
-        Some(Mode::Allow) if head.starts_with("CONNECT ") => return tunnel(client, &head, seen),
+        Some(Mode::Allow) if head.starts_with("CONNECT ") => {
+            return tunnel(client, TcpStream::connect(target_of(&head)), seen);
+        }
+        Some(Mode::AllowTo(server)) if head.starts_with("CONNECT ") => {
+            return tunnel(client, TcpStream::connect(server), seen);
+        }
         // A proxy that forwards plain requests would see what is in them.
-        Some(Mode::Allow) => "405 Method Not Allowed\r\nAllow: CONNECT",
+        Some(Mode::Allow | Mode::AllowTo(_)) => "405 Method Not Allowed\r\nAllow: CONNECT",
         Some(Mode::AsksForLogin) => "407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"proxy\"",
         Some(Mode::Refuses) => "403 Forbidden",
         Some(Mode::CannotReach) => "502 Bad Gateway",
@@ -155,9 +167,13 @@ fn head_of(client: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-fn tunnel(mut client: TcpStream, head: &str, seen: &Arc<Mutex<Seen>>) -> io::Result<()> {
-    let target = head.split(' ').nth(1).unwrap_or_default();
-    let server = match TcpStream::connect(target) {
+/// What a request asks to be connected to.
+fn target_of(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
+}
+
+fn tunnel(mut client: TcpStream, server: io::Result<TcpStream>, seen: &Arc<Mutex<Seen>>) -> io::Result<()> {
+    let server = match server {
         Ok(server) if keep(seen, &server) => server,
         _ => return write!(client, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"),
     };
@@ -224,6 +240,9 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nhello"), "{answer}");
         assert_eq!((proxy.connections(), proxy.heads()), (1, vec![head]));
         assert!(proxy.has_seen("hello") && !proxy.has_seen("hush"));
+        proxy.set_mode(Mode::AllowTo(echo()));
+        let answer = asked(&proxy, "CONNECT name.example:443 HTTP/1.1\r\n\r\n", b"hello");
+        assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
     }
 
     // Promise: each refusal has its status, and no request but CONNECT is carried out.

@@ -160,6 +160,11 @@ impl DevApi {
         format!("{scheme}://{address}{}", options.path_prefix)
     }
 
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// The PEM file of the CA.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")

@@ -21,12 +21,13 @@ pub struct Disk {
     /// Stays as long as a machine runs from it.
     pub(super) folder: Arc<TempDir>,
     pub(super) kernel: PathBuf,
-    pub(super) port: u16,
+    /// Ports of this machine's loopback address that the emulated one reaches, the API's first.
+    pub(super) ports: Vec<u16>,
 }
 
 impl Disk {
     pub(super) fn of(rootfs: &Path, kernel: &Path, port: u16) -> anyhow::Result<Self> {
-        let disk = Self { folder: Arc::new(tempfile::tempdir()?), kernel: kernel.to_owned(), port };
+        let disk = Self { folder: Arc::new(tempfile::tempdir()?), kernel: kernel.to_owned(), ports: vec![port] };
         File::create(disk.image())?.set_len(SIZE)?;
         output(
             Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-b", "4096", "-d"]).arg(rootfs).arg(disk.image()),
@@ -36,13 +37,20 @@ impl Disk {
 
     /// The drive of a board that was flashed: its partition with the root file system.
     pub(super) fn flashed(partition: &Path, kernel: &Path, port: u16) -> anyhow::Result<Self> {
-        let disk = Self { folder: Arc::new(tempfile::tempdir()?), kernel: kernel.to_owned(), port };
+        let disk = Self { folder: Arc::new(tempfile::tempdir()?), kernel: kernel.to_owned(), ports: vec![port] };
         output(Command::new("cp").arg("--sparse=always").arg(partition).arg(disk.image()))?;
         Ok(disk)
     }
 
     pub(super) fn image(&self) -> PathBuf {
         self.folder.path().join("disk.img")
+    }
+
+    /// The same, whose machine reaches one port more of this machine's loopback address.
+    #[must_use]
+    pub fn reaching(mut self, port: u16) -> Self {
+        self.ports.push(port);
+        self
     }
 
     /// Switches a machine with this disk on.

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use azaion_agent::clock::Timestamp;
 use tempfile::TempDir;
 
 use super::disk::Disk;
@@ -26,8 +27,8 @@ const MARK: &str = "== end of output, exit code ";
 /// How a machine is switched on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Boot {
-    /// What the clock of the board says, such as `1970-01-02`; the time of this machine if not given.
-    pub clock: Option<&'static str>,
+    /// What the clock of the board says when it is switched on; the time of this machine if not given.
+    pub clock: Option<Timestamp>,
     /// Whether its network cable is out.
     pub unplugged: bool,
     /// Whether its time goes by the instructions that it has executed, and so is the same on a busy machine. What it
@@ -51,7 +52,7 @@ impl Machine {
         let folder = tempfile::tempdir()?;
         let mut command = emulator(disk, &folder.path().join("console"));
         if let Some(clock) = boot.clock {
-            command.args(["-rtc", &format!("base={clock}")]);
+            command.args(["-rtc", &format!("base={}", clock.to_string().trim_end_matches('Z'))]);
         }
         if boot.steady {
             // 1 ns an instruction, on one core: slower than an Orin, with six that do more than one each.
@@ -212,12 +213,11 @@ impl Drop for Machine {
 
 fn emulator(disk: &Disk, console: &Path) -> Command {
     let forward = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/arm64-forward.sh");
-    // Restricted: of all the world, the machine sees this one port.
-    let network = format!(
-        "user,id=net,restrict=on,host=10.0.2.9,dns=10.0.2.8,guestfwd=tcp:10.0.2.2:{port}-cmd:{forward} {port} {}",
-        disk.closed().display(),
-        port = disk.port
-    );
+    // Restricted: of all the world, the machine sees these ports.
+    let mut network = "user,id=net,restrict=on,host=10.0.2.9,dns=10.0.2.8".to_owned();
+    for port in &disk.ports {
+        network += &format!(",guestfwd=tcp:10.0.2.2:{port}-cmd:{forward} {port} {}", disk.closed().display());
+    }
     let mut command = Command::new("/usr/bin/setpriv");
     command
         // However the test ends, the machine does not outlive it.

@@ -75,13 +75,22 @@ impl Unit {
         Ok(())
     }
 
+    /// Writes a `device.conf` with another address of the API than [`Unit::new`] has put there.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn address(&self, address: &str) -> anyhow::Result<()> {
+        let text = fs::read_to_string(self.station.inside("etc/azaion/device.conf"))?;
+        self.station.put("rootfs/etc/azaion/device.conf", text.replace(STATION, address), 0o600)
+    }
+
     /// Makes the disk of the machine out of the root file system.
     ///
     /// # Errors
     /// The file system can't be made.
     pub fn flash(&self) -> anyhow::Result<Disk> {
         self.station.password().map_or(Ok(()), |password| record::secret(&password))?;
-        Disk::of(&self.station.rootfs(), &self.base.kernel, self.port()?)
+        Disk::of(&self.station.rootfs(), &self.base.kernel, self.station.api.port())
     }
 
     /// Generates the images of a root file system that nobody provisioned, as the scripts of a release do it, writes the device into
@@ -108,16 +117,12 @@ impl Unit {
         let provisioned = self.station.provision(&["device", SERIAL, "--rootfs", &image.display().to_string()])?;
         provisioned.ended_with(0)?;
         script(&["--flash-only"])?;
-        let disk = Disk::flashed(&self.station.path("bench/unit-1/APP.img"), &self.base.kernel, self.port()?)?;
+        let port = self.station.api.port();
+        let disk = Disk::flashed(&self.station.path("bench/unit-1/APP.img"), &self.base.kernel, port)?;
         disk.edit("/etc/azaion/device.conf", |text| text.replace("://127.0.0.1:", &format!("://{STATION}:")))?;
         let conf = disk.read("/etc/azaion/device.conf")?;
         record::secret(value_in(&conf, "AZAION_DEVICE_PASSWORD").context("no password in the image")?)?;
         Ok((disk, image))
-    }
-
-    fn port(&self) -> anyhow::Result<u16> {
-        let port = self.station.api.url().rsplit(':').next().and_then(|port| port.parse().ok());
-        port.context("the port of the API")
     }
 }
 

@@ -2,16 +2,20 @@
 
 use std::time::{Duration, SystemTime};
 
+use azaion_agent::clock::Timestamp;
 use azaion_tests::dev_api::{Options, Tls};
-use azaion_tests::machine::Boot;
+use azaion_tests::machine::{Boot, Unit};
 
 use super::{BOOT, ready, seconds, token_is_valid, unit, worked};
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// A driver that sets the clock early on: systemd itself has put it to its own build time before.
-const CLOCK_OF_1970: &str = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target systemd-journald.service\n\
-                             [Service]\nType=oneshot\nExecStart=/bin/date -s @86400\n";
+/// A driver that sets the clock early on: systemd itself has put one that is far off to its own build time before.
+pub(super) fn early_clock(unit: &Unit, time: Timestamp) -> anyhow::Result<()> {
+    let order = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target systemd-journald.service\n";
+    let service = format!("{order}[Service]\nType=oneshot\nExecStart=/bin/date -s @{}\n", time.unix());
+    unit.put_service("early-clock.service", "sysinit.target", &service)
+}
 
 /// A driver that sets the clock thirteen seconds after the kernel's start, whatever the boot is at by then.
 const LATE_TIMER: &str = "[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec=13s\nAccuracySec=1ms\n";
@@ -24,8 +28,9 @@ fn a_clock_that_starts_in_1970() -> anyhow::Result<()> {
     let now = SystemTime::now();
     let tls = Tls::Window { not_before: now - DAY, not_after: now + 60 * DAY };
     let Some(unit) = unit(Options { tls, ..Options::default() })? else { return Ok(()) };
-    unit.put_service("clock-of-1970.service", "sysinit.target", CLOCK_OF_1970)?;
-    let mut machine = unit.flash()?.boot(&Boot { clock: Some("1970-01-02"), ..Boot::default() })?;
+    let start = Timestamp::from_unix(86_400);
+    early_clock(&unit, start)?;
+    let mut machine = unit.flash()?.boot(&Boot { clock: Some(start), ..Boot::default() })?;
     ready(&mut machine)?;
     assert_eq!(machine.run("date -u +%Y")?, "1970");
     token_is_valid(&mut machine, &unit.station.api)

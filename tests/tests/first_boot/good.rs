@@ -4,9 +4,28 @@ use std::fs;
 
 use azaion_tests::bsp::Bsp;
 use azaion_tests::dev_api::Options;
-use azaion_tests::machine::{Boot, Release};
+use azaion_tests::machine::{Boot, Machine, Release};
 
-use super::{property, reached, ready, token_is_valid, unit, unit_of, worked};
+use super::{AGENT, BOOT, property, reached, ready, socket_gives_the_token, token_is_valid, unit, unit_of, worked};
+
+/// Tells the kernel that somebody has synchronised the clock, as time servers' clients do it (adjtimex(2)): the maximum error is 1 ms.
+const SYNCHRONISE: &str = "import ctypes, struct; ADJ_MAXERROR, ADJ_STATUS = 4, 16; \
+    timex = ctypes.create_string_buffer(struct.pack('@IqqqqI', ADJ_MAXERROR | ADJ_STATUS, 0, 0, 1000, 0, 0), 256); \
+    print(ctypes.CDLL(None).adjtimex(timex))";
+
+/// No unit of ours warned or was started twice, the socket gives the token, and a clock that gets synchronised is noticed.
+fn units_are_sane(machine: &mut Machine) -> anyhow::Result<()> {
+    assert_eq!(machine.run("journalctl -b -q --no-pager -p warning -u 'azaion*'")?, "");
+    assert_eq!(property(machine, AGENT, "NRestarts")?, "0");
+    socket_gives_the_token(machine)?;
+    machine.run_until("systemctl show azaion-clock.service -p ExecMainExitTimestampMonotonic | grep -v '=0$'", "=", BOOT)?;
+    assert_eq!(property(machine, "azaion-clock.service", "Result")?, "success");
+    assert_eq!(machine.run("ls -A /run/azaion-clock")?, "");
+    machine.run(&format!("python3 -c \"{SYNCHRONISE}\""))?;
+    machine.run("systemctl start azaion-clock.service")?;
+    assert_eq!(machine.run("ls -A /run/azaion-clock")?, "synchronised");
+    Ok(())
+}
 
 fn becomes_ready(release: Release) -> anyhow::Result<()> {
     let Some(unit) = unit_of(release, Options::default())? else { return Ok(()) };
@@ -25,6 +44,7 @@ fn becomes_ready(release: Release) -> anyhow::Result<()> {
         reached(&mut machine, "multi-user.target")?
     );
     token_is_valid(&mut machine, api)?;
+    units_are_sane(&mut machine)?;
     machine.power_off()?;
     disk.check()?;
     assert!(disk.read("/var/lib/azaion/first-boot.json")?.contains("first_ready_at"));

@@ -13,7 +13,11 @@
 
 mod clocks;
 mod good;
+mod journal;
 mod loader;
+mod matrix;
+mod names;
+mod network;
 mod power_cuts;
 mod refused;
 mod waiting;
@@ -86,6 +90,17 @@ fn token_is_valid(machine: &mut Machine, api: &DevApi) -> anyhow::Result<()> {
     let output = curl.wait_with_output()?;
     assert!(output.status.success(), "the API refuses the token");
     assert!(String::from_utf8_lossy(&output.stdout).contains(EMAIL));
+    Ok(())
+}
+
+/// Whether the socket gives what is in the cache.
+fn socket_gives_the_token(machine: &mut Machine) -> anyhow::Result<()> {
+    let read = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/azaion/token.sock'); print(s.makefile().read())";
+    let [given, cached] = [format!("python3 -c \"{read}\""), "cat /run/azaion/token.json".to_owned()]
+        .map(|command| anyhow::Ok(serde_json::from_str::<Value>(&machine.run(&command)?)?));
+    let (given, cached) = (given?, cached?);
+    assert!(given["access_token"].is_string());
+    assert!(given == cached, "the socket and token.json differ");
     Ok(())
 }
 

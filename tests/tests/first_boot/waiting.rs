@@ -82,8 +82,7 @@ fn a_network_that_comes_late() -> anyhow::Result<()> {
 #[test]
 fn a_name_that_comes_late() -> anyhow::Result<()> {
     let Some(unit) = unit(Options::default())? else { return Ok(()) };
-    let conf = fs::read_to_string(unit.station.inside("etc/azaion/device.conf"))?;
-    unit.station.put("rootfs/etc/azaion/device.conf", conf.replace("10.0.2.2", "admin.azaion.test"), 0o600)?;
+    unit.address("admin.azaion.test")?;
     let mut machine = unit.flash()?.boot(&Boot::default())?;
     reached(&mut machine, "multi-user.target")?;
     machine.run("sleep 10")?;

@@ -1,0 +1,119 @@
+//! The network comes late, each part of it as the last one.
+
+use azaion_tests::dev_api::Options;
+use azaion_tests::machine::{Boot, Machine};
+
+use super::journal::{Work, entries, is_failure, is_ready, uptime, wait_for};
+use super::names::{NAME_SERVER, by_name, know_names};
+use super::{AGENT, ready, token_is_valid, unit};
+
+/// How long the network is away after the first failure, unless `AZAION_LATE` says otherwise.
+const LATE: u64 = 30;
+/// How soon the device is ready once the network can carry it, in seconds.
+const SOON: f64 = 2.0;
+
+/// Ends with the time, on the clock of the journal, at which link, address and name server are all there: `complete.py NAME_SERVER`
+const COMPLETE: &str = "
+import glob, sys, time
+
+def lines(pattern):
+    return [line for name in glob.glob(pattern) for line in open(name)]
+
+def is_complete():
+    link = any(line.strip() == 'up' for line in lines('/sys/class/net/*/operstate'))
+    route = any(line.split()[1] == '00000000' for line in lines('/proc/net/route'))
+    return link and route and any(sys.argv[1] in line for line in lines('/etc/resolv.conf'))
+
+while not is_complete():
+    time.sleep(0.02)
+print(time.monotonic())
+";
+
+/// The machine's one link.
+const LINK: &str = "$(ls /sys/class/net | grep -v lo)";
+
+/// What comes last.
+#[derive(Clone, Copy, Debug)]
+enum Last {
+    /// The cable; then the address, by DHCP.
+    Cable,
+    /// The link, with an address that was there before.
+    Link,
+    Address,
+    NameServer,
+}
+
+impl Last {
+    /// Takes it away, or lets it come.
+    fn put(self, machine: &mut Machine, is_there: bool) -> anyhow::Result<()> {
+        match (self, is_there) {
+            (Self::Cable | Self::Link, _) => machine.plug(is_there),
+            (Self::Address, true) => address(machine),
+            (Self::Address, false) => machine.run(&format!("ip address flush dev {LINK}")).map(drop),
+            (Self::NameServer, _) => know_names(machine, is_there),
+        }
+    }
+}
+
+/// An address and a route that nobody but the test takes away.
+fn address(machine: &mut Machine) -> anyhow::Result<()> {
+    machine.run(&format!("ip address add 10.0.2.15/24 dev {LINK} && ip route add default via 10.0.2.2"))?;
+    Ok(())
+}
+
+/// Makes the device one that has never been ready in this boot, and takes a part of its network away.
+fn start_without(machine: &mut Machine, last: Last) -> anyhow::Result<f64> {
+    machine.run(&format!("systemctl stop {AGENT} && rm -f /run/azaion/*.json"))?;
+    last.put(machine, false)?;
+    let start = uptime(machine)?;
+    machine.run(&format!("systemctl start --no-block {AGENT}"))?;
+    Ok(start)
+}
+
+/// From the first failure after `start` on, the network is away; then it comes, and the device is soon ready.
+fn comes(machine: &mut Machine, start: f64, last: Last) -> anyhow::Result<()> {
+    let late = std::env::var("AZAION_LATE").map_or(Ok(LATE), |seconds| seconds.parse())?;
+    let failed = wait_for(machine, start, is_failure)?.at;
+    let before = Work::of(machine)?;
+    machine.run(&format!("sleep {late}"))?;
+    let said = entries(machine, failed)?;
+    assert!(!said.iter().any(is_ready), "ready without a network: {said:?}");
+    Work::of(machine)?.is_calm_since(&before, said.len());
+
+    let complete = "python3 /usr/share/complete.py";
+    machine.run(&format!("rm -f /run/complete; {complete} {NAME_SERVER} >/run/complete 2>&1 & sleep 1"))?;
+    assert_eq!(machine.run("cat /run/complete")?, "");
+    last.put(machine, true)?;
+    let ready = wait_for(machine, failed, is_ready)?.at;
+    let complete: f64 = machine.run("cat /run/complete")?.parse()?;
+    let took = ready - complete;
+    println!("{last:?}: the network is complete {:.1} s after the first failure, ready after {took:.2} s", complete - failed);
+    let journal = format!("journalctl -b --no-pager -o short-monotonic -u systemd-networkd -u {AGENT} | tail -n 40");
+    assert!(took <= SOON, "{last:?}: ready only after {took:.2} s\n{}", machine.run(&journal)?);
+    Ok(())
+}
+
+// Promise: whichever part of the network comes last, and however late, the device is ready at most 2 s after it, by its own clock;
+// until then it waits without a stir. `AZAION_LATE=90` has it wait for 90 s.
+#[test]
+fn each_part_as_the_last_one() -> anyhow::Result<()> {
+    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    by_name(&unit)?;
+    unit.put("usr/share/complete.py", COMPLETE)?;
+    unit.put("etc/resolv.conf", &format!("nameserver {NAME_SERVER}\n"))?;
+    let disk = unit.flash()?;
+    let mut machine = disk.boot(&Boot { unplugged: true, steady: true, ..Boot::default() })?;
+    comes(&mut machine, 0.0, Last::Cable)?;
+    ready(&mut machine)?;
+
+    // From here on, nobody but the test changes the network.
+    machine.run("systemctl stop systemd-networkd.socket systemd-networkd.service")?;
+    machine.run(&format!("ip address flush dev {LINK}; ip link set {LINK} up"))?;
+    address(&mut machine)?;
+    for last in [Last::Link, Last::Address, Last::NameServer] {
+        let start = start_without(&mut machine, last)?;
+        comes(&mut machine, start, last)?;
+        ready(&mut machine)?;
+    }
+    token_is_valid(&mut machine, &unit.station.api)
+}
