@@ -207,7 +207,9 @@ fn belong_to_the_agent(booted: &Booted) -> anyhow::Result<()> {
 }
 
 fn takes_over_older_files(booted: &Booted) -> anyhow::Result<()> {
-    let old = "chown -R root:root /run/azaion/* /var/lib/azaion && chown root:azaion /run/azaion/token.json";
+    // Releases that ran as root kept no history.
+    let old = "rm -f /var/lib/azaion/history.json && chown -R root:root /run/azaion/* /var/lib/azaion && \
+               chown root:azaion /run/azaion/token.json";
     // By an upgrade: the directories are root's, too. While a run of the old agent ends: they are the new one's already.
     for directory in ["root:azaion", "azaion-agent:azaion"] {
         booted.must(&format!("{old} && chown {directory} /run/azaion /var/lib/azaion"))?;

@@ -54,7 +54,8 @@ fn every_systemd_reads_them_in_silence() -> anyhow::Result<()> {
 
 /// In what the service of the timer and that for a client of the socket differ: what they run, for how long, how often, and
 /// where it is reported.
-const DIFFERENT: [&str; 13] = [
+const DIFFERENT: [&str; 14] = [
+    "Environment",
     "ExecStart",
     "ExecStartPre",
     "LogLevelMax",
