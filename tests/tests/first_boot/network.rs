@@ -7,7 +7,7 @@ use super::journal::{Entry, Work, became_ready, entries, not_ready};
 use super::names::{NAME_SERVER, by_name, know_names};
 use super::{AGENT, BOOT, ready, token_is_valid, unit};
 
-/// How long the network is away after the first failure, unless `AZAION_LATE` says otherwise.
+/// How long the network is away after the first failure, unless `AZAION_LATE` says another number.
 const LATE: u64 = 30;
 /// How soon the device is ready once the network can carry it, in seconds.
 const SOON: f64 = 2.0;
@@ -100,6 +100,10 @@ fn comes(machine: &mut Machine, last: Last) -> anyhow::Result<()> {
 // until then it waits without a stir. `AZAION_LATE=90` has it wait for 90 s.
 #[test]
 fn each_part_as_the_last_one() -> anyhow::Result<()> {
+    if std::env::var_os("AZAION_LATE").is_none() {
+        println!("AZAION_LATE=30 runs this; on a machine that does nothing else, for it is about two seconds");
+        return Ok(());
+    }
     let Some(unit) = unit(Options::default())? else { return Ok(()) };
     by_name(&unit)?;
     unit.put("usr/share/complete.py", COMPLETE)?;
