@@ -3,6 +3,7 @@
 //! `tests/run` keeps the order. The record has every run's arguments, standard output, standard error, and the
 //! journal's entries; what `azaion-agent token` prints is left out, for it is the token itself.
 
+use aho_corasick::AhoCorasick;
 use azaion_tests::record;
 
 // Promise: no secret in argv, output, logs, errors or the journal.
@@ -17,9 +18,11 @@ fn nothing_that_was_said_has_a_secret_in_it() -> anyhow::Result<()> {
     );
     for (number, secret) in secrets.iter().enumerate() {
         assert!(secret.len() >= 8, "secret {number} is too short to be looked for");
-        let at = words.find(secret.as_str());
-        let around = at.map(|at| words.get(at.saturating_sub(300)..at).unwrap_or("…").to_owned());
-        assert!(at.is_none(), "secret {number} was said, after: {}", around.unwrap_or_default());
+    }
+    // All of them in one pass: thousands of secrets, and megabytes of words.
+    if let Some(found) = AhoCorasick::new(&secrets)?.find(&words) {
+        let around = words.get(found.start().saturating_sub(300)..found.start()).unwrap_or("…");
+        panic!("secret {} was said, after: {around}", found.pattern().as_usize());
     }
     Ok(())
 }
