@@ -106,6 +106,11 @@ impl Machine {
         self.started.elapsed()
     }
 
+    /// Leaves it alone until it has been on for so long. Its shell is not asked to wait: one that is busy may answer too late.
+    pub fn wait_for_age(&self, age: Duration) {
+        pause(age.saturating_sub(self.age()));
+    }
+
     fn console_file(&self) -> PathBuf {
         self.folder.path().join("console")
     }

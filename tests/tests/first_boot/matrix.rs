@@ -144,8 +144,7 @@ impl Cell {
         let mut machine = self.disk(&unit, &proxy)?.boot(&Boot { clock: Some(start), ..Boot::default() })?;
 
         if between == Between::LateNames {
-            let left = NAMES_COME.saturating_sub(machine.age()).as_secs();
-            machine.run(&format!("sleep {left}"))?;
+            machine.wait_for_age(NAMES_COME);
             ensure!(api.requests().is_empty(), "there was a call before there were names");
             know_names(&mut machine, true)?;
         }

@@ -1,7 +1,9 @@
 //! The network comes late, each part of it as the last one.
 
+use std::time::Duration;
+
 use azaion_tests::dev_api::Options;
-use azaion_tests::machine::{Boot, Machine};
+use azaion_tests::machine::{Boot, Machine, pause};
 
 use super::journal::{Entry, Work, became_ready, entries, not_ready};
 use super::names::{NAME_SERVER, by_name, know_names};
@@ -75,7 +77,7 @@ fn comes(machine: &mut Machine, last: Last) -> anyhow::Result<()> {
     let late = std::env::var("AZAION_LATE").map_or(Ok(LATE), |seconds| seconds.parse())?;
     let failed = not_ready(machine, "75")?;
     let before = Work::of(machine)?;
-    machine.run(&format!("sleep {late}"))?;
+    pause(Duration::from_secs(late));
     let said = entries(machine, failed)?;
     assert!(!said.iter().any(Entry::is_ready), "ready without a network: {said:?}");
     Work::of(machine)?.is_calm_since(&before, said.len());

@@ -4,16 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use azaion_tests::dev_api::Options;
-use azaion_tests::machine::{Boot, Machine};
+use azaion_tests::machine::{Boot, pause};
 
 use super::{reached, ready, unit};
-
-/// Lets the machine be until it has been on for so long.
-fn wait_until(machine: &mut Machine, age: Duration) -> anyhow::Result<()> {
-    let left = age.saturating_sub(machine.age()).as_secs();
-    machine.run(&format!("sleep {left}"))?;
-    Ok(())
-}
 
 // Promise: while the API is down, multi-user.target is reached at most a second later than without the agent.
 #[test]
@@ -58,7 +51,7 @@ fn an_api_that_comes_late() -> anyhow::Result<()> {
         let before = machine.run(&format!("systemctl list-dependencies --plain --after {target}"))?;
         assert!(!before.contains("azaion-agent.service"), "{before}");
     }
-    wait_until(&mut machine, Duration::from_secs(40))?;
+    machine.wait_for_age(Duration::from_secs(40));
     assert!(!machine.console().contains("is ready"));
     disk.close_api(false)?;
     ready(&mut machine)?;
@@ -72,7 +65,7 @@ fn a_network_that_comes_late() -> anyhow::Result<()> {
     let Some(unit) = unit(Options::default())? else { return Ok(()) };
     let mut machine = unit.flash()?.boot(&Boot { unplugged: true, ..Boot::default() })?;
     reached(&mut machine, "multi-user.target")?;
-    machine.run("sleep 20")?;
+    pause(Duration::from_secs(20));
     assert_eq!(unit.station.api.requests().len(), 0);
     machine.plug(true)?;
     ready(&mut machine)
@@ -85,7 +78,7 @@ fn a_name_that_comes_late() -> anyhow::Result<()> {
     unit.address("admin.azaion.test")?;
     let mut machine = unit.flash()?.boot(&Boot::default())?;
     reached(&mut machine, "multi-user.target")?;
-    machine.run("sleep 10")?;
+    pause(Duration::from_secs(10));
     assert_eq!(unit.station.api.requests().len(), 0);
     machine.run("echo '10.0.2.2 admin.azaion.test' >> /etc/hosts")?;
     ready(&mut machine)
