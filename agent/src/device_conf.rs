@@ -369,7 +369,8 @@ fn is_key(key: &str) -> bool {
         && !key.is_empty()
 }
 
-fn is_email(text: &str) -> bool {
+/// Whether a text has the form of an e-mail address.
+pub fn is_email(text: &str) -> bool {
     text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'))
 }
 

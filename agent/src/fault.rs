@@ -171,6 +171,14 @@ impl Fault {
         }
     }
 
+    /// The code of the API's error object, where one came.
+    pub fn code(&self) -> Option<u32> {
+        match self.problem {
+            Problem::Status { code, .. } => code,
+            _ => None,
+        }
+    }
+
     /// The HTTP status, where one came.
     pub fn status(&self) -> Option<u16> {
         match self.problem {
@@ -236,6 +244,7 @@ fn hint(status: u16, code: Option<u32>, class: Class) -> &'static str {
             ": this is not an error of the API (ErrorCode and Message are not both in it), so a proxy, a firewall or a gateway may \
              stand in between; let this machine through it, or correct the API URL"
         }
+        (400, None, _) => ": the request is not accepted, and no error code says why",
         (404, ..) => ": no such route; is the API URL right?",
         _ => "",
     }

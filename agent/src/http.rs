@@ -80,7 +80,7 @@ pub struct Call<'a> {
     /// The method.
     pub method: Method,
     /// The route, starting with a slash.
-    pub path: &'static str,
+    pub path: &'a str,
     /// A JSON body.
     pub body: Option<Zeroizing<Vec<u8>>>,
     /// An access token.

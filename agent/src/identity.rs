@@ -11,11 +11,15 @@ use zeroize::Zeroizing;
 /// The role that every device's account has on the admin API.
 pub const ROLE: &str = "CompanionPC";
 
+/// The number of that role, which some servers take in the place of its name.
+pub const ROLE_NUMBER: u32 = 30;
+
 /// Characters in a device's password, each of `[A-Za-z0-9]`: 190 bits.
 pub const PASSWORD_LENGTH: usize = 32;
 
 const ALPHANUMERIC: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const PREFIX: &str = "AZJN-";
+const ASSIGNED_PREFIX: &str = "azj-";
 const LONGEST_UNIT: usize = 32;
 
 /// A device's serial number: `AZJN-` and 1 to 32 of `[A-Z0-9]`.
@@ -27,6 +31,9 @@ pub struct Serial(String);
 /// Why a text is not a serial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SerialError {
+    /// One that the server has made.
+    #[error("azj-… are serials that the server makes itself; give --server-assigned instead of a serial")]
+    Assigned,
     /// It does not start with `AZJN-`.
     #[error("a serial starts with AZJN-, as in AZJN-0042")]
     Prefix,
@@ -47,7 +54,11 @@ impl FromStr for Serial {
     fn from_str(text: &str) -> Result<Self, SerialError> {
         let unit = text.strip_prefix(PREFIX).ok_or_else(|| {
             let folded = text.to_ascii_uppercase();
-            if folded.starts_with(PREFIX) { SerialError::LowerCase } else { SerialError::Prefix }
+            match () {
+                () if folded.starts_with(PREFIX) => SerialError::LowerCase,
+                () if is_assigned_serial(text) => SerialError::Assigned,
+                () => SerialError::Prefix,
+            }
         })?;
         let fits = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
         if unit.chars().all(fits) {
@@ -78,6 +89,29 @@ impl fmt::Display for Serial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Who a device is on the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its serial, as people and `device.conf` name it.
+    pub serial: String,
+    /// The e-mail of its account.
+    pub email: String,
+}
+
+impl From<&Serial> for Identity {
+    fn from(serial: &Serial) -> Self {
+        Self { serial: serial.to_string(), email: serial.email() }
+    }
+}
+
+/// Whether a text is the serial of a device whose identity the server has made (`POST /devices`), as in `azj-0007`.
+pub fn is_assigned_serial(text: &str) -> bool {
+    let number = text.strip_prefix(ASSIGNED_PREFIX);
+    number.is_some_and(|number| {
+        (1..=LONGEST_UNIT).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_alphanumeric())
+    })
 }
 
 /// A fresh password from the system's random source (`getrandom(2)`).
@@ -139,6 +173,9 @@ mod tests {
             ("AZJN-0042-1", Some(SerialError::Character)),
             ("AZJN-\u{dc}", Some(SerialError::Character)),
             ("AZJN0042", Some(SerialError::Prefix)),
+            ("azj-0007", Some(SerialError::Assigned)),
+            ("azj-", Some(SerialError::Prefix)),
+            ("azj-00/7", Some(SerialError::Prefix)),
             ("", Some(SerialError::Prefix)),
         ] {
             let serial = text.parse::<Serial>();

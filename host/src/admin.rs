@@ -1,19 +1,26 @@
-//! The admin's part of the API: making users and setting passwords.
+//! The admin's part of the API: making and deleting users, setting passwords.
+
+mod assigned;
+pub(crate) mod login;
+mod role;
 
 use std::cell::Cell;
 
-use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Class, Fault, Limit, Problem};
-use azaion_agent::http::{Call, Http, Method};
-use azaion_agent::identity::ROLE;
+use azaion_agent::http::{Answer, Call, Http, Method};
 use azaion_agent::json;
 use azaion_agent::retry::Budget;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
-use crate::admin_login::AdminLogin;
-use crate::error::{Error, Result, failure};
+use crate::error::{Error, Result};
+pub(crate) use assigned::Assigned;
+use login::AdminLogin;
+use role::Role;
 
+/// The API's error code for an e-mail that has no user.
+const NO_SUCH_EMAIL: u32 = 10;
 /// The API's error code for an e-mail that has a user already.
 const EMAIL_EXISTS: u32 = 20;
 
@@ -44,6 +51,29 @@ pub(crate) struct AdminFault {
     pub(crate) error: Error,
     /// Whether the API may have done it all the same.
     pub(crate) perhaps_done: bool,
+}
+
+impl AdminFault {
+    /// Whether there is no such route.
+    pub(crate) fn is_without_route(&self) -> bool {
+        let fault = self.error.fault();
+        fault.is_some_and(|fault| matches!(fault.status(), Some(404 | 405)) && fault.code().is_none())
+    }
+
+    /// Whether the request was not accepted, without the API's word why.
+    fn is_unexplained(&self) -> bool {
+        self.error.fault().is_some_and(|fault| fault.status() == Some(400) && fault.code().is_none())
+    }
+}
+
+/// A request for the admin.
+struct Request<'r> {
+    method: Method,
+    path: &'r str,
+    body: Option<Zeroizing<Vec<u8>>>,
+    accepted: &'r [u16],
+    /// Whether it may be made again after a try that may have been carried out.
+    is_repeatable: bool,
 }
 
 impl<'a> Admin<'a> {
@@ -82,27 +112,49 @@ impl<'a> Admin<'a> {
         }
     }
 
-    /// `POST /users`.
+    /// `POST /users`, with the role in the form that this server takes.
     ///
     /// The reply to a call that was carried out may be lost; the same call made again then says that the user exists.
     pub(crate) fn create(&self, email: &str, password: &SecretString) -> Result<Creation, AdminFault> {
+        let form = self.login.role.form();
+        match self.create_as(email, password, form) {
+            Err(fault) if form == Role::NAME && fault.is_unexplained() => {
+                log::info!("the API may not know the role by its name; it is given the number");
+                let created = self.create_as(email, password, Role::NUMBER);
+                if created.is_ok() {
+                    self.login.role.takes_number();
+                }
+                created
+            }
+            done => done,
+        }
+    }
+
+    fn create_as(&self, email: &str, password: &SecretString, role: Role) -> Result<Creation, AdminFault> {
         #[derive(Serialize)]
         struct NewUser<'a> {
             email: &'a str,
             password: &'a str,
-            role: &'a str,
+            role: Role,
         }
-        let perhaps_ours = Cell::new(false);
-        let created = self.call((Method::POST, "/users"), &[200, 201], &perhaps_ours, || {
-            json::body(&NewUser { email, password: password.expose_secret(), role: ROLE })
-        });
-        match created {
-            Ok(()) => Ok(Creation::Created),
-            Err(error) if error.fault().is_some_and(says_exists) => {
-                Ok(Creation::Exists { perhaps_ours: perhaps_ours.get() })
+        let body = json::body(&NewUser { email, password: password.expose_secret(), role });
+        match self.call(&Request::new(Method::POST, "/users", &[200, 201]).with(body)) {
+            Ok(_) => Ok(Creation::Created),
+            Err(AdminFault { error, perhaps_done }) if error.fault().is_some_and(says_exists) => {
+                Ok(Creation::Exists { perhaps_ours: perhaps_done })
             }
-            Err(error) => Err(AdminFault { error, perhaps_done: perhaps_ours.get() }),
+            Err(fault) => Err(fault),
         }
+    }
+
+    /// Whether users are made with a role that nobody has checked yet, see [`Admin::role_is_right`].
+    pub(crate) fn has_unchecked_role(&self) -> bool {
+        self.login.role.is_to_be_checked()
+    }
+
+    /// A user that was made has the right role.
+    pub(crate) fn role_is_right(&self) {
+        self.login.role.is_right();
     }
 
     /// `PATCH /users/password`.
@@ -112,52 +164,90 @@ impl<'a> Admin<'a> {
             email: &'a str,
             password: &'a str,
         }
-        let perhaps_done = Cell::new(false);
-        let body = || json::body(&NewPassword { email, password: password.expose_secret() });
-        self.call((Method::PATCH, "/users/password"), &[200, 204], &perhaps_done, body).map_err(|error| {
-            let error = match error.fault().and_then(Fault::status) {
-                Some(404 | 405) => error.context(cannot_update(email)),
-                _ => error,
-            };
-            AdminFault { error, perhaps_done: perhaps_done.get() }
+        let body = json::body(&NewPassword { email, password: password.expose_secret() });
+        self.call(&Request::new(Method::PATCH, "/users/password", &[200, 204]).with(body)).map(drop)
+    }
+
+    /// `DELETE /users/{email}`. A user that is not there any more is as good as deleted.
+    pub(crate) fn delete(&self, email: &str) -> Result<(), AdminFault> {
+        match self.call(&Request::new(Method::DELETE, &format!("/users/{email}"), &[200, 204])) {
+            Err(fault) if fault.perhaps_done && fault.is_without_route() => Ok(()),
+            Err(fault) if fault.error.fault().and_then(Fault::code) == Some(NO_SUCH_EMAIL) => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
+    /// `POST /devices`: an identity that the server makes. Each call makes a new one, so it is not made again after a reply that was
+    /// lost.
+    pub(crate) fn assign(&self) -> Result<Assigned, AdminFault> {
+        let request = Request { is_repeatable: false, ..Request::new(Method::POST, "/devices", &[200, 201]) };
+        let answer = self.call(&request).map_err(|fault| {
+            let is_done =
+                fault.error.fault().and_then(Fault::status).is_some_and(|status| (200..300).contains(&status));
+            AdminFault { perhaps_done: fault.perhaps_done || is_done, ..fault }
+        })?;
+        let body =
+            answer.accept(&[200, 201]).map_err(|fault| AdminFault { error: fault.into(), perhaps_done: true })?;
+        assigned::parse(body).map_err(|why| {
+            let error = Error::from(answer.fault(Problem::Form("it names no identity that can be used"))).context(why);
+            AdminFault { error, perhaps_done: true }
         })
     }
 
-    /// Makes a call until it is answered; notes whether a try may have been carried out without our knowing.
-    fn call(
-        &self,
-        (method, path): (Method, &'static str),
-        accepted: &[u16],
-        perhaps_done: &Cell<bool>,
-        body: impl Fn() -> zeroize::Zeroizing<Vec<u8>>,
-    ) -> Result<()> {
-        let one_try = |token: &SecretString, limit: Limit| {
-            let call =
-                Call { method: method.clone(), path, body: Some(body()), bearer: Some(token), is_uncached: false };
-            let answer = self.http.call(&call, limit);
-            answer.and_then(|answer| answer.accept(accepted).map(drop)).map_err(refusal).inspect_err(|fault| {
-                if fault.class().is_transient() && !fault.is_surely_undone() {
-                    perhaps_done.set(true);
-                }
-            })
-        };
-        let token = self.login.token(self.http, self.budget)?;
-        match self.budget.run(|limit| one_try(&token, limit)) {
+    /// Makes a call until it is answered.
+    fn call(&self, request: &Request<'_>) -> Result<Answer, AdminFault> {
+        let perhaps_done = Cell::new(false);
+        let failed = |error| AdminFault { error, perhaps_done: perhaps_done.get() };
+        let token = self.login.token(self.http, self.budget).map_err(failed)?;
+        let answer = match self.run(request, &token, &perhaps_done) {
             // It may have run out in a long batch.
             Err(fault) if refuses_the_admin(&fault) && fault.status() == Some(401) && self.login.forget(&token) => {
-                let token = self.login.token(self.http, self.budget)?;
-                self.budget.run(|limit| one_try(&token, limit))
+                let token = self.login.token(self.http, self.budget).map_err(failed)?;
+                self.run(request, &token, &perhaps_done)
             }
             done => done,
-        }
-        .map_err(|fault| {
+        };
+        answer.map_err(|fault| {
             let is_refused = refuses_the_admin(&fault);
             let error = not_permitted(fault);
             if is_refused {
                 self.login.give_up(&error);
             }
-            error
+            failed(error)
         })
+    }
+
+    /// The same with this token; notes whether a try may have been carried out without our knowing.
+    fn run(&self, request: &Request<'_>, token: &SecretString, perhaps_done: &Cell<bool>) -> Result<Answer, Fault> {
+        let one_try = |limit| match self.ask(request, token, limit) {
+            Err(fault) if fault.class().is_transient() && !fault.is_surely_undone() => {
+                perhaps_done.set(true);
+                // As an answer, so that it is the last one.
+                if request.is_repeatable { Err(fault) } else { Ok(Err(fault)) }
+            }
+            done => done.map(Ok),
+        };
+        self.budget.run(one_try)?
+    }
+
+    fn ask(&self, request: &Request<'_>, token: &SecretString, limit: Limit) -> Result<Answer, Fault> {
+        let Request { method, path, body, accepted, .. } = request;
+        let call = Call { method: method.clone(), path, body: body.clone(), bearer: Some(token), is_uncached: false };
+        let answer = self.http.call(&call, limit)?;
+        match answer.accept(accepted).map(drop) {
+            Ok(()) => Ok(answer),
+            Err(fault) => Err(if request.is_repeatable { refusal(fault) } else { numbering_race(refusal(fault)) }),
+        }
+    }
+}
+
+impl<'r> Request<'r> {
+    fn new(method: Method, path: &'r str, accepted: &'r [u16]) -> Self {
+        Self { method, path, body: None, accepted, is_repeatable: true }
+    }
+
+    fn with(self, body: Zeroizing<Vec<u8>>) -> Self {
+        Self { body: Some(body), ..self }
     }
 }
 
@@ -168,6 +258,17 @@ fn refusal(fault: Fault) -> Fault {
         Problem::Status { status, code, class: Class::Refused | Class::Unacceptable } => {
             let class = if matches!(status, 401 | 403) { Class::Refused } else { Class::Unacceptable };
             Problem::Status { status, code, class }
+        }
+        problem => problem,
+    };
+    Fault { problem, ..fault }
+}
+
+/// `POST /devices` names no e-mail. That one exists says that two calls at once were given the same number: the next one gets another.
+fn numbering_race(fault: Fault) -> Fault {
+    let problem = match fault.problem {
+        Problem::Status { status, code: code @ Some(EMAIL_EXISTS), .. } => {
+            Problem::Status { status, code, class: Class::Later }
         }
         problem => problem,
     };
@@ -189,22 +290,4 @@ fn not_permitted(fault: Fault) -> Error {
 
 fn says_exists(fault: &Fault) -> bool {
     matches!(fault.problem, Problem::Status { status: 409, code: None | Some(EMAIL_EXISTS), .. })
-}
-
-fn cannot_update(email: &str) -> String {
-    format!(
-        "the user {email} exists with a password that is not known here, and this server can't set another; \
-         delete the user there and run this again"
-    )
-}
-
-/// The error for a user that exists where none may be changed.
-pub(crate) fn exists(email: &str) -> Error {
-    failure(
-        Exit::Exists,
-        format!(
-            "the user {email} exists with a password that is not known here; run this again with --on-existing update \
-             to set a new one (a unit flashed earlier with this serial can then no longer log in)"
-        ),
-    )
 }

@@ -12,25 +12,49 @@ use crate::target::{Found, Kind, Owner, Target};
 
 /// What a file says, if it is this device's; none if it may be replaced.
 pub(crate) fn ours(target: &dyn Target, found: &Found, serial: &Serial, replace: bool) -> Result<Option<DeviceConf>> {
-    let conf =
-        match found.conf(target.path()) {
-            Ok(conf) => conf,
-            Err(_) if replace => return Ok(None),
-            Err(error) => return Err(Error::from(error).context(
-                "the target holds a device.conf that can't be read; see whose it is, then clear it or give --replace",
-            )),
-        };
+    let Some(conf) = readable(target, found, replace)? else { return Ok(None) };
     if conf.is_of(serial) {
         return Ok(Some(conf));
     }
     if replace {
         return Ok(None);
     }
+    Err(taken(target, &conf, "clear it once that unit is flashed, or give --replace"))
+}
+
+/// What a file says, if an identity that the server made may be in it; none if it may be replaced.
+pub(crate) fn assigned(
+    target: &dyn Target,
+    found: &Found,
+    owner: Owner,
+    api: &ApiUrl,
+    replace: bool,
+) -> Result<Option<DeviceConf>> {
+    let Some(conf) = readable(target, found, replace)? else { return Ok(None) };
+    let objection = objection(target.kind(), found, &conf, owner, api).or(conf.serial.is_none().then_some("no serial"));
+    match objection {
+        None => Ok(Some(conf)),
+        Some(_) if replace => Ok(None),
+        Some(why) => {
+            let advice = format!("which this tool has not written ({why}); clear it, or give --replace");
+            Err(taken(target, &conf, &advice))
+        }
+    }
+}
+
+fn readable(target: &dyn Target, found: &Found, replace: bool) -> Result<Option<DeviceConf>> {
+    match found.conf(target.path()) {
+        Ok(conf) => Ok(Some(conf)),
+        Err(_) if replace => Ok(None),
+        Err(error) => Err(Error::from(error).context(
+            "the target holds a device.conf that can't be read; see whose it is, then clear it or give --replace",
+        )),
+    }
+}
+
+fn taken(target: &dyn Target, conf: &DeviceConf, advice: &str) -> Error {
     let (path, other) = (target.path().display(), conf.whose());
-    Err(failure(
-        Exit::Exists,
-        format!("{path} holds the device.conf of {other}; clear it once that unit is flashed, or give --replace"),
-    ))
+    failure(Exit::Exists, format!("{path} holds the device.conf of {other}; {advice}"))
 }
 
 /// Why this tool can't have written a file for this API, if it can't.

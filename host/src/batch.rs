@@ -21,10 +21,10 @@ use azaion_agent::api_url::ApiUrl;
 use azaion_agent::exit::Exit;
 use azaion_agent::http::Http;
 
-use crate::admin_login::AdminLogin;
+use crate::admin::login::AdminLogin;
 use crate::cli::BatchOptions;
 use crate::connection;
-use crate::device::{self, Common};
+use crate::device::{self, Common, Who};
 use crate::error::Result;
 use crate::interrupt::{self, InterruptibleClock};
 use crate::place::Place;
@@ -113,7 +113,7 @@ impl Batch<'_> {
                 deadline: DEADLINE,
                 marks: !self.options.job.verify,
             };
-            let report = device::provision(&common, http, &unit.serial, places)?;
+            let report = device::provision(&common, http, &Who::Serial(unit.serial.clone()), places)?;
             Ok(report.outcome.to_string())
         });
     }

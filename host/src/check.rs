@@ -13,11 +13,12 @@ use azaion_agent::token::Keys;
 use nix::unistd::geteuid;
 
 use crate::admin::Admin;
-use crate::admin_login::AdminLogin;
+use crate::admin::login::AdminLogin;
 use crate::cli::CheckOptions;
 use crate::connection;
 use crate::error::{Error, Result, io_failure};
 use crate::interrupt::InterruptibleClock;
+use crate::pending::unless_intent;
 use crate::target::{self, Owner, Target};
 
 const PRIVILEGES: &str = "privileges";
@@ -100,7 +101,10 @@ fn target_checks(target: &dyn Target, owner: Owner) -> Result<Vec<Check>> {
 
 fn holds(target: &dyn Target) -> Result<Check> {
     let place = format!("{} ({})", target.path().display(), target.kind());
-    let Some(found) = target.look()? else { return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet"))) };
+    let found = target.look()?;
+    let Some(found) = unless_intent(target, found.as_ref()) else {
+        return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet")));
+    };
     let conf = found.conf(target.path())?;
     let whose = conf.whose();
     Ok(Check::warning(TARGET, format!("{place} holds the device.conf of {whose}; clear it before another unit's turn")))

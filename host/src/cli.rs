@@ -53,7 +53,12 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct DeviceOptions {
     /// The device's serial, as in AZJN-0042
-    pub(crate) serial: String,
+    #[arg(required_unless_present = "server_assigned")]
+    pub(crate) serial: Option<String>,
+    /// Take an identity that the server makes (POST /devices) instead of one that follows from a serial. A target that holds an
+    /// identity whose password works keeps it
+    #[arg(long, conflicts_with_all = ["serial", "on_existing"])]
+    pub(crate) server_assigned: bool,
     /// Root file system to write into; more than once for A/B layouts
     #[arg(long, value_name = "TARGET", required = true)]
     pub(crate) rootfs: Vec<PathBuf>,
@@ -135,6 +140,9 @@ pub(crate) struct ApiOptions {
     /// PEM file with CA certificates, added to the usual roots
     #[arg(long, env = "AZAION_CA_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+    /// HTTP proxy that connections to the API are tunnelled through (CONNECT). No other variable about proxies is obeyed
+    #[arg(long, env = "AZAION_PROXY", hide_env_values = true, value_name = "URL")]
+    pub(crate) proxy: Option<String>,
     /// The admin's e-mail; needed unless --admin-token-file is given
     #[arg(long, env = "AZAION_ADMIN_EMAIL", hide_env_values = true, value_name = "EMAIL")]
     pub(crate) admin_email: Option<String>,
@@ -170,6 +178,8 @@ pub(crate) enum OnExisting {
     Update,
     /// Change nothing and fail
     Refuse,
+    /// Delete the user and make it again, with another id, where a password can't be set; never one whose password in the target works
+    Recreate,
 }
 
 const EXIT_CODES: &str = "\

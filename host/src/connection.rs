@@ -11,6 +11,7 @@ use azaion_agent::api_url::{ApiUrl, ApiUrlError};
 use azaion_agent::clock::{Clock, SystemClock};
 use azaion_agent::exit::Exit;
 use azaion_agent::http::{self, CaFile, Http};
+use azaion_agent::proxy_url::{ProxyUrl, ProxyUrlError};
 use azaion_agent::retry::{Budget, POLICY, Policy};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -48,7 +49,21 @@ pub(crate) fn api_url(options: &ApiOptions) -> Result<ApiUrl> {
 
 /// The client for the API, one for the whole run.
 pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http> {
-    Ok(Http::new(api, http::Options { ca: ca_file(options)?.as_ref(), proxy: None, clock: Arc::new(SystemClock) })?)
+    let (ca, proxy) = (ca_file(options)?, proxy(api, options)?);
+    Ok(Http::new(api, http::Options { ca: ca.as_ref(), proxy: proxy.as_ref(), clock: Arc::new(SystemClock) })?)
+}
+
+/// The proxy that the options name.
+fn proxy(api: &ApiUrl, options: &ApiOptions) -> Result<Option<ProxyUrl>> {
+    // As of a variable that is there and empty.
+    let Some(text) = options.proxy.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+    let proxy = text.parse().map_err(|error: ProxyUrlError| {
+        failure(Exit::Usage, format!("the address given as --proxy can't be used: {error}"))
+    })?;
+    if !api.is_tls() {
+        log::warn!("the API is on this machine, by plain http, so the proxy is not used");
+    }
+    Ok(Some(proxy))
 }
 
 /// The CA file that the options name.

@@ -5,21 +5,23 @@ use std::time::{Duration, Instant};
 use azaion_agent::clock::Clock;
 use azaion_agent::exit::Exit;
 use azaion_agent::http::Http;
-use azaion_agent::identity::{Serial, SerialError};
+use azaion_agent::identity::{Identity, Serial, SerialError};
 use azaion_agent::plain_text::escaped;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::admin::Admin;
-use crate::admin_login::AdminLogin;
+use crate::admin::login::AdminLogin;
+use crate::assign;
 use crate::cli::{DeviceOptions, JobOptions};
 use crate::connection;
 use crate::error::{Result, failure};
 use crate::interrupt::InterruptibleClock;
+use crate::job::{Job, Outcome};
 use crate::module_serial::objection;
 use crate::output;
 use crate::place::Place;
-use crate::provision::{Job, Outcome};
+use crate::provision::Provisioning;
 use crate::target::{self, Kind, Owner};
 
 /// What came of it, for machines.
@@ -55,10 +57,13 @@ pub(crate) struct Common<'a> {
 
 /// Provisions one device.
 pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
-    let serial: Serial = options
-        .serial
-        .parse()
-        .map_err(|error: SerialError| failure(Exit::Data, format!("the serial given can't be used: {error}")))?;
+    let who =
+        match &options.serial {
+            Some(serial) => Who::Serial(serial.parse().map_err(|error: SerialError| {
+                failure(Exit::Data, format!("the serial given can't be used: {error}"))
+            })?),
+            None => Who::Assigned,
+        };
     let module_serial = options.module_serial.as_deref();
     if let Some(why) = module_serial.and_then(objection) {
         return Err(failure(Exit::Data, format!("the module's serial number given {why}")));
@@ -75,31 +80,43 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
         marks: false,
         module_serial,
     };
-    let report = provision(&common, &http, &serial, places)?;
+    let report = provision(&common, &http, &who, places)?;
     output::print(json, &report, &report.text())?;
     Ok(Exit::Done)
 }
 
+/// Whom a device becomes.
+#[derive(Debug)]
+pub(crate) enum Who {
+    /// The one that follows from its serial.
+    Serial(Serial),
+    /// One that the server makes.
+    Assigned,
+}
+
 /// Provisions a device, alone or as one of many.
-pub(crate) fn provision(common: &Common<'_>, http: &Http, serial: &Serial, places: Vec<Place>) -> Result<Report> {
+pub(crate) fn provision(common: &Common<'_>, http: &Http, who: &Who, places: Vec<Place>) -> Result<Report> {
     let (start, options) = (Instant::now(), common.options);
     let targets = target::open_all(places)?;
     let budget = connection::budget(&options.api, common.deadline, common.clock);
     let job = Job {
-        serial,
-        email: serial.email(),
         targets: &targets,
         owner: options.owner.owner,
-        on_existing: options.on_existing,
         replace: options.replace,
-        marks: common.marks,
         module_serial: common.module_serial,
         http,
         budget: &budget,
         admin: Admin::new(http, &budget, common.login),
         clock: common.clock,
     };
-    let outcome = job.run()?;
+    let (Identity { serial, email }, outcome) = match who {
+        Who::Serial(serial) => {
+            let provisioning =
+                Provisioning { job: &job, serial, on_existing: options.on_existing, marks: common.marks };
+            (serial.into(), provisioning.run()?)
+        }
+        Who::Assigned => assign::assign(&job)?,
+    };
     if options.verify {
         job.verify()?;
     }
@@ -110,8 +127,8 @@ pub(crate) fn provision(common: &Common<'_>, http: &Http, serial: &Serial, place
         );
     }
     Ok(Report {
-        serial: serial.to_string(),
-        email: job.email.clone(),
+        serial,
+        email,
         outcome,
         targets: targets.iter().map(|t| Located { kind: t.kind(), path: t.path().display().to_string() }).collect(),
         api_url: http.api().to_string(),

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::error::{Result, for_all};
 use crate::output;
+use crate::pending::unless_intent;
 use crate::target::{self, Found, Kind, Target};
 
 /// Changes of state that are shown to people; JSON has all.
@@ -66,7 +67,8 @@ pub(crate) fn run(targets: &[PathBuf], json: bool) -> Exit {
 
 fn inspect(target: &dyn Target, json: bool) -> Result<()> {
     let found = target.look()?;
-    let content = found.as_ref().map(|found| Content::of(found, target.path())).transpose();
+    let found = unless_intent(target, found.as_ref());
+    let content = found.map(|found| Content::of(found, target.path())).transpose();
     let (history, empty) = (history(target), found.is_none());
     let has_run = history.is_some();
     let record = |content| {

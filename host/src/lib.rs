@@ -7,8 +7,8 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "the tests' own files"))]
 
 mod admin;
-mod admin_login;
 mod adoption;
+mod assign;
 mod batch;
 mod check;
 mod clear;
@@ -19,10 +19,13 @@ mod error;
 mod flash_cfg;
 mod inspect;
 mod interrupt;
+mod job;
 mod mark;
 mod module_serial;
 mod output;
+mod pending;
 mod place;
+mod places;
 mod prompt;
 mod provision;
 mod screen;

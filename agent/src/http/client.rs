@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use reqwest::{Proxy, Response, redirect};
+use reqwest::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Proxy, Response, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -195,6 +195,10 @@ impl Http {
         }
         if call.is_uncached {
             request = request.header(CACHE_CONTROL, "no-cache");
+        }
+        if call.body.is_none() && call.method == Method::POST {
+            // Some gateways answer 411 without it (RFC 9110, 8.6).
+            request = request.header(CONTENT_LENGTH, "0");
         }
         if let Some(body) = &call.body {
             // The request needs a copy of its own, which is wiped as ours is.

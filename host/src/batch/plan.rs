@@ -10,6 +10,7 @@ use crate::adoption;
 use crate::cli::BatchOptions;
 use crate::error::Result;
 use crate::mark::is_marked;
+use crate::pending::unless_intent;
 use crate::place::{Place, PlaceError};
 use crate::target::{self, Target};
 
@@ -49,9 +50,10 @@ pub(super) fn plan(
 
 fn state(options: &BatchOptions, api: &ApiUrl, unit: &Unit, target: &dyn Target) -> Result<&'static str> {
     target.may_write(options.job.owner.owner)?;
-    let Some(found) = target.look()? else { return Ok(NEW) };
-    let ours = adoption::ours(target, &found, &unit.serial, options.job.replace)?
-        .filter(|conf| adoption::objection(target.kind(), &found, conf, options.job.owner.owner, api).is_none());
+    let found = target.look()?;
+    let Some(found) = unless_intent(target, found.as_ref()) else { return Ok(NEW) };
+    let ours = adoption::ours(target, found, &unit.serial, options.job.replace)?
+        .filter(|conf| adoption::objection(target.kind(), found, conf, options.job.owner.owner, api).is_none());
     Ok(match ours {
         Some(_) if is_marked(&found.bytes) => DONE,
         Some(_) => BEGUN,

@@ -12,9 +12,11 @@ use azaion_agent::device_conf::PATH;
 use tempfile::TempDir;
 
 use super::*;
-use crate::admin_login::AdminLogin;
+use crate::admin::Admin;
+use crate::admin::login::AdminLogin;
 use crate::cli::ApiOptions;
 use crate::error::{Error, Result};
+use crate::target::Owner;
 use crate::{connection, target};
 
 const SERIAL: &str = "AZJN-0042";
@@ -24,6 +26,9 @@ const EARLIER: &str = "EarlierPassword00000000000000001";
 const LOGIN: &str = "POST /login";
 const CREATE: &str = "POST /users";
 const UPDATE: &str = "PATCH /users/password";
+const DELETE: &str = "DELETE /users/azaion-jetson-0042@azaion.com";
+/// The user exists.
+const EXISTS: &str = r#"{"ErrorCode":20,"Message":"m"}"#;
 /// The API refuses the credentials.
 const REFUSED: &str = r#"{"ErrorCode":70,"Message":"Invalid credentials."}"#;
 const TOKEN: &str = r#"{"token":"t"}"#;
@@ -65,6 +70,10 @@ fn serve(answers: &[Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
 
 /// Runs the main job on a folder for each of these files; nothing is there where one is empty.
 fn run(confs: &[&str], answers: &[Answer]) -> Ran {
+    run_with(OnExisting::Update, confs, answers)
+}
+
+fn run_with(on_existing: OnExisting, confs: &[&str], answers: &[Answer]) -> Ran {
     let (api_url, calls) = serve(answers);
     let dir = TempDir::new().unwrap();
     let file = |path: &Path, text: &str| {
@@ -83,6 +92,7 @@ fn run(confs: &[&str], answers: &[Answer]) -> Ran {
     let options = ApiOptions {
         api_url,
         ca_file: None,
+        proxy: None,
         admin_email: Some("a@azaion.com".into()),
         admin_password_file: Some(admin_password),
         admin_token_file: None,
@@ -94,20 +104,16 @@ fn run(confs: &[&str], answers: &[Answer]) -> Ran {
     let budget = connection::budget(&options, connection::USUAL_DEADLINE, &clock);
     let login = AdminLogin::new(&options, &clock);
     let job = Job {
-        serial: &serial,
-        email: serial.email(),
         targets: &targets,
         owner: Owner::Current,
-        on_existing: OnExisting::Update,
         replace: false,
         module_serial: None,
-        marks: false,
         http: &http,
         budget: &budget,
         admin: Admin::new(&http, &budget, &login),
         clock: &clock,
     };
-    let outcome = job.run();
+    let outcome = Provisioning { job: &job, serial: &serial, on_existing, marks: false }.run();
     let calls = calls.lock().unwrap().clone();
     let confs = roots.iter().map(|root| fs::read_to_string(root.join(PATH)).unwrap_or_default()).collect();
     Ran { outcome, calls, confs }
@@ -239,9 +245,84 @@ fn an_update_is_tried() {
     }
 }
 
+// Promise: a 400 without a code is answered by the same call with the role's number, once; one with a code is final. A user that was
+// made by the number is looked at.
+#[test]
+fn the_role_goes_by_name_or_by_number() {
+    let length = r#"{"errorCode":35,"message":"m"}"#;
+    let problem = r#"{"type":"about:blank","title":"One or more validation errors occurred.","status":400}"#;
+    let other = "eyJhbGciOiJFUzI1NiJ9.eyJyb2xlIjoiQXBpQWRtaW4ifQ.AA";
+    let other = format!("{{\"token\":\"{other}\"}}").leak() as &str;
+    for (answers, exit) in [
+        (&[(CREATE, 400, problem), (CREATE, 201, ""), (LOGIN, 200, TOKEN)][..], None),
+        (&[(CREATE, 400, ""), (CREATE, 200, ""), (LOGIN, 302, "")], Some(Exit::Protocol)),
+        (&[(CREATE, 400, ""), (CREATE, 200, ""), (LOGIN, 200, other)], Some(Exit::Protocol)),
+        (&[(CREATE, 400, problem), (CREATE, 400, problem)], Some(Exit::Protocol)),
+        (&[(CREATE, 400, problem), (CREATE, 409, EXISTS), (LOGIN, 200, TOKEN)], None),
+        (&[(CREATE, 400, length)], Some(Exit::Protocol)),
+        (&[(CREATE, 404, "")], Some(Exit::Protocol)),
+    ] {
+        let answers = [&[(LOGIN, 200, TOKEN)][..], answers].concat();
+        let ran = run(&[""], &answers);
+        assert_eq!(ran.outcome.as_ref().err().map(Error::exit), exit, "{answers:?}");
+        let calls: Vec<_> = answers.iter().map(|(call, ..)| *call).collect();
+        assert_eq!(ran.calls[..calls.len()], calls);
+        // A user that was made keeps its password.
+        let is_made = answers.iter().any(|&(call, status, _)| call == CREATE && status < 300);
+        assert_eq!(ran.confs[0].contains(SERIAL), exit.is_none() || is_made, "{answers:?}");
+    }
+}
+
+// Promise: `recreate` deletes the user and makes it again, but never one that the password in a target lets in, also where that file is
+// not used for another reason, nor a disabled one; where nothing is certain, nothing is deleted.
+#[test]
+fn only_a_lost_account_is_made_again() {
+    let ours = conf(Some(SERIAL), EMAIL);
+    let doubtful = ours.replace(EARLIER, "of-another-form");
+    let disabled = r#"{"ErrorCode":38,"Message":"m"}"#;
+    let (admin, exists) = ((LOGIN, 200, TOKEN), (CREATE, 409, EXISTS));
+    let (refused, made) = ((LOGIN, 401, REFUSED), (CREATE, 201, ""));
+    for (conf, answers, expected) in [
+        ("", &[admin, exists, refused, (DELETE, 204, ""), made][..], Ok(Outcome::Created)),
+        ("", &[admin, exists, refused, (DELETE, 409, r#"{"errorCode":10,"message":"m"}"#), made], Ok(Outcome::Created)),
+        (&ours, &[refused, admin, exists, (DELETE, 200, ""), made], Ok(Outcome::Created)),
+        (&ours, &[refused, admin, exists, (DELETE, 404, "")], Err(Exit::Protocol)),
+        (&ours, &[refused, admin, exists, (DELETE, 403, "")], Err(Exit::Refused)),
+        (&ours, &[refused, admin, exists, (DELETE, 200, ""), exists, refused], Err(Exit::Exists)),
+        (&ours, &[refused, admin, exists, (DELETE, 200, ""), exists, (LOGIN, 200, TOKEN)], Ok(Outcome::Created)),
+        (&ours, &[(LOGIN, 200, TOKEN)], Ok(Outcome::Reused)),
+        (&ours, &[(LOGIN, 403, "<html>")], Err(Exit::Protocol)),
+        (&ours, &[(LOGIN, 409, disabled), admin, exists], Err(Exit::Refused)),
+        (&doubtful, &[admin, exists, refused, refused, (DELETE, 200, ""), made], Ok(Outcome::Created)),
+        (&doubtful, &[admin, exists, refused, (LOGIN, 200, TOKEN)], Err(Exit::Exists)),
+        (&doubtful, &[admin, exists, refused, (LOGIN, 409, disabled)], Err(Exit::Refused)),
+    ] {
+        let ran = run_with(OnExisting::Recreate, &[conf], answers);
+        let calls: Vec<_> = answers.iter().map(|(call, ..)| *call).collect();
+        assert_eq!(ran.calls[..calls.len()], calls, "{answers:?}");
+        let deleted = ran.calls.iter().any(|call| call == DELETE);
+        assert_eq!(deleted, calls.contains(&DELETE), "{answers:?}");
+        assert_eq!(ran.outcome.as_ref().map_err(Error::exit).copied(), expected, "{answers:?}");
+    }
+}
+
+// Promise: where no password can be set, the message names the account, the call that deletes it, and the option that does both.
+#[test]
+fn what_to_do_without_a_password_route() {
+    let lost = [(LOGIN, 200, TOKEN), (CREATE, 409, EXISTS), (LOGIN, 401, REFUSED), (UPDATE, 405, "")];
+    let line = run(&[""], &lost).outcome.unwrap_err().line();
+    for part in ["--on-existing recreate", EMAIL, "delete the user", "DELETE http://127.0.0.1:", "another id", "405"] {
+        assert!(line.contains(part), "{part} is not in: {line}");
+    }
+}
+
 // Promise: the report says in words what came of it.
 #[test]
 fn outcomes_have_their_word() {
-    let words = [Outcome::Created, Outcome::Reused, Outcome::Updated].map(|outcome| outcome.to_string());
-    assert_eq!(words, ["created", "reused", "updated"]);
+    let outcomes = [Outcome::Created, Outcome::Reused, Outcome::Updated, Outcome::Assigned];
+    assert_eq!(outcomes.map(|outcome| outcome.to_string()), ["created", "reused", "updated", "assigned"]);
+    assert_eq!(
+        outcomes.map(|outcome| serde_json::to_value(outcome).unwrap()),
+        ["created", "reused", "updated", "assigned"]
+    );
 }

@@ -12,6 +12,7 @@ use azaion_agent::retry::Budget;
 use azaion_agent::session::login;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::role::Learned;
 use crate::cli::ApiOptions;
 use crate::connection::{AdminCredentials, admin_credentials};
 use crate::error::{Error, Result, failure};
@@ -25,6 +26,8 @@ pub(crate) struct AdminLogin<'a> {
     options: &'a ApiOptions,
     clock: &'a dyn Clock,
     state: Mutex<State>,
+    /// How this server takes the role of new users.
+    pub(super) role: Learned,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +48,7 @@ struct Token {
 
 impl<'a> AdminLogin<'a> {
     pub(crate) fn new(options: &'a ApiOptions, clock: &'a dyn Clock) -> Self {
-        Self { options, clock, state: Mutex::default() }
+        Self { options, clock, state: Mutex::default(), role: Learned::default() }
     }
 
     /// Whether a token was given, instead of a password.
@@ -204,6 +207,7 @@ mod tests {
         ApiOptions {
             api_url,
             ca_file: None,
+            proxy: None,
             admin_email: Some("a@azaion.com".into()),
             admin_password_file: password,
             admin_token_file: token,
