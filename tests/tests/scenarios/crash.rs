@@ -24,6 +24,13 @@ fn host(station: &Station) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+fn assigning_host(station: &Station) -> anyhow::Result<Command> {
+    let mut command = Command::new(native()?.join("azaion-provision"));
+    command.args(["device", "--server-assigned", "--owner", "current", "--rootfs"]).arg(station.rootfs());
+    command.args(station.api_arguments());
+    Ok(command)
+}
+
 fn agent(station: &Station) -> anyhow::Result<Command> {
     let mut command = Command::new(native()?.join("azaion-agent"));
     command.args(["boot", "--root"]).arg(station.rootfs());
@@ -89,6 +96,17 @@ fn provisions(station: &Station) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The next run ends with an identity that is let in. At most one user is left over, and then the run says so.
+fn assigns(station: &Station) -> anyhow::Result<()> {
+    let run = station.wait(start(&mut assigning_host(station)?)?)?.ended_with(0)?;
+    let email = station.conf("AZAION_DEVICE_EMAIL").unwrap_or_default();
+    let password = station.password().unwrap_or_default();
+    anyhow::ensure!(station.api.password_is(&email, &password), "the file's password does not let it in");
+    let (users, is_told) = (station.api.users().len(), run.stderr.contains("no device has"));
+    anyhow::ensure!(users == 1 || users == 2 && is_told, "{users} users, told: {is_told}");
+    Ok(())
+}
+
 /// A file that is to be there after a power cut, too.
 const HISTORY: &str = "var/lib/azaion/history.json";
 
@@ -125,6 +143,13 @@ fn while_updating() -> anyhow::Result<()> {
         Ok(())
     };
     crash_everywhere(host, prepare, provisions, false)
+}
+
+// Promise: an identity that the server makes: a reply that is lost with the run leaves one user at most, and the next run says so; here a
+// staged copy may stay until then, for the intent is replaced.
+#[test]
+fn while_assigning() -> anyhow::Result<()> {
+    crash_everywhere(assigning_host, |_| Ok(()), assigns, true)
 }
 
 // Promise: another device's file that is replaced; here a staged copy may stay until the next run.

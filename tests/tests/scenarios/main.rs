@@ -12,6 +12,7 @@ mod acceptance;
 mod agent_paths;
 mod agent_time;
 mod arm64;
+mod assigned;
 mod bad_answers;
 mod bad_conf;
 mod bad_serials;

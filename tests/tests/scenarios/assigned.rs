@@ -1,0 +1,276 @@
+//! `device --server-assigned`: the server makes the identity, and its reply is the only place where the password exists.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::ensure;
+use azaion_tests::dev_api::{Casing, Fault, Generation, Options};
+use azaion_tests::programs::Run;
+use azaion_tests::station::{EMAIL, SERIAL, Station, conf_value};
+use serde_json::Value;
+
+const DEVICES: (&str, &str) = ("POST", "/devices");
+const CONF: &str = "rootfs/etc/azaion/device.conf";
+
+/// Provisions targets of the station by their names.
+fn assign_to(station: &Station, names: &[&str], options: &[&str]) -> anyhow::Result<Run> {
+    let paths: Vec<String> = names.iter().map(|name| station.path(name).display().to_string()).collect();
+    let targets = paths.iter().flat_map(|path| ["--rootfs", path]);
+    let fixed = ["device", "--server-assigned", "--owner", "current", "--json"];
+    station.provision(&fixed.into_iter().chain(targets).chain(options.iter().copied()).collect::<Vec<_>>())
+}
+
+fn assign(station: &Station, options: &[&str]) -> anyhow::Result<Run> {
+    assign_to(station, &["rootfs"], options)
+}
+
+fn station() -> anyhow::Result<Station> {
+    Station::new(Options::default())
+}
+
+fn report(run: Run) -> anyhow::Result<Value> {
+    Ok(run.ended_with(0)?.json_lines()?.remove(0))
+}
+
+/// The identity in a target, which the API has to let in.
+fn identity_in(station: &Station, target: &Path) -> anyhow::Result<(String, String)> {
+    let value = |key: &str| conf_value(&target.join("etc/azaion/device.conf"), &format!("AZAION_DEVICE_{key}"));
+    let (serial, email) = (value("SERIAL").unwrap_or_default(), value("EMAIL").unwrap_or_default());
+    ensure!(station.api.password_is(&email, &value("PASSWORD").unwrap_or_default()), "{serial}: is not let in");
+    Ok((serial, email))
+}
+
+fn words(run: &Run, parts: &[&str]) -> anyhow::Result<()> {
+    parts.iter().try_for_each(|part| Ok(ensure!(run.stderr.contains(part), "{part:?} is not in: {}", run.stderr)))
+}
+
+// Promise: a target gets an identity that the server makes, in each spelling, and the device becomes ready with it; run again, it is the
+// same one, and there is no second device; after `clear` the next target gets the next.
+#[test]
+fn a_device_of_the_servers() -> anyhow::Result<()> {
+    for (generation, casing) in [(Generation::G2, Casing::Pascal), (Generation::G2b, Casing::Camel)] {
+        let station = Station::new(Options { generation, casing, ..Options::default() })?;
+        let first = report(assign(&station, &["--verify"])?)?;
+        let (serial, email) = identity_in(&station, &station.rootfs())?;
+        assert_eq!(
+            (&first["serial"], &first["email"], &first["outcome"]),
+            (&serial.as_str().into(), &email.as_str().into(), &"assigned".into())
+        );
+        ensure!(serial.starts_with("azj-") && email == format!("{serial}@azaion.com"), "{serial} {email}");
+        assert_eq!(first["targets"][0]["kind"], "directory");
+        let inspected = station.provision_offline(&["inspect", "--json", &station.rootfs().display().to_string()])?;
+        assert_eq!(inspected.ended_with(0)?.json_lines()?[0]["serial"], serial.as_str());
+
+        station.put_policy("")?;
+        let console = station.agent(&["boot"])?.ended_with(0)?.stdout;
+        ensure!(console.contains(&serial) && console.contains("ready"), "{console}");
+        let ready = station.json("run/azaion/ready.json").unwrap();
+        assert_eq!((&ready["serial"], &ready["email"]), (&serial.as_str().into(), &email.as_str().into()));
+
+        let before = fs::read(station.path(CONF))?;
+        for options in [&[][..], &["--replace"]] {
+            let again = report(assign(&station, options)?)?;
+            assert_eq!((&again["serial"], &again["outcome"]), (&first["serial"], &"reused".into()));
+        }
+        assert_eq!((fs::read(station.path(CONF))?, station.api.users().len()), (before, 1));
+        assert_eq!(station.api.calls(DEVICES.0, DEVICES.1), 1);
+
+        let rootfs = station.rootfs().display().to_string();
+        let clear = |serial: &str| station.provision_offline(&["clear", &rootfs, "--if-serial", serial]);
+        clear("azj-9999")?.ended_with(73)?;
+        clear(&serial)?.ended_with(0)?;
+        let next = report(assign(&station, &[])?)?;
+        ensure!(next["serial"] != first["serial"] && station.api.users().len() == 2, "{next}");
+    }
+    Ok(())
+}
+
+// Promise: two targets of one device get one identity; where one of them has it already, so does the other, without a new device.
+#[test]
+fn targets_of_one_device() -> anyhow::Result<()> {
+    let station = station()?;
+    for name in ["a", "b"] {
+        fs::create_dir_all(station.path(name).join("etc"))?;
+    }
+    let first = report(assign_to(&station, &["a"], &[])?)?;
+    let both = report(assign_to(&station, &["b", "a"], &[])?)?;
+    assert_eq!((&both["serial"], &both["outcome"]), (&first["serial"], &"reused".into()));
+    let [a, b] = ["a", "b"].map(|name| identity_in(&station, &station.path(name)));
+    ensure!(a? == b? && station.api.users().len() == 1, "{:?}", station.api.users());
+    Ok(())
+}
+
+// Promise: what is in a target and is not let in is refused and left alone, unless it may be replaced; nobody asks the API for an
+// identity then.
+#[test]
+fn what_is_there_already() -> anyhow::Result<()> {
+    let conf = |serial: &str, password: &str, api: &str| {
+        format!(
+            "AZAION_DEVICE_SERIAL={serial}\nAZAION_DEVICE_EMAIL={}@azaion.com\nAZAION_DEVICE_PASSWORD={password}\nAZAION_API_URL={api}\n",
+            serial.to_lowercase()
+        )
+    };
+    let unknown = "0123456789abcdef0123456789abcdef";
+    let url = |station: &Station| station.api.url();
+    type Content<'a> = Box<dyn Fn(&Station) -> String + 'a>;
+    let contents: [(Content<'_>, u32, &str); 6] = [
+        (Box::new(|s| conf("azj-0001", unknown, &url(s))), 0o600, "does not let in"),
+        (Box::new(|s| conf("AZJN-0001", unknown, &url(s))), 0o600, "does not let in"),
+        (Box::new(|_| conf("azj-0001", unknown, "https://other.example")), 0o600, "another API"),
+        (Box::new(|s| conf("azj-0001", "short-one", &url(s))), 0o600, "another form"),
+        (Box::new(|s| conf("azj-0001", unknown, &url(s))), 0o640, "another mode"),
+        (
+            Box::new(|s| conf("azj-0001", unknown, &url(s)).lines().skip(1).collect::<Vec<_>>().join("\n")),
+            0o600,
+            "no serial",
+        ),
+    ];
+    for (content, mode, says) in contents {
+        let station = station()?;
+        let text = content(&station);
+        station.put(CONF, &text, mode)?;
+        words(&assign(&station, &[])?.ended_with(73)?, &[says, "--replace"])?;
+        assert_eq!((fs::read_to_string(station.path(CONF))?, station.api.calls(DEVICES.0, DEVICES.1)), (text, 0));
+        assert_eq!(report(assign(&station, &["--replace"])?)?["outcome"], "assigned", "{says}");
+        identity_in(&station, &station.rootfs())?;
+    }
+    // Of the other scheme, with a password that works.
+    let station = station()?;
+    station.device(&[])?.ended_with(0)?;
+    let kept = report(assign(&station, &[])?)?;
+    assert_eq!((&kept["serial"], &kept["email"], &kept["outcome"]), (&SERIAL.into(), &EMAIL.into(), &"reused".into()));
+    Ok(())
+}
+
+// Promise: two identities are never mixed: where the targets hold two, it is refused.
+#[test]
+fn two_identities_in_two_targets() -> anyhow::Result<()> {
+    let station = station()?;
+    for name in ["a", "b"] {
+        fs::create_dir_all(station.path(name).join("etc"))?;
+        report(assign_to(&station, &[name], &[])?)?;
+    }
+    for options in [&[][..], &["--replace"]] {
+        words(&assign_to(&station, &["a", "b"], options)?.ended_with(73)?, &["azj-0001", "azj-0002"])?;
+    }
+    assert_eq!(station.api.users().len(), 2);
+    Ok(())
+}
+
+// Promise: what can fail is found out before the API is asked: a target that can't be written, options that contradict each other, an
+// admin who may not.
+#[test]
+fn nothing_is_asked_for_in_vain() -> anyhow::Result<()> {
+    let station = station()?;
+    for arguments in [&[SERIAL, "--server-assigned"][..], &[], &["--server-assigned", "--on-existing", "recreate"]] {
+        let run = station.provision(&[&["device", "--rootfs", "rootfs"][..], arguments].concat())?;
+        run.ended_with(64)?;
+    }
+    words(&station.provision(&["device", "azj-0007", "--rootfs", "rootfs"])?.ended_with(65)?, &["--server-assigned"])?;
+    fs::write(station.path("rootfs/etc/azaion"), "in the way")?;
+    ensure!(assign(&station, &[])?.code != Some(0), "it was written");
+    fs::remove_file(station.path("rootfs/etc/azaion"))?;
+    station.put("admin-password", "wrong-password", 0o600)?;
+    assign(&station, &[])?.ended_with(77)?;
+    assert_eq!((station.api.calls(DEVICES.0, DEVICES.1), station.api.users().len()), (0, 0));
+    ensure!(!station.path(CONF).exists(), "something is in the target");
+    Ok(())
+}
+
+// Promise: what the API has certainly not done is asked again, or ends with its reason; the target is as it was, and nobody is told to
+// look for a user.
+#[test]
+fn answers_that_made_nothing() -> anyhow::Result<()> {
+    let status = |code, error, headers: &[(&str, &str)]| Fault::Status {
+        code,
+        error,
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    };
+    // Others are faster for a while.
+    for (fault, times) in [(status(409, Some(20), &[]), 2), (status(429, None, &[("Retry-After", "1")]), 1)] {
+        let station = station()?;
+        station.api.inject(DEVICES.0, DEVICES.1, fault, times);
+        assert_eq!(report(assign(&station, &[])?)?["outcome"], "assigned");
+        assert_eq!((station.api.users().len(), station.api.calls(DEVICES.0, DEVICES.1)), (1, times + 1));
+    }
+    for (fault, code, says) in [
+        (status(409, Some(20), &[]), 75, "no identity was made"),
+        (status(403, None, &[]), 77, "ApiAdmin"),
+        (status(404, None, &[]), 76, "makes no identities"),
+        (status(405, None, &[]), 76, "makes no identities"),
+        (status(400, Some(35), &[]), 76, "no identity was made"),
+    ] {
+        let station = station()?;
+        station.api.inject(DEVICES.0, DEVICES.1, fault, usize::MAX);
+        let run = assign(&station, &["--deadline", "2"])?.ended_with(code)?;
+        words(&run, &[says])?;
+        ensure!(!run.stderr.contains("no device has") && !station.path(CONF).exists(), "{}", run.stderr);
+    }
+    let station = Station::new(Options { generation: Generation::G1, ..Options::default() })?;
+    words(&assign(&station, &[])?.ended_with(76)?, &["makes no identities"])
+}
+
+// Promise: a reply that is lost, cut or can't be used is not asked for again: one user is left over at most, the message says so, and
+// the target is as it was; the next run gets an identity.
+#[test]
+fn lost_replies() -> anyhow::Result<()> {
+    let body = |body: &str| Fault::Answer {
+        status: 200,
+        content_type: "application/json".into(),
+        body: body.into(),
+        headers: Vec::new(),
+    };
+    for (fault, code) in [
+        (Fault::DropAfter, 69),
+        (Fault::DropBefore, 69),
+        (Fault::Truncate, 69),
+        (Fault::Hang, 69),
+        (Fault::Drip(Duration::from_millis(300)), 69),
+        (Fault::Status { code: 500, error: None, headers: Vec::new() }, 75),
+        (Fault::Status { code: 502, error: None, headers: Vec::new() }, 75),
+        (Fault::Status { code: 204, error: None, headers: Vec::new() }, 76),
+        (Fault::Huge(1_000_000), 76),
+        (body("<html>hush"), 76),
+        (body("{}"), 76),
+        (body(r#"{"Serial":"azj-0001","Email":"azj-0001@azaion.com","Password":"hu sh"}"#), 76),
+    ] {
+        let station = station()?;
+        station.api.inject(DEVICES.0, DEVICES.1, fault.clone(), 1);
+        let run = assign(&station, &["--deadline", "5"])?.ended_with(code)?;
+        words(&run, &["no device has", &station.api.url()]).map_err(|error| error.context(format!("{fault:?}")))?;
+        ensure!(!run.words().contains("hush"), "{}", run.words());
+        ensure!(station.api.calls(DEVICES.0, DEVICES.1) == 1 && station.api.users().len() <= 1, "{fault:?}");
+        ensure!(!station.path(CONF).exists(), "{fault:?}: something is in the target");
+        assert_eq!(report(assign(&station, &[])?)?["outcome"], "assigned");
+        identity_in(&station, &station.rootfs())?;
+    }
+    Ok(())
+}
+
+// Promise: a target in which a run has left its intent is free, for either scheme, and people are told what may be left on the API.
+#[test]
+fn an_intent_is_told_of() -> anyhow::Result<()> {
+    let intent = "# azaion-provision: asked for an identity at 2026-05-03T10:00:00Z from https://admin.example.com\n";
+    let rootfs = |station: &Station| station.rootfs().display().to_string();
+    for serial in [&["--server-assigned"][..], &[SERIAL]] {
+        let station = station()?;
+        station.put(CONF, intent, 0o600)?;
+        let inspected = station.provision_offline(&["inspect", "--json", &rootfs(&station)])?.ended_with(0)?;
+        words(&inspected, &["no device has", "2026-05-03T10:00:00Z"])?;
+        assert_eq!(inspected.json_lines()?[0]["empty"], true);
+        station.provision(&["check", "--owner", "current", "--rootfs", &rootfs(&station)])?.ended_with(0)?;
+        let run =
+            station.provision(&[&["device", "--owner", "current", "--rootfs", &rootfs(&station)], serial].concat())?;
+        words(&run.ended_with(0)?, &["no device has"])?;
+        identity_in(&station, &station.rootfs())?;
+        let again =
+            station.provision(&[&["device", "--owner", "current", "--rootfs", &rootfs(&station)], serial].concat())?;
+        ensure!(!again.ended_with(0)?.stderr.contains("no device has"), "it is told of twice");
+    }
+    let station = station()?;
+    station.put(CONF, intent, 0o600)?;
+    let cleared = station.provision_offline(&["clear", "--json", "--if-serial", SERIAL, &rootfs(&station)])?;
+    assert_eq!(cleared.ended_with(0)?.json_lines()?[0]["cleared"], true);
+    Ok(())
+}
