@@ -25,6 +25,8 @@ mod output;
 mod place;
 mod prompt;
 mod provision;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod screen;
 mod strict_modes;
 pub mod target;

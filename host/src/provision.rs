@@ -35,6 +35,7 @@ use crate::target::{Found, Owner, Target};
 /// How the user came to have the password that is in the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) enum Outcome {
     /// It was made with it.
     Created,
