@@ -10,6 +10,7 @@ use crate::plain_text::{escaped, write_json};
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Status {
     /// All is well.
     Ok,
@@ -21,8 +22,9 @@ pub enum Status {
 
 /// A named check with what it found; serialised as one JSON object a line.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Check {
-    /// Stable name, for machines and for the runbook.
+    /// Stable name of the check.
     pub id: &'static str,
     /// How it ended.
     pub status: Status,

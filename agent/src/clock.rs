@@ -11,7 +11,13 @@ use serde::{Deserialize, Serialize};
 /// A moment in UTC, to the second; written as RFC 3339 (`2026-05-03T10:00:00Z`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("format" = "date-time", "pattern" = PATTERN)))]
 pub struct Timestamp(u64);
+
+/// The form in which it is written, for JSON Schema.
+#[cfg(feature = "schema")]
+const PATTERN: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$";
 
 /// Not an RFC 3339 time in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -19,6 +19,8 @@ pub mod readiness;
 pub mod refusals;
 pub mod run;
 pub mod schedule;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod settings;
 pub mod status;
 pub mod surroundings;

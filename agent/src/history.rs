@@ -30,27 +30,32 @@ const VERSION: u32 = 1;
 
 /// A change of state.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Change {
-    /// When, in the best known true time.
+    /// Time of the change, UTC: the best known true time, which the clock of the device need not show.
     pub time: Timestamp,
-    /// In which boot.
+    /// The boot in which it happened (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
-    /// Seconds on the clock of that boot.
+    /// Seconds since that boot (`CLOCK_BOOTTIME`).
     pub boottime_s: u64,
-    /// The state, as `AZAION_STATE` in the journal.
+    /// The new state, as `AZAION_STATE` in the journal.
     pub state: String,
     /// The exit code of the run that ended in it.
     pub code: u8,
-    /// Why the device was not ready.
+    /// Why the device was not ready; absent if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct History {
+    /// Version of the format.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = VERSION)))]
     version: u32,
-    /// The oldest first.
+    /// The changes of state, the oldest first.
+    #[cfg_attr(feature = "schema", schemars(length(max = MOST)))]
     changes: Vec<Change>,
 }
 

@@ -26,6 +26,8 @@ pub mod plain_text;
 pub mod private_file;
 pub mod proxy_url;
 pub mod retry;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod session;
 pub mod stderr_log;
 pub mod token;

@@ -50,6 +50,7 @@ pub enum SignaturePolicy {
 /// What is known of a token's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Signature {
     /// Checked with a key that the server publishes.
     Verified,

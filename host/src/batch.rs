@@ -32,8 +32,12 @@ use crate::screen::{self, Screen};
 use crate::target;
 use crate::target::original::Original;
 use list::{List, Unit};
+#[cfg(feature = "schema")]
+pub(crate) use plan::PLANNED;
 pub(crate) use record::Record;
 use record::Tally;
+#[cfg(feature = "schema")]
+pub(crate) use record::{FAILED, Summary};
 use report::{Report, ReportFile};
 use results::Results;
 use template::Templates;

@@ -25,6 +25,10 @@ const PRIVILEGES: &str = "privileges";
 const TARGET: &str = "target";
 const API: &str = "api";
 const ADMIN_LOGIN: &str = "admin-login";
+/// The ids of all checks.
+#[cfg(feature = "schema")]
+pub(crate) const IDS: [&str; 7] =
+    [PRIVILEGES, TARGET, image::CONTENT, image::ZSTD, image::FLASH_CONFIG, API, ADMIN_LOGIN];
 
 /// Prints a line a check; ends with the exit code that `device` would fail with first.
 #[expect(clippy::disallowed_methods, reason = "of a path, a message follows, nothing else")]

@@ -14,12 +14,15 @@ use crate::pending::unless_intent;
 use crate::target::{self, Kind, Target};
 
 #[derive(Debug, Serialize)]
-struct Record {
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Record {
+    /// The target, as it was given.
     path: String,
+    /// The kind of target.
     kind: Kind,
-    /// Whether there was one.
+    /// Whether there was a `device.conf`.
     cleared: bool,
-    /// Whose it was, if it said so.
+    /// The device whose it was; absent if the file did not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<String>,
 }

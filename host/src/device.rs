@@ -26,18 +26,28 @@ use crate::target::{self, Kind, Owner};
 
 /// What came of it, for machines.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Report {
+    /// Serial of the device.
     pub(crate) serial: String,
+    /// E-mail address of its account.
     pub(crate) email: String,
+    /// How the device came to have the identity that is in the targets.
     pub(crate) outcome: Outcome,
+    /// Where `device.conf` is now.
     pub(crate) targets: Vec<Located>,
+    /// The admin API that has the account.
     api_url: String,
+    /// Milliseconds that the run took, copying and waiting included.
     pub(crate) elapsed_ms: u128,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Located {
+    /// The kind of target, as its content tells it.
     kind: Kind,
+    /// The target, as it was given.
     path: String,
 }
 

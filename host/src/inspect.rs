@@ -19,28 +19,42 @@ use crate::target::{self, Found, Kind, Target};
 const SHOWN: usize = 8;
 
 #[derive(Debug, Serialize)]
-struct Record {
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Record {
+    /// The target, as it was given.
     path: String,
+    /// The kind of target.
     kind: Kind,
+    /// Whether there is no `device.conf`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     empty: bool,
     #[serde(flatten)]
     content: Option<Content>,
-    /// What became of the device's runs, where one has run from it.
+    /// The changes in the agent's `history.json`, the oldest first, if the agent has run from this target.
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<Vec<Change>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Content {
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Content {
+    /// Serial of the device, or null if `device.conf` has none.
     serial: Option<String>,
+    /// E-mail address of the device's account.
     email: String,
+    /// The admin API that the device logs in to.
     api_url: String,
+    /// When the device was provisioned, UTC, or null if `device.conf` does not say it.
     provisioned_at: Option<Timestamp>,
+    /// Serial number of the Jetson module that the file is for; absent if it is for any.
     #[serde(skip_serializing_if = "Option::is_none")]
     module_serial: Option<String>,
+    /// Permission bits of the file, in octal.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^[0-7]{4}$")))]
     mode: String,
+    /// Owner of the file, by number.
     uid: u32,
+    /// Group of the file, by number.
     gid: u32,
 }
 

@@ -25,6 +25,7 @@ const DISABLED: u32 = 38;
 /// How the device came to have the identity that is in the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) enum Outcome {
     /// The user was made with this password.
     Created,

@@ -28,6 +28,8 @@ mod place;
 mod places;
 mod prompt;
 mod provision;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod screen;
 mod strict_modes;
 pub mod target;

@@ -44,6 +44,7 @@ use signature::Signature;
 /// The kind of a target, told by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Kind {
     /// A folder: `Linux_for_Tegra/rootfs`, a staging tree, a mounted card.
     Directory,

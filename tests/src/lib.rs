@@ -9,4 +9,5 @@ pub mod pages;
 pub mod programs;
 pub mod proxy;
 pub mod record;
+pub mod schemas;
 pub mod station;

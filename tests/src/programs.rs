@@ -9,6 +9,8 @@ use std::thread;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::schemas;
+
 /// The workspace's folder.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
@@ -173,7 +175,7 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Errors
-    /// Its output can't be read.
+    /// Its output can't be read, or is JSON that does not agree with its schema.
     pub fn wait(mut self) -> anyhow::Result<Run> {
         let mut stderr = self.child.stderr.take().context("standard error")?;
         let errors = thread::spawn(move || {
@@ -185,7 +187,9 @@ impl Running {
         let stderr = errors.join().map_err(|_| anyhow::anyhow!("reading standard error"))??;
         let code = self.child.wait()?.code();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Run { command_line: self.command_line, code, stdout: text(stdout), stderr: text(stderr) })
+        let run = Run { command_line: self.command_line, code, stdout: text(stdout), stderr: text(stderr) };
+        schemas::check_output(&run)?;
+        Ok(run)
     }
 }
 

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, DevApi, Options};
 use crate::programs::{self, Run, Running};
 use crate::record;
+use crate::schemas;
 
 /// The serial of mission and examples.
 pub const SERIAL: &str = "AZJN-0042";
@@ -174,7 +175,7 @@ impl Station {
     /// Waits for a program of this station, and notes what it said.
     ///
     /// # Errors
-    /// It can't be waited for, or left a secret where none belongs.
+    /// It can't be waited for, left a secret where none belongs, or wrote JSON that does not agree with its schema.
     pub fn wait(&self, running: Running) -> anyhow::Result<Run> {
         let run = running.wait()?;
         self.note(&run)?;
@@ -184,6 +185,7 @@ impl Station {
     fn note(&self, run: &Run) -> anyhow::Result<()> {
         record::words(&run.words())?;
         self.secrets().iter().try_for_each(|secret| record::secret(secret))?;
+        schemas::check_files(&self.rootfs())?;
         self.no_leftovers()
     }
 

@@ -16,10 +16,12 @@ use super::schedule::{self, Failure, Outage};
 use super::surroundings::Surroundings;
 
 pub(super) const NAME: &str = "backoff.json";
+const VERSION: u32 = 2;
 
 /// Why there is a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum Cause {
     /// The server asks for it (`Retry-After`).
     Asked,
@@ -33,19 +35,27 @@ enum Cause {
 
 /// Until when (on the boot clock of one boot) no login may be tried, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Backoff {
+    /// Version of the format.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = VERSION)))]
     version: u32,
+    /// The boot in which it holds; nothing is waited for in another one.
     boot_id: String,
+    /// Seconds since that boot until which no login is tried (`CLOCK_BOOTTIME`).
     until_boottime_s: u64,
+    /// Exit code of the run that failed.
     code: u8,
-    /// Why, for people.
+    /// Why it failed, for people.
     pub reason: String,
-    /// Which `device.conf` it is about: another one may be tried at once.
+    /// Fingerprint of the `device.conf` that was used: another one may be tried at once.
     device_conf: String,
+    /// The kind of failure.
     cause: Cause,
+    /// The calls in a row that got no answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     outage: Option<Outage>,
-    /// What the machine had when the call was made.
+    /// Links, routes and name servers of the machine when the call was made, and whether its clock was synchronised: a new one ends the wait.
     surroundings: Surroundings,
     /// Refusals of the credentials in a row, for where `/var` can't be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,7 +94,7 @@ impl Backoff {
         // Rounded up: a second early is a call that the server asked not to get.
         let until = (now.since_boot + wait).as_secs() + 1;
         let backoff = Self {
-            version: 2,
+            version: VERSION,
             boot_id: now.boot_id.clone(),
             until_boottime_s: until,
             code: class.on_device().code(),
@@ -112,7 +122,7 @@ impl Backoff {
 
     /// What is in the file.
     pub fn read(folder: &Path) -> Option<Self> {
-        files::read::<Self>(folder, NAME).filter(|backoff| backoff.version == 2)
+        files::read::<Self>(folder, NAME).filter(|backoff| backoff.version == VERSION)
     }
 
     fn is_of(&self, now: &BootMoment, device_conf: &str) -> bool {

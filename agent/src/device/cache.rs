@@ -17,38 +17,60 @@ use super::settings::Settings;
 
 pub(super) const TOKEN: &str = "token.json";
 pub(super) const REFRESH: &str = "refresh.json";
+/// The version of both formats.
+const VERSION: u32 = 1;
+const TOKEN_TYPE: &str = "Bearer";
 
 /// `token.json`. Its lifetime counts on the boot clock, so that a wall clock that jumps does not matter.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TokenCache {
+    /// Version of the format.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = VERSION)))]
     version: u32,
-    /// The access token.
+    /// The access token (JWT), for the header `Authorization: Bearer`. Secret.
     #[serde(serialize_with = "expose")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub access_token: SecretString,
+    /// How the token is presented to the API.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = TOKEN_TYPE)))]
     token_type: String,
+    /// E-mail address of the device's account.
     email: String,
-    /// The account's id, where the token says it.
+    /// The account's id on the API; absent if the token does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
+    /// Role of the account.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = ROLE)))]
     role: String,
+    /// The API that issued the token.
     api_url: String,
-    /// When it was issued, in true time.
+    /// When the token was issued, UTC, in true time.
     pub issued_at: Timestamp,
-    /// When it ends, in true time.
+    /// When the token expires, UTC, in true time. Readers go by `lifetime_s` instead: the clock of the device may be wrong.
     pub expires_at: Timestamp,
-    /// What is known of its signature.
+    /// Whether the token's signature was verified.
     pub signature: Signature,
+    /// The boot that `obtained_boottime_s` counts from (`/proc/sys/kernel/random/boot_id`). In another boot the token counts as expired.
     boot_id: String,
+    /// Seconds since that boot when the token was obtained (`CLOCK_BOOTTIME`).
     obtained_boottime_s: u64,
+    /// Seconds from then until the token expires.
     lifetime_s: u64,
 }
 
 /// `refresh.json`.
 #[derive(Deserialize, Serialize)]
-struct RefreshRecord {
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) struct RefreshRecord {
+    /// Version of the format.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = VERSION)))]
     version: u32,
+    /// Name of the field in which the API takes the refresh token.
     field: String,
+    /// The refresh token, which works once. Secret.
     #[serde(serialize_with = "expose")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     refresh_token: SecretString,
 }
 
@@ -75,9 +97,9 @@ impl TokenCache {
         moment: BootMoment,
     ) -> Self {
         Self {
-            version: 1,
+            version: VERSION,
             access_token: access,
-            token_type: "Bearer".into(),
+            token_type: TOKEN_TYPE.into(),
             email: conf.email.clone(),
             user_id: accepted.user_id.clone(),
             role: ROLE.into(),
@@ -93,7 +115,7 @@ impl TokenCache {
 
     /// Reads the cache.
     pub fn read(folder: &Path) -> Option<Self> {
-        files::read(folder, TOKEN).filter(|cache: &Self| cache.version == 1)
+        files::read(folder, TOKEN).filter(|cache: &Self| cache.version == VERSION)
     }
 
     /// How much longer the token is valid; nothing for a token of another boot, whose clock says nothing today.
@@ -130,7 +152,7 @@ impl TokenCache {
 pub fn write(folder: &Folder, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
     match refresh {
         Some(RefreshToken { field, token }) => {
-            folder.write(REFRESH, Readers::Agent, &RefreshRecord { version: 1, field, refresh_token: token })?;
+            folder.write(REFRESH, Readers::Agent, &RefreshRecord { version: VERSION, field, refresh_token: token })?;
         }
         None => folder.remove(REFRESH)?,
     }
@@ -146,7 +168,7 @@ pub fn take_refresh(folder: &Folder, path: &Path) -> Result<Option<RefreshToken>
         return Ok(None);
     };
     folder.remove(REFRESH)?;
-    Ok((record.version == 1).then_some(RefreshToken { field: record.field, token: record.refresh_token }))
+    Ok((record.version == VERSION).then_some(RefreshToken { field: record.field, token: record.refresh_token }))
 }
 
 /// Takes both files away.

@@ -36,10 +36,13 @@ const NOTE_INTERVAL: Duration = Duration::from_mins(10);
 /// Boot-clock time since an event, over several boots: at least so much has passed. The time between two boots is not
 /// known and does not count.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct Stretch {
+    /// The boot of the last note.
     boot_id: String,
+    /// Seconds since that boot at the last note.
     boottime_s: u64,
-    /// What had passed at that moment.
+    /// Seconds that had passed at the last note, over all boots.
     elapsed_s: u64,
 }
 
@@ -66,8 +69,9 @@ impl Stretch {
 
 /// What an answer said, waiting for a second one.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Claim {
-    /// What the first answer said.
+    /// The time that the first answer said, UTC.
     time: Timestamp,
     #[serde(flatten)]
     since: Stretch,
@@ -95,20 +99,21 @@ impl Claim {
 /// The part of `first-boot.json` that is about time. All of it is optional: older agents wrote `highest_time` alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Memory {
-    /// The highest time that a run has been sure of.
+    /// The highest time that a run has been sure of, UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     highest_time: Option<Timestamp>,
-    /// The highest time that two answers agree on.
+    /// The highest time that two answers of the API agree on, UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirmed_time: Option<Timestamp>,
-    /// What may become the confirmed time.
+    /// A later time that an answer said, which may become `confirmed_time`.
     #[serde(skip_serializing_if = "Option::is_none")]
     later_claim: Option<Claim>,
-    /// What may lower the floor.
+    /// An earlier time that an answer said, which may lower the time below which no clock is believed.
     #[serde(skip_serializing_if = "Option::is_none")]
     earlier_claim: Option<Claim>,
-    /// For how long the server's certificate has looked expired because of the floor.
+    /// For how long the server's certificate has looked expired, by the time below which no clock is believed.
     #[serde(skip_serializing_if = "Option::is_none")]
     expired_for: Option<Stretch>,
 }

@@ -15,40 +15,43 @@ use super::refusals::Refusals;
 
 pub(super) const READY: &str = "ready.json";
 pub(super) const FIRST_BOOT: &str = "first-boot.json";
+/// The version of `first-boot.json`.
+const VERSION: u32 = 1;
 
 /// `ready.json`: no secret in it; times are true time, not the clock's.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Readiness {
-    /// Whether there is a valid token.
+    /// Whether the device has a valid token.
     pub ready: bool,
-    /// The device's serial.
+    /// The device's serial, if `device.conf` has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// The account.
+    /// E-mail address of the device's account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// The account's id, where the token says it.
+    /// The account's id on the API; absent if the token does not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// The API.
+    /// The API that the device logs in to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_url: Option<String>,
-    /// Since when it has been ready without a break.
+    /// Since when the device has been ready without a break, UTC, in true time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// When the token ends.
+    /// When the token expires, UTC, in true time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// What is known of the token's signature.
+    /// Whether the token's signature was verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
-    /// Whether no call is made, because the hold file is there.
+    /// Whether the agent makes no call to the API because the hold file is there.
     pub held: bool,
     /// While not ready: the exit code of the last run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u8>,
-    /// While not ready: why.
+    /// While not ready: why, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -91,18 +94,21 @@ impl Readiness {
 
 /// `first-boot.json`: what outlives a boot.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FirstBoot {
+    /// Version of the format.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = VERSION)))]
     version: u32,
-    /// When this device was first ready.
+    /// When this device was first ready, UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_ready_at: Option<Timestamp>,
-    /// Which `device.conf` it was last ready with, as [`crate::device_conf::ConfFile::fingerprint`].
+    /// Fingerprint of the `device.conf` that the device was last ready with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ready_with: Option<String>,
-    /// In which boot.
+    /// The boot in which it was last ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ready_boot_id: Option<String>,
-    /// Refusals of the credentials since then.
+    /// Refusals of the credentials since then; absent if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusals: Option<Refusals>,
     /// What is known of time.
@@ -113,7 +119,7 @@ pub struct FirstBoot {
 impl FirstBoot {
     /// What is remembered; nothing at first.
     pub fn read(folder: &Path) -> Self {
-        Self { version: 1, ..files::read(folder, FIRST_BOOT).unwrap_or_default() }
+        Self { version: VERSION, ..files::read(folder, FIRST_BOOT).unwrap_or_default() }
     }
 
     /// The same after the device was ready at `now` with this `device.conf` in this boot.

@@ -20,14 +20,16 @@ const KEPT: usize = 9;
 
 /// The refusals of one `device.conf` since its last success.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refusals {
-    /// Which `device.conf` it is about, as [`crate::device_conf::ConfFile::fingerprint`].
+    /// Fingerprint of the `device.conf` whose credentials were refused.
     device_conf: String,
+    /// Number of refusals in a row.
     in_a_row: usize,
     /// Time since the first one.
     #[serde(flatten)]
     since: Stretch,
-    /// The moments of the last ones in that time, in seconds.
+    /// When the last ones happened, in seconds since the first one, on the boot clock.
     moments: Vec<u64>,
 }
 

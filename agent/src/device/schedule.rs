@@ -50,8 +50,11 @@ pub enum Failure {
 
 /// Calls without an answer in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Outage {
+    /// Seconds since the boot when the first of them failed.
     since_boottime_s: u64,
+    /// Number of calls.
     tries: u32,
 }
 

@@ -28,6 +28,10 @@ use super::readiness::{self, Readiness};
 use super::run::{Device, How, NotReady, Ready, run};
 use super::settings::Settings;
 
+const CONFIGURATION: &str = "configuration";
+const CLOCK: &str = "clock";
+const TOKEN: &str = "token";
+const READINESS: &str = "readiness";
 /// The checks of the network, in the order of the way.
 const NETWORK: [&str; 3] = ["name-lookup", "connection", "tls"];
 /// How long a look-up or a connection may take.
@@ -62,6 +66,12 @@ impl Known {
     }
 }
 
+/// The ids of all checks, in their order.
+#[cfg(feature = "schema")]
+pub(super) fn ids() -> Vec<&'static str> {
+    [CONFIGURATION, CLOCK].into_iter().chain(NETWORK).chain([TOKEN, READINESS]).collect()
+}
+
 /// Prints all checks, a line each; the exit code of the first that failed.
 pub fn print(device: &Device, login: bool, json: bool) -> Exit {
     let (checks, exit) = report(device, login);
@@ -75,8 +85,8 @@ fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
     checks.extend(network(device, &known).map(|check| (check, Exit::Later)));
     let logged_in = login.then(|| run(device, How { now: true, anew: true, ..How::default() }));
     checks.push(match logged_in {
-        Some(Err(error)) => (Check::failed("token", chain(&error)), error.exit()),
-        Some(Ok(Ready { trouble: Some(trouble), .. })) => (Check::failed("token", trouble), Exit::Later),
+        Some(Err(error)) => (Check::failed(TOKEN, chain(&error)), error.exit()),
+        Some(Ok(Ready { trouble: Some(trouble), .. })) => (Check::failed(TOKEN, trouble), Exit::Later),
         _ => (token(device, &known), Exit::Later),
     });
     checks.push(readiness_check(device));
@@ -87,7 +97,7 @@ fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
 
 /// What is known of the configuration, and the check that says so.
 fn configuration(device: &Device) -> (Known, Check) {
-    let failed = |error: &(dyn Error + 'static)| (Known::Unusable, Check::failed("configuration", chain(error)));
+    let failed = |error: &(dyn Error + 'static)| (Known::Unusable, Check::failed(CONFIGURATION, chain(error)));
     let (conf, settings) = device.configuration();
     let conf = match conf {
         Ok(conf) => Some(conf),
@@ -103,10 +113,10 @@ fn configuration(device: &Device) -> (Known, Check) {
     let who = format!("{serial}, {} at {}", conf.email, conf.api_url);
     let check = match board::judge(&device.paths, &conf) {
         Err(error) => return failed(&NotReady::from(error)),
-        Ok(Board::Any) => Check::ok("configuration", who),
-        Ok(Board::Right(module)) => Check::ok("configuration", format!("{who}, on the module {module}")),
+        Ok(Board::Any) => Check::ok(CONFIGURATION, who),
+        Ok(Board::Right(module)) => Check::ok(CONFIGURATION, format!("{who}, on the module {module}")),
         Ok(Board::Unknown(why)) => Check::warning(
-            "configuration",
+            CONFIGURATION,
             format!("{who}; whether this is the module that it is for can't be told: {why}"),
         ),
     };
@@ -122,21 +132,21 @@ fn public(device: &Device, settings: Settings) -> (Known, Check) {
     let last = if who.is_empty() { String::new() } else { format!("; at the last run it was {who}{at}") };
     let message = format!("only root can read {}: {NEEDS_ROOT}{last}", file.display());
     let api = api_url.and_then(|api| api.parse().ok());
-    (Known::Public(api, settings), Check::warning("configuration", message))
+    (Known::Public(api, settings), Check::warning(CONFIGURATION, message))
 }
 
 fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
     let (wall, floor) = (device.clock.wall(), device.true_time(conf).floor());
     if wall < floor {
         return Check::warning(
-            "clock",
+            CLOCK,
             format!("the clock says {wall}, but it is later than {floor}; the agent copes with it"),
         );
     }
     if device.clock.is_synchronised() {
-        return Check::ok("clock", format!("{wall}, synchronised"));
+        return Check::ok(CLOCK, format!("{wall}, synchronised"));
     }
-    Check::ok("clock", format!("{wall}, not synchronised: the agent takes the time from the API's answers"))
+    Check::ok(CLOCK, format!("{wall}, not synchronised: the agent takes the time from the API's answers"))
 }
 
 /// The checks of the network, as far as the API is known and calls may be made.
@@ -253,18 +263,18 @@ fn token(device: &Device, known: &Known) -> Check {
     let (now, folder) = (device.moment(), device.paths.run_dir());
     match TokenCache::read(&folder) {
         Some(cache) if matches!(known, Known::Whole(conf, settings) if !cache.is_of(conf, settings)) => {
-            Check::failed("token", "it is another account's, or another policy's; `azaion-agent boot` gets one")
+            Check::failed(TOKEN, "it is another account's, or another policy's; `azaion-agent boot` gets one")
         }
         None if is_denied(&folder.join(cache::TOKEN)) => {
             let message = format!("only root and the group {GROUP} can read the token: {NEEDS_ROOT}");
-            Check::warning("token", message)
+            Check::warning(TOKEN, message)
         }
-        None => Check::failed("token", "there is none yet; `azaion-agent boot` or the next run of the timer gets one"),
-        Some(cache) if cache.left(&now).is_zero() => Check::failed("token", "it has run out; see readiness"),
+        None => Check::failed(TOKEN, "there is none yet; `azaion-agent boot` or the next run of the timer gets one"),
+        Some(cache) if cache.left(&now).is_zero() => Check::failed(TOKEN, "it has run out; see readiness"),
         Some(cache) => {
             let user = cache.user_id.as_ref().map(|id| format!(", user {id}")).unwrap_or_default();
             let text = format!("valid for {} s more, signature {}{user}", cache.left(&now).as_secs(), cache.signature);
-            Check::ok("token", text)
+            Check::ok(TOKEN, text)
         }
     }
 }
@@ -278,16 +288,16 @@ fn readiness_check(device: &Device) -> (Check, Exit) {
     let check = |check| (check, Exit::Later);
     match Readiness::read(&device.paths.run_dir()) {
         None => {
-            check(Check::failed("readiness", "the agent has not run since this boot; is azaion-agent.timer enabled?"))
+            check(Check::failed(READINESS, "the agent has not run since this boot; is azaion-agent.timer enabled?"))
         }
         Some(Readiness { ready: true, since, held, .. }) => {
             let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
             let held = if held { ", held: no token is renewed" } else { "" };
-            check(Check::ok("readiness", format!("ready{since}{held}")))
+            check(Check::ok(READINESS, format!("ready{since}{held}")))
         }
         Some(Readiness { code, reason, .. }) => {
             let exit = code.map_or(Exit::Later, readiness::exit_of);
-            (Check::failed("readiness", reason.unwrap_or_default()), exit)
+            (Check::failed(READINESS, reason.unwrap_or_default()), exit)
         }
     }
 }

@@ -30,6 +30,7 @@ const MOST: usize = 64;
 /// Links that are up, routes, name servers, and whether the clock is synchronised, each as a word.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Surroundings(BTreeSet<String>);
 
 impl Surroundings {

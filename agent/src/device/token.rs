@@ -26,6 +26,16 @@ const LONGEST_RENEWAL: Duration = Duration::from_mins(1);
 /// even where the client does not read, unless an admin has made these buffers very small.
 const LONGEST_WRITE: Duration = Duration::from_secs(5);
 
+/// The answer to a client of the socket for whom there is no token.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) struct Refusal {
+    /// Exit code that says why, as those of `azaion-agent`.
+    code: u8,
+    /// Why, for people.
+    reason: String,
+}
+
 /// Prints the token, or all of the cache as JSON.
 pub fn print(device: &Device, json: bool) -> Exit {
     let found = cached(device).map_or_else(|| renewed(device, None).map(|(cache, _)| cache), Ok);
@@ -77,11 +87,6 @@ fn rest(device: &Device, error: &NotReady) -> Option<TokenCache> {
 
 /// Answers one client of the socket with the reason why there is no token.
 pub fn refuse(error: &NotReady) -> Exit {
-    #[derive(Serialize)]
-    struct Refusal {
-        code: u8,
-        reason: String,
-    }
     // The client is the one to report it. A line for each question would fill the journal while the API is down.
     log::debug!("{}", chain(error));
     send(&Refusal { code: error.exit().code(), reason: chain(error) })

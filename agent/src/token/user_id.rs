@@ -20,6 +20,8 @@ const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 /// A GUID as the API writes it: hexadecimal digits in groups of 8, 4, 4, 4 and 12, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")))]
 pub struct UserId(String);
 
 /// A text is no GUID.

@@ -20,6 +20,9 @@ const NEW: &str = "would_create";
 const BEGUN: &str = "would_resume";
 /// An earlier batch has done it.
 const DONE: &str = "done";
+/// All outcomes of a unit that can be provisioned.
+#[cfg(feature = "schema")]
+pub(crate) const PLANNED: [&str; 3] = [NEW, BEGUN, DONE];
 
 pub(super) fn plan(
     options: &BatchOptions,

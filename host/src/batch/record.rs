@@ -15,24 +15,31 @@ use crate::output;
 /// Failures that are told of at the end.
 const MOST_TOLD: usize = 20;
 /// The outcome of a unit that failed.
-const FAILED: &str = "failed";
+pub(crate) const FAILED: &str = "failed";
 
 /// A unit's outcome, for machines and for the report.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Record {
+    /// Serial of the device.
     pub(crate) serial: String,
+    /// E-mail address of its account.
     pub(crate) email: String,
-    /// As of `device`, or `failed`.
+    /// What became of the device, or would become of it with `--dry-run`.
     pub(crate) outcome: String,
+    /// The device's targets.
     pub(crate) targets: Vec<String>,
+    /// Milliseconds that the device took.
     pub(crate) elapsed_ms: u64,
     /// What `device` would have ended with.
     #[serde(skip)]
     exit: Exit,
+    /// The exit code that `device` would have ended with.
     pub(crate) exit_code: u8,
+    /// Why it failed, for people; absent if it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
-    /// What else the list says of it.
+    /// The other columns of the list, by name; absent if the list has none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) columns: BTreeMap<String, String>,
 }
@@ -78,10 +85,15 @@ pub(super) struct Tally {
 
 /// The same, for machines.
 #[derive(Serialize)]
-struct Summary<'a> {
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Summary<'a> {
+    /// Number of devices in the list.
     units: usize,
+    /// Number of devices for each outcome that occurred.
     outcomes: &'a BTreeMap<String, usize>,
+    /// Number of devices that were not tried, because the run ended early.
     not_tried: usize,
+    /// Milliseconds that the run took.
     elapsed_ms: u128,
 }
 

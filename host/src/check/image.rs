@@ -10,9 +10,9 @@ use crate::error::Result;
 use crate::flash_cfg;
 use crate::target::Target;
 
-const FLASH_CONFIG: &str = "flash-config";
-const CONTENT: &str = "image";
-const ZSTD: &str = "zstd";
+pub(super) const FLASH_CONFIG: &str = "flash-config";
+pub(super) const CONTENT: &str = "image";
+pub(super) const ZSTD: &str = "zstd";
 
 /// Where programs are, whatever `PATH` says; sudo and cron shorten it.
 const USUAL_DIRECTORIES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];

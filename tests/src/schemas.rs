@@ -1,0 +1,151 @@
+//! JSON Schema of what the programs print and write: the files in `docs/schema`, and whether an output agrees with them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Context, ensure};
+use azaion_agent::schema::Document;
+use jsonschema::Validator;
+use serde_json::Value;
+
+use crate::programs::{Run, workspace};
+
+/// The directories of a device that the agent writes JSON files into, each named after its schema.
+const DIRECTORIES: [&str; 2] = ["run/azaion", "var/lib/azaion"];
+
+/// The schemas of both programs.
+pub fn documents() -> Vec<Document> {
+    [azaion_provision::schema::documents(), azaion_agent::device::schema::documents()].concat()
+}
+
+fn folder() -> PathBuf {
+    workspace().join("docs/schema")
+}
+
+/// The files in `docs/schema`, with what should be in them.
+///
+/// # Errors
+/// A schema can't be written as JSON.
+pub fn files() -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let file = |Document { name, schema }: Document| {
+        Ok((folder().join(format!("{name}.json")), format!("{}\n", serde_json::to_string_pretty(&schema)?)))
+    };
+    documents().into_iter().map(file).collect()
+}
+
+/// Writes them.
+///
+/// # Errors
+/// A file can't be written.
+#[expect(clippy::disallowed_methods, reason = "no secrets are in them")]
+pub fn write() -> anyhow::Result<()> {
+    for (path, text) in files()? {
+        fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// The schemas that are in `docs/schema`, compiled once a process.
+fn validators() -> anyhow::Result<&'static BTreeMap<String, Validator>> {
+    static VALIDATORS: OnceLock<Result<BTreeMap<String, Validator>, String>> = OnceLock::new();
+    let validators = VALIDATORS.get_or_init(|| load().map_err(|error| format!("{error:#}")));
+    validators.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn load() -> anyhow::Result<BTreeMap<String, Validator>> {
+    let mut validators = BTreeMap::new();
+    for entry in fs::read_dir(folder())? {
+        let path = entry?.path();
+        if let Some(name) = name_of(&path) {
+            let schema = serde_json::from_slice(&fs::read(&path)?)?;
+            let validator = jsonschema::draft202012::options().should_validate_formats(true).build(&schema);
+            validators.insert(name, validator.with_context(|| path.display().to_string())?);
+        }
+    }
+    Ok(validators)
+}
+
+/// The name of a JSON file, without the extension.
+fn name_of(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
+    (!name.starts_with('.')).then(|| name.to_owned())
+}
+
+/// Checks a value against the schema `name`.
+///
+/// # Errors
+/// There is no such schema, or the value does not agree with it. The message names the field, and repeats no value: it may
+/// be a token.
+pub fn check(name: &str, value: &Value) -> anyhow::Result<()> {
+    let path = || folder().join(format!("{name}.json")).display().to_string();
+    let validator = validators()?.get(name).with_context(|| format!("there is no {}", path()))?;
+    let faults: Vec<String> = validator.iter_errors(value).map(|error| error.masked().to_string()).collect();
+    ensure!(faults.is_empty(), "an output does not agree with {}: {}", path(), faults.join("; "));
+    Ok(())
+}
+
+/// Checks what a program printed, if it was asked for JSON; other programs are left alone.
+///
+/// # Errors
+/// A line that is no JSON, or does not agree with the schema of its verb.
+pub fn check_output(run: &Run) -> anyhow::Result<()> {
+    let words: Vec<&str> = run.command_line.split_whitespace().collect();
+    let program = |word: &&str| ["azaion-provision", "azaion-agent"].contains(&word.rsplit('/').next().unwrap_or(word));
+    let Some(start) = words.iter().rposition(program) else { return Ok(()) };
+    let words = words.split_at(start).1;
+    let is_there = |option: &str| words.contains(&option);
+    if !(is_there("--json") || is_there("--socket")) || is_there("--help") {
+        return Ok(());
+    }
+    for line in whole_lines(run) {
+        let value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {}", run.command_line))?;
+        let name = schema_of(words, &value).with_context(|| format!("no schema for {}", run.command_line))?;
+        check(name, &value).with_context(|| run.command_line.clone())?;
+    }
+    Ok(())
+}
+
+/// The lines of standard output; of a program that was killed, those that it completed.
+fn whole_lines(run: &Run) -> impl Iterator<Item = &str> {
+    let end = if run.code.is_some() { run.stdout.len() } else { run.stdout.rfind('\n').unwrap_or_default() };
+    run.stdout.split_at(end).0.lines()
+}
+
+/// The schema of a line that a command printed.
+fn schema_of(words: &[&str], line: &Value) -> Option<&'static str> {
+    const VERBS: [&str; 8] = ["device", "batch", "inspect", "clear", "check", "status", "token", "boot"];
+    let is_there = |option: &str| words.contains(&option);
+    match VERBS.into_iter().find(|verb| is_there(verb))? {
+        "batch" if line.get("units").is_some() => Some("batch-summary"),
+        "batch" if is_there("--dry-run") => Some("batch-dry-run"),
+        "status" if is_there("--history") => Some("status-history"),
+        "token" => Some(socket_answer(line)),
+        "boot" => None,
+        verb => Some(verb),
+    }
+}
+
+/// The schema of an answer of the socket.
+pub fn socket_answer(answer: &Value) -> &'static str {
+    if answer.get("access_token").is_some() { "token" } else { "refusal" }
+}
+
+/// Checks all JSON files of the agent in a root file system.
+///
+/// # Errors
+/// A file that is no JSON, does not agree with its schema, or has none.
+pub fn check_files(root: &Path) -> anyhow::Result<()> {
+    for directory in DIRECTORIES {
+        let Ok(entries) = fs::read_dir(root.join(directory)) else { continue };
+        for path in entries.map(|entry| entry.map(|entry| entry.path())) {
+            let path = path?;
+            if let Some(name) = name_of(&path).filter(|_| path.is_file()) {
+                let value = serde_json::from_slice(&fs::read(&path)?).with_context(|| path.display().to_string())?;
+                check(&name, &value).with_context(|| path.display().to_string())?;
+            }
+        }
+    }
+    Ok(())
+}
