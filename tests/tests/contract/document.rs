@@ -13,6 +13,9 @@ use crate::combinations::Combination;
 /// The key by which a statement says how sure it is.
 const STATUS: &str = "x-status";
 
+/// The one request that is spelled in the server's casing. Unknown properties of a request are ignored.
+const REQUEST: &str = "RefreshRequest";
+
 pub(crate) fn path() -> PathBuf {
     workspace().join("docs/admin-api.yaml")
 }
@@ -127,11 +130,14 @@ pub(crate) fn variant(document: &Value, of: &Combination) -> anyhow::Result<Valu
             schemas.insert(name.to_owned(), form);
         }
     }
-    for schema in schemas.values_mut() {
+    for (name, schema) in schemas.iter_mut() {
         match schema["x-casing"].as_str() {
             Some("success") => spell(schema, of.casing)?,
             Some("error") => spell(schema, of.error_casing)?,
-            _ => {}
+            _ => continue,
+        }
+        if name != REQUEST {
+            forbid_others(schema)?;
         }
     }
     Ok(document)
@@ -166,9 +172,13 @@ fn spell(schema: &mut Value, casing: Casing) -> anyhow::Result<()> {
     for name in schema["required"].as_array_mut().context("required")? {
         *name = casing.spell(name.as_str().context("a name")?).into();
     }
-    // Another spelling than the server's is no property of it.
-    let names: Vec<Value> =
-        schema["properties"].as_object().context("properties")?.keys().cloned().map(Value::from).collect();
+    Ok(())
+}
+
+/// Allows an answer no properties but those of its schema, so that one in another spelling is found.
+fn forbid_others(schema: &mut Value) -> anyhow::Result<()> {
+    let properties = schema["properties"].as_object().context("properties")?;
+    let names: Vec<Value> = properties.keys().cloned().map(Value::from).collect();
     schema["propertyNames"] = serde_json::json!({ "enum": names });
     Ok(())
 }
