@@ -102,7 +102,7 @@ pub(crate) fn odd_statuses(value: &Value, at: &str) -> Vec<String> {
 }
 
 /// The document for a server of this form: without the routes that it does not have, in its casings.
-pub(crate) fn variant(document: &Value, of: &Combination) -> anyhow::Result<Value> {
+pub(crate) fn variant(document: &Value, of: Combination) -> anyhow::Result<Value> {
     let mut document = document.clone();
     let generation = format!("{:?}", of.generation);
     let is_there = |operation: &Value| {
@@ -124,7 +124,7 @@ pub(crate) fn variant(document: &Value, of: &Combination) -> anyhow::Result<Valu
     let bad_request = &mut document["components"]["responses"]["BadRequest"]["content"];
     bad_request.as_object_mut().context("BadRequest")?.remove(other).context("both forms of a 400")?;
     let schemas = document["components"]["schemas"].as_object_mut().context("schemas")?;
-    for (name, index) in [("RoleTaken", taken(of.role_form)), ("RoleGiven", given(of.role_form))] {
+    for (name, index) in [("RoleTaken", taken(of.role_form)), ("RoleGiven", Some(given(of.role_form)))] {
         if let Some(index) = index {
             let form = schemas[name]["anyOf"][index].clone();
             schemas.insert(name.to_owned(), form);
@@ -161,8 +161,8 @@ fn taken(form: RoleForm) -> Option<usize> {
 }
 
 /// Which form of a role such a server gives.
-fn given(form: RoleForm) -> Option<usize> {
-    Some(usize::from(form == RoleForm::Number))
+fn given(form: RoleForm) -> usize {
+    usize::from(form == RoleForm::Number)
 }
 
 /// Spells the properties of a schema, and nothing below them.

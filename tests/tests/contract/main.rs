@@ -30,8 +30,8 @@ use azaion_tests::station::Station;
 use combinations::Combination;
 use serde_json::{Value, json};
 
-/// Inputs for each call; the kinds that the document itself leads to come on top.
-const EXAMPLES: &str = "8";
+/// Random inputs for each call in few combinations, and in all; the kinds that the document itself leads to come on top.
+const EXAMPLES: [&str; 2] = ["8", "2"];
 
 /// A device that is there, with a number of the server's form and the password of the admin.
 const DEVICE: &str = "azj-0041@azaion.com";
@@ -73,7 +73,7 @@ checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "500"]
 const SUCCEED: [&str; 3] = ["/login", "/token/refresh", "/sessions/mission"];
 
 /// Has schemathesis try everything that the document says for a server of this form, and that it does not allow.
-fn conforms(document: &Value, of: &Combination, venv: &Path) -> anyhow::Result<()> {
+fn conforms(document: &Value, of: Combination, examples: &str, venv: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     let station = Station::new(of.options())?;
     station.api.add_user(DEVICE, ADMIN_PASSWORD, "CompanionPC");
@@ -83,19 +83,19 @@ fn conforms(document: &Value, of: &Combination, venv: &Path) -> anyhow::Result<(
     record::secret(token)?;
     // In a file, for all can read the command line.
     station.put("schemathesis.toml", format!("headers = {{ Authorization = \"Bearer {token}\" }}\n{CONFIG}"), 0o600)?;
-    let examples = [
+    let known = [
         ("Credentials", json!({ "email": ADMIN_EMAIL, "password": ADMIN_PASSWORD })),
         ("RefreshRequest", json!({ field("refreshToken"): of_device[field("refreshToken")] })),
         ("NewMission", json!({ "aircraft_id": station.api.id_of(DEVICE) })),
     ];
-    let document = document::with_examples(document::variant(document, of)?, examples);
+    let document = document::with_examples(document::variant(document, of)?, known);
     station.put("admin-api.json", document.to_string(), 0o600)?;
     station.api.forget_requests();
     let mut run = Command::new(venv.join("bin/st"));
     run.current_dir(station.path("")).args(["--config-file", "schemathesis.toml", "run", "admin-api.json"]);
     run.args(["--url", &station.api.url(), "--tls-verify"]).arg(station.api.ca_file());
     run.args(["--checks", "all", "--phases", "coverage,fuzzing", "--continue-on-failure"]);
-    run.args(["--max-examples", EXAMPLES, "--seed", "1", "--no-color"]);
+    run.args(["--max-examples", examples, "--seed", "1", "--no-color"]);
     let said = output(&mut run)?;
     let last = said.lines().rev().find(|line| line.contains("generated")).unwrap_or_default();
     println!("{of}: {}, {} s", last.trim(), began.elapsed().as_secs());
@@ -108,12 +108,12 @@ fn conforms(document: &Value, of: &Combination, venv: &Path) -> anyhow::Result<(
 }
 
 /// The errors of all combinations, each with its name. Each has a server of its own, so as many run at once as there are processors.
-fn failures(document: &Value, all: &[Combination], venv: &Path) -> Vec<String> {
+fn failures(document: &Value, all: &[Combination], examples: &str, venv: &Path) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut failures = Vec::new();
-        while let Some(of) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = conforms(document, of, venv) {
+        while let Some(&of) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = conforms(document, of, examples, venv) {
                 failures.push(format!("{of}: {error:#}"));
             }
         }
@@ -132,8 +132,9 @@ fn failures(document: &Value, all: &[Combination], venv: &Path) -> Vec<String> {
 fn the_development_api_is_as_documented() -> anyhow::Result<()> {
     let venv = environment().context("schemathesis can't be installed; is PyPI in reach, is python3-venv there?")?;
     let is_all = std::env::var(WHICH).is_ok_and(|which| which == "all");
-    let combinations = if is_all { combinations::all() } else { combinations::pairwise() };
-    let failures = failures(&document::read()?, &combinations, &venv);
+    let (combinations, examples) =
+        if is_all { (combinations::all(), EXAMPLES[1]) } else { (combinations::pairwise(), EXAMPLES[0]) };
+    let failures = failures(&document::read()?, &combinations, examples, &venv);
     ensure!(failures.is_empty(), "{} of {}:\n{}", failures.len(), combinations.len(), failures.join("\n"));
     Ok(())
 }
