@@ -1,4 +1,5 @@
-//! `docs/admin-api.yaml` against the development API, by schemathesis, and against what both programs make of answers.
+//! `docs/admin-api.yaml` against the development API, by schemathesis, in combinations of what is open about the API; against what
+//! both programs make of answers; and whether it says of each statement how sure it is.
 //!
 //! Schemathesis comes from `PyPI`, in the versions of `tests/data/contract-requirements.txt`, into a virtual environment below
 //! the target folder.
@@ -11,24 +12,32 @@
     reason = "a test that can't go on has failed"
 )]
 
+mod combinations;
+mod document;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use azaion_agent::fault::{Class, class_of};
-use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Casing, Generation, Hashing, Options};
+use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Request};
 use azaion_tests::programs::{output, target_dir, workspace};
 use azaion_tests::record;
 use azaion_tests::station::Station;
+use combinations::Combination;
 use serde_json::{Value, json};
 
-/// Inputs for each call; the kinds that the document itself leads to come on top.
-const EXAMPLES: &str = "40";
+/// Random inputs for each call in few combinations, and in all; the kinds that the document itself leads to come on top.
+const EXAMPLES: [&str; 2] = ["8", "2"];
 
-fn document() -> PathBuf {
-    workspace().join("docs/admin-api.yaml")
-}
+/// A device that is there, with a number of the server's form and the password of the admin.
+const DEVICE: &str = "azj-0041@azaion.com";
+
+/// Set to `all`, every combination is tried, else few that have each pair of two choices among them.
+const WHICH: &str = "AZAION_COMBINATIONS";
 
 /// The virtual environment with schemathesis, made once.
 fn environment() -> anyhow::Result<PathBuf> {
@@ -43,50 +52,111 @@ fn environment() -> anyhow::Result<PathBuf> {
     Ok(venv)
 }
 
-/// A token of the admin, by the call that the document begins with.
-fn admin_token(station: &Station) -> anyhow::Result<String> {
-    let body = json!({ "email": ADMIN_EMAIL, "password": ADMIN_PASSWORD }).to_string();
+/// What a login answers, by the call that the document begins with.
+fn log_in(station: &Station, email: &str) -> anyhow::Result<Value> {
+    let body = json!({ "email": email, "password": ADMIN_PASSWORD }).to_string();
     station.put("login.json", body, 0o600)?;
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--fail", "-H", "content-type: application/json", "--cacert"]);
     curl.arg(station.api.ca_file()).arg("--data-binary").arg(format!("@{}", station.path("login.json").display()));
-    let answer: Value = serde_json::from_str(&output(curl.arg(format!("{}/login", station.api.url())))?)?;
-    let token = answer["token"].as_str().context("a token")?.to_owned();
-    record::secret(&token)?;
-    Ok(token)
+    Ok(serde_json::from_str(&output(curl.arg(format!("{}/login", station.api.url())))?)?)
 }
 
-/// Has schemathesis try everything that the document says, and that it does not allow.
-fn conforms(generation: Generation, venv: &Path) -> anyhow::Result<()> {
-    let options =
-        Options { generation, casing: Casing::Camel, hashing: Hashing::Cheap, limits: false, ..Options::default() };
-    let station = Station::new(options)?;
-    // Not on the command line, which all can read.
-    station.put("schemathesis.toml", "headers = { Authorization = \"Bearer ${ADMIN_TOKEN}\" }\n", 0o600)?;
+/// How schemathesis is set up for one operation: after a user of another form each call fails, as documented.
+const CONFIG: &str = r#"
+[[operations]]
+include-operation-id = "addDevice"
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "500"]
+"#;
+
+/// The calls that must have succeeded at least once, where the server has them: what schemathesis makes up by itself never does.
+const SUCCEED: [&str; 3] = ["/login", "/token/refresh", "/sessions/mission"];
+
+/// Has schemathesis try everything that the document says for a server of this form, and that it does not allow.
+fn conforms(document: &Value, of: Combination, examples: &str, venv: &Path) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let station = Station::new(of.options())?;
+    station.api.add_user(DEVICE, ADMIN_PASSWORD, "CompanionPC");
+    let (of_admin, of_device) = (log_in(&station, ADMIN_EMAIL)?, log_in(&station, DEVICE)?);
+    let field = |name| of.casing.spell(name);
+    let token = of_admin[field("token")].as_str().context("a token")?;
+    record::secret(token)?;
+    // In a file, for all can read the command line.
+    station.put("schemathesis.toml", format!("headers = {{ Authorization = \"Bearer {token}\" }}\n{CONFIG}"), 0o600)?;
+    let known = [
+        ("Credentials", json!({ "email": ADMIN_EMAIL, "password": ADMIN_PASSWORD })),
+        ("RefreshRequest", json!({ field("refreshToken"): of_device[field("refreshToken")] })),
+        ("NewMission", json!({ "aircraft_id": station.api.id_of(DEVICE) })),
+    ];
+    let document = document::with_examples(document::variant(document, of)?, known);
+    station.put("admin-api.json", document.to_string(), 0o600)?;
+    station.api.forget_requests();
     let mut run = Command::new(venv.join("bin/st"));
-    run.current_dir(station.path("")).args(["--config-file", "schemathesis.toml", "run"]).arg(document());
+    run.current_dir(station.path("")).args(["--config-file", "schemathesis.toml", "run", "admin-api.json"]);
     run.args(["--url", &station.api.url(), "--tls-verify"]).arg(station.api.ca_file());
-    run.args(["--checks", "all", "--phases", "examples,coverage,fuzzing", "--continue-on-failure"]);
-    run.args(["--max-examples", EXAMPLES, "--seed", "1", "--no-color"]);
-    if generation == Generation::G1 {
-        // Not there, whatever the method.
-        run.args(["--exclude-path", "/token/refresh", "--exclude-path", "/.well-known/jwks.json"]);
-        run.args(["--exclude-path-regex", "^/sessions/"]);
-    }
-    let said = output(run.env("ADMIN_TOKEN", admin_token(&station)?))?;
+    run.args(["--checks", "all", "--phases", "coverage,fuzzing", "--continue-on-failure"]);
+    run.args(["--max-examples", examples, "--seed", "1", "--no-color"]);
+    let said = output(&mut run)?;
     let last = said.lines().rev().find(|line| line.contains("generated")).unwrap_or_default();
-    println!("{generation:?}: {}", last.trim());
+    println!("{of}: {}, {} s", last.trim(), began.elapsed().as_secs());
     ensure!(last.contains("generated"), "nothing was tried:\n{said}");
+    for path in SUCCEED.into_iter().filter(|path| document["paths"].get(path).is_some()) {
+        let is_success = |request: &Request| request.path == path && request.status == Some(200);
+        ensure!(station.api.requests().iter().any(is_success), "no POST {path} succeeded");
+    }
     Ok(())
 }
 
-// Promise: the development API, which all else here is tested against, is what the document says, in each generation: status
+/// The errors of all combinations, each with its name. Each has a server of its own, so as many run at once as there are processors.
+fn failures(document: &Value, all: &[Combination], examples: &str, venv: &Path) -> Vec<String> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut failures = Vec::new();
+        while let Some(&of) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = conforms(document, of, examples, venv) {
+                failures.push(format!("{of}: {error:#}"));
+            }
+        }
+        failures
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        running.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    })
+}
+
+// Promise: the development API, which all else here is tested against, is what the document says, in each form that is open: status
 // codes, forms of answers, headers, methods; what the document does not allow is refused, without a token nothing is done.
 #[test]
 fn the_development_api_is_as_documented() -> anyhow::Result<()> {
     let venv = environment().context("schemathesis can't be installed; is PyPI in reach, is python3-venv there?")?;
-    for generation in [Generation::G1, Generation::G2, Generation::G2b] {
-        conforms(generation, &venv).with_context(|| format!("{generation:?}"))?;
+    let is_all = std::env::var(WHICH).is_ok_and(|which| which == "all");
+    let (combinations, examples) =
+        if is_all { (combinations::all(), EXAMPLES[1]) } else { (combinations::pairwise(), EXAMPLES[0]) };
+    let failures = failures(&document::read()?, &combinations, examples, &venv);
+    ensure!(failures.is_empty(), "{} of {}:\n{}", failures.len(), combinations.len(), failures.join("\n"));
+    Ok(())
+}
+
+// Promise: each operation, request body, response and schema of the document says how sure it is, in one of three words; one that
+// does not is found.
+#[test]
+fn each_statement_says_how_sure_it_is() -> anyhow::Result<()> {
+    let mut document = document::read()?;
+    assert_eq!(document::without_status(&document), [""; 0]);
+    assert_eq!(document::odd_statuses(&document, ""), [""; 0]);
+    for (at, name) in [
+        ("/paths/~1login/post", "post /login"),
+        ("/paths/~1users/post/requestBody", "post /users requestBody"),
+        ("/paths/~1users/post/responses/201", "post /users 201"),
+        ("/components/schemas/Revocation", "schemas Revocation"),
+    ] {
+        let part = document.pointer_mut(at).and_then(Value::as_object_mut).context(at)?;
+        let status = part.insert("x-status".to_owned(), "sure".into()).context(at)?;
+        assert!(document::without_status(&document).contains(&name.to_owned()), "{at}");
+        assert_eq!(document::odd_statuses(&document, ""), [format!("{at}/x-status").replace("~1", "/")]);
+        document.pointer_mut(at).context(at)?["x-status"] = status;
     }
     Ok(())
 }
@@ -104,29 +174,24 @@ fn named(class: Class) -> &'static str {
 // to wait.
 #[test]
 fn answers_mean_what_the_document_says() -> anyhow::Result<()> {
-    let convert = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
-    let text = output(Command::new("python3").args(["-c", convert]).arg(document()))?;
-    let document: Value = serde_json::from_str(&text)?;
+    let document = document::read()?;
     let mut seen = 0;
-    for (path, methods) in document["paths"].as_object().context("paths")? {
-        for (method, operation) in methods.as_object().context("methods")? {
-            for (status, response) in operation["responses"].as_object().context("responses")? {
-                let pointer = response["$ref"].as_str().map(|reference| reference.trim_start_matches('#'));
-                let response = pointer.map_or(response, |pointer| document.pointer(pointer).expect("it is there"));
-                let status: u16 = status.parse()?;
-                if status < 300 {
-                    continue;
-                }
-                let is = |code, waits| named(class_of(status, code, waits));
-                let at = format!("{method} {path} {status}");
-                assert_eq!(response["x-class"], is(None, false), "{at}");
-                let waits = response.get("x-class-with-retry-after").unwrap_or(&response["x-class"]);
-                assert_eq!(*waits, is(None, true), "{at} with Retry-After");
-                for (code, class) in response["x-class-by-code"].as_object().into_iter().flatten() {
-                    assert_eq!(*class, is(Some(code.parse()?), false), "{at} with code {code}");
-                }
-                seen += 1;
+    for (at, operation) in document::operations(&document) {
+        for (status, response) in document::entries(&operation["responses"]) {
+            let response = document::resolved(&document, response);
+            let status: u16 = status.parse()?;
+            if status < 300 {
+                continue;
             }
+            let is = |code, waits| named(class_of(status, code, waits));
+            let at = format!("{at} {status}");
+            assert_eq!(response["x-class"], is(None, false), "{at}");
+            let waits = response.get("x-class-with-retry-after").unwrap_or(&response["x-class"]);
+            assert_eq!(*waits, is(None, true), "{at} with Retry-After");
+            for (code, class) in document::entries(&response["x-class-by-code"]) {
+                assert_eq!(*class, is(Some(code.parse()?), false), "{at} with code {code}");
+            }
+            seen += 1;
         }
     }
     ensure!(seen > 20, "only {seen} answers are documented");

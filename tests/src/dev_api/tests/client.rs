@@ -94,7 +94,7 @@ impl Client {
     }
 
     /// The same client at another loopback address.
-    pub(super) fn from_address(&self, source: [u8; 4]) -> Self {
+    pub(super) fn with_source(&self, source: [u8; 4]) -> Self {
         Self { source: Some(source.into()), ..self.clone() }
     }
 

@@ -151,7 +151,7 @@ fn logout() {
 fn limiter_behind_a_proxy() {
     for (limiter, outcome) in [(Limiter::Client, (200, None)), (Limiter::Proxy, (429, Some(51)))] {
         let (_api, client) = start(Options { limits: true, limiter, ..Options::default() });
-        let other = client.from_address([127, 0, 0, 2]);
+        let other = client.with_source([127, 0, 0, 2]);
         for _ in 0..10 {
             assert_eq!(log_in(&other, EMAIL, PASSWORD).status, 200);
         }
