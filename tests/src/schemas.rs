@@ -110,8 +110,9 @@ pub fn check_output(run: &Run) -> anyhow::Result<()> {
 
 /// Checks the report of a batch, if it is made of JSON Lines and was written.
 fn check_report(words: &[&str], run: &Run) -> anyhow::Result<()> {
-    let report = words.iter().skip_while(|word| **word != "--report").nth(1).filter(|name| name.ends_with(".jsonl"));
-    let Some(text) = report.and_then(|name| fs::read_to_string(name).ok()) else { return Ok(()) };
+    let report = words.iter().skip_while(|word| **word != "--report").nth(1).map(Path::new);
+    let report = report.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    let Some(text) = report.and_then(|path| fs::read_to_string(path).ok()) else { return Ok(()) };
     let name = if words.contains(&"--dry-run") { "batch-dry-run" } else { "batch" };
     for line in text.lines() {
         let value = serde_json::from_str(line).with_context(|| format!("the report of {}", run.command_line))?;

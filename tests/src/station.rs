@@ -189,11 +189,19 @@ impl Station {
     fn note(&self, run: &Run) -> anyhow::Result<()> {
         record::words(&run.words())?;
         self.secrets().iter().try_for_each(|secret| record::secret(secret))?;
+        self.check_json()?;
+        self.no_leftovers()
+    }
+
+    /// Fails if a JSON file of the agent does not agree with its schema. Files that a test has put there are left alone.
+    ///
+    /// # Errors
+    /// The first such file.
+    pub fn check_json(&self) -> anyhow::Result<()> {
         let planted = self.planted.lock().unwrap_or_else(PoisonError::into_inner);
         schemas::check_files(&self.rootfs(), |path, content| {
             path.canonicalize().is_ok_and(|path| planted.get(&path).is_some_and(|put| put == content))
-        })?;
-        self.no_leftovers()
+        })
     }
 
     /// The value of one key of the `device.conf` in the root file system, if it is there.

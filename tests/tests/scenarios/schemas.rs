@@ -35,7 +35,7 @@ impl Samples {
     fn add_lines(&mut self, name: &str, run: &Run) -> anyhow::Result<()> {
         let lines = run.json_lines()?;
         ensure!(!lines.is_empty(), "nothing was printed: {}", run.words());
-        lines.into_iter().for_each(|line| self.add(name, line));
+        self.0.entry(name.to_owned()).or_default().extend(lines);
         Ok(())
     }
 
@@ -43,7 +43,7 @@ impl Samples {
     fn add_batch(&mut self, name: &str, run: &Run) -> anyhow::Result<()> {
         let mut lines = run.json_lines()?;
         self.add("batch-summary", lines.pop().context("a summary")?);
-        lines.into_iter().for_each(|line| self.add(name, line));
+        self.0.entry(name.to_owned()).or_default().extend(lines);
         Ok(())
     }
 
@@ -112,7 +112,7 @@ fn samples(station: &Station) -> anyhow::Result<Samples> {
     samples.add_batches(station)?;
     samples.add_agent(station)?;
     let rootfs = station.rootfs().display().to_string();
-    fs::write(station.inside("etc/azaion/device.conf"), "no device.conf")?;
+    station.put("rootfs/etc/azaion/device.conf", "no device.conf", 0o600)?;
     samples.add_lines("inspect", &station.provision_offline(&["inspect", &rootfs, "--json"])?.ended_with(65)?)?;
     samples.add_lines("clear", &station.provision_offline(&["clear", &rootfs, "--json"])?.ended_with(0)?)?;
     Ok(samples)
