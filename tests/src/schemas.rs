@@ -96,6 +96,7 @@ pub fn check_output(run: &Run) -> anyhow::Result<()> {
     let Some(start) = words.iter().rposition(program) else { return Ok(()) };
     let words = words.split_at(start).1;
     let is_there = |option: &str| words.contains(&option);
+    check_report(words, run)?;
     if !(is_there("--json") || is_there("--socket")) || is_there("--help") {
         return Ok(());
     }
@@ -103,6 +104,19 @@ pub fn check_output(run: &Run) -> anyhow::Result<()> {
         let value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {}", run.command_line))?;
         let name = schema_of(words, &value).with_context(|| format!("no schema for {}", run.command_line))?;
         check(name, &value).with_context(|| run.command_line.clone())?;
+    }
+    Ok(())
+}
+
+/// Checks the report of a batch, if it is made of JSON Lines and was written.
+fn check_report(words: &[&str], run: &Run) -> anyhow::Result<()> {
+    let report = words.iter().skip_while(|word| **word != "--report").nth(1).map(Path::new);
+    let report = report.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    let Some(text) = report.and_then(|path| fs::read_to_string(path).ok()) else { return Ok(()) };
+    let name = if words.contains(&"--dry-run") { "batch-dry-run" } else { "batch" };
+    for line in text.lines() {
+        let value = serde_json::from_str(line).with_context(|| format!("the report of {}", run.command_line))?;
+        check(name, &value).with_context(|| format!("the report of {}", run.command_line))?;
     }
     Ok(())
 }
@@ -132,17 +146,22 @@ pub fn socket_answer(answer: &Value) -> &'static str {
     if answer.get("access_token").is_some() { "token" } else { "refusal" }
 }
 
-/// Checks all JSON files of the agent in a root file system.
+/// Checks all JSON files of the agent in a root file system, but for those that a test has put there: `is_planted` says so of a
+/// path and its content.
 ///
 /// # Errors
 /// A file that is no JSON, does not agree with its schema, or has none.
-pub fn check_files(root: &Path) -> anyhow::Result<()> {
+pub fn check_files(root: &Path, is_planted: impl Fn(&Path, &[u8]) -> bool) -> anyhow::Result<()> {
     for directory in DIRECTORIES {
         let Ok(entries) = fs::read_dir(root.join(directory)) else { continue };
         for path in entries.map(|entry| entry.map(|entry| entry.path())) {
             let path = path?;
             if let Some(name) = name_of(&path).filter(|_| path.is_file()) {
-                let value = serde_json::from_slice(&fs::read(&path)?).with_context(|| path.display().to_string())?;
+                let content = fs::read(&path)?;
+                if is_planted(&path, &content) {
+                    continue;
+                }
+                let value = serde_json::from_slice(&content).with_context(|| path.display().to_string())?;
                 check(&name, &value).with_context(|| path.display().to_string())?;
             }
         }

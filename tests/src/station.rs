@@ -1,10 +1,11 @@
 //! A flashing station with one root file system on it, and the development API beside it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -36,6 +37,8 @@ pub struct Station {
     /// The API.
     pub api: DevApi,
     dir: TempDir,
+    /// JSON files that a test has put into the root file system, as they were.
+    planted: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
 }
 
 impl Station {
@@ -44,7 +47,7 @@ impl Station {
     /// # Errors
     /// The API can't be started.
     pub fn new(options: Options) -> anyhow::Result<Self> {
-        let station = Self { api: DevApi::start(options)?, dir: tempfile::tempdir()? };
+        let station = Self { api: DevApi::start(options)?, dir: tempfile::tempdir()?, planted: Mutex::default() };
         for folder in ["etc", "boot", "usr"] {
             fs::create_dir_all(station.rootfs().join(folder))?;
         }
@@ -76,8 +79,14 @@ impl Station {
     pub fn put(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> anyhow::Result<()> {
         let path = self.path(name);
         fs::create_dir_all(path.parent().context("a name in a folder")?)?;
-        fs::write(&path, content).with_context(|| path.display().to_string())?;
+        fs::write(&path, &content).with_context(|| path.display().to_string())?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        if path.extension().is_some_and(|extension| extension == "json") {
+            self.planted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(path.canonicalize()?, content.as_ref().to_vec());
+        }
         Ok(())
     }
 
@@ -185,7 +194,7 @@ impl Station {
     fn note(&self, run: &Run) -> anyhow::Result<()> {
         record::words(&run.words())?;
         self.secrets().iter().try_for_each(|secret| record::secret(secret))?;
-        schemas::check_files(&self.rootfs())?;
+        self.check_json()?;
         self.no_leftovers()
     }
 
@@ -202,6 +211,17 @@ impl Station {
         let token = tokens.access.expose_secret().to_owned();
         record::secret(&token)?;
         Ok(token)
+    }
+
+    /// Fails if a JSON file of the agent does not agree with its schema. Files that a test has put there are left alone.
+    ///
+    /// # Errors
+    /// The first such file.
+    pub fn check_json(&self) -> anyhow::Result<()> {
+        let planted = self.planted.lock().unwrap_or_else(PoisonError::into_inner);
+        schemas::check_files(&self.rootfs(), |path, content| {
+            path.canonicalize().is_ok_and(|path| planted.get(&path).is_some_and(|put| put == content))
+        })
     }
 
     /// The value of one key of the `device.conf` in the root file system, if it is there.

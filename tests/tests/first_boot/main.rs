@@ -29,6 +29,7 @@ use std::time::Duration;
 use azaion_tests::dev_api::{DevApi, Options};
 use azaion_tests::machine::{Machine, Release, Unit};
 use azaion_tests::record;
+use azaion_tests::schemas;
 use azaion_tests::station::{EMAIL, SERIAL};
 use serde_json::Value;
 
@@ -57,6 +58,7 @@ fn ready(machine: &mut Machine) -> anyhow::Result<()> {
     machine.wait_for_line(&[SERIAL, "is ready"], BOOT)?;
     let report: Value = serde_json::from_str(&machine.run("cat /run/azaion/ready.json")?)?;
     assert_eq!(report["ready"], true, "{report}");
+    schemas::check("ready", &report)?;
     assert_eq!(report["signature"], "verified", "{report}");
     let files = "stat -c '%a %U:%G %n' /run/azaion/* | grep -v lock";
     assert_eq!(
@@ -101,6 +103,7 @@ fn socket_gives_the_token(machine: &mut Machine) -> anyhow::Result<()> {
     let (given, cached) = (given?, cached?);
     assert!(given["access_token"].is_string());
     assert!(given == cached, "the socket and token.json differ");
+    schemas::check("token", &cached)?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use azaion_tests::dev_api::Options;
 use azaion_tests::machine::{Boot, Disk, Machine, Unit, pause};
+use azaion_tests::schemas;
 use rand::RngExt;
 use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
@@ -39,6 +40,8 @@ fn whole(disk: &Disk) -> anyhow::Result<()> {
     let first: Value = serde_json::from_str(&disk.read("/var/lib/azaion/first-boot.json")?)?;
     assert!(first["first_ready_at"].is_string(), "{first}");
     let history: Value = serde_json::from_str(&disk.read("/var/lib/azaion/history.json")?)?;
+    schemas::check("first-boot", &first)?;
+    schemas::check("history", &history)?;
     let last = history["changes"].as_array().and_then(|changes| changes.last());
     assert!(last.is_some_and(|change| change["state"] == "ready"), "{history}");
     assert_eq!(disk.list("/etc/azaion")?.len(), 3, "device.conf, agent.toml, ca.pem");

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use anyhow::Context;
 use azaion_tests::dev_api::Options;
 use azaion_tests::programs::output;
 use azaion_tests::record;
+use azaion_tests::schemas;
 use azaion_tests::station::{EMAIL, SERIAL, Station, conf_value};
 use nix::unistd::geteuid;
 
@@ -61,6 +63,7 @@ fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
         let expected: Vec<&str> =
             expected.into_iter().filter(|line| !line.contains("refresh") || files.contains(line)).collect();
         assert_eq!(files, expected, "{release}");
+        schemas::check_files(&booted.at("/"), |_, _| false).with_context(|| release.to_string())?;
         // The journal hands the line on, which may take a moment.
         booted.wait_for_console("is ready")?;
         let console = booted.console()?;

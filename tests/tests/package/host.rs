@@ -33,7 +33,7 @@ fn package(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(output(&mut build)?.trim().into())
 }
 
-// Promise: the station's package has the program, its manual, all pages of docs/, and completions where the shells look for
+// Promise: the station's package has the program, its manual, all pages and schemas of docs/, and completions where the shells look for
 // them; all of it is root's, none of it below /lib, and nothing in it names a folder of the machine that built it.
 #[test]
 fn the_package_has_what_it_promises() -> anyhow::Result<()> {
@@ -45,7 +45,7 @@ fn the_package_has_what_it_promises() -> anyhow::Result<()> {
     let entries: Vec<Vec<String>> = listing.lines().map(words).collect();
     assert!(entries.iter().all(|entry| entry[1] == "root/root"), "{listing}");
     let files: Vec<String> = entries.iter().map(|entry| format!("{} {}", entry[0], entry[5])).collect();
-    let pages = output(Command::new("sh").current_dir(workspace()).args(["-c", "cd docs && ls *.md"]))?;
+    let pages = output(Command::new("sh").current_dir(workspace()).args(["-c", "cd docs && ls *.md schema/*"]))?;
     let pages = pages.lines().map(|name| format!("-rw-r--r-- ./usr/share/doc/azaion-provision/{name}"));
     for file in CONTENT.map(str::to_owned).into_iter().chain(pages) {
         assert!(files.contains(&file), "{file} is not in {listing}");

@@ -14,6 +14,7 @@ use anyhow::Context;
 use azaion_tests::dev_api::{Fault, Options};
 use azaion_tests::programs::workspace;
 use azaion_tests::record;
+use azaion_tests::schemas;
 use azaion_tests::station::{EMAIL, Station};
 use nix::unistd::geteuid;
 use serde_json::Value;
@@ -49,7 +50,9 @@ fn read(mut stream: UnixStream) -> anyhow::Result<Value> {
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let line = text.strip_suffix('\n').with_context(|| format!("{} bytes without a line end", text.len()))?;
-    Ok(serde_json::from_str(line)?)
+    let answer = serde_json::from_str(line)?;
+    schemas::check(schemas::socket_answer(&answer), &answer)?;
+    Ok(answer)
 }
 
 fn ask(booted: &Booted) -> anyhow::Result<Value> {

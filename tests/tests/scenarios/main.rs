@@ -41,6 +41,7 @@ mod readers;
 mod refusals;
 mod root;
 mod rotated_keys;
+mod schemas;
 mod shared_directory;
 mod slow;
 mod socket;

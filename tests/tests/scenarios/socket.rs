@@ -16,6 +16,7 @@ use azaion_agent::clock::{Clock, SystemClock};
 use azaion_tests::dev_api::{Fault, Options};
 use azaion_tests::programs::native;
 use azaion_tests::record;
+use azaion_tests::schemas;
 use azaion_tests::station::{EMAIL, Station, command};
 use serde_json::Value;
 
@@ -88,6 +89,7 @@ fn read(client: &mut UnixStream) -> anyhow::Result<Value> {
     client.read_to_string(&mut text)?;
     let line = text.strip_suffix('\n').with_context(|| format!("{} bytes without a line end", text.len()))?;
     let answer: Value = serde_json::from_str(line)?;
+    schemas::check(schemas::socket_answer(&answer), &answer)?;
     if let Some(token) = answer["access_token"].as_str() {
         record::secret(token)?;
     } else {

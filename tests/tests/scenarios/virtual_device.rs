@@ -137,7 +137,9 @@ impl VirtualDevice {
     pub(crate) fn run(&self, how: How) -> Result<Ready, NotReady> {
         let mut device = Device::here(&self.station.rootfs());
         device.clock = Arc::<VirtualClock>::clone(&self.clock);
-        run(&device, how)
+        let ended = run(&device, how);
+        self.station.check_json().expect("files that agree with their schemas");
+        ended
     }
 
     /// The exit code of a run.
