@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use azaion_tests::dev_api::{
-    ADMIN_EMAIL, ADMIN_PASSWORD, Casing, ClaimNames, DevApi, Generation, Hashing, Options, Tls,
+    ADMIN_EMAIL, ADMIN_PASSWORD, Casing, ClaimNames, DevApi, Generation, Hashing, Limiter, Options, RoleForm, Tls,
 };
 use clap::Parser;
 use std::io::Write as _;
@@ -22,18 +22,33 @@ struct Arguments {
     /// How the claims of tokens are named
     #[arg(long, value_enum, default_value_t = ClaimNames::Short)]
     claims: ClaimNames,
-    /// How the fields of answers are named
+    /// How the fields of answers that are no errors are named
     #[arg(long, value_enum, default_value_t = Casing::Camel)]
     casing: Casing,
+    /// How the fields of errors are named
+    #[arg(long, value_enum, default_value_t = Casing::Pascal)]
+    error_casing: Casing,
+    /// In which form roles are taken and given
+    #[arg(long, value_enum, default_value_t = RoleForm::Name)]
+    role_form: RoleForm,
     /// Hash passwords as cheaply as Argon2id can, for benchmarks
     #[arg(long)]
     cheap_hashing: bool,
     /// No login limits, and no locked accounts
     #[arg(long)]
     no_limits: bool,
-    /// No PATCH /users/password
+    /// Whose address the login limit counts
+    #[arg(long, value_enum, default_value_t = Limiter::Client)]
+    limiter: Limiter,
+    /// Answer bad requests with problem+json of ASP.NET, without a code of the API
     #[arg(long)]
-    no_password_patch: bool,
+    no_codes_in_400: bool,
+    /// Have PATCH /users/password, which the real servers very likely have not
+    #[arg(long)]
+    password_patch: bool,
+    /// No DELETE /users/{email}
+    #[arg(long)]
+    no_delete_route: bool,
     /// Answer the request for keys as a cache does, with a list that is up to an hour old
     #[arg(long)]
     keys_cache: bool,
@@ -63,9 +78,14 @@ impl From<Arguments> for Options {
             generation: arguments.generation,
             claims: arguments.claims,
             casing: arguments.casing,
+            error_casing: arguments.error_casing,
+            role_form: arguments.role_form,
             hashing: if arguments.cheap_hashing { Hashing::Cheap } else { Hashing::Real },
             limits: !arguments.no_limits,
-            password_patch: !arguments.no_password_patch,
+            limiter: arguments.limiter,
+            codes_in_400: !arguments.no_codes_in_400,
+            password_patch: arguments.password_patch,
+            delete_route: !arguments.no_delete_route,
             token_lifetime: arguments.token_lifetime.map(Duration::from_secs),
             tls: if arguments.plain { Tls::Plain } else { Tls::Valid },
             listen: arguments.listen,

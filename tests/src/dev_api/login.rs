@@ -1,16 +1,17 @@
 //! `POST /login` and `POST /token/refresh`.
 
-use super::BadToken;
 use super::answers::{self, Answer, Problem, object};
 use super::hashing::{random_hex, verify};
 use super::limits::Refusal;
-use super::missions::end_by_login;
-use super::routes::{Call, Handled, Stop, body, failure, refusal};
+use super::missions::{LOGGED_OUT, end_by_login};
+use super::routes::{Call, Handled, Stop, body, caller, failure, refusal};
 use super::state::{State, lock, utc};
 use super::store::{Account, Session};
 use super::tokens::Mint;
+use super::{BadToken, Limiter};
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
+use std::net::Ipv4Addr;
 
 #[derive(serde::Deserialize)]
 struct Credentials {
@@ -38,7 +39,11 @@ fn limit(state: &State, call: &Call, email: &str, now: i64) -> Result<(), Stop> 
     if !state.options.limits {
         return Ok(());
     }
-    let outcome = lock(&state.limits).attempt(call.peer, email, now);
+    let address = match state.options.limiter {
+        Limiter::Client => call.peer,
+        Limiter::Proxy => Ipv4Addr::LOCALHOST.into(),
+    };
+    let outcome = lock(&state.limits).attempt(address, email, now);
     outcome.map_err(|refusal| match refusal {
         Refusal::Limited(seconds) => refused(state, &answers::LIMITED, Some(seconds)),
         Refusal::Locked(seconds) => refused(state, &answers::LOCKED, Some(seconds)),
@@ -46,8 +51,7 @@ fn limit(state: &State, call: &Call, email: &str, now: i64) -> Result<(), Stop> 
 }
 
 fn refused(state: &State, problem: &Problem, retry_after: Option<i64>) -> Stop {
-    let options = &state.options;
-    Answer::refused_login(options.generation, options.casing, problem, retry_after).into()
+    Answer::refused_login(&state.options, problem, retry_after).into()
 }
 
 /// The account these credentials belong to. Failures are counted, unless limits are off.
@@ -97,6 +101,25 @@ pub(super) fn refresh(state: &State, call: &Call, bad_token: Option<&BadToken>) 
         Some((account, session)) => logged_in(state, &account, Some(&session), bad_token, now),
         None => Err(refusal(state, &answers::INVALID_REFRESH).into()),
     }
+}
+
+/// Which sessions of the caller a logout ends.
+pub(super) enum Sessions {
+    /// The one of the token.
+    This,
+    /// All of them.
+    All,
+}
+
+/// `POST /logout` and `POST /logout/all`: the refresh tokens end, access tokens live on.
+pub(super) fn logout(state: &State, call: &Call, which: Sessions) -> Handled {
+    let caller = caller(state, call)?;
+    match (which, caller.sid) {
+        (Sessions::This, Some(sid)) => state.store.end_session(&sid, state.now(), LOGGED_OUT).map(drop)?,
+        (Sessions::This, None) => {}
+        (Sessions::All, _) => state.store.end_sessions_of(&caller.email, state.now(), LOGGED_OUT)?,
+    }
+    Ok(Answer::empty(StatusCode::NO_CONTENT))
 }
 
 /// The answer to a login or refresh that succeeded.

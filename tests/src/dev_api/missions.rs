@@ -4,7 +4,7 @@
 
 use super::answers::{self, Answer, object};
 use super::hashing::random_hex;
-use super::routes::{Call, Handled, Stop, body, caller, failure, parameter, refusal};
+use super::routes::{Call, DEVICE_ROLE, Handled, Stop, body, caller, failure, parameter, refusal};
 use super::state::{State, lock, utc};
 use super::store::{Account, Store};
 use super::tokens::Mint;
@@ -16,14 +16,14 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// The role of devices.
-const DEVICE_ROLE: &str = "CompanionPC";
 /// How long a mission session lives, in seconds: 12 h.
 const LIFETIME_S: i64 = 12 * 3600;
 /// Why the login or refresh of a device ends its mission sessions.
 pub const POST_FLIGHT_RECONNECT: &str = "post_flight_reconnect";
 /// Why a person ended a session.
 const REVOKED_BY_ADMIN: &str = "admin_revoked";
+/// Why a logout ended a session.
+pub(super) const LOGGED_OUT: &str = "logged_out";
 
 /// A session that ended before its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// Revokes one session, a person's or device's or that of a mission; `false` when there is none.
-    fn end_session(&self, sid: &str, now: i64) -> anyhow::Result<bool> {
+    pub(super) fn end_session(&self, sid: &str, now: i64, reason: &str) -> anyhow::Result<bool> {
         let mut connection = lock(&self.0);
         let transaction = connection.transaction()?;
         let query = "SELECT 1 FROM missions WHERE sid = ?1 UNION ALL SELECT 1 FROM sessions WHERE sid = ?1";
@@ -75,9 +75,21 @@ impl Store {
         }
         transaction.execute("UPDATE sessions SET ended = 1 WHERE sid = ?1", [sid])?;
         let insert = "INSERT OR IGNORE INTO revocations (sid, at, reason) VALUES (?1, ?2, ?3)";
-        transaction.execute(insert, params![sid, now, REVOKED_BY_ADMIN])?;
+        transaction.execute(insert, params![sid, now, reason])?;
         transaction.commit()?;
         Ok(true)
+    }
+
+    /// Revokes all sessions of this user that began with a login.
+    pub(super) fn end_sessions_of(&self, email: &str, now: i64, reason: &str) -> anyhow::Result<()> {
+        const THEIRS: &str = "FROM sessions WHERE ended = 0 AND user = (SELECT id FROM users WHERE email = ?1)";
+        let mut connection = lock(&self.0);
+        let transaction = connection.transaction()?;
+        let insert = format!("INSERT OR IGNORE INTO revocations (sid, at, reason) SELECT sid, ?2, ?3 {THEIRS}");
+        transaction.execute(&insert, params![email, now, reason])?;
+        let update = format!("UPDATE sessions SET ended = 1 WHERE sid IN (SELECT sid {THEIRS})");
+        transaction.execute(&update, [email])?;
+        transaction.commit().context("ending the sessions of a user")
     }
 
     /// The revocations since this time, in the order in which they came.
@@ -149,7 +161,7 @@ pub(super) fn revoked(state: &State, call: &Call) -> Handled {
 
 /// `POST /sessions/{sid}/revoke`.
 pub(super) fn revoke(state: &State, sid: &str) -> Handled {
-    if state.store.end_session(sid, state.now())? {
+    if state.store.end_session(sid, state.now(), REVOKED_BY_ADMIN)? {
         Ok(Answer::empty(StatusCode::NO_CONTENT))
     } else {
         Err(refusal(state, &answers::NO_SUCH_SESSION).into())

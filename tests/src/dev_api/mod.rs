@@ -14,7 +14,9 @@
 mod answers;
 mod bad_tokens;
 mod certificates;
+mod devices;
 mod faults;
+mod hardware;
 mod hashing;
 mod intermediary;
 mod keys;
@@ -22,6 +24,7 @@ pub mod limits;
 mod login;
 mod missions;
 mod options;
+mod roles;
 mod routes;
 mod server;
 mod state;
@@ -29,12 +32,14 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod users;
 
 pub use bad_tokens::BadToken;
 pub use faults::Fault;
 pub use intermediary::{Body, Intermediary, family};
 pub use missions::{POST_FLIGHT_RECONNECT, Revocation};
-pub use options::{Casing, ClaimNames, Generation, Hashing, Options, Tls};
+pub use options::{Casing, ClaimNames, Generation, Hashing, Limiter, Options, Tls};
+pub use roles::RoleForm;
 
 use anyhow::Context as _;
 use certificates::Authority;

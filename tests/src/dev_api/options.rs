@@ -1,5 +1,6 @@
 //! What a development admin API can be asked to be.
 
+use super::RoleForm;
 use clap::ValueEnum;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -54,6 +55,15 @@ impl Casing {
             }
         }
     }
+}
+
+/// Whose address the login limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Limiter {
+    /// Each client's own.
+    Client,
+    /// That of the proxy before the server, which is the same for all clients: they share ten logins a minute.
+    Proxy,
 }
 
 /// How dear a password hash is.
@@ -145,19 +155,32 @@ impl Tls {
 /// What the development admin API is to be. [`Options::default`] is a G2 server on a free port of
 /// the loopback address, without limits, with cheap hashes, and an empty database in memory.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Options {
     /// Which of the three generations.
     pub generation: Generation,
     /// How the token's claims are named.
     pub claims: ClaimNames,
-    /// How the fields of answers are named. An MFA answer is in snake case whatever this says.
+    /// How the fields of answers that are no errors are named. An MFA answer is in snake case whatever this says.
     pub casing: Casing,
+    /// How the fields of errors are named.
+    pub error_casing: Casing,
+    /// In which form roles are taken and given.
+    pub role_form: RoleForm,
     /// How dear a password hash is.
     pub hashing: Hashing,
     /// Whether logins are limited and accounts are locked. G1 then answers as G2 does.
     pub limits: bool,
-    /// Whether there is a `PATCH /users/password`; without it, the answer is 404.
+    /// Whose address the login limit counts.
+    pub limiter: Limiter,
+    /// Whether errors with 400 are those of the API, with its code where there is one; without, they are
+    /// `application/problem+json` as ASP.NET itself writes it.
+    pub codes_in_400: bool,
+    /// Whether there is a `PATCH /users/password`. Without it the answer is 405, since `/users/{email}` has other
+    /// methods, and 404 if [`Options::delete_route`] is off too.
     pub password_patch: bool,
+    /// Whether there is a `DELETE /users/{email}`; without it the answer is 404.
+    pub delete_route: bool,
     /// How long an access token lives; `None`: 4 hours in G1, 15 minutes later.
     pub token_lifetime: Option<Duration>,
     /// The `iss` claim.
@@ -191,9 +214,14 @@ impl Default for Options {
             generation: Generation::G2,
             claims: ClaimNames::Short,
             casing: Casing::Camel,
+            error_casing: Casing::Camel,
+            role_form: RoleForm::Name,
             hashing: Hashing::Cheap,
             limits: false,
+            limiter: Limiter::Client,
+            codes_in_400: true,
             password_patch: true,
+            delete_route: true,
             token_lifetime: None,
             issuer: "AzaionApi".to_owned(),
             audience: None,

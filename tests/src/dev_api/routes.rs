@@ -1,14 +1,12 @@
-//! From a request to its answer: which route, who asks, and what the routes on users do.
+//! From a request to its answer: which route it is, who asks, and what its body and query say.
 //!
 //! Handlers are plain blocking code, for both Argon2 and the database block; the server runs them on
 //! threads made for that.
 
-use super::answers::{self, Answer, Problem, object};
-use super::hashing::random_hex;
+use super::answers::{Answer, Problem};
 use super::state::{State, lock};
-use super::store::Account;
 use super::tokens::{self, Caller};
-use super::{BadToken, Generation, login, missions};
+use super::{BadToken, Options, devices, hardware, login, missions, users};
 use bytes::Bytes;
 use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
@@ -18,8 +16,8 @@ use std::net::IpAddr;
 
 /// The role that may manage users.
 pub(super) const ADMIN_ROLE: &str = "ApiAdmin";
-/// E-mails and passwords have at least so many characters.
-const SHORTEST: usize = 8;
+/// The role of devices.
+pub(super) const DEVICE_ROLE: &str = "CompanionPC";
 
 /// A request that has come in completely.
 pub(super) struct Call {
@@ -70,59 +68,131 @@ pub(super) fn handle(state: &State, call: &Call, bad_token: Option<&BadToken>) -
 }
 
 fn dispatch(state: &State, call: &Call, bad_token: Option<&BadToken>) -> Handled {
-    let options = &state.options;
-    let later = options.has_sessions();
     let segments: Vec<&str> = call.path.split('/').skip(1).collect();
-    match (call.method.as_str(), segments.as_slice()) {
-        ("POST", ["login"]) => login::login(state, call, bad_token),
-        ("POST", ["token", "refresh"]) if later => login::refresh(state, call, bad_token),
-        ("GET", [".well-known", "jwks.json"]) if later => Ok(jwks(state, call)),
-        ("POST", ["sessions", "mission"]) if later => missions::begin(state, call),
-        ("GET", ["sessions", "revoked"]) if later => missions::revoked(state, call),
-        ("POST", ["sessions", sid, "revoke"]) if later => {
-            admin(state, call).and_then(|()| missions::revoke(state, sid))
-        }
-        ("GET", ["users", "current"]) => current_user(state, call),
-        ("GET", ["users"]) => admin(state, call).and_then(|()| list_users(state, call)),
-        ("POST", ["users"]) => admin(state, call).and_then(|()| create_user(state, call)),
-        ("PATCH", ["users", "password"]) if options.password_patch => {
-            admin(state, call).and_then(|()| set_password(state, call))
-        }
-        ("PUT", ["users", email, "set-role", role]) => admin(state, call).and_then(|()| set_role(state, email, role)),
-        ("POST", ["devices"]) if later => admin(state, call).and_then(|()| add_device(state)),
-        (_, path) => Ok(match methods(state, path) {
-            Some(methods) => {
-                failure(state, StatusCode::METHOD_NOT_ALLOWED, "No such method here.").with("allow", methods)
-            }
-            None => failure(state, StatusCode::NOT_FOUND, "No such route."),
-        }),
+    let Some(route) = find(&state.options, &call.method, &segments) else {
+        return Ok(no_route(state, &segments));
+    };
+    if route.is_for_admins() {
+        admin(state, call)?;
+    }
+    match route {
+        Route::Live | Route::Ready => Ok(Answer::empty(StatusCode::OK)),
+        Route::Login => login::login(state, call, bad_token),
+        Route::Refresh => login::refresh(state, call, bad_token),
+        Route::Logout(which) => login::logout(state, call, which),
+        Route::Keys => Ok(jwks(state, call)),
+        Route::BeginMission => missions::begin(state, call),
+        Route::RevokedSessions => missions::revoked(state, call),
+        Route::RevokeSession(sid) => missions::revoke(state, sid),
+        Route::CurrentUser => users::current(state, call),
+        Route::ListUsers => users::list(state, call),
+        Route::CreateUser => users::create(state, call),
+        Route::DeleteUser(email) => users::delete(state, email),
+        Route::SetPassword => users::set_password(state, call),
+        Route::SetRole(email, role) => users::set_role(state, email, role),
+        Route::SetEnabled(email, on) => users::set_enabled(state, email, on),
+        Route::AddDevice => devices::add(state),
+        Route::SetHardware => hardware::set(state, call),
+        Route::CheckHardware => hardware::check(state, call),
+        Route::GetResource => hardware::get(state, call),
     }
 }
 
-/// The methods that a path has.
-fn methods(state: &State, path: &[&str]) -> Option<&'static str> {
-    let later = state.options.has_sessions();
-    match path {
-        ["login"] => Some("POST"),
-        ["token", "refresh"] | ["devices"] | ["sessions", "mission"] | ["sessions", _, "revoke"] if later => {
-            Some("POST")
-        }
-        [".well-known", "jwks.json"] | ["sessions", "revoked"] if later => Some("GET"),
-        ["users", "current"] => Some("GET"),
-        ["users"] => Some("GET, POST"),
-        ["users", "password"] if state.options.password_patch => Some("PATCH"),
-        ["users", _, "set-role", _] => Some("PUT"),
-        _ => None,
+/// What a request asks for.
+enum Route<'a> {
+    Live,
+    Ready,
+    Login,
+    Refresh,
+    Logout(login::Sessions),
+    Keys,
+    BeginMission,
+    RevokedSessions,
+    RevokeSession(&'a str),
+    CurrentUser,
+    ListUsers,
+    CreateUser,
+    DeleteUser(&'a str),
+    SetPassword,
+    /// Of this e-mail, to this role.
+    SetRole(&'a str, &'a str),
+    /// Of this e-mail; `false` disables.
+    SetEnabled(&'a str, bool),
+    AddDevice,
+    SetHardware,
+    CheckHardware,
+    GetResource,
+}
+
+impl Route<'_> {
+    fn is_for_admins(&self) -> bool {
+        matches!(
+            self,
+            Self::RevokeSession(_)
+                | Self::ListUsers
+                | Self::CreateUser
+                | Self::DeleteUser(_)
+                | Self::SetPassword
+                | Self::SetRole(..)
+                | Self::SetEnabled(..)
+                | Self::AddDevice
+                | Self::SetHardware
+        )
     }
+}
+
+/// The route of this method and path, if this server has it.
+fn find<'a>(options: &Options, method: &str, segments: &[&'a str]) -> Option<Route<'a>> {
+    let (g1, later) = (!options.has_sessions(), options.has_sessions());
+    Some(match (method, segments) {
+        ("GET", ["health", "live"]) => Route::Live,
+        ("GET", ["health", "ready"]) => Route::Ready,
+        ("POST", ["login"]) => Route::Login,
+        ("POST", ["token", "refresh"]) if later => Route::Refresh,
+        ("POST", ["logout"]) if later => Route::Logout(login::Sessions::This),
+        ("POST", ["logout", "all"]) if later => Route::Logout(login::Sessions::All),
+        ("GET", [".well-known", "jwks.json"]) if later => Route::Keys,
+        ("POST", ["sessions", "mission"]) if later => Route::BeginMission,
+        ("GET", ["sessions", "revoked"]) if later => Route::RevokedSessions,
+        ("POST", ["sessions", sid, "revoke"]) if later => Route::RevokeSession(sid),
+        ("GET", ["users", "current"]) => Route::CurrentUser,
+        ("GET", ["users"]) => Route::ListUsers,
+        ("POST", ["users"]) => Route::CreateUser,
+        ("PATCH", ["users", "password"]) if options.password_patch => Route::SetPassword,
+        ("PUT", ["users", "hardware", "set"]) if g1 => Route::SetHardware,
+        ("PUT", ["users", email, "set-role", role]) => Route::SetRole(email, role),
+        ("PUT", ["users", email, "enable"]) => Route::SetEnabled(email, true),
+        ("PUT", ["users", email, "disable"]) => Route::SetEnabled(email, false),
+        // Fixed paths come before those with a parameter.
+        (_, ["users", "current"]) => return None,
+        (_, ["users", "password"]) if options.password_patch => return None,
+        ("DELETE", ["users", email]) if options.delete_route => Route::DeleteUser(email),
+        ("POST", ["devices"]) if later => Route::AddDevice,
+        ("POST", ["resources", "check"]) if g1 => Route::CheckHardware,
+        ("POST", ["resources", "get"] | ["resources", "get", _]) if g1 => Route::GetResource,
+        _ => return None,
+    })
+}
+
+/// 405 where the path has other methods, else 404.
+fn no_route(state: &State, segments: &[&str]) -> Answer {
+    const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+    let is_there = |method: &&str| find(&state.options, method, segments).is_some();
+    let methods: Vec<&str> = METHODS.into_iter().filter(is_there).collect();
+    if methods.is_empty() {
+        return failure(state, StatusCode::NOT_FOUND, "No such route.");
+    }
+    failure(state, StatusCode::METHOD_NOT_ALLOWED, "No such method here.").with("allow", &methods.join(", "))
 }
 
 /// An error without a code of its own.
 pub(super) fn failure(state: &State, status: StatusCode, message: &str) -> Answer {
-    Answer::error(state.options.casing, status, None, message)
+    Answer::failure(&state.options, status, message)
 }
 
+/// An error with its code.
 pub(super) fn refusal(state: &State, problem: &Problem) -> Answer {
-    Answer::problem(state.options.casing, problem)
+    Answer::problem(&state.options, problem)
 }
 
 /// Reads a JSON body as ASP.NET does: 415 without the content type, 400 if it can't be read.
@@ -178,118 +248,6 @@ fn jwks(state: &State, call: &Call) -> Answer {
 /// A parameter of the query.
 pub(super) fn parameter(call: &Call, name: &str) -> Option<String> {
     form_urlencoded::parse(call.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-}
-
-fn described(state: &State, account: &Account) -> Value {
-    object(
-        state.options.casing,
-        [
-            ("id", account.id.as_str().into()),
-            ("email", account.email.as_str().into()),
-            ("role", account.role.as_str().into()),
-            ("isEnabled", account.enabled.into()),
-        ],
-    )
-}
-
-fn current_user(state: &State, call: &Call) -> Handled {
-    let caller = caller(state, call)?;
-    match state.store.account(&caller.email)? {
-        Some(account) => Ok(Answer::json(StatusCode::OK, &described(state, &account))),
-        None => Err(failure(state, StatusCode::UNAUTHORIZED, "The user is gone.").into()),
-    }
-}
-
-fn list_users(state: &State, call: &Call) -> Handled {
-    let parameter = |name: &str| parameter(call, name).unwrap_or_default();
-    let accounts = state.store.accounts(&parameter("searchEmail"), &parameter("searchRole"))?;
-    let list: Vec<Value> = accounts.iter().map(|a| described(state, a)).collect();
-    Ok(Answer::json(StatusCode::OK, &list.into()))
-}
-
-#[derive(serde::Deserialize)]
-struct NewUser {
-    email: String,
-    password: String,
-    role: String,
-}
-
-fn create_user(state: &State, call: &Call) -> Handled {
-    let user: NewUser = body(state, call)?;
-    check_email(state, &user.email)?;
-    check_password(state, &user.password)?;
-    check_role(state, &user.role)?;
-    let hash = state.options.hashing.hash(&user.password)?;
-    if !state.store.add(&user.email, &hash, &user.role)? {
-        return Err(refusal(state, &answers::EMAIL_EXISTS).into());
-    }
-    // Clients must take both.
-    Ok(Answer::empty(match state.options.generation {
-        Generation::G1 => StatusCode::OK,
-        Generation::G2 | Generation::G2b => StatusCode::CREATED,
-    }))
-}
-
-#[derive(serde::Deserialize)]
-struct NewPassword {
-    email: String,
-    password: String,
-}
-
-fn set_password(state: &State, call: &Call) -> Handled {
-    let user: NewPassword = body(state, call)?;
-    check_password(state, &user.password)?;
-    let hash = state.options.hashing.hash(&user.password)?;
-    if !state.store.set_hash(&user.email, &hash)? {
-        return Err(refusal(state, &answers::NO_SUCH_EMAIL).into());
-    }
-    // Clients must take both.
-    Ok(Answer::empty(match state.options.generation {
-        Generation::G1 => StatusCode::OK,
-        Generation::G2 | Generation::G2b => StatusCode::NO_CONTENT,
-    }))
-}
-
-fn set_role(state: &State, email: &str, role: &str) -> Handled {
-    check_role(state, role)?;
-    if state.store.set_role(email, role)? {
-        Ok(Answer::empty(StatusCode::OK))
-    } else {
-        Err(refusal(state, &answers::NO_SUCH_EMAIL).into())
-    }
-}
-
-fn add_device(state: &State) -> Handled {
-    let password = random_hex::<16>()?;
-    let hash = state.options.hashing.hash(&password)?;
-    let (serial, email) = state.store.add_device(&hash)?;
-    let fields = [("serial", serial.into()), ("email", email.into()), ("password", password.into())];
-    Ok(Answer::json(StatusCode::CREATED, &object(state.options.casing, fields)))
-}
-
-fn check_email(state: &State, email: &str) -> Result<(), Stop> {
-    if email.chars().count() < SHORTEST {
-        return Err(refusal(state, &answers::EMAIL_LENGTH).into());
-    }
-    match email.split_once('@') {
-        Some((name, domain)) if !name.is_empty() && !domain.is_empty() => Ok(()),
-        _ => Err(refusal(state, &answers::WRONG_EMAIL).into()),
-    }
-}
-
-fn check_password(state: &State, password: &str) -> Result<(), Stop> {
-    if password.chars().count() < SHORTEST {
-        return Err(refusal(state, &answers::PASSWORD_LENGTH).into());
-    }
-    Ok(())
-}
-
-/// Any word will do, for not all roles of the real server are known.
-fn check_role(state: &State, role: &str) -> Result<(), Stop> {
-    if role.is_empty() || !role.chars().all(|c| c.is_ascii_alphabetic()) {
-        return Err(failure(state, StatusCode::BAD_REQUEST, "No such role.").into());
-    }
-    Ok(())
 }
 
 /// A path as the routes see it: without the prefix, percent-decoded. One outside the prefix is

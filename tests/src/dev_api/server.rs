@@ -238,7 +238,7 @@ fn scripted_status(state: &State, code: u16, error: Option<u32>, headers: Vec<(S
     let status = StatusCode::from_u16(code).map_err(io::Error::other)?;
     let mut answer = match error {
         None => Answer::empty(status),
-        Some(_) => Answer::error(state.options.casing, status, error, "A scripted error."),
+        Some(_) => Answer::error(state.options.error_casing, status, error, "A scripted error."),
     };
     answer.headers.extend(headers);
     Ok(answer)

@@ -46,7 +46,10 @@ CREATE TABLE IF NOT EXISTS revocations (
     at INTEGER NOT NULL,
     reason TEXT NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS devices (number INTEGER PRIMARY KEY AUTOINCREMENT) STRICT;
+CREATE TABLE IF NOT EXISTS hardware (
+    user TEXT PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
+    hardware TEXT NOT NULL
+) STRICT;
 ";
 
 /// A row of the users.
@@ -103,22 +106,14 @@ impl Store {
 
     /// Adds a user; `false` when the e-mail exists, however many ask at once.
     pub(super) fn add(&self, email: &str, hash: &str, role: &str) -> anyhow::Result<bool> {
-        insert(&lock(&self.0), email, hash, role)
-    }
-
-    /// Makes the next device identity, serial `azj-NNNN`, as a user; gives its serial and e-mail.
-    pub(super) fn add_device(&self, hash: &str) -> anyhow::Result<(String, String)> {
-        let mut connection = lock(&self.0);
-        let transaction = connection.transaction()?;
-        loop {
-            transaction.execute("INSERT INTO devices DEFAULT VALUES", [])?;
-            let serial = format!("azj-{:04}", transaction.last_insert_rowid());
-            let email = format!("{serial}@azaion.com");
-            // Somebody may have made this very user by hand: the number is then left out.
-            if insert(&transaction, &email, hash, "CompanionPC")? {
-                transaction.commit()?;
-                return Ok((serial, email));
-            }
+        let inserted = lock(&self.0).execute(
+            "INSERT INTO users (id, email, hash, role) VALUES (?1, ?2, ?3, ?4)",
+            params![random_guid()?, email, hash, role],
+        );
+        match inserted {
+            Ok(_) => Ok(true),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(false),
+            Err(error) => Err(error).context("adding a user"),
         }
     }
 
@@ -243,18 +238,6 @@ impl Issued {
     }
 }
 
-fn insert(connection: &Connection, email: &str, hash: &str, role: &str) -> anyhow::Result<bool> {
-    let inserted = connection.execute(
-        "INSERT INTO users (id, email, hash, role) VALUES (?1, ?2, ?3, ?4)",
-        params![random_guid()?, email, hash, role],
-    );
-    match inserted {
-        Ok(_) => Ok(true),
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(false),
-        Err(error) => Err(error).context("adding a user"),
-    }
-}
-
 /// Issues the next refresh token of a session.
 fn issue(transaction: &Transaction<'_>, sid: String, started: i64, now: i64) -> anyhow::Result<Session> {
     let session = Session {
@@ -329,14 +312,5 @@ mod tests {
         drop(store);
         let store = Store::open(Some(&path)).unwrap();
         assert!(store.account("one@azaion.com").unwrap().is_some());
-    }
-
-    /// The server's own device names go on counting and step over a name that is taken.
-    #[test]
-    fn device_names_step_over_taken_ones() {
-        let (store, _) = with_user();
-        assert!(store.add("azj-0002@azaion.com", "hash", "Admin").unwrap());
-        let serials = [(); 2].map(|()| store.add_device("hash").unwrap().0);
-        assert_eq!(serials, ["azj-0001", "azj-0003"]);
     }
 }

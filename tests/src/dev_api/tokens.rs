@@ -104,6 +104,8 @@ pub(super) fn encode(
 pub(super) struct Caller {
     pub(super) email: String,
     pub(super) role: String,
+    /// The session, from G2 on.
+    pub(super) sid: Option<String>,
 }
 
 /// Checks a bearer token: the one algorithm and key of this generation, issuer, audience and
@@ -130,7 +132,7 @@ pub(super) fn verify(options: &Options, keys: &Keys, token: &str, now: i64) -> O
     }
     let names = options.claims.names();
     let text = |name| claims.get(name)?.as_str().map(str::to_owned);
-    Some(Caller { email: text(names.email)?, role: text(names.role)? })
+    Some(Caller { email: text(names.email)?, role: text(names.role)?, sid: text("sid") })
 }
 
 #[cfg(test)]

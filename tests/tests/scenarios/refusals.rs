@@ -32,7 +32,7 @@ fn named(answer: &Intermediary) -> String {
 fn options(answer: &Intermediary) -> Options {
     let casings = [Casing::Camel, Casing::Snake, Casing::Pascal];
     let row = family().iter().position(|other| other == answer).unwrap_or_default();
-    Options { generation: Generation::G2, casing: casings[row % casings.len()], ..Options::default() }
+    Options { generation: Generation::G2, error_casing: casings[row % casings.len()], ..Options::default() }
 }
 
 fn is_not_ready(device: &VirtualDevice, code: i32) -> anyhow::Result<()> {

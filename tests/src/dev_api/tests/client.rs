@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpSocket;
+use tokio::runtime::Builder;
 
 /// What the client can be read from and written to.
 pub(super) trait Stream: Read + Write {}
@@ -17,6 +19,8 @@ impl<T: Read + Write> Stream for T {}
 #[derive(Clone)]
 pub(super) struct Client {
     address: SocketAddr,
+    /// The address that it comes from; `None`: the system's choice.
+    source: Option<Ipv4Addr>,
     prefix: String,
     /// `None`: plain http.
     tls: Option<Arc<ClientConfig>>,
@@ -72,6 +76,7 @@ impl Client {
         let tls = (api.state.options.tls != Tls::Plain).then(|| Arc::new(config(api, rustls::ALL_VERSIONS)));
         Self {
             address: api.address,
+            source: None,
             prefix: api.state.options.path_prefix.clone(),
             tls,
             bearer: None,
@@ -88,8 +93,13 @@ impl Client {
         Self { header: Some(header), ..self.clone() }
     }
 
+    /// The same client at another loopback address.
+    pub(super) fn from_address(&self, source: [u8; 4]) -> Self {
+        Self { source: Some(source.into()), ..self.clone() }
+    }
+
     pub(super) fn connect(&self) -> io::Result<Box<dyn Stream>> {
-        let stream = TcpStream::connect(self.address)?;
+        let stream = self.connect_tcp()?;
         stream.set_read_timeout(Some(self.timeout))?;
         let Some(config) = &self.tls else {
             return Ok(Box::new(stream));
@@ -97,6 +107,19 @@ impl Client {
         let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
         let connection = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         Ok(Box::new(StreamOwned::new(connection, stream)))
+    }
+
+    /// The standard library can't choose the address that a connection comes from; tokio can.
+    fn connect_tcp(&self) -> io::Result<TcpStream> {
+        let Some(source) = self.source else { return TcpStream::connect(self.address) };
+        let connecting = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((source, 0).into())?;
+            socket.connect(self.address).await?.into_std()
+        };
+        let stream = Builder::new_current_thread().enable_io().build()?.block_on(connecting)?;
+        stream.set_nonblocking(false)?;
+        Ok(stream)
     }
 
     pub(super) fn text(&self, method: &str, path: &str, body: &str, keep: bool) -> String {

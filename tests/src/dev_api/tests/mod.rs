@@ -1,7 +1,9 @@
 //! The server seen from outside, by a client of few lines.
 
 mod client;
+mod devices;
 mod faults;
+mod forms;
 mod login;
 mod missions;
 mod transport;

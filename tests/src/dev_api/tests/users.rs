@@ -17,6 +17,7 @@ fn create() {
             (user("NEW@azaion.com", "12345678"), (409, Some(20))),
             (user("other@azaion.com", "1234567"), (400, Some(32))),
             (user("a@b.com", "12345678"), (400, Some(35))),
+            (user(&format!("{}@azaion.com", "a".repeat(150)), "12345678"), (400, Some(35))),
             (user("not-an-email", "12345678"), (400, Some(37))),
             (json!({"email": "other@azaion.com", "password": "12345678", "role": 30}), (400, None)),
             (json!({"email": "other@azaion.com"}), (400, None)),
@@ -64,6 +65,8 @@ fn permissions() {
         ("GET", "/users"),
         ("PATCH", "/users/password"),
         ("PUT", "/users/azaion-jetson-0042@azaion.com/set-role/ApiAdmin"),
+        ("PUT", "/users/azaion-jetson-0042@azaion.com/disable"),
+        ("DELETE", "/users/azaion-jetson-0042@azaion.com"),
         ("POST", "/devices"),
     ] {
         for (client, status) in [(&client, 401), (&client.with_bearer("nonsense"), 401), (&device, 403)] {
@@ -104,10 +107,12 @@ fn password_patch() {
         assert_eq!(log_in(&client, EMAIL, PASSWORD).status, 409);
         assert_eq!(log_in(&client, EMAIL, "new-password-2").status, 200);
     }
-    let (_api, client) = start(Options { password_patch: false, ..Options::default() });
-    let reply = as_admin(&client).send("PATCH", "/users/password", "{}");
-    assert_eq!(reply.status, 404);
-    assert!(reply.json()["message"].is_string());
+    for (delete_route, status, allowed) in [(true, 405, Some("DELETE")), (false, 404, None)] {
+        let (_api, client) = start(Options { password_patch: false, delete_route, ..Options::default() });
+        let reply = as_admin(&client).send("PATCH", "/users/password", "{}");
+        assert_eq!((reply.status, reply.header("allow")), (status, allowed));
+        assert!(reply.json()["message"].is_string());
+    }
 }
 
 /// Users are found by parts of e-mail and role; a role can be set.
@@ -129,26 +134,6 @@ fn search_and_roles() {
     assert_eq!(api.user(EMAIL).unwrap().role, "Operator");
     let reply = admin.send("PUT", "/users/nobody@azaion.com/set-role/Operator", "");
     assert_eq!(reply.outcome(), (409, Some(10)));
-}
-
-/// The server makes device identities itself, a new one each time, which can log in; not in G1.
-#[test]
-fn devices() {
-    let (_api, client) = start(Options::default());
-    let admin = as_admin(&client);
-    for serial in ["azj-0001", "azj-0002"] {
-        let reply = admin.send("POST", "/devices", "");
-        assert_eq!(reply.status, 201);
-        let device = reply.json();
-        assert_eq!(device["serial"], serial);
-        assert_eq!(device["email"], format!("{serial}@azaion.com"));
-        let password = device["password"].as_str().unwrap();
-        assert_eq!(password.len(), 32);
-        let reply = log_in(&client, device["email"].as_str().unwrap(), password);
-        assert_eq!(reply.status, 200);
-    }
-    let (_api, client) = start(generation(Generation::G1));
-    assert_eq!(as_admin(&client).send("POST", "/devices", "").status, 404);
 }
 
 /// A body that is no JSON, or not said to be, is refused without a word of it coming back.
