@@ -73,7 +73,7 @@ _azaion__provision() {
             return 0
             ;;
         azaion__provision__subcmd__batch)
-            opts="-v -h --rootfs --base --jobs --report --dry-run --on-existing --replace --verify --owner --api-url --ca-file --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --no-strict-modes --help"
+            opts="-v -h --rootfs --base --jobs --report --dry-run --on-existing --replace --verify --owner --api-url --ca-file --proxy --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --no-strict-modes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -96,7 +96,7 @@ _azaion__provision() {
                     return 0
                     ;;
                 --on-existing)
-                    COMPREPLY=($(compgen -W "update refuse" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "update refuse recreate" -- "${cur}"))
                     return 0
                     ;;
                 --owner)
@@ -108,6 +108,10 @@ _azaion__provision() {
                     return 0
                     ;;
                 --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -135,7 +139,7 @@ _azaion__provision() {
             return 0
             ;;
         azaion__provision__subcmd__check)
-            opts="-v -h --rootfs --owner --api-url --ca-file --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --no-strict-modes --help"
+            opts="-v -h --rootfs --owner --api-url --ca-file --proxy --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --no-strict-modes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -154,6 +158,10 @@ _azaion__provision() {
                     return 0
                     ;;
                 --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -199,7 +207,7 @@ _azaion__provision() {
             return 0
             ;;
         azaion__provision__subcmd__device)
-            opts="-v -h --rootfs --module-serial --on-existing --replace --verify --owner --api-url --ca-file --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --no-strict-modes --help"
+            opts="-v -h --server-assigned --rootfs --module-serial --on-existing --replace --verify --owner --api-url --ca-file --proxy --admin-email --admin-password-file --admin-token-file --deadline --json --verbose --no-strict-modes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -214,7 +222,7 @@ _azaion__provision() {
                     return 0
                     ;;
                 --on-existing)
-                    COMPREPLY=($(compgen -W "update refuse" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "update refuse recreate" -- "${cur}"))
                     return 0
                     ;;
                 --owner)
@@ -226,6 +234,10 @@ _azaion__provision() {
                     return 0
                     ;;
                 --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

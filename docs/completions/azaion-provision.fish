@@ -38,15 +38,18 @@ complete -c azaion-provision -n "__fish_azaion_provision_needs_command" -f -a "h
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l rootfs -d 'Root file system to write into; more than once for A/B layouts' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l module-serial -d 'The module that the device is for, by what is in /proc/device-tree/serial-number there; on another one the agent does not use the credentials. Without it, what the target says already stays' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l on-existing -d 'What to do if the user exists and its password is not known here' -r -f -a "update\t'Set a new password; a unit flashed earlier with this serial can no longer log in'
-refuse\t'Change nothing and fail'"
+refuse\t'Change nothing and fail'
+recreate\t'Delete the user and make it again, with another id, where a password can\'t be set; never one whose password in the target works'"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l owner -d 'Who owns what is written into a directory: root (needs root), or the caller, for a staging tree whose owners the image builder maps' -r -f -a "root\t'Root, by number'
 current\t'The caller'"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l api-url -d 'The admin API; https, or plain http to a loopback address' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l ca-file -d 'PEM file with CA certificates, added to the usual roots' -r -F
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l proxy -d 'HTTP proxy that connections to the API are tunnelled through (CONNECT). No other variable about proxies is obeyed' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l admin-email -d 'The admin\'s e-mail; needed unless --admin-token-file is given' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l admin-password-file -d 'File with the admin\'s password; else AZAION_ADMIN_PASSWORD; else it is asked for on a terminal' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l admin-token-file -d 'File with an admin\'s access token, instead of a login' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l deadline -d 'Seconds for all calls to the API for one device and the waits between them [default: 30; in a batch 300, for the API may ask a host to wait]. Copies, checks and a password that is typed do not count' -r
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l server-assigned -d 'Take an identity that the server makes (POST /devices) instead of one that follows from a serial. A target that holds an identity whose password works keeps it'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l replace -d 'Replace another device\'s file in the target'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l verify -d 'Log in as the device afterwards and judge the token as the device will'
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand device" -l json -d 'One JSON object a line on standard output'
@@ -58,11 +61,13 @@ complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l jobs -d 'Units that are worked on at the same time' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l report -d 'Write what became of each unit into this file, which must end in .csv or .jsonl' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l on-existing -d 'What to do if the user exists and its password is not known here' -r -f -a "update\t'Set a new password; a unit flashed earlier with this serial can no longer log in'
-refuse\t'Change nothing and fail'"
+refuse\t'Change nothing and fail'
+recreate\t'Delete the user and make it again, with another id, where a password can\'t be set; never one whose password in the target works'"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l owner -d 'Who owns what is written into a directory: root (needs root), or the caller, for a staging tree whose owners the image builder maps' -r -f -a "root\t'Root, by number'
 current\t'The caller'"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l api-url -d 'The admin API; https, or plain http to a loopback address' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l ca-file -d 'PEM file with CA certificates, added to the usual roots' -r -F
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l proxy -d 'HTTP proxy that connections to the API are tunnelled through (CONNECT). No other variable about proxies is obeyed' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l admin-email -d 'The admin\'s e-mail; needed unless --admin-token-file is given' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l admin-password-file -d 'File with the admin\'s password; else AZAION_ADMIN_PASSWORD; else it is asked for on a terminal' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand batch" -l admin-token-file -d 'File with an admin\'s access token, instead of a login' -r -F
@@ -88,6 +93,7 @@ complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check"
 current\t'The caller'"
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l api-url -d 'The admin API; https, or plain http to a loopback address' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l ca-file -d 'PEM file with CA certificates, added to the usual roots' -r -F
+complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l proxy -d 'HTTP proxy that connections to the API are tunnelled through (CONNECT). No other variable about proxies is obeyed' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l admin-email -d 'The admin\'s e-mail; needed unless --admin-token-file is given' -r
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l admin-password-file -d 'File with the admin\'s password; else AZAION_ADMIN_PASSWORD; else it is asked for on a terminal' -r -F
 complete -c azaion-provision -n "__fish_azaion_provision_using_subcommand check" -l admin-token-file -d 'File with an admin\'s access token, instead of a login' -r -F

@@ -4,7 +4,7 @@
 use azaion_agent::api_url::ApiUrl;
 use azaion_agent::device_conf::{DeviceConf, MODE};
 use azaion_agent::exit::Exit;
-use azaion_agent::identity::{Serial, is_generated_password};
+use azaion_agent::identity::{Identity, Serial, is_generated_password};
 
 use crate::error::{Error, Result, failure};
 use crate::strict_modes::is_caller;
@@ -31,7 +31,8 @@ pub(crate) fn assigned(
     replace: bool,
 ) -> Result<Option<DeviceConf>> {
     let Some(conf) = readable(target, found, replace)? else { return Ok(None) };
-    let objection = objection(target.kind(), found, &conf, owner, api).or(conf.serial.is_none().then_some("no serial"));
+    let objection =
+        objection(target.kind(), found, &conf, owner, api).or(Identity::of(&conf).is_none().then_some("no serial"));
     match objection {
         None => Ok(Some(conf)),
         Some(_) if replace => Ok(None),

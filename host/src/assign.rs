@@ -53,8 +53,7 @@ pub(crate) fn assign(job: &Job<'_>) -> Result<(Identity, Outcome)> {
 
 /// Who is in the targets, if anybody is.
 fn identity_in(places: &Places<'_>) -> Result<Option<Identity>> {
-    let mut found =
-        places.ours().filter_map(|conf| Some(Identity { serial: conf.serial.clone()?, email: conf.email.clone() }));
+    let mut found = places.ours().filter_map(Identity::of);
     let Some(first) = found.next() else { return Ok(None) };
     match found.find(|other| *other != first) {
         None => Ok(Some(first)),
@@ -80,7 +79,7 @@ fn write(job: &Job<'_>, places: &Places<'_>, assigned: Assigned) -> Result<(Iden
             "the API has made {serial} ({email}), and its device.conf is not in all targets yet; run this again, it goes on from there"
         ))),
         Err(error) => Err(places.put_back(error.context(format!(
-            "the API has made {serial} ({email}), and its password could not be written and is lost; delete that user on the API, then \
+            "the API has made {serial} ({email}), and its password could not be written and is lost: an orphaned account; delete that user on the API, then \
              run this again"
         )))),
     }
@@ -98,7 +97,7 @@ fn not_assigned(job: &Job<'_>, fault: AdminFault) -> Error {
     }
     let api = job.http.api();
     error.context(format!(
-        "asked {api} for an identity, and no answer came that can be used: the API may have made a user that no device has, the newest \
+        "asked {api} for an identity, and no answer came that can be used: the API may have made a user that no device has (an orphaned account), the newest \
          azj-… of its CompanionPC users; delete that user there before you run this again. If the newest user there is no azj-… at all, \
          the API can't number devices, since another scheme of e-mails is in use on it"
     ))

@@ -190,7 +190,7 @@ Exit codes:
   66  target missing, or of a kind that can't take a device.conf
   69  the API is out of reach
   70  a fault of the tool's own
-  73  another device's file is there, or the user exists and --on-existing refuse was given
+  73  another device's file is there, or the user exists and may not be changed
   74  reading or writing failed
   75  the API says later
   76  the server's answer can't be accepted

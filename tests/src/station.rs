@@ -4,8 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use azaion_agent::clock::SystemClock;
+use azaion_agent::http::{self, CaFile, Http};
+use azaion_agent::session;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -179,6 +185,21 @@ impl Station {
         record::words(&run.words())?;
         self.secrets().iter().try_for_each(|secret| record::secret(secret))?;
         self.no_leftovers()
+    }
+
+    /// An access token of the admin.
+    ///
+    /// # Errors
+    /// The API does not give one.
+    pub fn admin_token(&self) -> anyhow::Result<String> {
+        let ca = CaFile::read(&self.api.ca_file())?;
+        let options = http::Options { ca: Some(&ca), proxy: None, clock: Arc::new(SystemClock) };
+        let http = Http::new(&self.api.url().parse()?, options)?;
+        let password = SecretString::from(ADMIN_PASSWORD);
+        let (tokens, _) = session::login(&http, ADMIN_EMAIL, &password, Ok(Duration::from_secs(10)))?;
+        let token = tokens.access.expose_secret().to_owned();
+        record::secret(&token)?;
+        Ok(token)
     }
 
     /// The value of one key of the `device.conf` in the root file system, if it is there.

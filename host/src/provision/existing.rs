@@ -43,8 +43,8 @@ impl Provisioning<'_> {
         let api = self.job.http.api();
         format!(
             "the user {email} exists with a password that is not known here, and this server has no route to set another; run this \
-             again with --on-existing recreate, which deletes the user and makes it again with another id; or delete the user \
-             yourself, as an ApiAdmin by DELETE {api}/users/{email} (the same in G1, G2 and G2b), and run this again"
+             again with --on-existing recreate, which deletes the user and makes it again with another id; or delete the user {email} \
+             there yourself, as an ApiAdmin by DELETE {api}/users/{email} (the same in all generations of the API)"
         )
     }
 

@@ -63,6 +63,8 @@ pub const ADMIN_PASSWORD: &str = "correct-horse-battery-staple-7";
 /// A user of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
+    /// The id, a GUID.
+    pub id: String,
     /// The e-mail, as it was first written.
     pub email: String,
     /// The role, such as `CompanionPC`.
@@ -335,7 +337,7 @@ impl Drop for DevApi {
 
 impl From<store::Account> for User {
     fn from(account: store::Account) -> Self {
-        Self { email: account.email, role: account.role, enabled: account.enabled }
+        Self { id: account.id, email: account.email, role: account.role, enabled: account.enabled }
     }
 }
 

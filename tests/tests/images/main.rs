@@ -13,6 +13,7 @@
 )]
 
 mod archive;
+mod assigned;
 mod bench;
 mod fixtures;
 mod good;

@@ -17,6 +17,8 @@ use crate::flows::FIRST;
 const RUNBOOK: Page = Page("docs/runbook.md");
 /// On the host, in their order.
 const STEPS: [&str; 6] = ["agent", "ca", "images", "device", "flash", "clear"];
+/// What is done with accounts, after a device is on its way.
+const ACCOUNTS: [&str; 2] = ["delete", "assigned"];
 /// On the device.
 const ON_THE_UNIT: [&str; 3] = ["status", "api", "history"];
 /// The module of the page.
@@ -53,7 +55,22 @@ fn from_the_box_to_the_api() -> anyhow::Result<()> {
     factory.is_unit(1, FIRST, &["APP"])?;
     // The agent itself, in rootfs/ and in the image, has the names of the keys in it.
     assert_eq!(factory.known()?, Vec::<String>::new());
-    on_the_unit(&factory, &board)
+    on_the_unit(&factory, &board)?;
+    with_accounts(&factory)
+}
+
+/// The account is deleted, and the next device gets one that the server makes.
+fn with_accounts(factory: &Factory) -> anyhow::Result<()> {
+    let api = &factory.station.api;
+    factory.station.put("Linux_for_Tegra/admin.token", format!("{}\n", factory.station.admin_token()?), 0o600)?;
+    let before = format!("export CURL_CA_BUNDLE={}\n", api.ca_file().display());
+    for step in ACCOUNTS {
+        does(factory, &format!("account={step}"), &before)?;
+        let users: Vec<String> = api.users().into_iter().map(|user| user.email).collect();
+        assert_eq!(users, if step == "delete" { vec![] } else { vec!["azj-0001@azaion.com".to_owned()] });
+    }
+    assert_eq!(factory.known()?, Vec::<String>::new());
+    Ok(())
 }
 
 fn on_the_unit(factory: &Factory, board: &Path) -> anyhow::Result<()> {
@@ -75,7 +92,7 @@ fn on_the_unit(factory: &Factory, board: &Path) -> anyhow::Result<()> {
 fn every_block_is_run() -> anyhow::Result<()> {
     let run =
         STEPS.iter().map(|step| format!("run={step}")).chain(ON_THE_UNIT.iter().map(|step| format!("unit={step}")));
-    let run: Vec<String> = run.collect();
+    let run: Vec<String> = run.chain(ACCOUNTS.iter().map(|step| format!("account={step}"))).collect();
     for block in RUNBOOK.blocks()? {
         let (language, mark) = block.name.split_once(' ').with_context(|| format!("no mark: {}", block.name))?;
         let is_known = run.iter().any(|known| known == mark) || (language, mark) == ("text", "run=boot");

@@ -121,7 +121,7 @@ fn what_is_there_already() -> anyhow::Result<()> {
         (Box::new(|s| conf("azj-0001", "short-one", &url(s))), 0o600, "another form"),
         (Box::new(|s| conf("azj-0001", unknown, &url(s))), 0o640, "another mode"),
         (
-            Box::new(|s| conf("azj-0001", unknown, &url(s)).lines().skip(1).collect::<Vec<_>>().join("\n")),
+            Box::new(|s| conf("AZJN-0001", unknown, &url(s)).lines().skip(1).collect::<Vec<_>>().join("\n")),
             0o600,
             "no serial",
         ),
@@ -135,8 +135,17 @@ fn what_is_there_already() -> anyhow::Result<()> {
         assert_eq!(report(assign(&station, &["--replace"])?)?["outcome"], "assigned", "{says}");
         identity_in(&station, &station.rootfs())?;
     }
+    // Of the old script, whose file has no serial.
+    let station = self::station()?;
+    station.api.add_user("azj-0009@azaion.com", unknown, "CompanionPC");
+    let text: String =
+        conf("azj-0009", unknown, &url(&station)).lines().skip(1).map(|line| format!("{line}\n")).collect();
+    station.put(CONF, text, 0o600)?;
+    let kept = report(assign(&station, &[])?)?;
+    assert_eq!((&kept["serial"], &kept["outcome"]), (&"azj-0009".into(), &"reused".into()));
+    assert_eq!(station.conf("AZAION_DEVICE_SERIAL").as_deref(), Some("azj-0009"));
     // Of the other scheme, with a password that works.
-    let station = station()?;
+    let station = self::station()?;
     station.device(&[])?.ended_with(0)?;
     let kept = report(assign(&station, &[])?)?;
     assert_eq!((&kept["serial"], &kept["email"], &kept["outcome"]), (&SERIAL.into(), &EMAIL.into(), &"reused".into()));

@@ -154,7 +154,10 @@ fn a_server_without_patch() -> anyhow::Result<()> {
         }
         station.api.add_user(EMAIL, "another-password", "CompanionPC");
         let run = station.device(&[])?.ended_with(76)?;
-        assert!(run.stderr.contains("delete the user there"), "{}", run.stderr);
+        let delete = format!("DELETE {}/users/{EMAIL}", station.api.url());
+        for part in ["--on-existing recreate", "delete the user azaion-jetson-0042@azaion.com there", &delete] {
+            assert!(run.stderr.contains(part), "{part} is not in {}", run.stderr);
+        }
         assert!(!station.inside(CONF).exists());
     }
     Ok(())

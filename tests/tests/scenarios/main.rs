@@ -20,6 +20,7 @@ mod batch;
 mod check;
 mod container;
 mod crash;
+mod every_api;
 mod fleet;
 mod history;
 mod host_paths;

@@ -1,12 +1,12 @@
-//! The agent behind a proxy that `agent.toml` names: CONNECT alone, TLS end to end.
+//! Both programs behind a proxy, which `agent.toml` or `--proxy` names: CONNECT alone, TLS end to end.
 
 use std::time::Duration;
 
 use anyhow::ensure;
 use azaion_tests::dev_api::{Generation, Options};
-use azaion_tests::programs::Run;
+use azaion_tests::programs::{Run, start};
 use azaion_tests::proxy::{Mode, Proxy};
-use azaion_tests::station::Station;
+use azaion_tests::station::{SERIAL, Station};
 
 use crate::virtual_device::{BY_TIMER, TOKEN, VirtualDevice};
 
@@ -81,5 +81,49 @@ fn a_proxy_costs_no_token() -> anyhow::Result<()> {
         assert_eq!(device.exit(BY_TIMER), 0);
         ensure!(device.station.json(TOKEN) == token && device.station.api.requests().is_empty(), "{mode:?}");
     }
+    Ok(())
+}
+
+// Promise: with `--proxy` or `AZAION_PROXY` all calls of the host go through a tunnel, which sees no secret; no other variable leads
+// anywhere; a proxy in the way is named, and nothing goes around it.
+#[test]
+fn the_host_uses_the_proxy_it_is_told_of() -> anyhow::Result<()> {
+    let (proxy, trap) = (Proxy::start(Mode::Allow)?, Proxy::start(Mode::Allow)?);
+    let station = Station::new(Options::default())?;
+    let rootfs = station.rootfs().display().to_string();
+    let run = |option: &[&str], variables: &[(&str, &str)]| -> anyhow::Result<Run> {
+        let arguments =
+            [&["device", SERIAL, "--owner", "current", "--verify", "--rootfs", &rootfs][..], option].concat();
+        let mut command = station.provision_command(&arguments)?;
+        station.wait(start(command.args(station.api_arguments()).envs(variables.iter().copied()))?)
+    };
+    let others = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy"].map(|name| (name, trap.url()));
+    let others: Vec<(&str, &str)> = others.iter().map(|(name, url)| (*name, url.as_str())).collect();
+    run(&[], &others)?.ended_with(0)?;
+    assert_eq!((trap.connections(), proxy.connections()), (0, 0));
+    for (option, variable) in [(&["--proxy", &proxy.url()][..], vec![]), (&[], vec![("AZAION_PROXY", proxy.url())])] {
+        let (seen, direct) = (proxy.connections(), station.api.requests().len());
+        let variables: Vec<_> = variable.iter().map(|(name, url)| (*name, url.as_str())).collect();
+        run(option, &[&variables[..], &others].concat())?.ended_with(0)?;
+        let calls = station.api.requests().len() - direct;
+        ensure!(
+            calls > 0 && proxy.connections() - seen >= calls,
+            "{calls} calls, {} tunnels",
+            proxy.connections() - seen
+        );
+    }
+    let password = station.password().unwrap();
+    ensure!(!proxy.has_seen(&password) && !proxy.has_seen("/login"), "a secret passed in the clear");
+    for (mode, code) in [(Mode::AsksForLogin, 69), (Mode::Refuses, 69), (Mode::CannotReach, 69)] {
+        proxy.set_mode(mode);
+        station.api.forget_requests();
+        let said = run(&["--proxy", &proxy.url(), "--deadline", "1"], &[])?.ended_with(code)?.stderr;
+        ensure!(said.contains(&proxy.url()) && station.api.requests().is_empty(), "{mode:?}: {said}");
+    }
+    for (url, says) in [("https://proxy.example", "http:// URL"), ("http://u:hush@proxy.example", "user or password")] {
+        let said = run(&["--proxy", url], &[])?.ended_with(64)?.stderr;
+        ensure!(said.contains(says) && !said.contains("hush"), "{said}");
+    }
+    ensure!(trap.connections() == 0, "another variable was obeyed");
     Ok(())
 }

@@ -62,6 +62,9 @@ fn rows() -> Vec<Row> {
         (CREATE, page(409), 76, "captive portal"),
         (CREATE, page(407), 75, "a proxy in between"),
         (CREATE, status(400, Some(35)), 76, "400"),
+        // By its name and by its number, the role is not what is wrong.
+        (CREATE, status(400, None), 76, "no error code says why"),
+        (CREATE, page(400), 76, "400"),
         (CREATE, status(404, None), 76, "URL"),
         (CREATE, Fault::Redirect("/elsewhere".into()), 76, "redirect"),
         // A web page for every route: the user was not made, so this must not end with 0.
@@ -73,6 +76,7 @@ fn rows() -> Vec<Row> {
         (CREATE, Fault::DropBefore, 69, UNKNOWN),
         (UPDATE, status(404, None), 76, "delete the user"),
         (UPDATE, status(405, None), 76, "delete the user"),
+        (UPDATE, status(404, None), 76, "--on-existing recreate"),
         (UPDATE, status(403, None), 77, "ApiAdmin"),
         (UPDATE, status(500, None), 75, UNKNOWN),
     ]
