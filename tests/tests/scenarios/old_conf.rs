@@ -110,6 +110,23 @@ fn the_host_tool_keeps_its_password() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Promise: so is the password of an identity that the server has made.
+#[test]
+fn the_host_tool_keeps_the_servers_password() -> anyhow::Result<()> {
+    let (serial, email) = ASSIGNED;
+    for lines in [OF_THE_SERVER.to_owned(), OF_THE_SERVER.lines().skip(1).map(|line| format!("{line}\n")).collect()] {
+        let station = device(Generation::G2, email, &lines, "")?;
+        let password = station.password();
+        let rootfs = station.rootfs().display().to_string();
+        let run =
+            station.provision(&["device", "--server-assigned", "--rootfs", &rootfs, "--json", "--owner", "current"])?;
+        let report = run.ended_with(0)?.json_lines()?.remove(0);
+        assert_eq!((&report["outcome"], &report["serial"]), (&"reused".into(), &serial.into()));
+        ensure!(station.password() == password && station.api.users().len() == 1, "another account or password");
+    }
+    Ok(())
+}
+
 const OF_THE_SERVER: &str = "AZAION_DEVICE_SERIAL=azj-0007\nAZAION_DEVICE_EMAIL=azj-0007@azaion.com\nAZAION_DEVICE_PASSWORD=\n\
                              AZAION_API_URL=\n";
 
