@@ -63,8 +63,6 @@ pub const ADMIN_PASSWORD: &str = "correct-horse-battery-staple-7";
 /// A user of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// The id, a GUID.
-    pub id: String,
     /// The e-mail, as it was first written.
     pub email: String,
     /// The role, such as `CompanionPC`.
@@ -337,7 +335,7 @@ impl Drop for DevApi {
 
 impl From<store::Account> for User {
     fn from(account: store::Account) -> Self {
-        Self { id: account.id, email: account.email, role: account.role, enabled: account.enabled }
+        Self { email: account.email, role: account.role, enabled: account.enabled }
     }
 }
 

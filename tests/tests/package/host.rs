@@ -24,7 +24,7 @@ const CONTENT: [&str; 7] = [
 ];
 
 /// Packs this machine's build as `.ci/package` packs the static one.
-fn package(folder: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn package(folder: &Path) -> anyhow::Result<PathBuf> {
     // Without what is there for debuggers, which takes long to be packed.
     let binary = folder.join("azaion-provision");
     output(Command::new("strip").arg("-o").arg(&binary).arg(native()?.join("azaion-provision")))?;

@@ -15,6 +15,7 @@ mod container;
 mod content;
 mod host;
 mod lifecycle;
+mod migration;
 mod sandbox;
 mod sbom;
 mod socket;

@@ -42,7 +42,10 @@ fn identity_in(station: &Station, target: &Path) -> anyhow::Result<(String, Stri
 }
 
 fn words(run: &Run, parts: &[&str]) -> anyhow::Result<()> {
-    parts.iter().try_for_each(|part| Ok(ensure!(run.stderr.contains(part), "{part:?} is not in: {}", run.stderr)))
+    for part in parts {
+        ensure!(run.stderr.contains(part), "{part:?} is not in: {}", run.stderr);
+    }
+    Ok(())
 }
 
 // Promise: a target gets an identity that the server makes, in each spelling, and the device becomes ready with it; run again, it is the
@@ -101,53 +104,58 @@ fn targets_of_one_device() -> anyhow::Result<()> {
     Ok(())
 }
 
+const UNKNOWN: &str = "0123456789abcdef0123456789abcdef";
+
+/// A file for this serial, password and API.
+fn conf(serial: &str, password: &str, api: &str) -> String {
+    let email = format!("{}@azaion.com", serial.to_lowercase());
+    format!(
+        "AZAION_DEVICE_SERIAL={serial}\nAZAION_DEVICE_EMAIL={email}\nAZAION_DEVICE_PASSWORD={password}\nAZAION_API_URL={api}\n"
+    )
+}
+
+/// The same without its first line.
+fn without_serial(conf: &str) -> String {
+    conf.split_once('\n').unwrap().1.to_owned()
+}
+
 // Promise: what is in a target and is not let in is refused and left alone, unless it may be replaced; nobody asks the API for an
 // identity then.
 #[test]
-fn what_is_there_already() -> anyhow::Result<()> {
-    let conf = |serial: &str, password: &str, api: &str| {
-        format!(
-            "AZAION_DEVICE_SERIAL={serial}\nAZAION_DEVICE_EMAIL={}@azaion.com\nAZAION_DEVICE_PASSWORD={password}\nAZAION_API_URL={api}\n",
-            serial.to_lowercase()
-        )
-    };
-    let unknown = "0123456789abcdef0123456789abcdef";
-    let url = |station: &Station| station.api.url();
-    type Content<'a> = Box<dyn Fn(&Station) -> String + 'a>;
-    let contents: [(Content<'_>, u32, &str); 6] = [
-        (Box::new(|s| conf("azj-0001", unknown, &url(s))), 0o600, "does not let in"),
-        (Box::new(|s| conf("AZJN-0001", unknown, &url(s))), 0o600, "does not let in"),
-        (Box::new(|_| conf("azj-0001", unknown, "https://other.example")), 0o600, "another API"),
-        (Box::new(|s| conf("azj-0001", "short-one", &url(s))), 0o600, "another form"),
-        (Box::new(|s| conf("azj-0001", unknown, &url(s))), 0o640, "another mode"),
-        (
-            Box::new(|s| conf("AZJN-0001", unknown, &url(s)).lines().skip(1).collect::<Vec<_>>().join("\n")),
-            0o600,
-            "no serial",
-        ),
-    ];
-    for (content, mode, says) in contents {
+fn what_is_not_let_in() -> anyhow::Result<()> {
+    const ELSEWHERE: &str = "https://other.example";
+    for (serial, password, api, mode, says) in [
+        ("azj-0001", UNKNOWN, None, 0o600, "does not let in"),
+        ("AZJN-0001", UNKNOWN, None, 0o600, "does not let in"),
+        ("azj-0001", UNKNOWN, Some(ELSEWHERE), 0o600, "another API"),
+        ("azj-0001", "short-one", None, 0o600, "another form"),
+        ("azj-0001", UNKNOWN, None, 0o640, "another mode"),
+        ("AZJN-0002", UNKNOWN, None, 0o600, "no serial"),
+    ] {
         let station = station()?;
-        let text = content(&station);
+        let text = conf(serial, password, api.unwrap_or(&station.api.url()));
+        let text = if says == "no serial" { without_serial(&text) } else { text };
         station.put(CONF, &text, mode)?;
         words(&assign(&station, &[])?.ended_with(73)?, &[says, "--replace"])?;
         assert_eq!((fs::read_to_string(station.path(CONF))?, station.api.calls(DEVICES.0, DEVICES.1)), (text, 0));
         assert_eq!(report(assign(&station, &["--replace"])?)?["outcome"], "assigned", "{says}");
         identity_in(&station, &station.rootfs())?;
     }
-    // Of the old script, whose file has no serial.
-    let station = self::station()?;
-    station.api.add_user("azj-0009@azaion.com", unknown, "CompanionPC");
-    let text: String =
-        conf("azj-0009", unknown, &url(&station)).lines().skip(1).map(|line| format!("{line}\n")).collect();
-    station.put(CONF, text, 0o600)?;
-    let kept = report(assign(&station, &[])?)?;
+    Ok(())
+}
+
+// Promise: an identity that is let in is used again, also one of the old script, whose file has no serial, and one of the other scheme.
+#[test]
+fn what_is_let_in() -> anyhow::Result<()> {
+    let old = station()?;
+    old.api.add_user("azj-0009@azaion.com", UNKNOWN, "CompanionPC");
+    old.put(CONF, without_serial(&conf("azj-0009", UNKNOWN, &old.api.url())), 0o600)?;
+    let kept = report(assign(&old, &[])?)?;
     assert_eq!((&kept["serial"], &kept["outcome"]), (&"azj-0009".into(), &"reused".into()));
-    assert_eq!(station.conf("AZAION_DEVICE_SERIAL").as_deref(), Some("azj-0009"));
-    // Of the other scheme, with a password that works.
-    let station = self::station()?;
-    station.device(&[])?.ended_with(0)?;
-    let kept = report(assign(&station, &[])?)?;
+    assert_eq!(old.conf("AZAION_DEVICE_SERIAL").as_deref(), Some("azj-0009"));
+    let other = station()?;
+    other.device(&[])?.ended_with(0)?;
+    let kept = report(assign(&other, &[])?)?;
     assert_eq!((&kept["serial"], &kept["email"], &kept["outcome"]), (&SERIAL.into(), &EMAIL.into(), &"reused".into()));
     Ok(())
 }
@@ -177,7 +185,7 @@ fn nothing_is_asked_for_in_vain() -> anyhow::Result<()> {
         run.ended_with(64)?;
     }
     words(&station.provision(&["device", "azj-0007", "--rootfs", "rootfs"])?.ended_with(65)?, &["--server-assigned"])?;
-    fs::write(station.path("rootfs/etc/azaion"), "in the way")?;
+    station.put("rootfs/etc/azaion", "in the way", 0o644)?;
     ensure!(assign(&station, &[])?.code != Some(0), "it was written");
     fs::remove_file(station.path("rootfs/etc/azaion"))?;
     station.put("admin-password", "wrong-password", 0o600)?;

@@ -95,7 +95,7 @@ fn runs_again(station: &Station) -> anyhow::Result<()> {
 /// A password that is lost: set where there is a route for it; else the user is deleted and made again, when that is asked for.
 fn replaces_a_lost_password(station: &Station, has_route: bool) -> anyhow::Result<()> {
     station.provision_offline(&["clear", &station.rootfs().display().to_string()])?.ended_with(0)?;
-    let id = || station.api.user(EMAIL).map(|user| user.id);
+    let id = || station.api.id_of(EMAIL);
     let before = id();
     if has_route {
         ensure!(report(station, &[])?["outcome"] == "updated" && id() == before, "not updated");

@@ -148,7 +148,11 @@ fn refused_puts_the_target_back() -> anyhow::Result<()> {
 #[test]
 fn a_server_without_patch() -> anyhow::Result<()> {
     for fault in [None, Some(status(405, None))] {
-        let station = Station::new(Options { password_patch: fault.is_some(), ..Options::default() })?;
+        let station = Station::new(Options {
+            password_patch: fault.is_some(),
+            delete_route: fault.is_some(),
+            ..Options::default()
+        })?;
         if let Some(fault) = fault {
             station.api.inject("PATCH", "/users/password", fault, 1);
         }
