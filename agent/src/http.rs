@@ -17,7 +17,9 @@ pub use reqwest::Method;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use crate::api_url::ApiUrl;
 use crate::clock::{Clock, Timestamp};
+use crate::fault::{Fault, Limit};
 
 pub use answer::{Answer, LARGEST_ANSWER, LONGEST_RETRY_AFTER};
 pub use ca_file::CaFile;
@@ -75,6 +77,21 @@ pub(crate) fn mode_hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// The API, as both programs call it: [`Http`] over the network, or something else in its place.
+pub trait ApiClient: fmt::Debug + Sync {
+    /// The API's address.
+    fn api(&self) -> &ApiUrl;
+
+    /// Makes one call; any status is an answer.
+    ///
+    /// # Errors
+    /// No time for it, no whole answer within `limit`, one that is too large, or one that does not say the time where nobody knows it.
+    fn call(&self, call: &Call<'_>, limit: Limit) -> Result<Answer, Fault>;
+
+    /// What time it is by the last answer that came through TLS.
+    fn server_date(&self) -> Option<Timestamp>;
+}
+
 /// A call to be made. `Debug` does not show its body.
 pub struct Call<'a> {
     /// The method.
@@ -91,7 +108,7 @@ pub struct Call<'a> {
 
 impl Call<'_> {
     /// As messages name it, `POST /login`.
-    fn step(&self) -> String {
+    pub fn step(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
 }

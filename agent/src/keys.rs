@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::clock::Timestamp;
 use crate::fault::{Class, Fault, Limit, Problem, needs_error_object};
-use crate::http::{Answer, Call, Http, Method};
+use crate::http::{Answer, ApiClient, Call, Method};
 use crate::json;
 use crate::retry::Budget;
 use crate::token::{self, Accepted, Expected, Keys, TokenError};
@@ -18,7 +18,7 @@ use crate::token::{self, Accepted, Expected, Keys, TokenError};
 ///
 /// # Errors
 /// No answer, or one that is no key set, or a set without a key for ES256.
-pub fn fetch(http: &Http, is_uncached: bool, limit: Limit) -> Result<Keys, Fault> {
+pub fn fetch(http: &dyn ApiClient, is_uncached: bool, limit: Limit) -> Result<Keys, Fault> {
     let path = "/.well-known/jwks.json";
     let answer = http.call(&Call { method: Method::GET, path, body: None, bearer: None, is_uncached }, limit)?;
     keys_of(&answer)
@@ -31,7 +31,7 @@ pub fn fetch(http: &Http, is_uncached: bool, limit: Limit) -> Result<Keys, Fault
 /// # Errors
 /// The keys are out of reach, or the token fails a check.
 pub fn validate_token(
-    http: &Http,
+    http: &dyn ApiClient,
     budget: &Budget<'_>,
     (token, answer): (&SecretString, &Answer),
     expected: Expected<'_>,
@@ -112,7 +112,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use crate::clock::SystemClock;
-    use crate::http::Options;
+    use crate::http::{Http, Options};
 
     use super::*;
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::fault::{Fault, Limit, Problem};
-use crate::http::{Answer, Call, Http, Method};
+use crate::http::{Answer, ApiClient, Call, Method};
 use crate::json;
 
 /// What a login gives. `Debug` does not show the tokens.
@@ -33,7 +33,12 @@ pub struct RefreshToken {
 ///
 /// # Errors
 /// No answer, or one that gives no token.
-pub fn login(http: &Http, email: &str, password: &SecretString, limit: Limit) -> Result<(Tokens, Answer), Fault> {
+pub fn login(
+    http: &dyn ApiClient,
+    email: &str,
+    password: &SecretString,
+    limit: Limit,
+) -> Result<(Tokens, Answer), Fault> {
     #[derive(Serialize)]
     struct Body<'a> {
         email: &'a str,
@@ -47,12 +52,17 @@ pub fn login(http: &Http, email: &str, password: &SecretString, limit: Limit) ->
 ///
 /// # Errors
 /// No answer, or one that gives no token; log in then.
-pub fn refresh(http: &Http, refresh: &RefreshToken, limit: Limit) -> Result<(Tokens, Answer), Fault> {
+pub fn refresh(http: &dyn ApiClient, refresh: &RefreshToken, limit: Limit) -> Result<(Tokens, Answer), Fault> {
     let body = json::body(&std::collections::BTreeMap::from([(refresh.field.as_str(), refresh.token.expose_secret())]));
     ask(http, "/token/refresh", body, limit)
 }
 
-fn ask(http: &Http, path: &'static str, body: Zeroizing<Vec<u8>>, limit: Limit) -> Result<(Tokens, Answer), Fault> {
+fn ask(
+    http: &dyn ApiClient,
+    path: &'static str,
+    body: Zeroizing<Vec<u8>>,
+    limit: Limit,
+) -> Result<(Tokens, Answer), Fault> {
     let answer =
         http.call(&Call { method: Method::POST, path, body: Some(body), bearer: None, is_uncached: false }, limit)?;
     let tokens = answer.accept(&[200]).and_then(|body| tokens_of(body).map_err(|problem| answer.fault(problem)))?;

@@ -7,7 +7,7 @@ mod role;
 use std::cell::Cell;
 
 use azaion_agent::fault::{Class, Fault, Limit, Problem};
-use azaion_agent::http::{Answer, Call, Http, Method};
+use azaion_agent::http::{Answer, ApiClient, Call, Method};
 use azaion_agent::json;
 use azaion_agent::retry::Budget;
 use secrecy::{ExposeSecret, SecretString};
@@ -27,7 +27,7 @@ const EMAIL_EXISTS: u32 = 20;
 /// The API with an admin's eyes, for one device's calls.
 #[derive(Debug)]
 pub(crate) struct Admin<'a> {
-    http: &'a Http,
+    http: &'a dyn ApiClient,
     budget: &'a Budget<'a>,
     login: &'a AdminLogin<'a>,
 }
@@ -77,7 +77,7 @@ struct Request<'r> {
 }
 
 impl<'a> Admin<'a> {
-    pub(crate) fn new(http: &'a Http, budget: &'a Budget<'a>, login: &'a AdminLogin<'a>) -> Self {
+    pub(crate) fn new(http: &'a dyn ApiClient, budget: &'a Budget<'a>, login: &'a AdminLogin<'a>) -> Self {
         Self { http, budget, login }
     }
 

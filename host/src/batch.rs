@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use azaion_agent::api_url::ApiUrl;
 use azaion_agent::exit::Exit;
-use azaion_agent::http::Http;
+use azaion_agent::http::ApiClient;
 
 use crate::admin::login::AdminLogin;
 use crate::cli::BatchOptions;
@@ -88,7 +88,7 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn run(&self, http: &Http, report: Option<ReportFile>, json: bool) -> Result<Tally> {
+    fn run(&self, http: &dyn ApiClient, report: Option<ReportFile>, json: bool) -> Result<Tally> {
         let results = Mutex::new(Results::new(Screen::new(self.list.units.len(), json), report));
         thread::scope(|scope| {
             if self.options.dry_run {
@@ -106,7 +106,7 @@ impl Batch<'_> {
         results.into_inner().unwrap_or_else(PoisonError::into_inner).finish()
     }
 
-    fn provision_all(&self, http: &Http, results: &Mutex<Results>) {
+    fn provision_all(&self, http: &dyn ApiClient, results: &Mutex<Results>) {
         self.work(results, |unit, paths| {
             let places = paths.iter().map(|path| self.place(path)).collect::<Result<_>>()?;
             let common = Common {

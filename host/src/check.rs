@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use azaion_agent::check::{Check, print};
 use azaion_agent::exit::Exit;
-use azaion_agent::http::Http;
+use azaion_agent::http::ApiClient;
 use azaion_agent::keys;
 use azaion_agent::retry::Budget;
 use azaion_agent::token::Keys;
@@ -114,7 +114,7 @@ fn holds(target: &dyn Target) -> Result<Check> {
     Ok(Check::warning(TARGET, format!("{place} holds the device.conf of {whose}; clear it before another unit's turn")))
 }
 
-fn api(http: &Http, budget: &Budget<'_>) -> (Check, Exit) {
+fn api(http: &dyn ApiClient, budget: &Budget<'_>) -> (Check, Exit) {
     let api = http.api();
     match budget.run(|limit| keys::fetch(http, false, limit)) {
         Ok(Keys::Set(keys)) => {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use azaion_agent::clock::Clock;
 use azaion_agent::exit::Exit;
-use azaion_agent::http::Http;
+use azaion_agent::http::ApiClient;
 use azaion_agent::identity::{Identity, Serial, SerialError};
 use azaion_agent::plain_text::escaped;
 use nix::unistd::geteuid;
@@ -105,7 +105,7 @@ pub(crate) enum Who {
 }
 
 /// Provisions a device, alone or as one of many.
-pub(crate) fn provision(common: &Common<'_>, http: &Http, who: &Who, places: Vec<Place>) -> Result<Report> {
+pub(crate) fn provision(common: &Common<'_>, http: &dyn ApiClient, who: &Who, places: Vec<Place>) -> Result<Report> {
     let (start, options) = (Instant::now(), common.options);
     let targets = target::open_all(places)?;
     let budget = connection::budget(&options.api, common.deadline, common.clock);

@@ -7,7 +7,7 @@ use azaion_agent::clock::{Clock, Timestamp};
 use azaion_agent::device_conf::DeviceConf;
 use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Class, Fault, Problem};
-use azaion_agent::http::Http;
+use azaion_agent::http::ApiClient;
 use azaion_agent::identity::{Identity, ROLE};
 use azaion_agent::retry::Budget;
 use azaion_agent::token::{self, DEFAULT_ISSUER, Expected, SKEW, SignaturePolicy};
@@ -75,7 +75,7 @@ pub(crate) struct Job<'a> {
     pub(crate) replace: bool,
     /// The module that the device is for; where none is given, what the targets say stays.
     pub(crate) module_serial: Option<&'a str>,
-    pub(crate) http: &'a Http,
+    pub(crate) http: &'a dyn ApiClient,
     pub(crate) budget: &'a Budget<'a>,
     pub(crate) admin: Admin<'a>,
     pub(crate) clock: &'a dyn Clock,

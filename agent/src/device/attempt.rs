@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::device_conf::DeviceConf;
 use crate::fault::{Class, Fault, NotCalled, Problem, chain};
-use crate::http::{Answer, Http};
+use crate::http::{Answer, ApiClient};
 use crate::keys;
 use crate::private_file::Lifetime;
 use crate::retry::{Budget, POLICY};
@@ -251,14 +251,14 @@ impl Attempt<'_> {
 
     /// The unit logs in once and waits outside of this run's lock; so does whoever has a token that is still valid. Others get a few
     /// tries at once.
-    fn log_in(&self, http: &Http, budget: &Budget<'_>, has_valid: bool) -> Result<(Tokens, Answer), Fault> {
+    fn log_in(&self, http: &dyn ApiClient, budget: &Budget<'_>, has_valid: bool) -> Result<(Tokens, Answer), Fault> {
         let call = |limit| session::login(http, &self.conf.email, &self.conf.password, limit);
         if self.how.caller == Caller::Unit || has_valid { budget.once(call) } else { budget.run(call) }
     }
 
     /// A session renewed without the password, where there is one. Tried once: a refresh token works once, and
     /// whatever goes wrong, a login puts it right; but not at once where the server asks to wait.
-    fn refreshed(&self, http: &Http, budget: &Budget<'_>) -> Result<Option<(Tokens, Answer)>, NotReady> {
+    fn refreshed(&self, http: &dyn ApiClient, budget: &Budget<'_>) -> Result<Option<(Tokens, Answer)>, NotReady> {
         let now = self.device.moment();
         let is_ours = self.cached().is_some_and(|cache| cache.is_of_boot(&now));
         let refresh = cache::take_refresh(self.folder, &self.device.paths.run_dir())?;

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::fault::{Fault, OutsideValidity, Problem, class_of, needs_error_object};
 use crate::json::error_code;
 
+use super::Call;
 use super::client::transport;
 use super::verifier::Chain;
 
@@ -39,19 +40,24 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The head of a response to the call `step`; the body is empty.
-    pub(super) fn head_of(step: String, host: String, response: &Response, chain: Option<Arc<Chain>>) -> Self {
-        let date = text(response.headers(), &DATE).and_then(Timestamp::from_http_date);
-        let wait = response.headers().get(RETRY_AFTER);
+    /// An answer that came in another way than by HTTP, to a call at `host`.
+    pub fn new(call: &Call<'_>, host: &str, status: u16, headers: &HeaderMap, body: Vec<u8>) -> Self {
+        let date = text(headers, &DATE).and_then(Timestamp::from_http_date);
+        let wait = headers.get(RETRY_AFTER);
         Self {
-            step,
-            host,
-            status: response.status().as_u16(),
+            step: call.step(),
+            host: host.to_owned(),
+            status,
             retry_after: wait.map(|value| retry_after(value.to_str().unwrap_or(""), date)),
             date,
-            chain,
-            body: Zeroizing::default(),
+            chain: None,
+            body: Zeroizing::new(body),
         }
+    }
+
+    /// The head of a response to the call `step`; the body is empty.
+    pub(super) fn head_of(call: &Call<'_>, host: &str, response: &Response, chain: Option<Arc<Chain>>) -> Self {
+        Self { chain, ..Self::new(call, host, response.status().as_u16(), response.headers(), Vec::new()) }
     }
 
     /// This answer with the rest of the response.
@@ -146,7 +152,7 @@ fn retry_after(value: &str, date: Option<Timestamp>) -> Duration {
 mod tests {
     use tokio::runtime::Builder;
 
-    use super::super::tests::{DAY, response};
+    use super::super::tests::{DAY, GET, response};
     use super::*;
 
     // Promise: both forms of Retry-After are obeyed, absurd ones are cut, and garbage is a minute.
@@ -186,8 +192,8 @@ mod tests {
     // Promise: an answer does not show its body in a `Debug`.
     #[test]
     fn bodies_are_not_shown() {
-        let head = Answer::head_of("POST /login".into(), "api.example".into(), &response(&[], Vec::new()), None);
+        let head = Answer::head_of(&GET, "api.example", &response(&[], Vec::new()), None);
         let answer = Answer { body: Zeroizing::new(b"hush".to_vec()), ..head };
-        assert_eq!(format!("{answer:?}"), "Answer(\"POST /login\", \"api.example\", 200)");
+        assert_eq!(format!("{answer:?}"), "Answer(\"GET /\", \"api.example\", 200)");
     }
 }

@@ -20,7 +20,7 @@ use crate::proxy_url::ProxyUrl;
 use crate::transport::Transport;
 
 use super::verifier::{Chain, ChainVerifier};
-use super::{Answer, CaFile, Call, HttpError, TlsClock, tls};
+use super::{Answer, ApiClient, CaFile, Call, HttpError, TlsClock, tls};
 
 /// How long a connection is kept that nobody uses: less than servers do (nginx: 75 s), which would close it under a call.
 const LONGEST_IDLE: Duration = Duration::from_secs(20);
@@ -137,33 +137,6 @@ impl Http {
         self
     }
 
-    /// The API that this client talks to.
-    pub fn api(&self) -> &ApiUrl {
-        &self.api
-    }
-
-    /// Makes one call; any status is an answer.
-    ///
-    /// # Errors
-    /// No time for it, no whole answer within `limit`, one that is too large, or one that does not say the time where nobody knows it.
-    pub fn call(&self, call: &Call<'_>, limit: Limit) -> Result<Answer, Fault> {
-        let host = || self.api.authority().to_owned();
-        let fail = |problem| Fault { step: call.step(), host: host(), retry_after: None, problem };
-        let limit = limit.map_err(|why| fail(Problem::NotCalled(why)))?;
-        let request = self.request(call, limit).map_err(|e| fail(self.transport(&e)))?;
-        // The runtime is gone only once the client is.
-        let runtime = self.runtime.as_ref().ok_or_else(|| fail(Problem::Form("the client is gone")))?;
-        let answer = async {
-            let response = self.client.execute(request).await.map_err(|e| fail(self.transport(&e)))?;
-            let chain = self.chain_of(&response).map_err(fail)?;
-            let head = Answer::head_of(call.step(), host(), &response, chain);
-            let answer = head.with_body_of(response).await.map_err(fail)?.check_unknown_time()?;
-            self.learn(&answer);
-            Ok(answer)
-        };
-        runtime.block_on(async { self.until_overtaken(answer).await.unwrap_or_else(|| Err(fail(Problem::Overtaken))) })
-    }
-
     /// Waits for a call; not for its end once the network has changed, unless it is about to succeed.
     async fn until_overtaken<T>(&self, call: impl Future<Output = T>) -> Option<T> {
         let Some(Overtaken(has_changed)) = &self.is_overtaken else { return Some(call.await) };
@@ -181,11 +154,6 @@ impl Http {
         if let (Some(date), Some(_)) = (answer.date, &answer.chain) {
             self.date.learn(date, self.clock.boot());
         }
-    }
-
-    /// What time it is by the last answer that came through TLS.
-    pub fn server_date(&self) -> Option<Timestamp> {
-        self.date.at(self.clock.boot())
     }
 
     fn request(&self, call: &Call<'_>, limit: Duration) -> reqwest::Result<reqwest::Request> {
@@ -234,6 +202,34 @@ impl Http {
     }
 }
 
+impl ApiClient for Http {
+    fn api(&self) -> &ApiUrl {
+        &self.api
+    }
+
+    fn call(&self, call: &Call<'_>, limit: Limit) -> Result<Answer, Fault> {
+        let host = || self.api.authority().to_owned();
+        let fail = |problem| Fault { step: call.step(), host: host(), retry_after: None, problem };
+        let limit = limit.map_err(|why| fail(Problem::NotCalled(why)))?;
+        let request = self.request(call, limit).map_err(|e| fail(self.transport(&e)))?;
+        // The runtime is gone only once the client is.
+        let runtime = self.runtime.as_ref().ok_or_else(|| fail(Problem::Form("the client is gone")))?;
+        let answer = async {
+            let response = self.client.execute(request).await.map_err(|e| fail(self.transport(&e)))?;
+            let chain = self.chain_of(&response).map_err(fail)?;
+            let head = Answer::head_of(call, self.api.authority(), &response, chain);
+            let answer = head.with_body_of(response).await.map_err(fail)?.check_unknown_time()?;
+            self.learn(&answer);
+            Ok(answer)
+        };
+        runtime.block_on(async { self.until_overtaken(answer).await.unwrap_or_else(|| Err(fail(Problem::Overtaken))) })
+    }
+
+    fn server_date(&self) -> Option<Timestamp> {
+        self.date.at(self.clock.boot())
+    }
+}
+
 /// What went wrong below HTTP.
 pub(super) fn transport(error: &reqwest::Error) -> Problem {
     let (kind, detail) = Transport::of(error);
@@ -252,7 +248,7 @@ fn bearer_header(token: &SecretString) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{DAY, response};
+    use super::super::tests::{DAY, GET, response};
     use super::super::verifier::tests::some_chain;
     use super::*;
     use crate::clock::virtual_clock::VirtualClock;
@@ -272,9 +268,7 @@ mod tests {
             Http::new(&api, Options { ca: None, proxy: None, clock: Arc::clone(&clock) as Arc<dyn TlsClock> }).unwrap();
         let chain = Arc::new(some_chain());
         let day = Timestamp::from_http_date(DAY);
-        let head = |headers: &[(&str, &str)]| {
-            Answer::head_of("GET /".into(), "api".into(), &response(headers, Vec::new()), None)
-        };
+        let head = |headers: &[(&str, &str)]| Answer::head_of(&GET, "api", &response(headers, Vec::new()), None);
         let mut dated =
             head(&[("date", " Sun, 03 May 2026 10:00:00 GMT "), ("retry-after", "Sun, 03 May 2026 10:00:07 GMT")]);
         assert_eq!((dated.date, dated.retry_after), (day, Some(Duration::from_secs(7))));

@@ -4,6 +4,9 @@ use super::*;
 
 pub(super) const DAY: &str = "Sun, 03 May 2026 10:00:00 GMT";
 
+/// A call without anything in it.
+pub(super) const GET: Call<'_> = Call { method: Method::GET, path: "/", body: None, bearer: None, is_uncached: false };
+
 /// An answer with these headers.
 pub(super) fn response(headers: &[(&str, &str)], body: Vec<u8>) -> Response {
     let builder =

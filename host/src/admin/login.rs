@@ -7,7 +7,7 @@ use std::time::Duration;
 use azaion_agent::clock::Clock;
 use azaion_agent::exit::Exit;
 use azaion_agent::fault::{Class, Fault, Problem};
-use azaion_agent::http::Http;
+use azaion_agent::http::ApiClient;
 use azaion_agent::retry::Budget;
 use azaion_agent::session::login;
 use secrecy::{ExposeSecret, SecretString};
@@ -71,7 +71,7 @@ impl<'a> AdminLogin<'a> {
     }
 
     /// The token. Those who come while one logs in wait for it.
-    pub(crate) fn token(&self, http: &Http, budget: &Budget<'_>) -> Result<SecretString> {
+    pub(crate) fn token(&self, http: &dyn ApiClient, budget: &Budget<'_>) -> Result<SecretString> {
         self.prepare()?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = &state.token {
@@ -145,6 +145,7 @@ mod tests {
     use std::thread;
 
     use azaion_agent::clock::Timestamp;
+    use azaion_agent::http::Http;
     use azaion_agent::retry::POLICY;
     use tempfile::TempDir;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use azaion_agent::api_url::ApiUrl;
 use azaion_agent::clock::SystemClock;
-use azaion_agent::http::{CaFile, Call, Http, Method, Options};
+use azaion_agent::http::{ApiClient, CaFile, Call, Http, Method, Options};
 use azaion_agent::identity::{ROLE, Serial, new_password};
 use azaion_agent::{json, session};
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD};
