@@ -24,7 +24,7 @@ use crate::fault::{Fault, Limit};
 pub use answer::{Answer, LARGEST_ANSWER, LONGEST_RETRY_AFTER};
 pub use ca_file::CaFile;
 pub use client::{Http, Options, Overtaken};
-pub use verifier::Chain;
+pub use verifier::{Chain, ChainVerifier};
 
 /// The time by which certificates are validated.
 pub trait TlsClock: Send + Sync + fmt::Debug {

@@ -29,6 +29,8 @@ pub mod retry;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod session;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod stderr_log;
 pub mod token;
 pub mod transport;

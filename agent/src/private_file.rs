@@ -10,8 +10,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, linkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, linkat, unlinkat};
 use rustix::fs::fremovexattr;
+
+use effects::{fsync, named, removed};
+
+mod effects;
 
 /// Whether a file has to be there after a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +102,10 @@ impl<'a> Staged<'a> {
         let (dir, staged) = (self.dir, staged_name(self.name));
         if !self.is_named {
             match link(&self.file, dir, self.name) {
-                Ok(()) => return sync(dir, lifetime),
+                Ok(()) => {
+                    named(dir, self.name);
+                    return sync(dir, lifetime);
+                }
                 // The name is taken: only a rename replaces it in one step.
                 Err(Errno::EEXIST) => link(&self.file, dir, &staged)?,
                 Err(errno) => return Err(errno.into()),
@@ -107,6 +114,7 @@ impl<'a> Staged<'a> {
         }
         renameat(dir, staged.as_os_str(), dir, self.name)?;
         self.is_named = false;
+        named(dir, self.name);
         sync(dir, lifetime)
     }
 
@@ -270,7 +278,7 @@ fn overwrite(file: &File) -> io::Result<()> {
         let length = usize::try_from(metadata.size() - offset).map_or(blank.len(), |left| left.min(blank.len()));
         file.write_all_at(blank.get(..length).unwrap_or_default(), offset)?;
     }
-    file.sync_all()
+    Ok(fsync(file.as_fd())?)
 }
 
 /// Takes `name` out of the folder in one step: readers see a whole file or none. Whether it was there.
@@ -279,7 +287,10 @@ fn overwrite(file: &File) -> io::Result<()> {
 /// The I/O error; that nothing is there is none.
 pub fn remove(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<bool> {
     match unlinkat(dir, name.as_ref(), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            removed(dir, name.as_ref());
+            Ok(true)
+        }
         Err(Errno::ENOENT) => Ok(false),
         Err(errno) => Err(errno.into()),
     }

@@ -158,9 +158,16 @@ impl<'a> Budget<'a> {
 
 /// A random part of `longest` (full jitter).
 pub fn part_of(longest: Duration) -> Duration {
+    longest.mul_f64(f64::from(random()) / f64::from(u32::MAX))
+}
+
+fn random() -> u32 {
+    #[cfg(feature = "simulation")]
+    if let Some(random) = crate::simulation::random() {
+        return random;
+    }
     // Without a random source the whole wait is right, too.
-    let random = SysRng.try_next_u32().unwrap_or(u32::MAX);
-    longest.mul_f64(f64::from(random) / f64::from(u32::MAX))
+    SysRng.try_next_u32().unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ impl Attempt<'_> {
 
     /// A token from the server, validated and in the cache; or a note for later runs that they must wait.
     fn new_token(&self, has_valid: bool) -> Result<(TokenCache, Timestamp), Failed> {
-        let clock = AlertClock::new(&self.device.clock);
+        let clock = AlertClock::new(&self.device.machine);
         if let Some(why) = self.held() {
             return Err(is_held(why, &clock));
         }
@@ -226,19 +226,20 @@ impl Attempt<'_> {
     /// they are asked for again, without another login.
     fn ask(&self, clock: &AlertClock<'_>, has_valid: bool) -> Result<(TokenCache, Timestamp), NotReady> {
         let time = Arc::new(self.device.true_time(Some(self.conf)));
-        let http = self.device.http(&self.conf.api_url, self.settings, Arc::clone(&time))?;
-        let http = http.given_up_when(clock.overtaken());
+        let overtaken = Some(clock.overtaken());
+        let http = self.device.client(&self.conf.api_url, self.settings, Arc::clone(&time), overtaken)?;
+        let http = http.as_ref();
         let gate = || self.held().map(|_| NotCalled::Held);
         // Even a run that is at its deadline makes one call.
         let budget = Budget::new(self.left.max(POLICY.least), POLICY, clock).gated(&gate);
         let budget = if self.is_long_outage(clock) { budget.single() } else { budget };
-        let (tokens, answer) = match self.refreshed(&http, &budget)? {
+        let (tokens, answer) = match self.refreshed(http, &budget)? {
             Some(refreshed) => refreshed,
-            None => self.log_in(&http, &budget, has_valid).inspect_err(|fault| self.note_expired(fault, &time))?,
+            None => self.log_in(http, &budget, has_valid).inspect_err(|fault| self.note_expired(fault, &time))?,
         };
         time.learn(&answer)?;
         let expected = self.settings.expected(&self.conf.email);
-        let accepted = keys::validate_token(&http, &budget, (&tokens.access, &answer), expected, || time.now())?;
+        let accepted = keys::validate_token(http, &budget, (&tokens.access, &answer), expected, || time.now())?;
         self.keep(tokens, &answer, &accepted, &time)
     }
 

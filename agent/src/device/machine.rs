@@ -1,4 +1,4 @@
-//! The machine that the agent runs on: its files, its clocks, its boot.
+//! The device: its files, and the machine that it is.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,22 +8,54 @@ use nix::unistd::geteuid;
 use crate::api_url::ApiUrl;
 use crate::clock::Clock;
 use crate::device_conf::{ConfFile, DeviceConf, DeviceConfError};
-use crate::http::{self, CaFile, Http, HttpError};
+use crate::http::{ApiClient, CaFile, Http, HttpError, Options, Overtaken};
 
 use super::cache::BootMoment;
 use super::paths::Paths;
 use super::readiness::FirstBoot;
 use super::settings::{Settings, SettingsError};
+use super::surroundings::Surroundings;
 use super::time_sync::DeviceClock;
 use super::true_time::TrueTime;
 
-/// The machine that the agent runs on.
+/// The machine that the agent runs on, but for its files: clocks, boot and network. A test may have one of its own.
+pub trait Machine: Clock {
+    /// Which boot this is.
+    fn boot_id(&self) -> String {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim().to_owned()
+    }
+
+    /// What a call to the API needs of the machine, as it is now.
+    fn surroundings(&self) -> Surroundings {
+        Surroundings::read(self.is_synchronised())
+    }
+
+    /// A client for the API; it gives calls up that are `overtaken`.
+    ///
+    /// # Errors
+    /// The client can't be made.
+    fn client(
+        &self,
+        api: &ApiUrl,
+        options: Options<'_>,
+        overtaken: Option<Overtaken>,
+    ) -> Result<Box<dyn ApiClient>, HttpError> {
+        let http = Http::new(api, options)?;
+        Ok(Box::new(match overtaken {
+            Some(overtaken) => http.given_up_when(overtaken),
+            None => http,
+        }))
+    }
+}
+
+/// The device that the agent runs on.
 #[derive(Debug)]
 pub struct Device {
     /// Where its files lie.
     pub paths: Paths,
-    /// Its clocks.
-    pub clock: Arc<dyn Clock>,
+    /// Its clocks and its network.
+    pub machine: Arc<dyn Machine>,
     boot_id: String,
     /// `device.conf`, and whether it was root that opened it.
     conf_file: Result<ConfFile, DeviceConfError>,
@@ -37,14 +69,18 @@ impl Device {
     /// This machine, with its files under `root`. Of these only `device.conf` is opened here, so that the caller can
     /// give up root before anything is read.
     pub fn here(root: &Path) -> Self {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self::on(Arc::new(DeviceClock::new(&Paths::under(root))), root)
+    }
+
+    /// The same on another machine.
+    pub fn on(machine: Arc<dyn Machine>, root: &Path) -> Self {
         let paths = Paths::under(root);
         Self {
             conf_file: ConfFile::open(&paths.device_conf()),
             is_opened_by_root: geteuid().is_root(),
-            clock: Arc::new(DeviceClock::new(&paths)),
+            boot_id: machine.boot_id(),
+            machine,
             paths,
-            boot_id: boot_id.trim().to_owned(),
         }
     }
 
@@ -69,22 +105,30 @@ impl Device {
 
     /// Now, on the boot clock.
     pub fn moment(&self) -> BootMoment {
-        BootMoment { boot_id: self.boot_id.clone(), since_boot: self.clock.boot() }
+        BootMoment { boot_id: self.boot_id.clone(), since_boot: self.machine.boot() }
     }
 
     /// What time it is, as far as is known without asking the server.
     pub fn true_time(&self, conf: Option<&DeviceConf>) -> TrueTime {
         let remembered = FirstBoot::read(&self.paths.state_dir()).time;
-        TrueTime::new(Arc::clone(&self.clock), conf.and_then(|conf| conf.provisioned_at), remembered)
+        let clock = Arc::<dyn Machine>::clone(&self.machine);
+        TrueTime::new(clock, conf.and_then(|conf| conf.provisioned_at), remembered)
     }
 
-    /// A client for the API.
+    /// A client for the API; it gives calls up that are `overtaken`.
     ///
     /// # Errors
     /// The CA file that `agent.toml` names can't be used.
-    pub fn http(&self, api: &ApiUrl, settings: &Settings, time: Arc<TrueTime>) -> Result<Http, HttpError> {
+    pub fn client(
+        &self,
+        api: &ApiUrl,
+        settings: &Settings,
+        time: Arc<TrueTime>,
+        overtaken: Option<Overtaken>,
+    ) -> Result<Box<dyn ApiClient>, HttpError> {
         let ca_file = settings.ca_file.as_ref().map(|file| self.paths.place(file));
         let ca = ca_file.as_deref().map(CaFile::read).transpose()?;
-        Http::new(api, http::Options { ca: ca.as_ref(), proxy: settings.proxy.as_ref(), clock: time })
+        let options = Options { ca: ca.as_ref(), proxy: settings.proxy.as_ref(), clock: time };
+        self.machine.client(api, options, overtaken)
     }
 }

@@ -92,11 +92,11 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     let paths = &device.paths;
     let versions = Versions::of([paths.device_conf(), paths.settings()]);
     let deadline = how.deadline.unwrap_or_else(|| Settings::read(paths).map_or(DEFAULT_DEADLINE, |s| s.deadline()));
-    let (gid, mut until) = (token_group(paths), device.clock.boot().saturating_add(deadline));
+    let (gid, mut until) = (token_group(paths), device.machine.boot().saturating_add(deadline));
     loop {
         let configuration = device.configuration();
         let hold_file = configuration.1.as_ref().map(|settings| settings.hold_file.clone()).ok();
-        let left = until.saturating_sub(device.clock.boot());
+        let left = until.saturating_sub(device.machine.boot());
         let (failed, lock) = match (Turn { device, how, left, gid }).take(configuration)? {
             (Ok(ready), _) => return Ok(ready),
             (Err(failed), lock) => (failed, lock),
@@ -105,7 +105,7 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
             return Err(failed.error);
         };
         let Retry { wait, is_kept, surroundings } = *retry;
-        let due = device.clock.boot().saturating_add(wait);
+        let due = device.machine.boot().saturating_add(wait);
         // The next run waits where this one ends, if it can know of the wait.
         let is_first = failed.error.is_news() && is_kept;
         if is_first && due > until {
@@ -118,7 +118,7 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
             return Err(failed.error);
         }
         if !is_first {
-            until = device.clock.boot().saturating_add(deadline);
+            until = device.machine.boot().saturating_add(deadline);
         }
     }
 }
@@ -144,7 +144,7 @@ impl Turn<'_> {
         let run_dir = device.paths.run_dir();
         let folder = Folder::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
         let before = Version::of(&run_dir.join(READY));
-        let Some(lock) = folder.lock(self.left, device.clock.as_ref())? else { return Err(NotReady::Busy) };
+        let Some(lock) = folder.lock(self.left, device.machine.as_ref())? else { return Err(NotReady::Busy) };
         // Many programs may have asked at once: one call is for all of them.
         if how.caller == Caller::Program
             && Version::of(&run_dir.join(READY)) != before

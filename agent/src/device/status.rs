@@ -136,14 +136,14 @@ fn public(device: &Device, settings: Settings) -> (Known, Check) {
 }
 
 fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
-    let (wall, floor) = (device.clock.wall(), device.true_time(conf).floor());
+    let (wall, floor) = (device.machine.wall(), device.true_time(conf).floor());
     if wall < floor {
         return Check::warning(
             CLOCK,
             format!("the clock says {wall}, but it is later than {floor}; the agent copes with it"),
         );
     }
-    if device.clock.is_synchronised() {
+    if device.machine.is_synchronised() {
         return Check::ok(CLOCK, format!("{wall}, synchronised"));
     }
     Check::ok(CLOCK, format!("{wall}, not synchronised: the agent takes the time from the API's answers"))
@@ -241,11 +241,11 @@ fn connect(server: &Server, addresses: &[SocketAddr]) -> Result<Check, Check> {
 
 /// TLS, tried with the one request that needs no credentials; its answer also tells the time.
 fn tls(api: &ApiUrl, device: &Device, conf: Option<&DeviceConf>, settings: &Settings) -> Check {
-    let http = match device.http(api, settings, Arc::new(device.true_time(conf))) {
+    let http = match device.client(api, settings, Arc::new(device.true_time(conf)), None) {
         Ok(http) => http,
         Err(error) => return Check::failed("tls", chain(&error)),
     };
-    match keys::fetch(&http, false, Ok(PATIENCE)) {
+    match keys::fetch(http.as_ref(), false, Ok(PATIENCE)) {
         Ok(_) if !api.is_tls() => Check::warning("tls", "plain http: nothing proves who the server is"),
         Ok(Keys::Set(keys)) => {
             Check::ok("tls", format!("the server is who it says, and publishes {} key(s)", keys.len()))

@@ -10,8 +10,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
-
 /// Files that name servers may stand in: the resolver's own, and the real ones behind a local stub, which is all that the first
 /// one names (`systemd-resolved`, and `NetworkManager` with a local resolver).
 const RESOLVER_FILES: [&str; 3] =
@@ -35,7 +33,7 @@ pub struct Surroundings(BTreeSet<String>);
 
 impl Surroundings {
     /// Reads them; what can't be read is not there.
-    pub fn read(clock: &dyn Clock) -> Self {
+    pub fn read(is_synchronised: bool) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let mut all: BTreeSet<String> = links().take(MOST).collect();
         all.extend(routes(&text("/proc/net/route"), is_device).take(MOST));
@@ -44,10 +42,16 @@ impl Surroundings {
         for file in RESOLVER_FILES {
             all.extend(name_servers(&text(file)).take(MOST));
         }
-        if clock.is_synchronised() {
+        if is_synchronised {
             all.insert("clock".to_owned());
         }
         Self(all)
+    }
+
+    /// Those of a simulated machine.
+    #[cfg(feature = "simulation")]
+    pub fn of(words: impl IntoIterator<Item = String>) -> Self {
+        Self(words.into_iter().collect())
     }
 
     /// Whether there is something here that was not there `before`. What has gone is no reason for another call.

@@ -17,6 +17,7 @@ use rtime_clock::adjtime::{Timex, adjtimex};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 
+use super::machine::Machine;
 use super::paths::Paths;
 
 /// Where the file is that says that the clock is synchronised; `azaion-agent.service` can't write there.
@@ -58,6 +59,8 @@ impl Clock for DeviceClock {
         self.files.iter().any(|file| file.exists())
     }
 }
+
+impl Machine for DeviceClock {}
 
 /// Asks the kernel whether the clock is synchronised, and leaves a file that says so, or none.
 ///

@@ -10,7 +10,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::http::Overtaken;
 
 use super::backoff;
-use super::machine::Device;
+use super::machine::{Device, Machine};
 use super::surroundings::Surroundings;
 
 /// How often a waiting run looks.
@@ -60,7 +60,7 @@ pub enum Woken {
 /// What ends a wait.
 #[derive(Debug)]
 pub struct Wait<'a> {
-    clock: &'a dyn Clock,
+    clock: &'a dyn Machine,
     /// What the machine had when the last call was made.
     before: Surroundings,
     configuration: &'a Versions,
@@ -72,7 +72,7 @@ impl<'a> Wait<'a> {
     pub fn new(device: &'a Device, configuration: &'a Versions, hold_file: &Path, before: Surroundings) -> Self {
         let paths = &device.paths;
         let others = Versions::of([paths.run_dir().join(backoff::NAME), paths.place(hold_file)]);
-        Self { clock: device.clock.as_ref(), before, configuration, others }
+        Self { clock: device.machine.as_ref(), before, configuration, others }
     }
 
     /// Waits until `until` on the boot clock, or until something has changed.
@@ -86,7 +86,7 @@ impl<'a> Wait<'a> {
                 return Woken::LookAgain;
             }
             let left = until.saturating_sub(self.clock.boot());
-            if left.is_zero() || Surroundings::read(self.clock).has_more_than(&self.before) {
+            if left.is_zero() || self.clock.surroundings().has_more_than(&self.before) {
                 return Woken::TryAgain;
             }
             self.clock.sleep(left.min(POLL));
@@ -97,21 +97,21 @@ impl<'a> Wait<'a> {
 /// The clock of one run: each of its waits ends as soon as the machine has something new.
 #[derive(Debug)]
 pub struct AlertClock<'a> {
-    clock: &'a Arc<dyn Clock>,
+    clock: &'a Arc<dyn Machine>,
     before: Arc<Mutex<Surroundings>>,
 }
 
 impl<'a> AlertClock<'a> {
     /// From now on.
-    pub fn new(clock: &'a Arc<dyn Clock>) -> Self {
-        Self { clock, before: Arc::new(Mutex::new(Surroundings::read(clock.as_ref()))) }
+    pub fn new(clock: &'a Arc<dyn Machine>) -> Self {
+        Self { clock, before: Arc::new(Mutex::new(clock.surroundings())) }
     }
 
     /// Says once of something new that it is there, for calls in progress.
     pub fn overtaken(&self) -> Overtaken {
         let (clock, before) = (Arc::clone(self.clock), Arc::clone(&self.before));
         Overtaken::new(move || {
-            let (now, mut before) = (Surroundings::read(clock.as_ref()), locked(&before));
+            let (now, mut before) = (clock.surroundings(), locked(&before));
             let is_new = now.has_more_than(&before);
             *before = now;
             is_new
@@ -141,7 +141,7 @@ impl Clock for AlertClock<'_> {
         let until = self.clock.boot() + time;
         let mut before = locked(&self.before);
         loop {
-            let now = Surroundings::read(self.clock.as_ref());
+            let now = self.clock.surroundings();
             let left = until.saturating_sub(self.clock.boot());
             if left.is_zero() || now.has_more_than(&before) {
                 *before = now;

@@ -68,7 +68,10 @@ impl Answer {
 
     /// Refuses an answer over a connection whose certificates were accepted for an unknown time, unless its `Date` says a time at
     /// which they are valid.
-    pub(super) fn check_unknown_time(self) -> Result<Self, Fault> {
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check_unknown_time(self) -> Result<Self, Fault> {
         match &self.chain {
             Some(chain) if chain.is_time_unknown() => match self.date {
                 Some(_) => self.check_date().map(|()| self),

@@ -69,6 +69,11 @@ impl Overtaken {
     pub fn new(has_changed: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Box::new(has_changed))
     }
+
+    /// Asks it.
+    pub fn has_changed(&self) -> bool {
+        self.0()
+    }
 }
 
 impl fmt::Debug for Overtaken {
@@ -139,12 +144,12 @@ impl Http {
 
     /// Waits for a call; not for its end once the network has changed, unless it is about to succeed.
     async fn until_overtaken<T>(&self, call: impl Future<Output = T>) -> Option<T> {
-        let Some(Overtaken(has_changed)) = &self.is_overtaken else { return Some(call.await) };
+        let Some(network) = &self.is_overtaken else { return Some(call.await) };
         let mut call = pin!(call);
         loop {
             match timeout(LOOK, call.as_mut()).await {
                 Ok(done) => return Some(done),
-                Err(_) if has_changed() => return timeout(GRACE, call).await.ok(),
+                Err(_) if network.has_changed() => return timeout(GRACE, call).await.ok(),
                 Err(_) => {}
             }
         }

@@ -86,25 +86,26 @@ impl Chain {
 
 /// Verifies chains by [`WebPkiServerVerifier`], and keeps those it has accepted.
 #[derive(Debug)]
-pub(super) struct ChainVerifier {
+pub struct ChainVerifier {
     webpki: Arc<WebPkiServerVerifier>,
     clock: Arc<dyn TlsClock>,
     accepted: Mutex<VecDeque<Arc<Chain>>>,
 }
 
 impl ChainVerifier {
-    pub(super) fn new(webpki: Arc<WebPkiServerVerifier>, clock: Arc<dyn TlsClock>) -> Self {
+    /// With the roots of `webpki`, by this clock.
+    pub fn new(webpki: Arc<WebPkiServerVerifier>, clock: Arc<dyn TlsClock>) -> Self {
         Self { webpki, clock, accepted: Mutex::default() }
     }
 
     /// The chain that was accepted last with this certificate (DER) as the server's own.
-    pub(super) fn chain_of(&self, certificate: &[u8]) -> Option<Arc<Chain>> {
+    pub fn chain_of(&self, certificate: &[u8]) -> Option<Arc<Chain>> {
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         accepted.iter().find(|chain| chain.certificates.first().is_some_and(|own| own.as_ref() == certificate)).cloned()
     }
 
     /// The chain that was accepted last.
-    pub(super) fn last_chain(&self) -> Option<Arc<Chain>> {
+    pub fn last_chain(&self) -> Option<Arc<Chain>> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner).front().cloned()
     }
 

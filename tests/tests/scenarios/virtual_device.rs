@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use azaion_agent::clock::{Clock, Timestamp};
+use azaion_agent::device::machine::Machine;
 use azaion_agent::device::run::{Caller, Device, How, NotReady, Ready, run};
 use azaion_tests::dev_api::Options;
 use azaion_tests::station::{EMAIL, SERIAL, Station};
@@ -94,6 +95,8 @@ impl Clock for VirtualClock {
     }
 }
 
+impl Machine for VirtualClock {}
+
 /// A provisioned device that has been running for a minute, with the station that it came from.
 pub(crate) struct VirtualDevice {
     pub(crate) station: Arc<Station>,
@@ -135,8 +138,7 @@ impl VirtualDevice {
 
     /// What a run of the agent makes of it now.
     pub(crate) fn run(&self, how: How) -> Result<Ready, NotReady> {
-        let mut device = Device::here(&self.station.rootfs());
-        device.clock = Arc::<VirtualClock>::clone(&self.clock);
+        let device = Device::on(Arc::<VirtualClock>::clone(&self.clock), &self.station.rootfs());
         let ended = run(&device, how);
         self.station.check_json().expect("files that agree with their schemas");
         ended

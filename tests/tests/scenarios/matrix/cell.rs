@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use azaion_agent::clock::{Clock, Timestamp};
+use azaion_agent::device::machine::Machine;
 use azaion_agent::device::run::{Caller, Device, How, NotReady, Ready, run};
 use azaion_agent::device::true_time::build_time;
 use azaion_agent::fault::chain;
@@ -244,6 +245,8 @@ impl Cell {
     }
 }
 
+impl Machine for VirtualClock {}
+
 /// A device of one cell.
 struct VirtualDevice {
     root: TempDir,
@@ -252,8 +255,6 @@ struct VirtualDevice {
 
 impl VirtualDevice {
     fn run(&self, how: How) -> Result<Ready, NotReady> {
-        let mut device = Device::here(self.root.path());
-        device.clock = Arc::<VirtualClock>::clone(&self.clock);
-        run(&device, how)
+        run(&Device::on(Arc::<VirtualClock>::clone(&self.clock), self.root.path()), how)
     }
 }

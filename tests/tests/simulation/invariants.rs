@@ -1,0 +1,181 @@
+//! What must hold, whatever happens.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use azaion_agent::device::cache::TokenCache;
+use azaion_agent::device::readiness::Readiness;
+use azaion_agent::device::run::{Caller, Device, How, NotReady, Ready};
+use azaion_agent::exit::Exit;
+use azaion_agent::http::{Answer, Call};
+use azaion_tests::schemas;
+use secrecy::ExposeSecret;
+
+use super::api::time_at;
+use super::device::HOLD_FILE;
+use super::world::{World, obeys};
+
+/// Failures of an account within a time that the API answers at most.
+const FAILURES: [(usize, Duration); 2] = [(5, Duration::from_mins(5)), (9, Duration::from_mins(15))];
+/// Logins within a time that it answers at most.
+const LOGINS: (usize, Duration) = (10, Duration::from_mins(1));
+
+/// Files with their modes.
+const MODES: [(&str, u32); 6] = [
+    ("run/azaion/token.json", 0o640),
+    ("run/azaion/refresh.json", 0o600),
+    ("run/azaion/ready.json", 0o644),
+    ("run/azaion/backoff.json", 0o600),
+    ("var/lib/azaion/first-boot.json", 0o644),
+    ("var/lib/azaion/history.json", 0o644),
+];
+
+/// What was there before a run.
+pub(crate) struct Before {
+    has_valid: bool,
+    refusals: usize,
+}
+
+fn cache(world: &World) -> Option<TokenCache> {
+    TokenCache::read(&world.root.join("run/azaion"))
+}
+
+fn is_accepted(world: &World, cache: &TokenCache) -> bool {
+    let state = world.state();
+    state.api.accepts(cache.access_token.expose_secret(), time_at(state.now))
+}
+
+impl Before {
+    pub(crate) fn of(world: &World, device: &Device) -> Self {
+        let valid = cache(world).filter(|cache| !cache.left(&device.moment()).is_zero() && is_accepted(world, cache));
+        Self { has_valid: valid.is_some(), refusals: world.state().api.refusals.len() }
+    }
+}
+
+/// Whether `ready.json` says so, and the token is there.
+pub(crate) fn is_ready(world: &World) -> bool {
+    Readiness::read(&world.root.join("run/azaion")).is_some_and(|ready| ready.ready)
+        && cache(world).is_some_and(|cache| is_accepted(world, &cache))
+}
+
+pub(crate) fn before_call(world: &World, call: &Call<'_>) {
+    if world.root.join(HOLD_FILE).symlink_metadata().is_ok() {
+        world.violated(format!("{} while the device is held", call.step()));
+    }
+    let (now, until, how) = {
+        let mut state = world.state();
+        state.calls += 1;
+        (state.now, state.asked_until, state.how)
+    };
+    if now < until && obeys(how) {
+        world.violated(format!("{} {:?} before the API asked for it", call.step(), until - now));
+    }
+}
+
+pub(crate) fn after_call(world: &World, answer: &Answer) {
+    let state = &mut *world.state();
+    let is_transient = matches!(answer.status, 401 | 407 | 408 | 423 | 425 | 429 | 500..=599);
+    if let Some(wait) = answer.retry_after.filter(|_| is_transient) {
+        state.asked_until = state.asked_until.max(state.now + wait);
+    }
+}
+
+/// The most events within a time.
+fn most(events: &[Duration], window: Duration) -> usize {
+    let within = |start: Duration| events.iter().filter(|&&at| at >= start && at < start + window).count();
+    events.iter().map(|&start| within(start)).max().unwrap_or_default()
+}
+
+pub(crate) fn after_run(
+    world: &World,
+    device: &Device,
+    how: How,
+    before: &Before,
+    ended: &Result<Ready, NotReady>,
+) {
+    let readiness = Readiness::read(&world.root.join("run/azaion"));
+    let cache = cache(world);
+    let valid = cache.as_ref().is_some_and(|cache| !cache.left(&device.moment()).is_zero());
+    let (accepted, is_ended) = cache.as_ref().map_or((false, false), |cache| {
+        let is_ended = world.state().api.has_ended(cache.access_token.expose_secret());
+        (is_accepted(world, cache), is_ended)
+    });
+    let is_asked = ended.as_ref().is_ok_and(|ready| ready.cache.is_some());
+    if readiness.as_ref().is_some_and(|readiness| readiness.ready) {
+        if !accepted && !is_ended && (is_asked || ended.is_err()) {
+            world.violated(format!("ready.json says ready, and the API does not accept the token ({valid})"));
+        }
+    } else if is_asked {
+        world.violated("a run ends ready, and ready.json does not say so".to_owned());
+    }
+    let is_refused = world.state().api.refusals.len() > before.refusals;
+    let is_gone = |error: &NotReady| matches!(error, NotReady::File(error) if error.is_gone());
+    if before.has_valid && !valid && !is_refused && !ended.as_ref().is_err_and(is_gone) && world.root.join("run/azaion").exists() {
+        let reason = ended.as_ref().err().map(|error| azaion_agent::fault::chain(error));
+        world.violated(format!("a valid token is lost without the API's refusal: {reason:?}"));
+    }
+    if ended.as_ref().is_err_and(|error| error.exit() == Exit::Internal) {
+        world.violated("a run ends with 70".to_owned());
+    }
+    let _ = how.caller == Caller::Unit;
+    limits(world);
+}
+
+fn limits(world: &World) {
+    let found = {
+        let state = world.state();
+        let api = &state.api;
+        let failures = FAILURES.into_iter().map(|limit| (limit, &api.refusals, "failed logins"));
+        let all = failures.chain([(LOGINS, &api.logins, "logins")]);
+        let found = all.filter_map(|((limit, window), events, what)| {
+            let most = most(&events[events.len().saturating_sub(40)..], window);
+            (most > limit).then(|| format!("{most} {what} in {window:?}"))
+        });
+        let found: Vec<String> = found.chain(api.is_locked(state.now).then(|| "the account is locked".to_owned())).collect();
+        found
+    };
+    for what in found {
+        world.violated(what);
+    }
+}
+
+/// Every file is whole and private.
+pub(crate) fn files(world: &World) {
+    if let Err(error) = schemas::check_files(&world.root, |_, _| false) {
+        world.violated(format!("{error:#}"));
+    }
+    for (file, mode) in MODES {
+        let path = world.root.join(file);
+        if let Ok(metadata) = path.metadata() && metadata.permissions().mode() & 0o7777 != mode {
+            world.violated(format!("{file} has mode {:o}", metadata.permissions().mode() & 0o7777));
+        }
+    }
+}
+
+pub(crate) fn after_power_cut(world: &World) {
+    files(world);
+}
+
+/// No secret is anywhere but in its file.
+pub(crate) fn secrets(world: &World) {
+    let (secrets, password) = {
+        let state = world.state();
+        (state.api.secrets().map(str::to_owned).collect::<Vec<_>>(), state.password.clone())
+    };
+    for path in all_files(&world.root) {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let has_password = name != "device.conf" && text.contains(&password);
+        let has_token = !["token.json", "refresh.json"].contains(&name) && secrets.iter().any(|secret| text.contains(secret));
+        if has_password || has_token {
+            world.violated(format!("a secret in {}", path.display()));
+        }
+    }
+}
+
+fn all_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] }).collect()
+}

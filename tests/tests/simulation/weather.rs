@@ -1,0 +1,66 @@
+//! What stands between a device and the API, and how the API is today.
+
+use std::time::Duration;
+
+use super::api::Flaw;
+use super::dice::Dice;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weather {
+    Fine,
+    /// Nothing listens.
+    Refused,
+    /// No answer comes; whether the API has done what it was asked.
+    Silent { is_done: bool },
+    /// Each answer takes so long.
+    Slow(Duration),
+    /// The server answers with an error.
+    Down { status: u16, retry_after: Option<u64> },
+    /// A web page of somebody on the way.
+    Page { status: u16, retry_after: Option<u64> },
+    /// JSON of somebody on the way.
+    Json { status: u16 },
+    /// The answer is cut in the middle.
+    Cut,
+    /// Tokens are wrong.
+    Flawed(Flaw),
+    /// The keys alone are out of reach.
+    NoKeys { status: u16 },
+    /// No answer says the time.
+    NoDate,
+}
+
+impl Weather {
+    /// One that is not fine.
+    pub(crate) fn bad(dice: &mut Dice) -> Self {
+        let retry_after = |dice: &mut Dice| {
+            let seconds = dice.time(Duration::from_secs(6000)).as_secs();
+            dice.is(50).then_some(seconds)
+        };
+        match dice.below(11) {
+            0 => Self::Refused,
+            1 | 2 => Self::Silent { is_done: dice.is(50) },
+            3 => Self::Slow(dice.time(Duration::from_secs(15))),
+            4 | 5 => {
+                let status = dice.pick(&[500, 502, 503, 504, 429, 408, 423, 425]);
+                Self::Down { status, retry_after: retry_after(dice) }
+            }
+            6 => {
+                let status = dice.pick(&[200, 302, 401, 403, 404, 407, 409, 511]);
+                Self::Page { status, retry_after: retry_after(dice) }
+            }
+            7 => Self::Json { status: dice.pick(&[200, 400, 401, 403, 404, 409]) },
+            8 => Self::Cut,
+            9 => Self::Flawed(dice.pick(&[
+                Flaw::Expired,
+                Flaw::Issuer,
+                Flaw::Role,
+                Flaw::Email,
+                Flaw::UnlistedKey,
+                Flaw::Form,
+            ])),
+            _ if dice.is(50) => Self::NoKeys { status: dice.pick(&[200, 403, 500, 503]) },
+            _ => Self::NoDate,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The machine and its surroundings, on a clock that moves only when somebody waits or calls.
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use azaion_agent::api_url::ApiUrl;
+use azaion_agent::clock::{Clock, Timestamp};
+use azaion_agent::device::machine::Machine;
+use azaion_agent::device::run::{Caller, How};
+use azaion_agent::device::surroundings::Surroundings;
+use azaion_agent::http::{ApiClient, HttpError, Options, Overtaken};
+use azaion_agent::simulation::{Effect, Simulation};
+
+use super::api::{Api, time_at};
+use super::client::Client;
+use super::dice::Dice;
+use super::disk::Disk;
+use super::events::Event;
+use super::weather::Weather;
+
+/// What ends a run from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    PowerCut,
+    Killed,
+}
+
+/// Of how much a wait that goes on and on oversleeps: a run that waits for an hour looks around forty times, not fourteen thousand.
+const OVERSLEEP: u32 = 16;
+
+pub(crate) struct World {
+    pub(crate) root: PathBuf,
+    /// Whether each line of the history is printed at once.
+    is_told: bool,
+    state: Mutex<State>,
+    /// How many runs are in progress, one inside the wait of the other.
+    pub(crate) depth: Mutex<usize>,
+}
+
+pub(crate) struct State {
+    pub(crate) dice: Dice,
+    pub(crate) now: Duration,
+    pub(crate) booted: Duration,
+    pub(crate) boot: u32,
+    /// The wall clock: what it showed when.
+    pub(crate) wall: (Timestamp, Duration),
+    pub(crate) is_synchronised: bool,
+    /// Which network there is; none is 0.
+    pub(crate) network: u32,
+    /// What happens when, the next one last.
+    pub(crate) events: Vec<(Duration, Event)>,
+    pub(crate) api: Api,
+    pub(crate) weather: Weather,
+    pub(crate) disk: Disk,
+    pub(crate) password: String,
+    /// Effects on files until the run ends from outside.
+    pub(crate) end_after: Option<(u64, End)>,
+    /// When the current run began to do nothing but wait.
+    pub(crate) idle_since: Duration,
+    /// Until when the API asked not to be called.
+    pub(crate) asked_until: Duration,
+    /// Who runs.
+    pub(crate) how: How,
+    /// Since when all is well, and how long the device may take to be ready.
+    pub(crate) bound: Option<(Duration, Duration)>,
+    pub(crate) calls: u64,
+    pub(crate) violations: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(root: &Path, seed: u64, is_told: bool, make: impl FnOnce(&mut Dice) -> (Api, String)) -> Self {
+        let mut dice = Dice::new(seed);
+        let (api, password) = make(&mut dice);
+        let state = State {
+            dice,
+            now: Duration::ZERO,
+            booted: Duration::ZERO,
+            boot: 0,
+            wall: (time_at(Duration::ZERO), Duration::ZERO),
+            is_synchronised: true,
+            network: 1,
+            events: Vec::new(),
+            api,
+            weather: Weather::Fine,
+            disk: Disk::new(&root.join("var/lib/azaion")),
+            password,
+            end_after: None,
+            idle_since: Duration::ZERO,
+            asked_until: Duration::ZERO,
+            how: How::default(),
+            bound: None,
+            calls: 0,
+            violations: Vec::new(),
+        };
+        Self { root: root.to_owned(), is_told, state: Mutex::new(state), depth: Mutex::new(0) }
+    }
+
+    /// A power cut unwinds through all of this, so a poisoned lock is nothing new.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.state().now
+    }
+
+    pub(crate) fn tell(&self, line: impl FnOnce() -> String) {
+        if self.is_told {
+            println!("{:>12.3}  {}", self.now().as_secs_f64(), line());
+        }
+    }
+
+    pub(crate) fn violated(&self, what: String) {
+        self.tell(|| format!("VIOLATION: {what}"));
+        let mut state = self.state();
+        let now = state.now;
+        state.violations.push(format!("at {:.3} s: {what}", now.as_secs_f64()));
+    }
+
+    /// Moves time on, with all that happens until then.
+    pub(crate) fn advance(self: &Arc<Self>, until: Duration) {
+        while let Some(event) = self.next_event(until) {
+            event.happen(self);
+        }
+        let mut state = self.state();
+        state.now = state.now.max(until);
+    }
+
+    fn next_event(&self, until: Duration) -> Option<Event> {
+        let mut state = self.state();
+        let (when, event) = state.events.pop_if(|(when, _)| *when <= until)?;
+        state.now = state.now.max(when);
+        Some(event)
+    }
+
+    /// Time passes, but no further than the next event.
+    pub(crate) fn pass(self: &Arc<Self>, time: Duration) {
+        let until = {
+            let state = self.state();
+            let next = state.events.last().map_or(Duration::MAX, |(when, _)| (*when).max(state.now));
+            (state.now + time).min(next)
+        };
+        self.advance(until);
+    }
+
+    /// Ends what runs now.
+    pub(crate) fn end(&self, end: End) -> ! {
+        self.tell(|| format!("{end:?}"));
+        resume_unwind(Box::new(end))
+    }
+}
+
+thread_local! {
+    /// The world of this thread, for what has only a reference to it.
+    static WORLD: Cell<Option<Arc<World>>> = const { Cell::new(None) };
+}
+
+pub(crate) fn set_current(world: Option<Arc<World>>) {
+    WORLD.set(world);
+}
+
+fn current() -> Arc<World> {
+    let world = WORLD.take().expect("a world");
+    WORLD.set(Some(Arc::clone(&world)));
+    world
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+impl Clock for World {
+    fn wall(&self) -> Timestamp {
+        let state = self.state();
+        let (shown, then) = state.wall;
+        shown.plus(state.now.saturating_sub(then))
+    }
+
+    fn boot(&self) -> Duration {
+        let state = self.state();
+        Duration::from_secs(20) + state.now.saturating_sub(state.booted)
+    }
+
+    fn sleep(&self, time: Duration) {
+        let idle = {
+            let state = self.state();
+            state.now.saturating_sub(state.idle_since)
+        };
+        current().pass(time.max(idle / OVERSLEEP));
+    }
+
+    fn is_synchronised(&self) -> bool {
+        self.state().is_synchronised
+    }
+}
+
+impl Machine for World {
+    fn boot_id(&self) -> String {
+        format!("00000000-0000-4000-8000-{:012}", self.state().boot)
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let state = self.state();
+        let network = (state.network > 0).then(|| format!("route eth0 {}", state.network));
+        Surroundings::of(network.into_iter().chain(state.is_synchronised.then(|| "clock".to_owned())))
+    }
+
+    fn client(
+        &self,
+        api: &ApiUrl,
+        options: Options<'_>,
+        overtaken: Option<Overtaken>,
+    ) -> Result<Box<dyn ApiClient>, HttpError> {
+        Ok(Box::new(Client::new(current(), api, options.clock, overtaken)))
+    }
+}
+
+/// What decides in place of the machine.
+pub(crate) struct Fate(pub(crate) Arc<World>);
+
+impl Simulation for Fate {
+    fn random(&self) -> u32 {
+        u32::try_from(self.0.state().dice.next() >> 32).unwrap_or_default()
+    }
+
+    fn effect(&self, effect: &Effect<'_>) {
+        let end = {
+            let mut state = self.0.state();
+            state.disk.note(effect);
+            match state.end_after {
+                Some((0, end)) => {
+                    state.end_after = None;
+                    Some(end)
+                }
+                Some((effects, end)) => {
+                    state.end_after = Some((effects - 1, end));
+                    None
+                }
+                None => None,
+            }
+        };
+        if let Some(end) = end {
+            self.0.tell(|| format!("after {effect:?}:"));
+            self.0.end(end);
+        }
+    }
+}
+
+/// Whether a run of this caller is kept from calling by what the API asked for.
+pub(crate) fn obeys(how: How) -> bool {
+    !(how.now && how.caller == Caller::Person)
+}
