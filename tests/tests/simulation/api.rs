@@ -81,9 +81,11 @@ pub(crate) struct Api {
     issued: HashMap<String, Issued>,
     ended: Vec<u32>,
     serial: u32,
-    /// Refusals of the credentials, and logins that it answered at all.
+    /// Refusals of the credentials that the device has heard, and the last one at all.
     pub(crate) refusals: Vec<Duration>,
-    pub(crate) logins: Vec<Duration>,
+    pub(crate) last_refusal: Option<Duration>,
+    /// Logins of the unit.
+    pub(crate) unit_logins: Vec<Duration>,
 }
 
 impl Api {
@@ -101,7 +103,8 @@ impl Api {
             ended: Vec::new(),
             serial: 0,
             refusals: Vec::new(),
-            logins: Vec::new(),
+            last_refusal: None,
+            unit_logins: Vec::new(),
         }
     }
 
@@ -122,10 +125,6 @@ impl Api {
     /// Texts that must not be anywhere but in their files.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         self.issued.keys().chain(self.sessions.keys()).map(String::as_str)
-    }
-
-    pub(crate) fn is_locked(&self, now: Duration) -> bool {
-        self.limits.is_locked(EMAIL, milliseconds(now))
     }
 
     /// Signs with a new key; the old one stays listed, or vanishes.
@@ -153,7 +152,6 @@ impl Api {
     /// `POST /login`
     pub(crate) fn login(&mut self, body: &Value, now: Duration, flaw: Option<Flaw>, dice: &mut Dice) -> Reply {
         let is_g2b = self.generation == Generation::G2b;
-        self.logins.push(now);
         match self.limits.attempt(ADDRESS, EMAIL, milliseconds(now)) {
             Ok(()) => {}
             Err(Refusal::Limited(wait) | Refusal::Locked(wait)) if is_g2b => {
@@ -174,6 +172,7 @@ impl Api {
         };
         self.limits.failed(EMAIL, milliseconds(now));
         self.refusals.push(now);
+        self.last_refusal = Some(now);
         if is_g2b { Reply::error(401, 70, None) } else { Reply::error(409, code, None) }
     }
 
@@ -210,6 +209,8 @@ impl Api {
             "iat": start, "nbf": start, "exp": start + lifetime, "jti": format!("{id:016x}"),
         });
         let key = self.key + usize::from(flaw == Some(Flaw::UnlistedKey));
+        // No device can see that.
+        let flaw = flaw.filter(|flaw| *flaw != Flaw::UnlistedKey || self.generation != Generation::G1);
         let access = match self.generation {
             _ if flaw == Some(Flaw::Form) => return Reply::new(200, json!({"ok": true}).to_string()),
             Generation::G1 => hmac_token(&claims),

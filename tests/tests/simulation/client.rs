@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use azaion_agent::api_url::ApiUrl;
 use azaion_agent::clock::{Clock, Timestamp, ToldTime};
+use azaion_agent::device::run::Caller;
 use azaion_agent::fault::{Fault, Limit, Problem};
 use azaion_agent::http::{Answer, ApiClient, Call, ChainVerifier, Overtaken, TlsClock};
 use azaion_agent::transport::Transport;
@@ -81,10 +82,22 @@ impl Client {
         let state = &mut *self.world.state();
         let flaw = if let Weather::Flawed(flaw) = weather { Some(flaw) } else { None };
         match call.path {
-            "/login" => state.api.login(&body, state.now, flaw, &mut state.dice),
+            "/login" => {
+                if state.how.0.caller == Caller::Unit {
+                    state.api.unit_logins.push(state.now);
+                }
+                state.api.login(&body, state.now, flaw, &mut state.dice)
+            }
             "/token/refresh" => state.api.refresh(&body, state.now, flaw, &mut state.dice),
             _ => state.api.keys(call.is_uncached, state.now),
         }
+    }
+
+    /// The same, where the answer gets lost: of a refusal that it has not heard, the device knows nothing.
+    fn ask_in_vain(&self, call: &Call<'_>, weather: Weather) {
+        let heard = self.world.state().api.refusals.len();
+        drop(self.ask(call, weather));
+        self.world.state().api.refusals.truncate(heard);
     }
 
     /// What arrives.
@@ -95,13 +108,13 @@ impl Client {
             Weather::Refused => return Err(failed(Transport::Refused)),
             Weather::Silent { is_done } => {
                 if is_done {
-                    drop(self.ask(call, weather));
+                    self.ask_in_vain(call, weather);
                 }
                 self.takes(limit)?;
                 return Err(failed(Transport::Timeout));
             }
             Weather::Slow(time) if time >= limit => {
-                drop(self.ask(call, weather));
+                self.ask_in_vain(call, weather);
                 self.takes(limit)?;
                 return Err(failed(Transport::Timeout));
             }

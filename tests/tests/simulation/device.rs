@@ -27,7 +27,12 @@ const PROGRAM: How = How { caller: Caller::Program, ..UNIT };
 
 /// Writes `device.conf`, as the host tool does.
 pub(crate) fn provision(world: &World) {
-    let password = world.state().password.clone();
+    let password = {
+        let mut state = world.state();
+        state.conf += 1;
+        state.starts_again();
+        state.password.clone()
+    };
     let text = format!(
         "AZAION_DEVICE_SERIAL=AZJN-0042\nAZAION_DEVICE_EMAIL={EMAIL}\nAZAION_DEVICE_PASSWORD={password}\nAZAION_API_URL=https://{HOST}\n"
     );
@@ -54,7 +59,8 @@ pub(crate) fn asked(world: &Arc<World>, how: How) {
 pub(crate) fn once(world: &Arc<World>, how: How) -> u8 {
     {
         let mut state = world.state();
-        (state.how, state.idle_since) = (how, state.now);
+        state.how = (how, state.conf);
+        state.idle_since = state.now;
     }
     world.tell(|| format!("{:?}{}, the clock says {}", how.caller, if how.now { " --now" } else { "" }, world.wall()));
     let device = Device::on(Arc::<World>::clone(world), &world.root);
@@ -68,7 +74,7 @@ pub(crate) fn once(world: &Arc<World>, how: How) -> u8 {
         Ok(ready) => format!("  ready {} {:?}", ready.readiness.ready, ready.trouble),
         Err(error) => format!("  {code}: {}", azaion_agent::fault::chain(error)),
     });
-    invariants::after_run(world, &device, how, &before, &ended);
+    invariants::after_run(world, &device, &before, &ended);
     code
 }
 
@@ -155,7 +161,8 @@ fn power_cut(world: &Arc<World>) {
         // What happens meanwhile happens to others than the device.
         state.now += off;
         state.boot += 1;
-        (state.booted, state.end_after, state.asked_until) = (state.now, None, Duration::ZERO);
+        (state.booted, state.end_after) = (state.now, None);
+        state.starts_again();
         if state.dice.is(60) {
             (state.wall, state.is_synchronised) = ((time_at(state.now), state.now), true);
         } else {

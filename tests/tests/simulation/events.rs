@@ -103,7 +103,7 @@ impl Event {
             Self::ClockSynchronised => {
                 let state = &mut *world.state();
                 (state.wall, state.is_synchronised) = ((time_at(state.now), state.now), true);
-                state.asked_until = Duration::ZERO;
+                state.starts_again();
             }
             Self::Hold(true) => hold(world),
             Self::Hold(false) => drop(fs::remove_file(world.root.join(HOLD_FILE))),
@@ -116,7 +116,7 @@ impl Event {
             Self::SessionsEnded => world.state().api.end_all_sessions(),
             Self::DirectoryRemoved => {
                 let _ = fs::remove_dir_all(world.root.join("run/azaion"));
-                world.state().asked_until = Duration::ZERO;
+                world.state().starts_again();
             }
             Self::Mended => mend(world),
         }
@@ -127,7 +127,7 @@ fn network(world: &World, is_there: bool) {
     let state = &mut *world.state();
     if is_there {
         state.network = state.network % 7 + 1;
-        state.asked_until = Duration::ZERO;
+        state.starts_again();
     } else {
         state.network = 0;
     }
@@ -149,7 +149,6 @@ fn repair(world: &World) {
     let random = state.dice.next();
     let password = state.api.password.get_or_insert_with(|| format!("password-of-0042-{random:015x}")).clone();
     state.password.clone_from(&password);
-    state.asked_until = Duration::ZERO;
     drop(state);
     device::provision(world);
 }
@@ -167,7 +166,7 @@ fn mend(world: &World) {
     let _ = fs::remove_file(world.root.join(HOLD_FILE));
     world.tell(|| format!("the clock says {}", world.wall()));
     let state = &mut *world.state();
-    let is_refused = state.api.refusals.last().is_some_and(|last| state.now < *last + AFTER_REFUSAL);
+    let is_refused = state.api.last_refusal.is_some_and(|last| state.now < last + AFTER_REFUSAL);
     let asked = state.asked_until.saturating_sub(state.now);
     let most = if is_refused { AFTER_REFUSAL } else { asked + asked / 5 + AFTER_OUTAGE };
     state.bound = Some((state.now, most));

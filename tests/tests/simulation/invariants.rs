@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use azaion_agent::device::cache::TokenCache;
 use azaion_agent::device::readiness::Readiness;
-use azaion_agent::device::run::{Caller, Device, How, NotReady, Ready};
+use azaion_agent::device::run::{Caller, Device, NotReady, Ready};
 use azaion_agent::exit::Exit;
 use azaion_agent::http::{Answer, Call};
 use azaion_tests::schemas;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::api::time_at;
 use super::device::HOLD_FILE;
@@ -34,7 +34,9 @@ const MODES: [(&str, u32); 6] = [
 
 /// What was there before a run.
 pub(crate) struct Before {
-    has_valid: bool,
+    /// A token that is valid.
+    valid: Option<SecretString>,
+    is_unit: bool,
     refusals: usize,
 }
 
@@ -50,7 +52,9 @@ fn is_accepted(world: &World, cache: &TokenCache) -> bool {
 impl Before {
     pub(crate) fn of(world: &World, device: &Device) -> Self {
         let valid = cache(world).filter(|cache| !cache.left(&device.moment()).is_zero() && is_accepted(world, cache));
-        Self { has_valid: valid.is_some(), refusals: world.state().api.refusals.len() }
+        let state = world.state();
+        let is_unit = state.how.0.caller == Caller::Unit;
+        Self { valid: valid.map(|cache| cache.access_token), is_unit, refusals: state.api.refusals.len() }
     }
 }
 
@@ -67,9 +71,10 @@ pub(crate) fn before_call(world: &World, call: &Call<'_>) {
     let (now, until, how) = {
         let mut state = world.state();
         state.calls += 1;
-        (state.now, state.asked_until, state.how)
+        (state.now, state.asked_until, state.how.0)
     };
-    if now < until && obeys(how) {
+    // The keys may be asked for by a run that was there before.
+    if now < until && obeys(how) && call.body.is_some() {
         world.violated(format!("{} {:?} before the API asked for it", call.step(), until - now));
     }
 }
@@ -77,7 +82,7 @@ pub(crate) fn before_call(world: &World, call: &Call<'_>) {
 pub(crate) fn after_call(world: &World, answer: &Answer) {
     let state = &mut *world.state();
     let is_transient = matches!(answer.status, 401 | 407 | 408 | 423 | 425 | 429 | 500..=599);
-    if let Some(wait) = answer.retry_after.filter(|_| is_transient) {
+    if let Some(wait) = answer.retry_after.filter(|_| is_transient && state.how.1 == state.conf) {
         state.asked_until = state.asked_until.max(state.now + wait);
     }
 }
@@ -91,7 +96,6 @@ fn most(events: &[Duration], window: Duration) -> usize {
 pub(crate) fn after_run(
     world: &World,
     device: &Device,
-    how: How,
     before: &Before,
     ended: &Result<Ready, NotReady>,
 ) {
@@ -112,29 +116,35 @@ pub(crate) fn after_run(
     }
     let is_refused = world.state().api.refusals.len() > before.refusals;
     let is_gone = |error: &NotReady| matches!(error, NotReady::File(error) if error.is_gone());
-    if before.has_valid && !valid && !is_refused && !ended.as_ref().is_err_and(is_gone) && world.root.join("run/azaion").exists() {
+    let was_valid = before.valid.as_ref().is_some_and(|token| {
+        let state = world.state();
+        state.api.accepts(token.expose_secret(), time_at(state.now + Duration::from_secs(1)))
+    });
+    if was_valid && !valid && !is_refused && !ended.as_ref().is_err_and(is_gone) && world.root.join("run/azaion").exists() {
         let reason = ended.as_ref().err().map(|error| azaion_agent::fault::chain(error));
         world.violated(format!("a valid token is lost without the API's refusal: {reason:?}"));
     }
     if ended.as_ref().is_err_and(|error| error.exit() == Exit::Internal) {
         world.violated("a run ends with 70".to_owned());
     }
-    let _ = how.caller == Caller::Unit;
-    limits(world);
+    limits(world, before.is_unit);
+    let mut state = world.state();
+    state.noted_refusals = state.api.refusals.len();
 }
 
-fn limits(world: &World) {
+fn limits(world: &World, is_unit: bool) {
     let found = {
         let state = world.state();
         let api = &state.api;
         let failures = FAILURES.into_iter().map(|limit| (limit, &api.refusals, "failed logins"));
-        let all = failures.chain([(LOGINS, &api.logins, "logins")]);
+        // A person or a program is not kept from asking again and again.
+        let logins = is_unit.then_some((LOGINS, &api.unit_logins, "logins of the unit"));
+        let all = failures.chain(logins);
         let found = all.filter_map(|((limit, window), events, what)| {
             let most = most(&events[events.len().saturating_sub(40)..], window);
             (most > limit).then(|| format!("{most} {what} in {window:?}"))
         });
-        let found: Vec<String> = found.chain(api.is_locked(state.now).then(|| "the account is locked".to_owned())).collect();
-        found
+        found.collect::<Vec<String>>()
     };
     for what in found {
         world.violated(what);

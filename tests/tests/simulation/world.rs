@@ -63,8 +63,11 @@ pub(crate) struct State {
     pub(crate) idle_since: Duration,
     /// Until when the API asked not to be called.
     pub(crate) asked_until: Duration,
-    /// Who runs.
-    pub(crate) how: How,
+    /// Refusals that runs have had the time to write down.
+    pub(crate) noted_refusals: usize,
+    /// Which version of `device.conf` there is, and who runs with which.
+    pub(crate) conf: u32,
+    pub(crate) how: (How, u32),
     /// Since when all is well, and how long the device may take to be ready.
     pub(crate) bound: Option<(Duration, Duration)>,
     pub(crate) calls: u64,
@@ -91,7 +94,9 @@ impl World {
             end_after: None,
             idle_since: Duration::ZERO,
             asked_until: Duration::ZERO,
-            how: How::default(),
+            noted_refusals: 0,
+            conf: 0,
+            how: (How::default(), 0),
             bound: None,
             calls: 0,
             violations: Vec::new(),
@@ -150,6 +155,10 @@ impl World {
     /// Ends what runs now.
     pub(crate) fn end(&self, end: End) -> ! {
         self.tell(|| format!("{end:?}"));
+        let mut state = self.state();
+        let noted = state.noted_refusals;
+        state.api.refusals.truncate(noted);
+        drop(state);
         resume_unwind(Box::new(end))
     }
 }
@@ -249,6 +258,14 @@ impl Simulation for Fate {
             self.0.tell(|| format!("after {effect:?}:"));
             self.0.end(end);
         }
+    }
+}
+
+/// Whatever makes a device try again at once has happened.
+impl State {
+    pub(crate) fn starts_again(&mut self) {
+        self.asked_until = Duration::ZERO;
+        self.api.unit_logins.clear();
     }
 }
 
