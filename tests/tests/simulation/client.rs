@@ -36,12 +36,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(
-        world: Arc<World>,
-        api: &ApiUrl,
-        clock: Arc<dyn TlsClock>,
-        overtaken: Option<Overtaken>,
-    ) -> Self {
+    pub(crate) fn new(world: Arc<World>, api: &ApiUrl, clock: Arc<dyn TlsClock>, overtaken: Option<Overtaken>) -> Self {
         let verifier = ChainVerifier::new(Arc::clone(&secrets().verifier), Arc::clone(&clock));
         Self { world, api: api.clone(), clock, overtaken, verifier, date: ToldTime::default() }
     }
@@ -142,9 +137,8 @@ impl Client {
         self.world.tell(|| format!("    {} {:?}", reply.status, reply.retry_after));
         let mut headers = HeaderMap::new();
         if self.world.state().weather != Weather::NoDate {
-            let date = httpdate::fmt_http_date(
-                std::time::UNIX_EPOCH + Duration::from_secs(time_at(self.world.now()).unix()),
-            );
+            let date =
+                httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(time_at(self.world.now()).unix()));
             headers.insert(DATE, HeaderValue::from_str(&date).unwrap());
         }
         if let Some(seconds) = reply.retry_after {
@@ -172,7 +166,9 @@ impl ApiClient for Client {
             self.world.tell(|| format!("    {}", fault.problem));
         }
         let answer = answer?;
-        if answer.chain.is_some() && let Some(date) = answer.date {
+        if answer.chain.is_some()
+            && let Some(date) = answer.date
+        {
             self.date.learn(date, Clock::boot(self.world.as_ref()));
         }
         invariants::after_call(&self.world, &answer);

@@ -33,7 +33,9 @@ pub(crate) enum Event {
     ClockSynchronised,
     Hold(bool),
     Ask(How),
-    KeyRotated { is_old_listed: bool },
+    KeyRotated {
+        is_old_listed: bool,
+    },
     Disabled(bool),
     AccountGone,
     /// The account gets another password, `device.conf` does not.

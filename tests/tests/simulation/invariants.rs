@@ -93,12 +93,7 @@ fn most(events: &[Duration], window: Duration) -> usize {
     events.iter().map(|&start| within(start)).max().unwrap_or_default()
 }
 
-pub(crate) fn after_run(
-    world: &World,
-    device: &Device,
-    before: &Before,
-    ended: &Result<Ready, NotReady>,
-) {
+pub(crate) fn after_run(world: &World, device: &Device, before: &Before, ended: &Result<Ready, NotReady>) {
     let readiness = Readiness::read(&world.root.join("run/azaion"));
     let cache = cache(world);
     let valid = cache.as_ref().is_some_and(|cache| !cache.left(&device.moment()).is_zero());
@@ -120,7 +115,12 @@ pub(crate) fn after_run(
         let state = world.state();
         state.api.accepts(token.expose_secret(), time_at(state.now + Duration::from_secs(1)))
     });
-    if was_valid && !valid && !is_refused && !ended.as_ref().is_err_and(is_gone) && world.root.join("run/azaion").exists() {
+    if was_valid
+        && !valid
+        && !is_refused
+        && !ended.as_ref().is_err_and(is_gone)
+        && world.root.join("run/azaion").exists()
+    {
         let reason = ended.as_ref().err().map(|error| azaion_agent::fault::chain(error));
         world.violated(format!("a valid token is lost without the API's refusal: {reason:?}"));
     }
@@ -158,7 +158,9 @@ pub(crate) fn files(world: &World) {
     }
     for (file, mode) in MODES {
         let path = world.root.join(file);
-        if let Ok(metadata) = path.metadata() && metadata.permissions().mode() & 0o7777 != mode {
+        if let Ok(metadata) = path.metadata()
+            && metadata.permissions().mode() & 0o7777 != mode
+        {
             world.violated(format!("{file} has mode {:o}", metadata.permissions().mode() & 0o7777));
         }
     }
@@ -178,7 +180,8 @@ pub(crate) fn secrets(world: &World) {
         let text = fs::read_to_string(&path).unwrap_or_default();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let has_password = name != "device.conf" && text.contains(&password);
-        let has_token = !["token.json", "refresh.json"].contains(&name) && secrets.iter().any(|secret| text.contains(secret));
+        let has_token =
+            !["token.json", "refresh.json"].contains(&name) && secrets.iter().any(|secret| text.contains(secret));
         if has_password || has_token {
             world.violated(format!("a secret in {}", path.display()));
         }

@@ -45,7 +45,9 @@ fn try_seeds(seeds: &[u64], threads: usize) -> Option<String> {
     let try_some = || {
         let root = tempfile::tempdir_in(if Path::new("/dev/shm").exists() { "/dev/shm" } else { "/tmp" }).unwrap();
         let mut wrong = None;
-        while let (None, Some(&seed)) = (&wrong, seeds.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap())) {
+        while let (None, Some(&seed)) =
+            (&wrong, seeds.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap()))
+        {
             wrong = history::violations(seed, root.path(), false);
             if let (Some(wrong), true) = (&wrong, env::var_os("AZAION_ALL").is_some()) {
                 println!("{wrong}");

@@ -101,6 +101,7 @@ fn signing_key(number: usize) -> (EcdsaKeyPair, Value) {
     let pair = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).unwrap();
     let (x, y) = pair.public_key().as_ref().split_at(1).1.split_at(32);
     let [x, y] = [x, y].map(|number| BASE64_URL_SAFE_NO_PAD.encode(number));
-    let jwk = json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": format!("k{number}"), "x": x, "y": y});
+    let jwk =
+        json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": format!("k{number}"), "x": x, "y": y});
     (pair, jwk)
 }

@@ -11,21 +11,33 @@ pub(crate) enum Weather {
     /// Nothing listens.
     Refused,
     /// No answer comes; whether the API has done what it was asked.
-    Silent { is_done: bool },
+    Silent {
+        is_done: bool,
+    },
     /// Each answer takes so long.
     Slow(Duration),
     /// The server answers with an error.
-    Down { status: u16, retry_after: Option<u64> },
+    Down {
+        status: u16,
+        retry_after: Option<u64>,
+    },
     /// A web page of somebody on the way.
-    Page { status: u16, retry_after: Option<u64> },
+    Page {
+        status: u16,
+        retry_after: Option<u64>,
+    },
     /// JSON of somebody on the way.
-    Json { status: u16 },
+    Json {
+        status: u16,
+    },
     /// The answer is cut in the middle.
     Cut,
     /// Tokens are wrong.
     Flawed(Flaw),
     /// The keys alone are out of reach.
-    NoKeys { status: u16 },
+    NoKeys {
+        status: u16,
+    },
     /// No answer says the time.
     NoDate,
 }
