@@ -118,7 +118,10 @@ impl Event {
             Self::SessionsEnded => world.state().api.end_all_sessions(),
             Self::DirectoryRemoved => {
                 let _ = fs::remove_dir_all(world.root.join("run/azaion"));
-                world.state().starts_again();
+                // What a run in progress writes down, nobody finds.
+                let mut state = world.state();
+                state.conf += 1;
+                state.starts_again();
             }
             Self::Mended => mend(world),
         }

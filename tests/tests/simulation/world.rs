@@ -65,7 +65,7 @@ pub(crate) struct State {
     pub(crate) asked_until: Duration,
     /// Refusals that runs have had the time to write down.
     pub(crate) noted_refusals: usize,
-    /// Which version of `device.conf` there is, and who runs with which.
+    /// Which version of `device.conf` and of the directory there is, and who runs with which.
     pub(crate) conf: u32,
     pub(crate) how: (How, u32),
     /// Since when all is well, and how long the device may take to be ready.
