@@ -92,7 +92,7 @@ impl<'a> Budget<'a> {
         Self { gate: Some(gate), ..self }
     }
 
-    /// The same, where each call is made once.
+    /// The same, where each call is made once, but for one that an old list of keys answers.
     #[must_use]
     pub fn single(self) -> Self {
         Self { is_single: true, ..self }
@@ -109,7 +109,7 @@ impl<'a> Budget<'a> {
         loop {
             let before = self.left.get();
             let fault = match self.once(&mut call) {
-                Err(fault) if !self.is_single && !matches!(fault.problem, Problem::NotCalled(_)) => fault,
+                Err(fault) if self.is_repeated(&fault) => fault,
                 done => return done,
             };
             let took = before.saturating_sub(self.left.get());
@@ -123,6 +123,15 @@ impl<'a> Budget<'a> {
             if self.left.get().is_zero() {
                 return Err(fault);
             }
+        }
+    }
+
+    /// Whether a call may be made again after this fault. A server that answers with an old list of keys is not out of reach.
+    fn is_repeated(&self, fault: &Fault) -> bool {
+        match fault.problem {
+            Problem::NotCalled(_) => false,
+            Problem::KeyNotListed => true,
+            _ => !self.is_single,
         }
     }
 
@@ -246,6 +255,25 @@ mod tests {
         });
         assert_eq!((limits.len(), limits[0]), (2, Duration::from_secs(10)));
         assert!((Duration::from_secs(7)..=Duration::from_secs(8)).contains(&limits[1]), "{limits:?}");
+    }
+
+    // Promise: where each call is made once, an old list of keys is asked for again all the same, and nothing else is.
+    #[test]
+    fn single_calls() {
+        let clock = VirtualClock::at("2026-05-03T10:00:00Z");
+        let problem = |is_old_list: bool| match is_old_list {
+            true => Problem::KeyNotListed,
+            false => Problem::NotJson,
+        };
+        for (is_old_list, calls) in [(true, 2), (false, 1)] {
+            let mut made = 0;
+            let _ = Budget::new(Duration::from_secs(60), POLICY, &clock).single().run(|_| {
+                made += 1;
+                let fault = Fault { problem: problem(is_old_list), ..fault(Class::Later, None) };
+                if made == 2 { Ok(()) } else { Err(fault) }
+            });
+            assert_eq!(made, calls);
+        }
     }
 
     // Promise: work between calls costs nothing, and a call that is begun with little left gets the least all the same; once

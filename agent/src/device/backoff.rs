@@ -83,7 +83,9 @@ impl Backoff {
         let class = fault.class();
         let before = before.filter(|before| before.is_of(now, device_conf));
         let refusals = before.as_ref().and_then(|before| before.refusals.clone());
-        let outage = before.filter(|before| !before.is_ended_by(surroundings)).and_then(|before| before.outage);
+        let before = before.filter(|before| !before.is_ended_by(surroundings));
+        let outage = before.as_ref().and_then(|before| before.outage);
+        let asked = before.filter(|before| before.cause == Cause::Asked);
         let (cause, failure) = match fault.retry_after.filter(|_| class.is_transient()) {
             Some(asked) => (Cause::Asked, Failure::Asked(asked)),
             None if class.is_transient() => (Cause::Outage, Failure::NoAnswer),
@@ -93,6 +95,13 @@ impl Backoff {
         let (wait, outage) = schedule::after(failure, outage, now.since_boot);
         // Rounded up: a second early is a call that the server asked not to get.
         let until = (now.since_boot + wait).as_secs() + 1;
+        // A person's `boot --now` has ignored a wait that the server had asked for, and the server itself has not answered: others
+        // still keep to that wait.
+        let is_unanswered = matches!(cause, Cause::Outage | Cause::ProtocolError);
+        if let Some(asked) = asked.filter(|asked| is_unanswered && asked.until_boottime_s > until) {
+            let wait = asked.left(now);
+            return Some((Self { outage, ..asked }, wait));
+        }
         let backoff = Self {
             version: VERSION,
             boot_id: now.boot_id.clone(),

@@ -193,8 +193,9 @@ fn sweep_state(state_dir: &Path) -> Result<(), FileError> {
 pub(super) fn give_up(folder: &Folder, conf: Option<&DeviceConf>, error: NotReady) -> NotReady {
     let held = matches!(error, NotReady::Held(_));
     let readiness = Readiness { held, ..Readiness::not_ready(conf, error.exit(), chain(&error)) };
-    let recorded = cache::clear(folder).and_then(|()| readiness.write(folder));
-    if let Err(other) = recorded {
+    // In this order: whoever finds `ready` finds the token, also where this run ends in between.
+    let recorded = readiness.write(folder);
+    if let Err(other) = cache::clear(folder).and(recorded) {
         log::error!("{}", chain(&other));
     }
     error

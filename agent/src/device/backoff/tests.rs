@@ -91,6 +91,29 @@ fn what_is_new_ends_a_wait() {
     assert!(wait <= Duration::from_millis(500));
 }
 
+// Promise: a call that ignored what the server had asked for, and got no answer from it, does not end that wait; a refusal, another
+// request to wait and a new network do.
+#[test]
+fn what_the_server_asked_for_stays() {
+    let asked = || after(None, &fault(Class::Later, Some(600)), 100);
+    for (class, retry_after, device, is_kept) in [
+        (Class::Unreachable, None, with(&[]), true),
+        (Class::Garbled, None, with(&[]), true),
+        (Class::Unacceptable, None, with(&[]), true),
+        (Class::Later, Some(7), with(&[]), false),
+        (Class::Refused, None, with(&[]), false),
+        (Class::Unreachable, None, with(&["link a"]), false),
+    ] {
+        let (now, fault) = (at("b", 200), fault(class, retry_after));
+        let call = FailedCall { fault: &fault, now: &now, surroundings: &device, device_conf: "c" };
+        let before = asked();
+        let refused = Some(Failure::Refused { in_a_row: 1, was_ready: false });
+        let (backoff, wait) = Backoff::after(Some(before.clone()), call, refused).unwrap();
+        let kept = (before.until_boottime_s, Cause::Asked, before.left(&now));
+        assert_eq!((backoff.until_boottime_s, backoff.cause, wait) == kept, is_kept, "{class:?} {retry_after:?}");
+    }
+}
+
 // Promise: a later run ends as the one did that wrote the file, and what is kept is kept as it is.
 #[test]
 fn is_kept_as_it_is() {
