@@ -63,6 +63,7 @@ struct Session {
 
 #[derive(Debug)]
 struct Issued {
+    at: Duration,
     expires_at: Timestamp,
     family: u32,
 }
@@ -84,6 +85,8 @@ pub(crate) struct Api {
     /// Refusals of the credentials that the device has heard, and the last one at all.
     pub(crate) refusals: Vec<Duration>,
     pub(crate) last_refusal: Option<Duration>,
+    /// Refresh tokens that were used a second time.
+    pub(crate) reuses: u32,
     /// Logins of the unit.
     pub(crate) unit_logins: Vec<Duration>,
 }
@@ -104,6 +107,7 @@ impl Api {
             serial: 0,
             refusals: Vec::new(),
             last_refusal: None,
+            reuses: 0,
             unit_logins: Vec::new(),
         }
     }
@@ -116,6 +120,11 @@ impl Api {
     /// Whether the API has ended the session of this token itself.
     pub(crate) fn has_ended(&self, token: &str) -> bool {
         self.issued.get(token).is_some_and(|issued| self.ended.contains(&issued.family))
+    }
+
+    /// Whether the API has refused the credentials since it gave this token.
+    pub(crate) fn has_refused_since(&self, token: &str) -> bool {
+        self.issued.get(token).is_some_and(|issued| self.last_refusal >= Some(issued.at))
     }
 
     pub(crate) fn end_all_sessions(&mut self) {
@@ -184,6 +193,7 @@ impl Api {
             Some(session) if session.is_used => {
                 let family = session.family;
                 self.ended.push(family);
+                self.reuses += 1;
                 Reply::error(401, 52, None)
             }
             Some(session) if now < session.ends && can_log_in && !self.ended.contains(&session.family) => {
@@ -208,7 +218,7 @@ impl Api {
             "nameid": "7f5f4f56-1f0e-4a39-9d8a-0f6a1c2b3d4e",
             "iat": start, "nbf": start, "exp": start + lifetime, "jti": format!("{id:016x}"),
         });
-        let key = self.key + usize::from(flaw == Some(Flaw::UnlistedKey));
+        let key = (flaw != Some(Flaw::UnlistedKey)).then_some(self.key);
         // No device can see that.
         let flaw = flaw.filter(|flaw| *flaw != Flaw::UnlistedKey || self.generation != Generation::G1);
         let access = match self.generation {
@@ -218,7 +228,7 @@ impl Api {
         };
         if flaw.is_none() {
             let expires_at = server_now.plus(Duration::from_secs(lifetime));
-            self.issued.insert(access.clone(), Issued { expires_at, family });
+            self.issued.insert(access.clone(), Issued { at: now, expires_at, family });
         }
         if self.generation == Generation::G1 {
             return Reply::new(200, json!({"token": access}).to_string());

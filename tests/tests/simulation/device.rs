@@ -90,7 +90,10 @@ pub(crate) fn live(world: &Arc<World>) {
                     pause = Duration::ZERO;
                 }
                 // The timer comes again.
-                Some(End::Killed) => pause = TIMER,
+                Some(End::Killed) => {
+                    invariants::after_kill(world);
+                    pause = TIMER;
+                }
                 None => resume_unwind(payload),
             },
         }
@@ -172,5 +175,5 @@ fn power_cut(world: &Arc<World>) {
         }
     }
     world.tell(|| format!("=== another boot, the clock says {}", world.wall()));
-    invariants::after_power_cut(world);
+    invariants::files(world);
 }

@@ -15,7 +15,7 @@ use super::weather::Weather;
 use super::world::{End, World};
 
 /// How long a device takes to become ready after all is well: where the API has not refused its credentials, and where it has.
-const AFTER_OUTAGE: Duration = Duration::from_mins(9);
+pub(crate) const AFTER_OUTAGE: Duration = Duration::from_mins(9);
 const AFTER_REFUSAL: Duration = Duration::from_mins(70);
 
 #[derive(Clone, Copy, Debug)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use azaion_agent::device::run::{Caller, How};
 use azaion_agent::simulation::Running;
 
 use super::api::{Api, Generation};
@@ -17,7 +18,8 @@ use super::dice::Dice;
 use super::disk::put;
 use super::events::Event;
 use super::invariants;
-use super::world::{Fate, World, set_current};
+use super::weather::Weather;
+use super::world::{End, Fate, World, set_current};
 
 /// What happened in all histories.
 static TOTALS: [(&str, AtomicU64); 4] = [
@@ -68,6 +70,20 @@ fn prepare(world: &World) {
     }
 }
 
+/// The same thing again and again in short time, perhaps with credentials that are wrong.
+fn burst(dice: &mut Dice, length: Duration) -> Vec<(Duration, Event)> {
+    let start = Duration::from_secs(dice.below(length.as_secs() / 2));
+    let before = dice.pick(&[Event::AccountGone, Event::PasswordChanged, Event::Weather(Weather::Fine)]);
+    let event = match dice.below(4) {
+        0 => Event::End(End::PowerCut),
+        1 => Event::Ask(How { caller: Caller::Person, now: true, ..How::default() }),
+        _ => Event::any(dice, start),
+    };
+    let pause = Duration::from_millis(500) + dice.time(Duration::from_mins(2));
+    let again = (0..12_u32).map(|number| (start + pause * number, event)).filter(|(when, _)| *when < length);
+    [(start, before)].into_iter().chain(again).collect()
+}
+
 /// What happens, up to the moment from which all is well; the first event is the last one.
 fn plan(dice: &mut Dice) -> Vec<(Duration, Event)> {
     let longest = Duration::from_hours(if dice.is(5) { 60 } else { 5 });
@@ -81,6 +97,9 @@ fn plan(dice: &mut Dice) -> Vec<(Duration, Event)> {
             (when, Event::any(dice, when))
         })
         .collect();
+    if dice.is(15) {
+        events.extend(burst(dice, length));
+    }
     events.push((length, Event::Mended));
     events.sort_by_key(|(when, _)| Reverse(*when));
     events

@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::api::time_at;
 use super::device::HOLD_FILE;
+use super::events::AFTER_OUTAGE;
 use super::world::{World, obeys};
 
 /// Failures of an account within a time that the API answers at most.
@@ -37,7 +38,6 @@ pub(crate) struct Before {
     /// A token that is valid.
     valid: Option<SecretString>,
     is_unit: bool,
-    refusals: usize,
 }
 
 fn cache(world: &World) -> Option<TokenCache> {
@@ -54,7 +54,7 @@ impl Before {
         let valid = cache(world).filter(|cache| !cache.left(&device.moment()).is_zero() && is_accepted(world, cache));
         let state = world.state();
         let is_unit = state.how.0.caller == Caller::Unit;
-        Self { valid: valid.map(|cache| cache.access_token), is_unit, refusals: state.api.refusals.len() }
+        Self { valid: valid.map(|cache| cache.access_token), is_unit }
     }
 }
 
@@ -83,7 +83,11 @@ pub(crate) fn after_call(world: &World, answer: &Answer) {
     let state = &mut *world.state();
     let is_transient = matches!(answer.status, 401 | 407 | 408 | 423 | 425 | 429 | 500..=599);
     if let Some(wait) = answer.retry_after.filter(|_| is_transient && state.how.1 == state.conf) {
-        state.asked_until = state.asked_until.max(state.now + wait);
+        state.asked_until = state.now + wait;
+        let (now, late) = (state.now, wait + wait / 5 + AFTER_OUTAGE);
+        state.bound = state.bound.map(|(since, most)| (since, most.max((now + late).saturating_sub(since))));
+    } else if state.api.refusals.last() == Some(&state.now) {
+        state.asked_until = Duration::ZERO;
     }
 }
 
@@ -109,18 +113,13 @@ pub(crate) fn after_run(world: &World, device: &Device, before: &Before, ended: 
     } else if is_asked {
         world.violated("a run ends ready, and ready.json does not say so".to_owned());
     }
-    let is_refused = world.state().api.refusals.len() > before.refusals;
     let is_gone = |error: &NotReady| matches!(error, NotReady::File(error) if error.is_gone());
     let was_valid = before.valid.as_ref().is_some_and(|token| {
         let state = world.state();
-        state.api.accepts(token.expose_secret(), time_at(state.now + Duration::from_secs(1)))
+        let token = token.expose_secret();
+        state.api.accepts(token, time_at(state.now + Duration::from_secs(1))) && !state.api.has_refused_since(token)
     });
-    if was_valid
-        && !valid
-        && !is_refused
-        && !ended.as_ref().is_err_and(is_gone)
-        && world.root.join("run/azaion").exists()
-    {
+    if was_valid && !valid && !ended.as_ref().is_err_and(is_gone) && world.root.join("run/azaion").exists() {
         let reason = ended.as_ref().err().map(|error| azaion_agent::fault::chain(error));
         world.violated(format!("a valid token is lost without the API's refusal: {reason:?}"));
     }
@@ -129,6 +128,9 @@ pub(crate) fn after_run(world: &World, device: &Device, before: &Before, ended: 
     }
     limits(world, before.is_unit);
     let mut state = world.state();
+    if ended.as_ref().is_ok_and(|ready| ready.is_renewed) {
+        state.asked_until = Duration::ZERO;
+    }
     state.noted_refusals = state.api.refusals.len();
 }
 
@@ -144,7 +146,8 @@ fn limits(world: &World, is_unit: bool) {
             let most = most(&events[events.len().saturating_sub(40)..], window);
             (most > limit).then(|| format!("{most} {what} in {window:?}"))
         });
-        found.collect::<Vec<String>>()
+        let reused = (api.reuses > 0).then(|| "a refresh token is used twice".to_owned());
+        found.chain(reused).collect::<Vec<String>>()
     };
     for what in found {
         world.violated(what);
@@ -166,8 +169,16 @@ pub(crate) fn files(world: &World) {
     }
 }
 
-pub(crate) fn after_power_cut(world: &World) {
+/// Where a run was killed, `ready.json` and the token that it stands for are both there.
+pub(crate) fn after_kill(world: &World) {
     files(world);
+    let readiness = Readiness::read(&world.root.join("run/azaion"));
+    if readiness.is_some_and(|readiness| readiness.ready)
+        && cache(world).is_none()
+        && world.root.join("run/azaion").exists()
+    {
+        world.violated("ready.json says ready, and there is no token".to_owned());
+    }
 }
 
 /// No secret is anywhere but in its file.

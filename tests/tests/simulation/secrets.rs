@@ -21,8 +21,9 @@ const LIFETIME: u64 = 90 * 86_400;
 const RENEWED_AFTER: u64 = 60 * 86_400;
 /// Certificates one after the other.
 const CERTIFICATES: u64 = 16;
-/// Keys that sign tokens.
+/// Keys that sign tokens, one after the other, and one that is nobody's.
 const KEYS: usize = 8;
+const NOBODYS: usize = KEYS;
 
 pub(crate) struct Secrets {
     pub(crate) verifier: Arc<WebPkiServerVerifier>,
@@ -60,7 +61,7 @@ impl Secrets {
         Self {
             verifier: WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap(),
             certificates: (0..CERTIFICATES).map(certificate).collect(),
-            keys: (0..KEYS).map(signing_key).collect(),
+            keys: (0..=NOBODYS).map(signing_key).collect(),
             random: SystemRandom::new(),
         }
     }
@@ -76,9 +77,9 @@ impl Secrets {
         &self.keys[key % KEYS].1
     }
 
-    /// A JWT with these claims, signed with a key.
-    pub(crate) fn token(&self, claims: &Value, key: usize) -> String {
-        let (pair, jwk) = &self.keys[key % KEYS];
+    /// A JWT with these claims, signed with a key, or with one that is never listed.
+    pub(crate) fn token(&self, claims: &Value, key: Option<usize>) -> String {
+        let (pair, jwk) = &self.keys[key.map_or(NOBODYS, |key| key % KEYS)];
         let signed = encoded(&json!({"typ": "JWT", "alg": "ES256", "kid": jwk["kid"]}), claims);
         let signature = pair.sign(&self.random, signed.as_bytes()).unwrap();
         format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
