@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use super::dice::Dice;
 use super::secrets::{hmac_token, secrets};
 
+/// How passwords and refresh tokens begin.
+pub(crate) const PASSWORD: &str = "PassWord";
+pub(crate) const REFRESH: &str = "ReFresh";
 pub(crate) const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// How long a cache on the way keeps the list of keys.
@@ -131,11 +134,6 @@ impl Api {
         self.ended.extend(self.issued.values().map(|issued| issued.family));
     }
 
-    /// Texts that must not be anywhere but in their files.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
-        self.issued.keys().chain(self.sessions.keys()).map(String::as_str)
-    }
-
     /// Signs with a new key; the old one stays listed, or vanishes.
     pub(crate) fn rotate(&mut self, is_old_listed: bool) {
         self.key += 1;
@@ -233,7 +231,7 @@ impl Api {
         if self.generation == Generation::G1 {
             return Reply::new(200, json!({"token": access}).to_string());
         }
-        let refresh = format!("refresh-{:016x}{:016x}", dice.next(), dice.next());
+        let refresh = format!("{REFRESH}{:016x}{:016x}", dice.next(), dice.next());
         self.sessions.insert(refresh.clone(), Session { family, ends: now + REFRESH_LIFETIME, is_used: false });
         let body = match id % 2 {
             0 => json!({"accessToken": access, "refreshToken": refresh, "token": access}),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use azaion_agent::clock::{Clock, Timestamp};
 use azaion_agent::device::run::{Caller, How};
 
-use super::api::time_at;
+use super::api::{PASSWORD, time_at};
 use super::device::{self, HOLD_FILE};
 use super::dice::Dice;
 use super::disk::put;
@@ -96,7 +96,11 @@ impl Event {
         match self {
             Self::End(end) => world.end(end),
             Self::EndAfter(effects, end) => world.state().end_after = Some((effects, end)),
-            Self::Weather(weather) => world.state().weather = weather,
+            Self::Weather(weather) => {
+                let mut state = world.state();
+                state.weather = weather;
+                state.has_said_no_date |= weather == Weather::NoDate;
+            }
             Self::Network(is_there) => network(world, is_there),
             Self::ClockSet(unix) => {
                 let state = &mut *world.state();
@@ -113,7 +117,7 @@ impl Event {
             Self::KeyRotated { is_old_listed } => world.state().api.rotate(is_old_listed),
             Self::Disabled(is_disabled) => world.state().api.is_disabled = is_disabled,
             Self::AccountGone => world.state().api.password = None,
-            Self::PasswordChanged => world.state().api.password = Some("another-password-0042-0042-0042".to_owned()),
+            Self::PasswordChanged => world.state().api.password = Some(format!("{PASSWORD}another-0042-0042-0042-0")),
             Self::Repaired => repair(world),
             Self::SessionsEnded => world.state().api.end_all_sessions(),
             Self::DirectoryRemoved => {
@@ -152,7 +156,7 @@ fn repair(world: &World) {
         return;
     }
     let random = state.dice.next();
-    let password = state.api.password.get_or_insert_with(|| format!("password-of-0042-{random:015x}")).clone();
+    let password = state.api.password.get_or_insert_with(|| format!("{PASSWORD}{random:024x}")).clone();
     state.password.clone_from(&password);
     drop(state);
     device::provision(world);

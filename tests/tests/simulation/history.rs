@@ -12,14 +12,14 @@ use std::time::Duration;
 use azaion_agent::device::run::{Caller, How};
 use azaion_agent::simulation::Running;
 
-use super::api::{Api, Generation};
+use super::api::{Api, Generation, PASSWORD};
 use super::device;
 use super::dice::Dice;
 use super::disk::put;
 use super::events::Event;
 use super::invariants;
 use super::weather::Weather;
-use super::world::{End, Fate, World, set_current};
+use super::world::{End, Fate, World, set_current, start_log};
 
 /// What happened in all histories.
 static TOTALS: [(&str, AtomicU64); 4] = [
@@ -40,9 +40,10 @@ pub(crate) fn violations(seed: u64, root: &Path, is_told: bool) -> Option<String
         fs::remove_dir_all(entry.path()).unwrap();
     }
     let world = Arc::new(World::new(root, seed, is_told, |dice| {
-        let password = format!("device-password-{:016x}", dice.next());
+        let password = format!("{PASSWORD}{:024x}", dice.next());
         (Api::new(dice.pick(&[Generation::G1, Generation::G2, Generation::G2b]), &password), password)
     }));
+    start_log();
     set_current(Some(Arc::clone(&world)));
     let running = Running::start(Rc::new(Fate(Arc::clone(&world))));
     let ended = catch_unwind(AssertUnwindSafe(|| play(&world)));

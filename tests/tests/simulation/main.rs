@@ -31,7 +31,7 @@ use std::thread;
 use std::time::Instant;
 
 /// Seeds that a run of all tests tries.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 10_000;
 /// Histories in which something was wrong once.
 const KNOWN: [u64; 0] = [];
 
@@ -77,7 +77,8 @@ fn whatever_happens() {
         return;
     }
     let (first, count) = (number("AZAION_FIRST_SEED").unwrap_or(1), number("AZAION_SEEDS").unwrap_or(SEEDS));
-    let threads = usize::try_from(number("AZAION_THREADS").unwrap_or(1)).unwrap();
+    let all = thread::available_parallelism().map_or(1, |all| all.get() as u64);
+    let threads = usize::try_from(number("AZAION_THREADS").unwrap_or(all)).unwrap();
     let (seeds, start) = ((first..first + count).collect::<Vec<_>>(), Instant::now());
     let wrong = try_seeds(&seeds, threads);
     let took = start.elapsed().as_secs_f64();

@@ -20,6 +20,7 @@ use super::client::Client;
 use super::dice::Dice;
 use super::disk::Disk;
 use super::events::Event;
+use super::invariants;
 use super::weather::Weather;
 
 /// What ends a run from outside.
@@ -30,7 +31,7 @@ pub(crate) enum End {
 }
 
 /// Of how much a wait that goes on and on oversleeps: a run that waits for an hour looks around forty times, not fourteen thousand.
-const OVERSLEEP: u32 = 16;
+const OVERSLEEP: u32 = 10;
 
 pub(crate) struct World {
     pub(crate) root: PathBuf,
@@ -57,6 +58,8 @@ pub(crate) struct State {
     pub(crate) weather: Weather,
     pub(crate) disk: Disk,
     pub(crate) password: String,
+    /// Whether there were answers without a `Date`.
+    pub(crate) has_said_no_date: bool,
     /// Effects on files until the run ends from outside.
     pub(crate) end_after: Option<(u64, End)>,
     /// When the current run began to do nothing but wait.
@@ -91,6 +94,7 @@ impl World {
             weather: Weather::Fine,
             disk: Disk::new(&root.join("var/lib/azaion")),
             password,
+            has_said_no_date: false,
             end_after: None,
             idle_since: Duration::ZERO,
             asked_until: Duration::ZERO,
@@ -176,6 +180,35 @@ fn current() -> Arc<World> {
     let world = WORLD.take().expect("a world");
     WORLD.set(Some(Arc::clone(&world)));
     world
+}
+
+/// What the agent logs goes into the history, and must have no secret in it.
+struct Journal;
+
+impl log::Log for Journal {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.target().starts_with("azaion") {
+            let (world, line) = (current(), record.args().to_string());
+            world.tell(|| format!("    {}: {line}", record.level()));
+            if invariants::is_secret(&line) {
+                world.violated("a secret in the log".to_owned());
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Makes the agent log into the history of its thread.
+pub(crate) fn start_log() {
+    static JOURNAL: Journal = Journal;
+    if log::set_logger(&JOURNAL).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
 }
 
 impl fmt::Debug for World {

@@ -102,7 +102,7 @@ fn what_the_server_asked_for_stays() {
         (Class::Unacceptable, None, with(&[]), true),
         (Class::Later, Some(7), with(&[]), false),
         (Class::Refused, None, with(&[]), false),
-        (Class::Unreachable, None, with(&["link a"]), false),
+        (Class::Unreachable, None, with(&["link a", "dns 1"]), false),
     ] {
         let (now, fault) = (at("b", 200), fault(class, retry_after));
         let call = FailedCall { fault: &fault, now: &now, surroundings: &device, device_conf: "c" };
