@@ -92,11 +92,12 @@ impl Client {
         }
     }
 
-    /// The same, where the answer gets lost: of a refusal that it has not heard, the device knows nothing.
-    fn ask_in_vain(&self, call: &Call<'_>, weather: Weather) {
+    /// The same, where the answer gets lost or damaged: of a refusal that it has not heard, the device knows nothing.
+    fn ask_in_vain(&self, call: &Call<'_>, weather: Weather) -> Reply {
         let heard = self.world.state().api.refusals.len();
-        drop(self.ask(call, weather));
+        let reply = self.ask(call, weather);
         self.world.state().api.refusals.truncate(heard);
+        reply
     }
 
     /// What arrives.
@@ -107,13 +108,13 @@ impl Client {
             Weather::Refused => return Err(failed(Transport::Refused)),
             Weather::Silent { is_done } => {
                 if is_done {
-                    self.ask_in_vain(call, weather);
+                    drop(self.ask_in_vain(call, weather));
                 }
                 self.takes(limit)?;
                 return Err(failed(Transport::Timeout));
             }
             Weather::Slow(time) if time >= limit => {
-                self.ask_in_vain(call, weather);
+                drop(self.ask_in_vain(call, weather));
                 self.takes(limit)?;
                 return Err(failed(Transport::Timeout));
             }
@@ -127,7 +128,7 @@ impl Client {
             Weather::Json { status } => Reply::new(status, r#"{"error":"not here"}"#),
             Weather::NoKeys { status } if is_for_keys => page(status, None),
             Weather::Cut => {
-                let mut reply = self.ask(call, weather);
+                let mut reply = self.ask_in_vain(call, weather);
                 reply.body.truncate(reply.body.len() / 2);
                 reply
             }

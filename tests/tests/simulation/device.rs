@@ -22,6 +22,10 @@ const RUN_DIR: &str = "run/azaion";
 /// `RestartSec=` of the unit, after 75 and 76; from the end of any other run to the next of the timer.
 const RESTART: Duration = Duration::from_millis(250);
 const TIMER: Duration = Duration::from_mins(1);
+/// How long a device may be off.
+const MOMENT: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_hours(1);
+const SHELF: Duration = Duration::from_hours(24 * 200);
 const UNIT: How = How { caller: Caller::Unit, deadline: None, now: false, anew: false };
 const PROGRAM: How = How { caller: Caller::Program, ..UNIT };
 
@@ -159,10 +163,13 @@ fn power_cut(world: &Arc<World>) {
     {
         let state = &mut *world.state();
         state.disk.cut(&mut state.dice);
-        let off = if state.dice.is(90) { Duration::from_hours(1) } else { Duration::from_hours(24 * 200) };
+        let off = state.dice.pick(&[MOMENT, MOMENT, MOMENT, HOUR, HOUR, SHELF]);
         let off = state.dice.time(off);
-        // What happens meanwhile happens to others than the device.
         state.now += off;
+        // Else it happens while the device is off.
+        if state.dice.is(50) {
+            state.events.iter_mut().for_each(|(when, _)| *when += off);
+        }
         state.boot += 1;
         (state.booted, state.end_after) = (state.now, None);
         state.starts_again();

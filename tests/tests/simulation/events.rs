@@ -15,7 +15,7 @@ use super::weather::Weather;
 use super::world::{End, World};
 
 /// How long a device takes to become ready after all is well: where the API has not refused its credentials, and where it has.
-pub(crate) const AFTER_OUTAGE: Duration = Duration::from_mins(9);
+pub(crate) const AFTER_OUTAGE: Duration = Duration::from_mins(8);
 const AFTER_REFUSAL: Duration = Duration::from_mins(70);
 
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ impl Event {
     pub(crate) fn any(dice: &mut Dice, now: Duration) -> Self {
         let end = if dice.is(70) { End::PowerCut } else { End::Killed };
         let ask = |caller, now| Self::Ask(How { caller, now, deadline: None, anew: false });
-        match dice.below(30) {
+        match dice.below(31) {
             0 | 1 => Self::End(end),
             2..=5 => Self::EndAfter(dice.below(14), end),
             6..=10 => Self::Weather(Weather::bad(dice)),
@@ -79,7 +79,7 @@ impl Event {
             18 | 19 => ask(Caller::Program, false),
             20 => ask(Caller::Person, false),
             21 | 22 => ask(Caller::Person, true),
-            23 => Self::KeyRotated { is_old_listed: dice.is(50) },
+            23 | 30 => Self::KeyRotated { is_old_listed: dice.is(50) },
             24 => Self::Disabled(dice.is(60)),
             25 => Self::AccountGone,
             26 => Self::PasswordChanged,
@@ -163,10 +163,12 @@ fn repair(world: &World) {
 }
 
 fn mend(world: &World) {
+    if world.state().network == 0 {
+        network(world, true);
+    }
     let is_wrong = {
         let mut state = world.state();
         (state.weather, state.end_after) = (Weather::Fine, None);
-        state.network = state.network.max(1);
         state.api.is_disabled || state.api.password.as_deref() != Some(state.password.as_str())
     };
     if is_wrong {
