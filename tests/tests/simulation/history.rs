@@ -71,18 +71,27 @@ fn prepare(world: &World) {
     }
 }
 
-/// The same thing again and again in short time, perhaps with credentials that are wrong.
+/// What happens rarely by chance: the same thing again and again in short time, perhaps with credentials that are wrong; or a long outage
+/// in which the keys are rotated.
 fn burst(dice: &mut Dice, length: Duration) -> Vec<(Duration, Event)> {
     let start = Duration::from_secs(dice.below(length.as_secs() / 2));
-    let before = dice.pick(&[Event::AccountGone, Event::PasswordChanged, Event::Weather(Weather::Fine)]);
-    let event = match dice.below(4) {
+    let kind = dice.below(5);
+    if kind == 4 {
+        let rotated = start + dice.time(length - start);
+        return vec![(start, Event::Weather(Weather::Refused)), (rotated, Event::KeyRotated { is_old_listed: true })];
+    }
+    let wrong = [Event::AccountGone, Event::PasswordChanged, Event::Disabled(true), Event::Weather(Weather::Fine)];
+    let before = dice.pick(&wrong);
+    let any = Event::any(dice, start);
+    let pause = Duration::from_millis(500) + dice.time(Duration::from_mins(2));
+    let mut again = |_| match kind {
         0 => Event::End(End::PowerCut),
         1 => Event::Ask(How { caller: Caller::Person, now: true, ..How::default() }),
-        _ => Event::any(dice, start),
+        2 => Event::EndAfter(dice.below(8), End::Killed),
+        _ => any,
     };
-    let pause = Duration::from_millis(500) + dice.time(Duration::from_mins(2));
-    let again = (0..12_u32).map(|number| (start + pause * number, event)).filter(|(when, _)| *when < length);
-    [(start, before)].into_iter().chain(again).collect()
+    let events = (0..12_u32).map(|number| (start + pause * number, again(number)));
+    [(start, before)].into_iter().chain(events).filter(|(when, _)| *when < length).collect()
 }
 
 /// What happens, up to the moment from which all is well; the first event is the last one.
@@ -98,7 +107,7 @@ fn plan(dice: &mut Dice) -> Vec<(Duration, Event)> {
             (when, Event::any(dice, when))
         })
         .collect();
-    if dice.is(15) {
+    if dice.is(30) {
         events.extend(burst(dice, length));
     }
     events.push((length, Event::Mended));
