@@ -19,6 +19,8 @@ pub(crate) const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// How long a cache on the way keeps the list of keys.
 const KEYS_CACHED: Duration = Duration::from_hours(1);
+/// How long an account is locked.
+const LOCK: Duration = Duration::from_mins(15);
 const REFRESH_LIFETIME: Duration = Duration::from_hours(8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,8 @@ pub(crate) struct Api {
     issued: HashMap<String, Issued>,
     ended: Vec<u32>,
     serial: u32,
+    /// When the device has last not heard, or not had the time to write down, a refusal.
+    last_unheard: Option<Duration>,
     /// Refusals of the credentials that the device has heard, and the last one at all.
     pub(crate) refusals: Vec<Duration>,
     pub(crate) last_refusal: Option<Duration>,
@@ -109,6 +113,7 @@ impl Api {
             ended: Vec::new(),
             serial: 0,
             refusals: Vec::new(),
+            last_unheard: None,
             last_refusal: None,
             reuses: 0,
             unit_logins: Vec::new(),
@@ -128,6 +133,14 @@ impl Api {
     /// Whether the API has refused the credentials since it gave this token.
     pub(crate) fn has_refused_since(&self, token: &str) -> bool {
         self.issued.get(token).is_some_and(|issued| self.last_refusal >= Some(issued.at))
+    }
+
+    /// Takes back the refusals behind the first `kept`, of which the device knows nothing.
+    pub(crate) fn unheard(&mut self, kept: usize, now: Duration) {
+        if self.refusals.len() > kept {
+            self.refusals.truncate(kept);
+            self.last_unheard = Some(now);
+        }
     }
 
     pub(crate) fn end_all_sessions(&mut self) {
@@ -159,7 +172,13 @@ impl Api {
     /// `POST /login`
     pub(crate) fn login(&mut self, body: &Value, now: Duration, flaw: Option<Flaw>, dice: &mut Dice) -> Reply {
         let is_g2b = self.generation == Generation::G2b;
-        match self.limits.attempt(ADDRESS, EMAIL, milliseconds(now)) {
+        let attempt = self.limits.attempt(ADDRESS, EMAIL, milliseconds(now));
+        // A wait of more than a minute is that of the account: nobody who has heard all of its refusals gets there.
+        let has_heard_all = self.last_unheard.is_none_or(|last| now > last + 2 * LOCK);
+        if matches!(attempt, Err(Refusal::Limited(61..) | Refusal::Locked(_))) && has_heard_all {
+            self.refusals.push(now);
+        }
+        match attempt {
             Ok(()) => {}
             Err(Refusal::Limited(wait) | Refusal::Locked(wait)) if is_g2b => {
                 return Reply::error(401, 70, Some(wait.unsigned_abs()));

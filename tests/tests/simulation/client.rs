@@ -96,7 +96,8 @@ impl Client {
     fn ask_in_vain(&self, call: &Call<'_>, weather: Weather) -> Reply {
         let heard = self.world.state().api.refusals.len();
         let reply = self.ask(call, weather);
-        self.world.state().api.refusals.truncate(heard);
+        let state = &mut *self.world.state();
+        state.api.unheard(heard, state.now);
         reply
     }
 

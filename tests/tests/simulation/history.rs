@@ -71,14 +71,15 @@ fn prepare(world: &World) {
     }
 }
 
-/// What happens rarely by chance: the same thing again and again in short time, perhaps with credentials that are wrong; or a long outage
-/// in which the keys are rotated.
+/// What happens rarely by chance: the same thing again and again in short time, perhaps with credentials that are wrong; or an outage
+/// from the boot on, in which the keys are rotated.
 fn burst(dice: &mut Dice, length: Duration) -> Vec<(Duration, Event)> {
     let start = Duration::from_secs(dice.below(length.as_secs() / 2));
     let kind = dice.below(5);
     if kind == 4 {
         let rotated = start + dice.time(length - start);
-        return vec![(start, Event::Weather(Weather::Refused)), (rotated, Event::KeyRotated { is_old_listed: true })];
+        let outage = [(start, Event::Weather(Weather::Refused)), (start, Event::End(End::PowerCut))];
+        return outage.into_iter().chain([(rotated, Event::KeyRotated { is_old_listed: true })]).collect();
     }
     let wrong = [Event::AccountGone, Event::PasswordChanged, Event::Disabled(true), Event::Weather(Weather::Fine)];
     let before = dice.pick(&wrong);

@@ -160,8 +160,8 @@ impl World {
     pub(crate) fn end(&self, end: End) -> ! {
         self.tell(|| format!("{end:?}"));
         let mut state = self.state();
-        let noted = state.noted_refusals;
-        state.api.refusals.truncate(noted);
+        let (noted, now) = (state.noted_refusals, state.now);
+        state.api.unheard(noted, now);
         drop(state);
         resume_unwind(Box::new(end))
     }
