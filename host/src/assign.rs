@@ -27,6 +27,10 @@ pub(crate) fn assign(job: &Job<'_>) -> Result<(Identity, Outcome)> {
         Ok(conf.map_or(Content::Free, Content::Ours))
     })?;
     let identity = identity_in(&places)?;
+    if identity.is_none() {
+        // Else the one that is there is the answer: a run was killed between two targets.
+        places.tell_of_intents();
+    }
     places.check_modules(job.module_serial)?;
     job.admin.prepare()?;
     if let Some(identity) = identity {

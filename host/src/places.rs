@@ -54,17 +54,13 @@ impl<'a> Places<'a> {
             };
             Ok(Place { target, before, content, is_written: Cell::new(false) })
         };
-        let places = Self { list: targets.iter().map(|target| look(target.as_ref())).collect::<Result<_>>()?, owner };
-        places.tell_of_intents();
-        Ok(places)
+        Ok(Self { list: targets.iter().map(|target| look(target.as_ref())).collect::<Result<_>>()?, owner })
     }
 
-    /// Tells of an identity that was asked for and is in no target.
-    fn tell_of_intents(&self) {
-        if self.ours().next().is_none() {
-            for place in &self.list {
-                unless_intent(place.target, place.before.as_ref());
-            }
+    /// Tells of identities that were asked for and have not been written.
+    pub(crate) fn tell_of_intents(&self) {
+        for place in &self.list {
+            unless_intent(place.target, place.before.as_ref());
         }
     }
 

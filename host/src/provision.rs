@@ -57,6 +57,7 @@ impl Provisioning<'_> {
     pub(crate) fn run(&self) -> Result<Outcome> {
         let job = self.job;
         let places = Places::look(job.targets, job.owner, |target, found| self.whose(target, found))?;
+        places.tell_of_intents();
         places.check_modules(job.module_serial)?;
         if self.marks && self.is_done(&places)? {
             return Ok(Outcome::Reused);
@@ -161,7 +162,7 @@ impl Provisioning<'_> {
     fn created(&self, password: &SecretString) -> Result<Outcome, Unsettled> {
         if self.job.admin.has_unchecked_role() {
             let email = self.serial.email();
-            if let Login::In(token) = self.job.log_in(&email, password).map_err(Unsettled::Done)? {
+            if let Login::In(token) = self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
                 check_role(&email, &token).map_err(Unsettled::Done)?;
                 self.job.admin.role_is_right();
             }
