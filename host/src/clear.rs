@@ -22,7 +22,7 @@ pub(crate) struct Record {
     kind: Kind,
     /// Whether there was a `device.conf`.
     cleared: bool,
-    /// The device whose it was; absent if the file did not say it.
+    /// Serial of the device whose file it was; absent if the file did not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<String>,
 }
