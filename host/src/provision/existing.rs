@@ -43,6 +43,11 @@ impl Provisioning<'_> {
     /// Gives the user the password that is in the targets.
     pub(super) fn update(&self, password: &SecretString) -> Result<Outcome, Unsettled> {
         let email = self.serial.email();
+        // Before the call: if this run ends before the answer, the next one finds a password that works, and reports nothing.
+        log::warn!(
+            "setting a new password for {email}; once it is set, a unit flashed earlier with {} can no longer log in",
+            self.serial
+        );
         self.job.admin.set_password(&email, password).map_err(|fault| {
             if fault.is_without_route() {
                 let how = self.how_to_recreate(&email);
@@ -50,7 +55,6 @@ impl Provisioning<'_> {
             }
             Unsettled::from(fault)
         })?;
-        log::warn!("{email} has a new password: a unit flashed earlier with {} can no longer log in", self.serial);
         self.check_login(&email, password, "was given a new password")
             .map(|()| Outcome::Updated)
             .map_err(Unsettled::Done)
@@ -69,6 +73,12 @@ impl Provisioning<'_> {
     /// Deletes the user and makes it again, with the password that is in the targets.
     pub(super) fn recreate(&self, password: &SecretString) -> Result<Outcome, Unsettled> {
         let (email, admin) = (self.serial.email(), &self.job.admin);
+        // Before the call, as for a new password.
+        log::warn!(
+            "deleting {email} and making it again with another id; once it is deleted, a unit flashed earlier with {} can no longer log \
+             in, and what names the old id (mission sessions, a hardware binding) is gone",
+            self.serial
+        );
         admin.delete(&email).map_err(|fault| {
             let why = if fault.is_without_route() {
                 format!(
@@ -76,16 +86,12 @@ impl Provisioning<'_> {
                      either; let whoever runs the API delete the user, then run this again"
                 )
             } else {
-                format!("deleting the user {email}; run this again, it is made if it is gone")
+                let when = if fault.perhaps_done { " in a few minutes: until then, the API may still delete it" } else { "" };
+                format!("deleting the user {email}; it is made if it is gone; run this again{when}")
             };
             // Whether it is deleted or not, the password is not the user's.
             Unsettled::Undone(fault.error.context(why))
         })?;
-        log::warn!(
-            "{email} was deleted and is made again with another id: a unit flashed earlier with {} can no longer log in, and what \
-             names the old id (mission sessions, a hardware binding) is gone",
-            self.serial
-        );
         let deleted = || format!("the user {email} was deleted and is to be made again");
         match admin.create(&email, password) {
             // Another host may have deleted it once more.
