@@ -22,7 +22,7 @@ pub(crate) struct Record {
     kind: Kind,
     /// Whether there was a `device.conf`.
     cleared: bool,
-    /// The device whose it was; absent if the file did not say it.
+    /// Serial of the device whose file it was; absent if the file did not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<String>,
 }
@@ -60,7 +60,9 @@ pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> R
         let target = target::open(path)?;
         meant.as_ref().zip(if_serial).map_or(Ok(()), |(meant, serial)| is_of(target.as_ref(), meant, serial))?;
         // What can't be read is taken out all the same.
-        let serial = target.look().ok().flatten().and_then(|found| found.conf(path).ok()?.serial);
+        let found = target.look().ok().flatten();
+        let found = if meant.is_none() { unless_intent(target.as_ref(), found.as_ref()) } else { found.as_ref() };
+        let serial = found.and_then(|found| found.conf(path).ok()?.serial);
         let cleared = target.clear()?;
         let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared, serial };
         let what = if cleared { "device.conf taken out" } else { "there was no device.conf" };
