@@ -168,10 +168,11 @@ impl<'a> Admin<'a> {
         self.call(&Request::new(Method::PATCH, "/users/password", &[200, 204]).with(body)).map(drop)
     }
 
-    /// `DELETE /users/{email}`. A user that is not there any more is as good as deleted.
+    /// `DELETE /users/{email}`. A user that is not there any more is as good as deleted. It is not made again after a reply that was
+    /// lost: the first one, carried out late, would delete the user that was made in between.
     pub(crate) fn delete(&self, email: &str) -> Result<(), AdminFault> {
-        match self.call(&Request::new(Method::DELETE, &format!("/users/{email}"), &[200, 204])) {
-            Err(fault) if fault.perhaps_done && fault.is_without_route() => Ok(()),
+        let path = format!("/users/{email}");
+        match self.call(&Request { is_repeatable: false, ..Request::new(Method::DELETE, &path, &[200, 204]) }) {
             Err(fault) if fault.error.fault().and_then(Fault::code) == Some(NO_SUCH_EMAIL) => Ok(()),
             done => done.map(drop),
         }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Context, Result, failure, for_all};
 use crate::output;
-use crate::pending::unless_intent;
+use crate::pending::{is_intent, unless_intent};
 use crate::target::{self, Kind, Target};
 
 #[derive(Debug, Serialize)]
@@ -60,7 +60,8 @@ pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> R
         let target = target::open(path)?;
         meant.as_ref().zip(if_serial).map_or(Ok(()), |(meant, serial)| is_of(target.as_ref(), meant, serial))?;
         // What can't be read is taken out all the same.
-        let serial = target.look().ok().flatten().and_then(|found| found.conf(path).ok()?.serial);
+        let found = target.look().ok().flatten();
+        let serial = unless_intent(target.as_ref(), found.as_ref()).and_then(|found| found.conf(path).ok()?.serial);
         let cleared = target.clear()?;
         let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared, serial };
         let what = if cleared { "device.conf taken out" } else { "there was no device.conf" };
@@ -72,7 +73,7 @@ pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> R
 /// Whether what is in a target, if anything is, is this device's.
 fn is_of(target: &dyn Target, meant: &Meant<'_>, serial: &str) -> Result<()> {
     let found = target.look()?;
-    let Some(found) = unless_intent(target, found.as_ref()) else { return Ok(()) };
+    let Some(found) = found.filter(|found| !is_intent(&found.bytes)) else { return Ok(()) };
     let conf =
         found.conf(target.path()).context("the target was left alone, for whose device.conf is there can't be read")?;
     if meant.is(&conf) {

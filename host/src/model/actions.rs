@@ -5,7 +5,7 @@ use super::memory::{Missing, Op, Seen};
 use super::rules::{self, Broken};
 use super::sizes::Size;
 use super::state::State;
-use super::world::{Account, Request};
+use super::world::Request;
 
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +158,8 @@ fn miss(state: &mut State, host: usize, why: Missing, effect: Effect, hosts: &Ho
     let (Some(Op::Call(request)), Some(work)) = (next(state, hosts, host), &mut state.hosts[host].work) else {
         return Ok(());
     };
-    work.is_unclear |= why != Missing::NoConnection && !request.is_read();
+    // After "exists", a login is to say whether it is this run that has made the user.
+    work.is_unclear |= why != Missing::NoConnection || request.is_read();
     let run = work.run;
     match effect {
         Effect::Never => {}
@@ -202,9 +203,4 @@ pub(super) fn describe(state: &State, action: Action, hosts: &Hosts) -> String {
         Action::Land(number) => format!("the API carries out {} of {:?}", state.late[number].1, state.late[number].0),
         Action::Clear(target) => format!("a person clears target {target}"),
     }
-}
-
-/// Whether a password lets the serial's account in.
-pub(super) fn is_in_use(state: &State, account: Account) -> bool {
-    state.api.users.contains_key(&account)
 }

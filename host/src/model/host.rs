@@ -53,9 +53,10 @@ pub(super) struct Execution {
     pub(super) has_told_of_intent: bool,
     /// Whether it has reported that the API may have a user that no device has.
     pub(super) has_told_of_orphan: bool,
+    /// Whether it has reported that a target could not be restored.
+    pub(super) has_told_of_target: bool,
     /// A line with a secret in it.
     pub(super) leak: Option<String>,
-    pub(super) lines: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -155,8 +156,8 @@ fn execute(program: Program, log: Vec<Seen>) -> Execution {
         has_announced: has("flashed earlier with AZJN"),
         has_told_of_intent: has("between asking for an identity and writing it"),
         has_told_of_orphan: has("orphaned account"),
+        has_told_of_target: has("could not be put back as it was"),
         leak: lines.iter().find(|line| secrets.iter().any(|secret| line.contains(secret))).cloned(),
-        lines,
     }
 }
 

@@ -30,22 +30,20 @@ pub(super) fn before_call(state: &State, size: &Size, host: usize, request: Requ
     check(!passwords.any(works), || "an account is deleted that the password in the target lets in".to_owned())
 }
 
-/// What a run has promised by its end.
-pub(super) fn at_end(
+/// Promise: with exit code 0 all targets hold one identity, and the API takes its password at that moment, unless another run has changed
+/// the account since the API has answered last.
+pub(super) fn at_success(
     state: &mut State,
     size: &Size,
     host: usize,
     work: &Work,
-    (exit, outcome): (Exit, Option<Outcome>),
+    outcome: Outcome,
 ) -> Result<(), Broken> {
-    let targets = &size.hosts[host].targets;
-    let Some(outcome) = outcome else {
-        let places = targets.iter().zip(&work.before);
-        return places.map(|(&target, before)| at_failure(state, work, target, before, exit)).collect();
+    let identity = |&target: &usize| {
+        let file = state.targets[target].as_ref();
+        file.and_then(|file| file.account().zip(file.password()))
     };
-    let files: Vec<Option<File>> = targets.iter().map(|&target| state.targets[target].clone()).collect();
-    let identities: Vec<_> =
-        files.iter().map(|file| file.as_ref().and_then(|file| Some((file.account()?, file.password()?)))).collect();
+    let identities: Vec<_> = size.hosts[host].targets.iter().map(identity).collect();
     let Some(&Some((account, password))) = identities.first() else {
         return Err(Broken(format!("{:?} ends with {outcome}, and its target holds no identity", work.run)));
     };
@@ -62,27 +60,22 @@ pub(super) fn at_end(
 }
 
 /// Promise: a run that fails leaves its targets as they were, unless the API may have the password in them.
-fn at_failure(
-    state: &State,
-    work: &Work,
-    target: usize,
-    before: &Option<File>,
-    exit: Exit,
-) -> Result<(), Broken> {
-    let now = &state.targets[target];
+pub(super) fn at_failure(state: &State, size: &Size, host: usize, work: &Work, exit: Exit) -> Result<(), Broken> {
     let is_theirs = |file: &File| match (file.account(), file.password()) {
         (Some(account), Some(password)) => {
-            state.api.lets_in(account, password) || !actions::is_in_use(state, account)
+            work.is_unclear || state.api.lets_in(account, password) || !state.api.users.contains_key(&account)
         }
         _ => false,
     };
-    let is_right = now == before
-        || now.as_ref().is_some_and(|file| is_theirs(file) || file.password().is_some() && work.is_unclear)
-        || work.overtaken.is_some();
-    check(is_right, || {
-        let code = exit.code();
-        format!("{:?} ends with {code} and leaves {now:?} in target {target}, where {before:?} was", work.run)
-    })
+    for (&target, before) in size.hosts[host].targets.iter().zip(&work.before) {
+        let now = &state.targets[target];
+        let is_right = now == before || now.as_ref().is_some_and(is_theirs) || work.overtaken.is_some();
+        check(is_right, || {
+            let code = exit.code();
+            format!("{:?} ends with {code} and leaves {now:?} in target {target}, where {before:?} was", work.run)
+        })?;
+    }
+    Ok(())
 }
 
 /// What holds whenever no run is going on.

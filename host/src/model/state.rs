@@ -126,7 +126,10 @@ impl State {
             let execution = hosts.execution(work.node);
             self.note(size, host, &work, &execution)?;
             match &execution.next {
-                Next::End { exit, outcome } => return rules::at_end(self, size, host, &work, (*exit, *outcome)),
+                Next::End { outcome: Some(outcome), .. } => return rules::at_success(self, size, host, &work, *outcome),
+                // It says that a target could not be restored.
+                Next::End { .. } if execution.has_told_of_target => return Ok(()),
+                Next::End { exit, .. } => return rules::at_failure(self, size, host, &work, *exit),
                 Next::Op(Op::Read(target)) => {
                     let file = self.targets[size.hosts[host].targets[*target]].clone();
                     work.node = hosts.observe(work.node, Seen::File(file));
@@ -163,8 +166,7 @@ impl State {
 
     /// Somebody reports an intent in this target, so that all runs that have written to it before are known.
     pub(super) fn tell_of(&mut self, size: &Size, target: usize, but: Option<Run>) {
-        for (number, plan) in size.hosts.iter().enumerate().filter(|(_, plan)| plan.targets.contains(&target)) {
-            debug_assert!(plan.targets.contains(&target));
+        for (number, _) in size.hosts.iter().enumerate().filter(|(_, plan)| plan.targets.contains(&target)) {
             for run in 0..self.hosts[number].runs {
                 let run = Run { host: u8::try_from(number).unwrap_or(u8::MAX), number: run };
                 self.told |= if Some(run) == but { 0 } else { run.bit() };

@@ -27,6 +27,11 @@ impl Provisioning<'_> {
     /// Gives the user the password that is in the targets.
     pub(super) fn update(&self, password: &SecretString) -> Result<Outcome, Unsettled> {
         let email = self.serial.email();
+        // Before the call: if this run ends before the answer, the next one finds a password that works, and reports nothing.
+        log::warn!(
+            "setting a new password for {email}; once it is set, a device flashed earlier with {} can no longer log in",
+            self.serial
+        );
         self.job.admin.set_password(&email, password).map_err(|fault| {
             if fault.is_without_route() {
                 let how = self.how_to_recreate(&email);
@@ -34,7 +39,6 @@ impl Provisioning<'_> {
             }
             Unsettled::from(fault)
         })?;
-        log::warn!("{email} has a new password: a unit flashed earlier with {} can no longer log in", self.serial);
         self.check_updated(&email, password).map(|()| Outcome::Updated).map_err(Unsettled::Done)
     }
 
@@ -58,6 +62,12 @@ impl Provisioning<'_> {
         let email = self.serial.email();
         self.check_is_lost(places, is_disabled).map_err(Unsettled::Undone)?;
         let admin = &self.job.admin;
+        // Before the call, as for a new password.
+        log::warn!(
+            "deleting {email} and making it again with another id; once it is deleted, a device flashed earlier with {} can no longer log \
+             in, and what names the old id (mission sessions, a hardware binding) is gone",
+            self.serial
+        );
         admin.delete(&email).map_err(|fault| {
             if fault.is_without_route() {
                 let why = format!(
@@ -67,14 +77,10 @@ impl Provisioning<'_> {
                 return Unsettled::Undone(fault.error.context(why));
             }
             // Whether it is deleted or not, the password is not the user's.
-            let why = format!("deleting the user {email}; run this again, it is made if it is gone");
+            let when = if fault.perhaps_done { " in a few minutes: until then, the API may still delete it" } else { "" };
+            let why = format!("deleting the user {email}; it is made if it is gone; run this again{when}");
             Unsettled::Undone(fault.error.context(why))
         })?;
-        log::warn!(
-            "{email} was deleted and is made again with another id: a unit flashed earlier with {} can no longer log in, and what \
-             names the old id (mission sessions, a hardware binding) is gone",
-            self.serial
-        );
         let deleted = || format!("the user {email} was deleted and is to be made again");
         match admin.create(&email, password) {
             Ok(Creation::Created) => self.created(password),
