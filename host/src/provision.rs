@@ -141,19 +141,18 @@ impl Provisioning<'_> {
         refused: Option<bool>,
     ) -> Result<Outcome, Unsettled> {
         let email = self.serial.email();
-        match self.job.admin.create(&email, password)? {
-            Creation::Created => return self.created(password),
-            Creation::Exists { perhaps_ours } if perhaps_ours || refused.is_none() => {
-                if let Login::In(token) = self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
-                    return check_role(&email, &token).map(|()| Outcome::Reused).map_err(Unsettled::Done);
-                }
+        let Creation::Exists { perhaps_ours } = self.job.admin.create(&email, password)? else {
+            return self.created(password);
+        };
+        if perhaps_ours || refused.is_none() {
+            if let Login::In(token) = self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
+                return check_role(&email, &token).map(|()| Outcome::Reused).map_err(Unsettled::Done);
             }
-            Creation::Exists { .. } => {}
         }
         match self.on_existing {
             OnExisting::Refuse => Err(Unsettled::Undone(existing::refused(&email))),
             OnExisting::Update => self.update(password),
-            OnExisting::Recreate => self.recreate(places, password, refused == Some(true)),
+            OnExisting::Recreate => self.recreate(places, password, refused == Some(true), perhaps_ours),
         }
     }
 

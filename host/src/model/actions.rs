@@ -5,7 +5,7 @@ use super::memory::{Missing, Op, Seen};
 use super::rules::{self, Broken};
 use super::sizes::Size;
 use super::state::State;
-use super::world::Request;
+use super::world::{Reply, Request};
 
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,17 +110,18 @@ pub(super) fn apply(state: &State, action: Action, size: &Size, hosts: &mut Host
         }
         Action::Land(number) => {
             let (run, request) = state.late.remove(number);
-            state.perform(run, request)?;
+            let reply = state.perform(run, request)?;
+            let is_made = matches!(request, Request::Create(..)) && reply == Reply::Done;
+            // Another run has deleted the user, after this one had been told that it exists.
+            if let (true, Request::Create(_, password)) = (is_made && state.announced & !run.bit() != 0, request) {
+                state.give_up(password);
+            }
         }
         Action::Clear(target) => {
             state.clears -= 1;
             let file = state.targets[target].take();
             match file.as_ref().and_then(super::world::File::password) {
-                Some(password) => {
-                    state.cleared.push(password);
-                    state.cleared.sort_unstable();
-                    state.cleared.dedup();
-                }
+                Some(password) => state.give_up(password),
                 // `clear` reports it.
                 None => state.tell_of(size, target, None),
             }
@@ -146,6 +147,7 @@ pub(super) fn act(state: &mut State, host: usize, size: &Size, hosts: &mut Hosts
             let reply = state.perform(run, request)?;
             if let Some(work) = &mut state.hosts[host].work {
                 work.overtaken = None;
+                work.may_be_set |= !request.is_read() && matches!(reply, Reply::Done | Reply::Identity(_));
             }
             Seen::Reply(reply)
         }
@@ -159,7 +161,7 @@ fn miss(state: &mut State, host: usize, why: Missing, effect: Effect, hosts: &Ho
         return Ok(());
     };
     // After "exists", a login is to say whether it is this run that has made the user.
-    work.is_unclear |= why != Missing::NoConnection || request.is_read();
+    work.may_be_set |= why != Missing::NoConnection || request.is_read();
     let run = work.run;
     match effect {
         Effect::Never => {}

@@ -63,9 +63,9 @@ pub(super) fn at_success(
 pub(super) fn at_failure(state: &State, size: &Size, host: usize, work: &Work, exit: Exit) -> Result<(), Broken> {
     let is_theirs = |file: &File| match (file.account(), file.password()) {
         (Some(account), Some(password)) => {
-            work.is_unclear || state.api.lets_in(account, password) || !state.api.users.contains_key(&account)
+            work.may_be_set || state.api.lets_in(account, password) || !state.api.users.contains_key(&account)
         }
-        _ => false,
+        _ => work.may_be_set,
     };
     for (&target, before) in size.hosts[host].targets.iter().zip(&work.before) {
         let now = &state.targets[target];
@@ -102,7 +102,7 @@ fn users_are_known(state: &State, size: &Size) -> Result<(), Broken> {
         let holds = |file: &File| (file.account(), file.password()) == (Some(account), Some(user.password));
         let is_known = state.targets.iter().flatten().any(holds)
             || state.reports.iter().any(|report| (report.account, report.password) == (account, user.password))
-            || state.cleared.contains(&user.password);
+            || state.given_up.contains(&user.password);
         if is_known {
             continue;
         }

@@ -19,8 +19,8 @@ pub(super) struct State {
     pub(super) announced: u32,
     /// The runs of which somebody has said that they may have left a user without a device.
     pub(super) told: u32,
-    /// The passwords that a person has cleared.
-    pub(super) cleared: Vec<Password>,
+    /// The passwords that a person has cleared, or of users for which another run's deletion has made room.
+    pub(super) given_up: Vec<Password>,
     /// How many faults and crashes may still come, and how many have come.
     pub(super) faults: (u8, u8),
     pub(super) clears: u8,
@@ -42,8 +42,8 @@ pub(super) struct Work {
     pub(super) drawn: Option<Password>,
     /// What was in its targets.
     pub(super) before: Vec<Option<File>>,
-    /// Whether it does not know of a call whether it was carried out.
-    pub(super) is_unclear: bool,
+    /// Whether the API may have, or has had, the password that is in the targets.
+    pub(super) may_be_set: bool,
     /// Who has changed the account since this run has last had an answer.
     pub(super) overtaken: Option<Run>,
 }
@@ -85,7 +85,7 @@ impl State {
             reports,
             announced: 0,
             told: 0,
-            cleared: Vec::new(),
+            given_up: Vec::new(),
             faults: (size.faults, 0),
             clears: size.clears,
         }
@@ -106,7 +106,7 @@ impl State {
         let run = Run { host: u8::try_from(host).unwrap_or(u8::MAX), number: self.hosts[host].runs };
         let before = size.hosts[host].targets.iter().map(|&target| self.targets[target].clone()).collect();
         let node = hosts.begin(program);
-        let work = Work { run, node, drawn: None, before, is_unclear: false, overtaken: None };
+        let work = Work { run, node, drawn: None, before, may_be_set: false, overtaken: None };
         self.hosts[host].runs += 1;
         self.hosts[host].work = Some(work);
         self.settle(size, hosts, host)
@@ -196,6 +196,13 @@ impl State {
         Ok(reply)
     }
 
+    /// A password may be on the API alone from now on.
+    pub(super) fn give_up(&mut self, password: Password) {
+        self.given_up.push(password);
+        self.given_up.sort_unstable();
+        self.given_up.dedup();
+    }
+
     /// The passwords that are anywhere, so that a new one is none of them.
     fn unused_password(&self) -> Password {
         let files = self.hosts.iter().filter_map(|host| host.work.as_ref()).flat_map(|work| &work.before);
@@ -208,7 +215,7 @@ impl State {
         }));
         used.extend(self.reports.iter().map(|report| report.password));
         used.extend(self.hosts.iter().filter_map(|host| host.work.as_ref()?.drawn));
-        used.extend(&self.cleared);
+        used.extend(&self.given_up);
         (0..).map(Password).find(|password| !used.contains(password)).unwrap_or(Password::LOST)
     }
 }

@@ -52,12 +52,14 @@ impl Provisioning<'_> {
         )
     }
 
-    /// Deletes the user and makes it again, with the password that is in the targets.
+    /// Deletes the user and makes it again, with the password that is in the targets. `is_asked` says whether the API may still carry out
+    /// an earlier request of this run to make it.
     pub(super) fn recreate(
         &self,
         places: &Places<'_>,
         password: &SecretString,
         is_disabled: bool,
+        is_asked: bool,
     ) -> Result<Outcome, Unsettled> {
         let email = self.serial.email();
         self.check_is_lost(places, is_disabled).map_err(Unsettled::Undone)?;
@@ -76,10 +78,11 @@ impl Provisioning<'_> {
                 );
                 return Unsettled::Undone(fault.error.context(why));
             }
-            // Whether it is deleted or not, the password is not the user's.
             let when = if fault.perhaps_done { " in a few minutes: until then, the API may still delete it" } else { "" };
             let why = format!("deleting the user {email}; it is made if it is gone; run this again{when}");
-            Unsettled::Undone(fault.error.context(why))
+            let error = fault.error.context(why);
+            // Whether it is deleted or not, the password is not the user's, unless the earlier request to make it is carried out now.
+            if is_asked && fault.perhaps_done { Unsettled::Unknown(error) } else { Unsettled::Undone(error) }
         })?;
         let deleted = || format!("the user {email} was deleted and is to be made again");
         match admin.create(&email, password) {
