@@ -1,11 +1,12 @@
 //! What can happen next in a state, and what comes of it.
 
+use super::flaws::Flaw;
 use super::host::{Hosts, Next};
 use super::memory::{Missing, Op, Seen};
 use super::rules::{self, Broken};
 use super::sizes::Size;
 use super::state::State;
-use super::world::{Reply, Request};
+use super::world::{File, Reply, Request};
 
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,8 +121,9 @@ pub(super) fn apply(state: &State, action: Action, size: &Size, hosts: &mut Host
         Action::Clear(target) => {
             state.clears -= 1;
             let file = state.targets[target].take();
-            match file.as_ref().and_then(super::world::File::password) {
+            match file.as_ref().and_then(File::password) {
                 Some(password) => state.give_up(password),
+                None if size.hosts.iter().any(|plan| plan.program.flaw == Some(Flaw::ClearsSilently)) => {}
                 // `clear` reports it.
                 None => state.tell_of(size, target, None),
             }

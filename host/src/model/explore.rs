@@ -17,9 +17,9 @@ use super::state::State;
 /// What was explored, all of it.
 #[derive(Debug)]
 pub(super) struct Explored {
-    states: usize,
-    steps: usize,
-    executions: usize,
+    pub(super) states: usize,
+    pub(super) steps: usize,
+    pub(super) executions: usize,
     took: Duration,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn explore(size: &Size) -> Result<Explored, Violation> {
     Ok(Explored { states: seen.len(), steps, executions: hosts.count(), took: begin.elapsed() })
 }
 
-/// 64 bits for a state: that two of a million share them has a chance of one in 10⁷.
+/// 64 bits for a state: that any two of a million states share them has a chance of 3 in 10⁸.
 fn fingerprint(state: &State) -> u64 {
     let mut hasher = DefaultHasher::new();
     state.hash(&mut hasher);
@@ -78,7 +78,7 @@ fn way_to(ways: &[(usize, usize)], mut number: usize, last: usize) -> Vec<usize>
     choices
 }
 
-/// Walks a sequence of choices: the steps in words, what the runs say meanwhile, and the promise that is broken, if one is.
+/// Walks a sequence of choices: the steps in words, and the state at the end or the promise that is broken.
 pub(super) fn replay(size: &Size, choices: &[usize]) -> (Vec<String>, Result<State, Broken>) {
     let mut hosts = Hosts::default();
     let mut state = State::new(size);

@@ -34,6 +34,12 @@ pub(super) enum Flaw {
     NoIntent,
     /// A message with a password.
     TellsPassword,
+    /// As the code was: people are told of a device that is put out once the run has ended well.
+    SaysAfterwards,
+    /// As the code was: a deletion is repeated after a reply that was lost.
+    DeletesTwice,
+    /// As the code was: an intent is cleared without a word.
+    ClearsSilently,
 }
 
 // Promise: each deliberate fault is found, within a minute.
@@ -52,6 +58,11 @@ fn each_flaw_is_found() {
         (Flaw::SaysNothing, Mode::Update, Start::Empty, true),
         (Flaw::NoIntent, Mode::Assigned, Start::Empty, true),
         (Flaw::TellsPassword, Mode::Update, Start::Empty, true),
+        (Flaw::SaysAfterwards, Mode::Update, Start::Empty, true),
+        (Flaw::DeletesTwice, Mode::Recreate, Start::LostUser, false),
+        (Flaw::ClearsSilently, Mode::Assigned, Start::Empty, true),
+        // As the code was, where it deletes the user.
+        (Flaw::AlwaysRestores, Mode::Recreate, Start::LostUser, false),
     ] {
         let begin = Instant::now();
         let size: Size = flawed(flaw, mode, start, sets_passwords);

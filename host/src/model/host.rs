@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use azaion_agent::exit::Exit;
@@ -13,7 +13,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 use super::flaws::Flaw;
 use super::memory::{ADMIN, ADMIN_PASSWORD, MemoryTarget, Op, Script, Seen, Stop};
-use super::world::{Password, SERIAL};
+use super::world::{Password, Reply, SERIAL};
 use crate::admin::Admin;
 use crate::admin::login::AdminLogin;
 use crate::cli::{ApiOptions, OnExisting};
@@ -125,12 +125,12 @@ impl Hosts {
 }
 
 fn execute(program: Program, log: Vec<Seen>) -> Execution {
-    let servers: Vec<Password> = log
+    let known: Vec<Password> = log
         .iter()
         .filter_map(|seen| match seen {
             Seen::File(Some(file)) => file.password(),
             Seen::Drawn(password) => Some(*password),
-            Seen::Reply(super::world::Reply::Identity(number)) => Some(Password(Password::SERVERS + number)),
+            Seen::Reply(Reply::Identity(number)) => Some(Password(Password::SERVERS + number)),
             _ => None,
         })
         .collect();
@@ -148,24 +148,29 @@ fn execute(program: Program, log: Vec<Seen>) -> Execution {
         Err(payload) => resume_unwind(payload),
     };
     let mut secrets = script.drawn();
-    secrets.extend(servers.into_iter().map(Password::text));
+    secrets.extend(known.into_iter().map(Password::text));
     secrets.push(ADMIN_PASSWORD.to_owned());
-    let has = |text: &str| program.flaw != Some(Flaw::SaysNothing) && lines.iter().any(|line| line.contains(text));
+    let has = |text: &str| lines.iter().any(|line| line.contains(text));
+    let may_announce = match program.flaw {
+        Some(Flaw::SaysNothing) => false,
+        Some(Flaw::SaysAfterwards) => matches!(next, Next::End { outcome: Some(_), .. }),
+        _ => true,
+    };
     Execution {
-        next,
-        has_announced: has("flashed earlier with AZJN"),
+        has_announced: may_announce && has("flashed earlier with AZJN"),
         has_told_of_intent: has("between asking for an identity and writing it"),
         has_told_of_orphan: has("orphaned account"),
         has_told_of_target: has("could not be put back as it was"),
         leak: lines.iter().find(|line| secrets.iter().any(|secret| line.contains(secret))).cloned(),
+        next,
     }
 }
 
-fn run(program: Program, script: &std::sync::Arc<Script>) -> Result<Outcome> {
+fn run(program: Program, script: &Arc<Script>) -> Result<Outcome> {
     let targets: Vec<Box<dyn Target>> = (0..program.targets)
         .map(|index| {
             let path = format!("target-{index}").into();
-            Box::new(MemoryTarget { script: std::sync::Arc::clone(script), index, path }) as Box<dyn Target>
+            Box::new(MemoryTarget { script: Arc::clone(script), index, path }) as Box<dyn Target>
         })
         .collect();
     let options = ApiOptions {

@@ -179,7 +179,12 @@ impl Script {
         }
         let mut seen = self.ask(Op::Call(request));
         let is_unclear = |seen: &Seen| matches!(seen, Seen::Missing { why: Missing::Busy | Missing::Lost, .. });
-        if self.flaw == Some(Flaw::AsksTwice) && request == Request::Devices && is_unclear(&seen) {
+        let is_repeated = match request {
+            Request::Devices => self.flaw == Some(Flaw::AsksTwice),
+            Request::Delete(_) => self.flaw == Some(Flaw::DeletesTwice),
+            _ => false,
+        };
+        if is_repeated && is_unclear(&seen) {
             seen = self.ask(Op::Call(request));
         }
         if self.flaw == Some(Flaw::BelievesRefusals) && is_login && seen == Seen::Reply(Reply::Refused) {

@@ -31,7 +31,7 @@ pub(super) fn before_call(state: &State, size: &Size, host: usize, request: Requ
 }
 
 /// Promise: with exit code 0 all targets hold one identity, and the API takes its password at that moment, unless another run has changed
-/// the account since the API has answered last.
+/// the account since the API has answered last, or, in a batch, since an earlier run has confirmed it.
 pub(super) fn at_success(
     state: &mut State,
     size: &Size,
@@ -51,10 +51,14 @@ pub(super) fn at_success(
         format!("{:?} ends with {outcome}, and its targets differ", work.run)
     })?;
     let works = state.api.lets_in(account, password);
-    check(works || work.overtaken.is_some(), || {
+    // A batch believes the confirmation comment in its target, and does not log in again.
+    let is_same = |report: &&Report| (report.account, report.password) == (account, password);
+    let is_confirmed = size.hosts[host].program.is_batch && outcome == Outcome::Reused;
+    let confirmed = state.reports.iter().filter(is_same).find_map(|report| report.lost_to).filter(|_| is_confirmed);
+    let lost_to = if works { None } else { work.overtaken.or(confirmed) };
+    check(works || lost_to.is_some(), || {
         format!("{:?} ends with {outcome}, and the API does not take the password in its target", work.run)
     })?;
-    let lost_to = if works { None } else { work.overtaken };
     state.reports.push(Report { run: work.run, account, password, lost_to });
     Ok(())
 }

@@ -125,7 +125,7 @@ fn four_with_lists_that_overlap() -> anyhow::Result<()> {
         for (station, outcome) in unit.outcomes.iter().filter(|(_, outcome)| outcome != "created") {
             // Whose new password was replaced before it was tried was told that, too.
             ensure!(["updated", "failed"].contains(&outcome.as_str()), "{serial} at {station}: {outcome}");
-            let warning = format!("{} has a new password", email(&serial));
+            let warning = format!("setting a new password for {}", email(&serial));
             ensure!(runs[*station].stderr.contains(&warning), "{serial} at {station}: no warning");
             again += usize::from(outcome == "updated");
         }
