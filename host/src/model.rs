@@ -5,10 +5,11 @@
 //! first, which makes the first trace to a violation a shortest one. [`rules`] has the promises, [`flaws`] deliberate faults that
 //! must break them.
 //!
-//! `AZAION_MODEL=all cargo test -p azaion-provision --lib model -- --nocapture` explores all sizes with all faults; without
+//! `AZAION_MODEL=all cargo test -p azaion-provision --lib model -- --nocapture` explores all sizes with more faults; without
 //! the variable a bounded part runs. A violation prints its trace, and `AZAION_MODEL_REPLAY`, which walks it again.
 
 mod actions;
+mod effects;
 mod explore;
 mod flaws;
 mod host;

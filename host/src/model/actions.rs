@@ -1,8 +1,8 @@
 //! What can happen next in a state, and what comes of it.
 
+use super::effects::{Missing, Op, Seen};
 use super::flaws::Flaw;
 use super::host::{Hosts, Next};
-use super::memory::{Missing, Op, Seen};
 use super::rules::{self, Broken};
 use super::sizes::Size;
 use super::state::State;
@@ -78,9 +78,9 @@ fn misses(host: usize, request: Request) -> impl Iterator<Item = Action> {
         (Missing::Lost, Effect::Late),
     ];
     let count = if request.is_read() { 2 } else { all.len() };
-    all.into_iter().take(count).flat_map(move |(why, effect)| {
-        [false, true].map(|is_last| Action::Miss { host, why, effect, is_last })
-    })
+    all.into_iter()
+        .take(count)
+        .flat_map(move |(why, effect)| [false, true].map(|is_last| Action::Miss { host, why, effect, is_last }))
 }
 
 fn next(state: &State, hosts: &Hosts, host: usize) -> Option<Op> {

@@ -11,8 +11,9 @@ use azaion_agent::exit::Exit;
 use azaion_agent::retry::{Budget, POLICY, Policy};
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::effects::{Op, Seen};
 use super::flaws::Flaw;
-use super::memory::{ADMIN, ADMIN_PASSWORD, MemoryTarget, Op, Script, Seen, Stop};
+use super::memory::{ADMIN, ADMIN_PASSWORD, MemoryTarget, Script, Stop};
 use super::world::{Password, Reply, SERIAL};
 use crate::admin::Admin;
 use crate::admin::login::AdminLogin;
@@ -21,7 +22,7 @@ use crate::connection::AdminCredentials;
 use crate::error::{Result, report};
 use crate::job::{Job, Outcome};
 use crate::provision::Provisioning;
-use crate::target::{Owner, Target};
+use crate::target::{self, Owner, Target};
 use crate::{assign, error};
 
 /// What the command line says.
@@ -204,9 +205,29 @@ fn run(program: Program, script: &Arc<Script>) -> Result<Outcome> {
         Mode::Recreate => OnExisting::Recreate,
     };
     let serial = SERIAL.parse().map_err(|_| error::failure(Exit::Internal, "the serial"))?;
-    let done = Provisioning { job: &job, serial: &serial, on_existing, marks: program.is_batch }.run();
-    if done.is_err() && program.flaw == Some(Flaw::AlwaysRestores) {
+    let provisioning = Provisioning { job: &job, serial: &serial, on_existing, marks: program.is_batch };
+    match program.flaw {
+        Some(Flaw::AlwaysRestores) => clearing(&targets, &provisioning),
+        Some(Flaw::ForgetsRequest) => restoring(&targets, &provisioning),
+        _ => provisioning.run(),
+    }
+}
+
+/// [`Flaw::AlwaysRestores`].
+fn clearing(targets: &[Box<dyn Target>], provisioning: &Provisioning<'_>) -> Result<Outcome> {
+    let done = provisioning.run();
+    if done.is_err() {
         targets.iter().for_each(|target| drop(target.clear()));
+    }
+    done
+}
+
+/// [`Flaw::ForgetsRequest`].
+fn restoring(targets: &[Box<dyn Target>], provisioning: &Provisioning<'_>) -> Result<Outcome> {
+    let before: Vec<_> = targets.iter().map(|target| target.look()).collect::<target::Result<_>>()?;
+    let done = provisioning.run();
+    if done.as_ref().is_err_and(|error| error.line().contains("deleting the user")) {
+        targets.iter().zip(before).for_each(|(target, before)| drop(target.restore(before.as_ref())));
     }
     done
 }

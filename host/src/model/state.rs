@@ -1,7 +1,7 @@
 //! A state of the world: the API, the targets, where each host is, and what has been promised to people so far.
 
+use super::effects::{Op, Seen};
 use super::host::{Execution, Hosts, Next, Program};
-use super::memory::{Op, Seen};
 use super::rules::{self, Broken};
 use super::sizes::{Size, Start};
 use super::world::{Account, Api, File, Password, Reply, Request, Run};
@@ -102,7 +102,13 @@ impl State {
     }
 
     /// Begins a run.
-    pub(super) fn begin(&mut self, size: &Size, hosts: &mut Hosts, host: usize, program: Program) -> Result<(), Broken> {
+    pub(super) fn begin(
+        &mut self,
+        size: &Size,
+        hosts: &mut Hosts,
+        host: usize,
+        program: Program,
+    ) -> Result<(), Broken> {
         let run = Run { host: u8::try_from(host).unwrap_or(u8::MAX), number: self.hosts[host].runs };
         let before = size.hosts[host].targets.iter().map(|&target| self.targets[target].clone()).collect();
         let node = hosts.begin(program);
@@ -126,7 +132,9 @@ impl State {
             let execution = hosts.execution(work.node);
             self.note(size, host, &work, &execution)?;
             match &execution.next {
-                Next::End { outcome: Some(outcome), .. } => return rules::at_success(self, size, host, &work, *outcome),
+                Next::End { outcome: Some(outcome), .. } => {
+                    return rules::at_success(self, size, host, &work, *outcome);
+                }
                 // It says that a target could not be restored.
                 Next::End { .. } if execution.has_told_of_target => return Ok(()),
                 Next::End { exit, .. } => return rules::at_failure(self, size, host, &work, *exit),
@@ -206,8 +214,7 @@ impl State {
     /// The passwords that are anywhere, so that a new one is none of them.
     fn unused_password(&self) -> Password {
         let files = self.hosts.iter().filter_map(|host| host.work.as_ref()).flat_map(|work| &work.before);
-        let mut used: Vec<Password> =
-            files.chain(&self.targets).filter_map(|file| file.as_ref()?.password()).collect();
+        let mut used: Vec<Password> = files.chain(&self.targets).filter_map(|file| file.as_ref()?.password()).collect();
         used.extend(self.api.users.values().map(|user| user.password));
         used.extend(self.late.iter().filter_map(|(_, request)| match request {
             Request::Create(_, password) | Request::SetPassword(_, password) => Some(*password),

@@ -165,7 +165,8 @@ impl Reply {
             Self::NoSuchUser => (404, error(10)),
             Self::NoRoute => (404, String::new()),
             Self::Identity(number) => {
-                let (email, password) = (Account::Assigned(number).email(), Password(Password::SERVERS + number).text());
+                let (email, password) =
+                    (Account::Assigned(number).email(), Password(Password::SERVERS + number).text());
                 (200, format!(r#"{{"Serial":"azj-{number:04}","Email":"{email}","Password":"{password}"}}"#))
             }
         }
@@ -201,7 +202,11 @@ impl Api {
     pub(super) fn perform(&mut self, request: Request, run: Option<Run>) -> Reply {
         match request {
             Request::Login(account, password) => {
-                if self.lets_in(account, password) { Reply::Token } else { Reply::Refused }
+                if self.lets_in(account, password) {
+                    Reply::Token
+                } else {
+                    Reply::Refused
+                }
             }
             Request::Create(account, _) if self.users.contains_key(&account) => Reply::Exists,
             Request::Create(account, password) => {
