@@ -149,7 +149,8 @@ pub(super) fn act(state: &mut State, host: usize, size: &Size, hosts: &mut Hosts
             let reply = state.perform(run, request)?;
             if let Some(work) = &mut state.hosts[host].work {
                 work.overtaken = None;
-                work.may_be_set |= !request.is_read() && matches!(reply, Reply::Done | Reply::Identity(_));
+                work.may_be_set |=
+                    !request.is_read() && matches!(reply, Reply::Done | Reply::Identity(_) | Reply::NoSuchUser);
             }
             Seen::Reply(reply)
         }

@@ -138,9 +138,13 @@ fn a_clean_run_ends_well(state: &State, size: &Size, hosts: &mut Hosts, host: us
         identity.is_some_and(|(account, password)| state.api.lets_in(account, password))
     };
     let is_done = plan.targets.iter().all(is_working);
-    let is_doubtful = |target: &usize| state.targets[*target].as_ref().is_some_and(|file| file.is_doubtful);
-    // Which a person has to clear.
-    if mode == Mode::Recreate && plan.targets.iter().any(is_doubtful) {
+    // Which a person has to clear first: what this tool has not written, and the device of the other scheme.
+    let is_assigned = mode == Mode::Assigned;
+    let has_to_be_cleared = |file: &File| {
+        file.is_doubtful && mode == Mode::Recreate
+            || file.account().is_some_and(|account| (account != Account::Serial) != is_assigned)
+    };
+    if plan.targets.iter().filter_map(|&target| state.targets[target].as_ref()).any(has_to_be_cleared) {
         return Ok(());
     }
     let mut after = state.clone();

@@ -42,7 +42,7 @@ pub(super) struct Work {
     pub(super) drawn: Option<Password>,
     /// What was in its targets.
     pub(super) before: Vec<Option<File>>,
-    /// Whether the API may have, or has had, the password that is in the targets.
+    /// Whether the API may have, or has had, the password that is in the targets, or has said that there is no user.
     pub(super) may_be_set: bool,
     /// Who has changed the account since this run has last had an answer.
     pub(super) overtaken: Option<Run>,
@@ -197,6 +197,10 @@ impl State {
                 return Err(Broken(format!("{run:?} has reported a device, and now its own {request} puts it out")));
             }
             report.lost_to = Some(run);
+        }
+        // Making a user takes nothing from anybody.
+        if matches!(request, Request::Create(..)) {
+            return Ok(reply);
         }
         for work in self.hosts.iter_mut().filter_map(|host| host.work.as_mut()).filter(|work| work.run != run) {
             work.overtaken = Some(run);
