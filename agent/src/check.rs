@@ -26,7 +26,7 @@ pub enum Status {
 pub struct Check {
     /// Stable name of the check.
     pub id: &'static str,
-    /// How it ended.
+    /// How the check ended.
     pub status: Status,
     /// What was found, and what to do about it; without control characters.
     pub message: String,

@@ -24,6 +24,9 @@ const NO_SUCH_EMAIL: u32 = 10;
 /// The API's error code for an e-mail that has a user already.
 const EMAIL_EXISTS: u32 = 20;
 
+/// The route that makes identities.
+const DEVICES: &str = "/devices";
+
 /// The API with an admin's eyes, for one device's calls.
 #[derive(Debug)]
 pub(crate) struct Admin<'a> {
@@ -36,7 +39,10 @@ pub(crate) struct Admin<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Creation {
     /// It was made.
-    Created,
+    Created {
+        /// Whether its role was given as a number.
+        by_number: bool,
+    },
     /// A user with this e-mail was there.
     Exists {
         /// Whether an earlier try of the same call may have made it.
@@ -118,13 +124,13 @@ impl<'a> Admin<'a> {
     pub(crate) fn create(&self, email: &str, password: &SecretString) -> Result<Creation, AdminFault> {
         let form = self.login.role.form();
         match self.create_as(email, password, form) {
-            Err(fault) if form == Role::NAME && fault.is_unexplained() => {
+            Err(before) if form == Role::NAME && before.is_unexplained() => {
                 log::info!("the API may not know the role by its name; it is given the number");
                 let created = self.create_as(email, password, Role::NUMBER);
                 if created.is_ok() {
                     self.login.role.takes_number();
                 }
-                created
+                after(before.perhaps_done, created)
             }
             done => done,
         }
@@ -139,7 +145,7 @@ impl<'a> Admin<'a> {
         }
         let body = json::body(&NewUser { email, password: password.expose_secret(), role });
         match self.call(&Request::new(Method::POST, "/users", &[200, 201]).with(body)) {
-            Ok(_) => Ok(Creation::Created),
+            Ok(_) => Ok(Creation::Created { by_number: role == Role::NUMBER }),
             Err(AdminFault { error, perhaps_done }) if error.fault().is_some_and(says_exists) => {
                 Ok(Creation::Exists { perhaps_ours: perhaps_done })
             }
@@ -147,14 +153,19 @@ impl<'a> Admin<'a> {
         }
     }
 
-    /// Whether users are made with a role that nobody has checked yet, see [`Admin::role_is_right`].
+    /// Whether nobody has seen yet that the number which users are made with means this role, see [`Admin::role_is_right`].
     pub(crate) fn has_unchecked_role(&self) -> bool {
         self.login.role.is_to_be_checked()
     }
 
-    /// A user that was made has the right role.
+    /// A user that was made by the number has the right role.
     pub(crate) fn role_is_right(&self) {
         self.login.role.is_right();
+    }
+
+    /// Nothing more is asked for in this run: each user would be made with the wrong role.
+    pub(crate) fn role_is_wrong(&self, why: &Error) {
+        self.login.give_up(why);
     }
 
     /// `PATCH /users/password`.
@@ -168,11 +179,12 @@ impl<'a> Admin<'a> {
         self.call(&Request::new(Method::PATCH, "/users/password", &[200, 204]).with(body)).map(drop)
     }
 
-    /// `DELETE /users/{email}`. A user that is not there any more is as good as deleted. It is not made again after a reply that was
-    /// lost: the first one, carried out late, would delete the user that was made in between.
+    /// `DELETE /users/{email}`. A user that is not there any more is as good as deleted. Not made again after a try that may have been
+    /// carried out: somebody may have made the user again meanwhile.
     pub(crate) fn delete(&self, email: &str) -> Result<(), AdminFault> {
         let path = format!("/users/{email}");
-        match self.call(&Request { is_repeatable: false, ..Request::new(Method::DELETE, &path, &[200, 204]) }) {
+        let request = Request { is_repeatable: false, ..Request::new(Method::DELETE, &path, &[200, 204]) };
+        match self.call(&request) {
             Err(fault) if fault.error.fault().and_then(Fault::code) == Some(NO_SUCH_EMAIL) => Ok(()),
             done => done.map(drop),
         }
@@ -181,12 +193,8 @@ impl<'a> Admin<'a> {
     /// `POST /devices`: an identity that the server makes. Each call makes a new one, so it is not made again after a reply that was
     /// lost.
     pub(crate) fn assign(&self) -> Result<Assigned, AdminFault> {
-        let request = Request { is_repeatable: false, ..Request::new(Method::POST, "/devices", &[200, 201]) };
-        let answer = self.call(&request).map_err(|fault| {
-            let is_done =
-                fault.error.fault().and_then(Fault::status).is_some_and(|status| (200..300).contains(&status));
-            AdminFault { perhaps_done: fault.perhaps_done || is_done, ..fault }
-        })?;
+        let request = Request { is_repeatable: false, ..Request::new(Method::POST, DEVICES, &[200, 201]) };
+        let answer = self.call(&request)?;
         let body =
             answer.accept(&[200, 201]).map_err(|fault| AdminFault { error: fault.into(), perhaps_done: true })?;
         assigned::parse(body).map_err(|why| {
@@ -221,7 +229,8 @@ impl<'a> Admin<'a> {
     /// The same with this token; notes whether a try may have been carried out without our knowing.
     fn run(&self, request: &Request<'_>, token: &SecretString, perhaps_done: &Cell<bool>) -> Result<Answer, Fault> {
         let one_try = |limit| match self.ask(request, token, limit) {
-            Err(fault) if fault.class().is_transient() && !fault.is_surely_undone() => {
+            // What is not repeated ends with an answer of any kind, of which nobody knows what was done before it.
+            Err(fault) if !fault.is_surely_undone() && (fault.class().is_transient() || !request.is_repeatable) => {
                 perhaps_done.set(true);
                 // As an answer, so that it is the last one.
                 if request.is_repeatable { Err(fault) } else { Ok(Err(fault)) }
@@ -237,7 +246,8 @@ impl<'a> Admin<'a> {
         let answer = self.http.call(&call, limit)?;
         match answer.accept(accepted).map(drop) {
             Ok(()) => Ok(answer),
-            Err(fault) => Err(if request.is_repeatable { refusal(fault) } else { numbering_race(refusal(fault)) }),
+            Err(fault) if *path == DEVICES => Err(numbering_race(refusal(fault))),
+            Err(fault) => Err(refusal(fault)),
         }
     }
 }
@@ -249,6 +259,15 @@ impl<'r> Request<'r> {
 
     fn with(self, body: Zeroizing<Vec<u8>>) -> Self {
         Self { body: Some(body), ..self }
+    }
+}
+
+/// What came of making a user, where an earlier call for it was `perhaps_done`.
+fn after(perhaps_done: bool, created: Result<Creation, AdminFault>) -> Result<Creation, AdminFault> {
+    match created {
+        Ok(Creation::Exists { perhaps_ours }) => Ok(Creation::Exists { perhaps_ours: perhaps_ours || perhaps_done }),
+        Err(fault) => Err(AdminFault { perhaps_done: fault.perhaps_done || perhaps_done, ..fault }),
+        created => created,
     }
 }
 

@@ -4,7 +4,7 @@
 use azaion_agent::api_url::ApiUrl;
 use azaion_agent::device_conf::{DeviceConf, MODE};
 use azaion_agent::exit::Exit;
-use azaion_agent::identity::{Identity, Serial, is_generated_password};
+use azaion_agent::identity::{Identity, Serial, is_assigned_serial, is_generated_password};
 
 use crate::error::{Error, Result, failure};
 use crate::strict_modes::is_caller;
@@ -31,8 +31,13 @@ pub(crate) fn assigned(
     replace: bool,
 ) -> Result<Option<DeviceConf>> {
     let Some(conf) = readable(target, found, replace)? else { return Ok(None) };
-    let objection =
-        objection(target.kind(), found, &conf, owner, api).or(Identity::of(&conf).is_none().then_some("no serial"));
+    let identity = Identity::of(&conf);
+    // The form of a password that the server has made is the server's own; whether it is right, a login tells.
+    let is_assigned = identity.as_ref().is_some_and(|identity| is_assigned_serial(&identity.serial));
+    let of_form = if is_assigned { None } else { form_objection(&conf) };
+    let objection = of_form
+        .or_else(|| file_objection(target.kind(), found, &conf, owner, api))
+        .or(identity.is_none().then_some("no serial"));
     match objection {
         None => Ok(Some(conf)),
         Some(_) if replace => Ok(None),
@@ -66,9 +71,14 @@ pub(crate) fn objection(
     owner: Owner,
     api: &ApiUrl,
 ) -> Option<&'static str> {
-    if !is_generated_password(&conf.password) {
-        return Some("a password of another form");
-    }
+    form_objection(conf).or_else(|| file_objection(kind, found, conf, owner, api))
+}
+
+fn form_objection(conf: &DeviceConf) -> Option<&'static str> {
+    (!is_generated_password(&conf.password)).then_some("a password of another form")
+}
+
+fn file_objection(kind: Kind, found: &Found, conf: &DeviceConf, owner: Owner, api: &ApiUrl) -> Option<&'static str> {
     if found.mode != MODE {
         return Some("another mode than 0600");
     }

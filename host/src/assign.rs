@@ -8,6 +8,8 @@
 //! 4. Ask, once. Only what the API has certainly not done is asked again.
 //! 5. Write the reply at once.
 
+use azaion_agent::api_url::ApiUrl;
+use azaion_agent::clock::Timestamp;
 use azaion_agent::exit::Exit;
 use azaion_agent::identity::Identity;
 
@@ -31,6 +33,7 @@ pub(crate) fn assign(job: &Job<'_>) -> Result<(Identity, Outcome)> {
     job.admin.prepare()?;
     if let Some(identity) = identity {
         if let Some(password) = job.try_all(&identity.email, &places.passwords())?.works {
+            places.tell_of_lost_intents();
             places.write(&job.conf(&identity, password, places.module_serial(job.module_serial)))?;
             return Ok((identity, Outcome::Reused));
         }
@@ -43,11 +46,13 @@ pub(crate) fn assign(job: &Job<'_>) -> Result<(Identity, Outcome)> {
             return Err(failure(Exit::Exists, message));
         }
     }
+    places.tell_of_intents();
     job.admin.log_in()?;
-    places.write_text(&intent(api, job.now()))?;
+    let now = job.now();
+    places.write_text(&intent(api, now))?;
     match job.admin.assign() {
         Ok(assigned) => write(job, &places, assigned),
-        Err(fault) => Err(places.put_back(not_assigned(job, fault))),
+        Err(fault) => Err(places.put_back(not_assigned(api, now, fault))),
     }
 }
 
@@ -70,13 +75,13 @@ fn identity_in(places: &Places<'_>) -> Result<Option<Identity>> {
 /// Writes the reply. What is in one target is not lost: the next run brings it into the others.
 fn write(job: &Job<'_>, places: &Places<'_>, assigned: Assigned) -> Result<(Identity, Outcome)> {
     let Assigned { identity, password } = assigned;
-    let text = job.conf(&identity, &password, job.module_serial).render();
-    let (done, written) = interrupt::uninterrupted(|| places.write_where_possible(&text));
+    let conf = job.conf(&identity, &password, job.module_serial);
+    let (done, is_written) = interrupt::uninterrupted(|| places.write_where_possible(&conf));
     let Identity { serial, email } = &identity;
     match done {
         Ok(()) => Ok((identity, Outcome::Assigned)),
-        Err(error) if written > 0 => Err(error.context(format!(
-            "the API has made {serial} ({email}), and its device.conf is not in all targets yet; run this again, it goes on from there"
+        Err(error) if is_written => Err(error.context(format!(
+            "the API has made {serial} ({email}), and its device.conf is not in order in all targets yet; run this again, it goes on from there"
         ))),
         Err(error) => Err(places.put_back(error.context(format!(
             "the API has made {serial} ({email}), and its password could not be written and is lost: an orphaned account; delete that user on the API, then \
@@ -86,7 +91,7 @@ fn write(job: &Job<'_>, places: &Places<'_>, assigned: Assigned) -> Result<(Iden
 }
 
 /// What a call that failed may have left on the API.
-fn not_assigned(job: &Job<'_>, fault: AdminFault) -> Error {
+fn not_assigned(api: &ApiUrl, asked: Timestamp, fault: AdminFault) -> Error {
     let is_without_route = fault.is_without_route();
     let AdminFault { error, perhaps_done } = fault;
     if is_without_route {
@@ -95,10 +100,9 @@ fn not_assigned(job: &Job<'_>, fault: AdminFault) -> Error {
     if !perhaps_done {
         return error.context("no identity was made");
     }
-    let api = job.http.api();
     error.context(format!(
-        "asked {api} for an identity, and no answer came that can be used: the API may have made a user that no device has (an orphaned account), the newest \
-         azj-… of its CompanionPC users; delete that user there before you run this again. If the newest user there is no azj-… at all, \
-         the API can't number devices, since another scheme of e-mails is in use on it"
+        "asked {api} for an identity, and no answer came that can be used: the API may have made a user that no device has (an orphaned \
+         account), an azj-… created at about {asked}; if it is no device of yours, delete it there. Where the newest CompanionPC user is no \
+         azj-… at all, the API can't number devices, since another scheme of e-mails is in use on it"
     ))
 }

@@ -18,7 +18,7 @@ use crate::cli::CheckOptions;
 use crate::connection;
 use crate::error::{Error, Result, io_failure};
 use crate::interrupt::InterruptibleClock;
-use crate::pending::unless_intent;
+use crate::pending;
 use crate::target::{self, Owner, Target};
 
 const PRIVILEGES: &str = "privileges";
@@ -105,10 +105,10 @@ fn target_checks(target: &dyn Target, owner: Owner) -> Result<Vec<Check>> {
 
 fn holds(target: &dyn Target) -> Result<Check> {
     let place = format!("{} ({})", target.path().display(), target.kind());
-    let found = target.look()?;
-    let Some(found) = unless_intent(target, found.as_ref()) else {
-        return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet")));
-    };
+    let Some(found) = target.look()? else { return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet"))) };
+    if let Some(message) = pending::message(target, &found) {
+        return Ok(Check::warning(TARGET, message));
+    }
     let conf = found.conf(target.path())?;
     let whose = conf.whose();
     Ok(Check::warning(TARGET, format!("{place} holds the device.conf of {whose}; clear it before another unit's turn")))

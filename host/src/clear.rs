@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Context, Result, failure, for_all};
 use crate::output;
-use crate::pending::{is_intent, unless_intent};
+use crate::pending::unless_intent;
 use crate::target::{self, Kind, Target};
 
 #[derive(Debug, Serialize)]
@@ -22,7 +22,7 @@ pub(crate) struct Record {
     kind: Kind,
     /// Whether there was a `device.conf`.
     cleared: bool,
-    /// The device whose it was; absent if the file did not say it.
+    /// Serial of the device whose file it was; absent if the file did not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<String>,
 }
@@ -61,7 +61,8 @@ pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> R
         meant.as_ref().zip(if_serial).map_or(Ok(()), |(meant, serial)| is_of(target.as_ref(), meant, serial))?;
         // What can't be read is taken out all the same.
         let found = target.look().ok().flatten();
-        let serial = unless_intent(target.as_ref(), found.as_ref()).and_then(|found| found.conf(path).ok()?.serial);
+        let found = if meant.is_none() { unless_intent(target.as_ref(), found.as_ref()) } else { found.as_ref() };
+        let serial = found.and_then(|found| found.conf(path).ok()?.serial);
         let cleared = target.clear()?;
         let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared, serial };
         let what = if cleared { "device.conf taken out" } else { "there was no device.conf" };
@@ -73,7 +74,7 @@ pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> R
 /// Whether what is in a target, if anything is, is this device's.
 fn is_of(target: &dyn Target, meant: &Meant<'_>, serial: &str) -> Result<()> {
     let found = target.look()?;
-    let Some(found) = found.filter(|found| !is_intent(&found.bytes)) else { return Ok(()) };
+    let Some(found) = unless_intent(target, found.as_ref()) else { return Ok(()) };
     let conf =
         found.conf(target.path()).context("the target was left alone, for whose device.conf is there can't be read")?;
     if meant.is(&conf) {

@@ -192,7 +192,7 @@ Exit codes:
   70  a fault of the tool's own
   73  another device's file is there, or the user exists and may not be changed
   74  reading or writing failed
-  75  the API says later
+  75  the API says later, or another run holds the target
   76  the server's answer can't be accepted
   77  not permitted: not root, or the admin is refused
   78  configuration

@@ -28,17 +28,28 @@ fn rest(text: &[u8]) -> Option<&str> {
     line.strip_prefix(START).filter(|rest| !rest.contains('\n'))
 }
 
+/// When the API was asked.
+pub(crate) fn asked_at(text: &[u8]) -> Option<Timestamp> {
+    rest(text)?.split(' ').next()?.parse().ok()
+}
+
 /// A `device.conf` that was found; none where it is such an intent, of which people are told.
 pub(crate) fn unless_intent<'f>(target: &dyn Target, found: Option<&'f Found>) -> Option<&'f Found> {
     let found = found?;
-    let Some(when) = rest(&found.bytes) else { return Some(found) };
-    log::warn!(
-        "{}: a run was ended between asking for an identity and writing it ({}); the API may have a user that no device has: the \
-         newest azj-… of that time; delete that user there",
+    let Some(message) = message(target, found) else { return Some(found) };
+    log::warn!("{message}");
+    None
+}
+
+/// What people are told of an intent, where it is one.
+pub(crate) fn message(target: &dyn Target, found: &Found) -> Option<String> {
+    let when = rest(&found.bytes)?;
+    Some(format!(
+        "{}: a run was ended between asking for an identity and writing it ({}); the API may have a user that no device has (an orphaned \
+         account), an azj-… of about that time; if it is no device of yours, delete it there",
         target.path().display(),
         escaped(when)
-    );
-    None
+    ))
 }
 
 #[cfg(test)]
@@ -58,6 +69,7 @@ mod tests {
         let text = intent.expose_secret();
         assert_eq!(text, "# azaion-provision: asked for an identity at 2026-05-03T10:00:00Z from https://a.example\n");
         assert!(is_intent(text.as_bytes()) && is_intent(text.trim_end().as_bytes()));
+        assert_eq!(asked_at(text.as_bytes()), Some(Timestamp::from_unix(1_777_802_400)));
         let error = DeviceConf::parse(text.as_bytes(), Path::new("device.conf")).unwrap_err();
         assert!(error.problem.to_string().contains("does not set AZAION_DEVICE_EMAIL"), "{error:?}");
         let conf = format!("{text}AZAION_DEVICE_EMAIL=d@azaion.com\n");

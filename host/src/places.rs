@@ -1,7 +1,9 @@
 //! The targets of one device: what is in them, and one `device.conf` written into all of them, or into none.
 
 use std::cell::Cell;
+use std::time::Duration;
 
+use azaion_agent::clock::Timestamp;
 use azaion_agent::device_conf::DeviceConf;
 use azaion_agent::exit::Exit;
 use azaion_agent::fault::chain;
@@ -10,8 +12,11 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::error::{Error, Result, failure};
 use crate::interrupt;
 use crate::mark::is_marked;
-use crate::pending::{is_intent, unless_intent};
+use crate::pending::{asked_at, is_intent, unless_intent};
 use crate::target::{Found, Owner, Target};
+
+/// How long after the intent its answer is written at most, give or take.
+const LONGEST_ANSWER: Duration = Duration::from_hours(1);
 
 /// All targets of a device.
 pub(crate) struct Places<'a> {
@@ -35,6 +40,8 @@ pub(crate) enum Content {
     Ours(DeviceConf),
     /// This device's, but this tool can't have written it, so that its password is not used.
     Doubtful(DeviceConf),
+    /// Nobody knows; it may be replaced.
+    Unreadable,
 }
 
 impl<'a> Places<'a> {
@@ -54,15 +61,24 @@ impl<'a> Places<'a> {
             };
             Ok(Place { target, before, content, is_written: Cell::new(false) })
         };
-        let places = Self { list: targets.iter().map(|target| look(target.as_ref())).collect::<Result<_>>()?, owner };
-        places.tell_of_intents();
-        Ok(places)
+        Ok(Self { list: targets.iter().map(|target| look(target.as_ref())).collect::<Result<_>>()?, owner })
     }
 
-    /// Tells of an identity that was asked for and is in no target.
-    fn tell_of_intents(&self) {
-        if self.ours().next().is_none() {
-            for place in &self.list {
+    /// Tells of identities that were asked for and have not been written.
+    pub(crate) fn tell_of_intents(&self) {
+        for place in &self.list {
+            unless_intent(place.target, place.before.as_ref());
+        }
+    }
+
+    /// The same, but for those whose answer is in another of the targets: a run was killed between two of them.
+    pub(crate) fn tell_of_lost_intents(&self) {
+        let is_answer = |conf: &DeviceConf, asked: Timestamp| {
+            conf.provisioned_at.is_some_and(|at| at >= asked && at.since(asked) <= LONGEST_ANSWER)
+        };
+        for place in &self.list {
+            let asked = place.before.as_ref().and_then(|found| asked_at(&found.bytes));
+            if !asked.is_some_and(|asked| self.ours().any(|conf| is_answer(conf, asked))) {
                 unless_intent(place.target, place.before.as_ref());
             }
         }
@@ -79,6 +95,11 @@ impl<'a> Places<'a> {
             Content::Doubtful(conf) => Some(conf),
             _ => None,
         })
+    }
+
+    /// Whether a target has a file that can't be read.
+    pub(crate) fn have_unreadable(&self) -> bool {
+        self.list.iter().any(|place| matches!(place.content, Content::Unreadable))
     }
 
     /// The passwords that are used again, each once.
@@ -143,11 +164,17 @@ impl<'a> Places<'a> {
         self.list.iter().try_for_each(|place| self.put(place, text)).map_err(|error| self.put_back(error))
     }
 
-    /// Writes a text into as many targets as can be: the first failure, if there is one, and how many have it.
-    pub(crate) fn write_where_possible(&self, text: &SecretString) -> (Result<()>, usize) {
-        let done: Vec<Result<()>> = self.list.iter().map(|place| self.put(place, text)).collect();
-        let written = done.iter().filter(|result| result.is_ok()).count();
-        (done.into_iter().collect(), written)
+    /// Writes a file into as many targets as can be: the first failure, if there is one, and whether one of them has it.
+    pub(crate) fn write_where_possible(&self, conf: &DeviceConf) -> (Result<()>, bool) {
+        let text = conf.render();
+        let done: Vec<Result<()>> = self.list.iter().map(|place| self.put(place, &text)).collect();
+        // A write may fail when the file is there, for its checksum or the folder's sync.
+        let is_there = |place: &Place<'_>| {
+            let found = place.target.look().ok().flatten().and_then(|found| found.conf(place.target.path()).ok());
+            found.is_some_and(|found| found.email == conf.email && same(&found.password, &conf.password))
+        };
+        let is_written = done.iter().zip(&self.list).any(|(result, place)| result.is_ok() || is_there(place));
+        (done.into_iter().collect(), is_written)
     }
 
     fn put(&self, place: &Place<'_>, text: &SecretString) -> Result<()> {

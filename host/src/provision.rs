@@ -57,6 +57,7 @@ impl Provisioning<'_> {
     pub(crate) fn run(&self) -> Result<Outcome> {
         let job = self.job;
         let places = Places::look(job.targets, job.owner, |target, found| self.whose(target, found))?;
+        places.tell_of_intents();
         places.check_modules(job.module_serial)?;
         if self.marks && self.is_done(&places)? {
             return Ok(Outcome::Reused);
@@ -71,7 +72,10 @@ impl Provisioning<'_> {
     /// Whose a file is that was found. One of this device's that this tool can't have written is replaced.
     fn whose(&self, target: &dyn Target, found: &Found) -> Result<Content> {
         let job = self.job;
-        let Some(conf) = adoption::ours(target, found, self.serial, job.replace)? else { return Ok(Content::Free) };
+        let Some(conf) = adoption::ours(target, found, self.serial, job.replace)? else {
+            let is_readable = found.conf(target.path()).is_ok();
+            return Ok(if is_readable { Content::Free } else { Content::Unreadable });
+        };
         let Some(why) = adoption::objection(target.kind(), found, &conf, job.owner, job.http.api()) else {
             return Ok(Content::Ours(conf));
         };
@@ -112,14 +116,17 @@ impl Provisioning<'_> {
             places.write(&self.conf(places, password))?;
             return Ok(Outcome::Reused);
         }
+        if self.on_existing == OnExisting::Recreate {
+            // Before a new password takes the place of one that works.
+            self.check_is_lost(places, tried.is_disabled)?;
+        }
         job.admin.log_in()?;
         let password = match known.first() {
             Some(password) => (*password).clone(),
             None => new_password().map_err(|error| failure(Exit::Internal, format!("making a password: {error}")))?,
         };
         places.write(&self.conf(places, &password))?;
-        let known = (!known.is_empty()).then_some(tried.is_disabled);
-        self.settle(places, &password, known).map_err(|unsettled| match unsettled {
+        self.settle(&password, !known.is_empty()).map_err(|unsettled| match unsettled {
             Unsettled::Undone(error) => places.put_back(error),
             Unsettled::Done(error) => error,
             Unsettled::Unknown(error) => error.context(
@@ -132,40 +139,51 @@ impl Provisioning<'_> {
         self.job.conf(&Identity::from(self.serial), password, places.module_serial(self.job.module_serial))
     }
 
-    /// Makes the user have the password that is in the targets. Where a login with it was refused before, `refused` says whether
-    /// that was because the account is disabled.
-    fn settle(
-        &self,
-        places: &Places<'_>,
-        password: &SecretString,
-        refused: Option<bool>,
-    ) -> Result<Outcome, Unsettled> {
+    /// Makes the user have the password that is in the targets. `tried` says that a login with it was refused before.
+    fn settle(&self, password: &SecretString, tried: bool) -> Result<Outcome, Unsettled> {
         let email = self.serial.email();
-        let Creation::Exists { perhaps_ours } = self.job.admin.create(&email, password)? else {
-            return self.created(password);
+        let perhaps_ours = match self.job.admin.create(&email, password)? {
+            Creation::Created { by_number } => return self.created(password, by_number),
+            Creation::Exists { perhaps_ours } => perhaps_ours,
         };
-        if perhaps_ours || refused.is_none() {
-            if let Login::In(token) = self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
-                return check_role(&email, &token).map(|()| Outcome::Reused).map_err(Unsettled::Done);
+        if perhaps_ours || !tried {
+            match self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
+                Login::In(token) => {
+                    return check_role(&email, &token).map(|()| Outcome::Reused).map_err(Unsettled::Done);
+                }
+                Login::Refused { is_disabled: true } if self.on_existing == OnExisting::Recreate => {
+                    return Err(Unsettled::Undone(existing::disabled(&email)));
+                }
+                Login::Refused { .. } => {}
             }
         }
         match self.on_existing {
             OnExisting::Refuse => Err(Unsettled::Undone(existing::refused(&email))),
             OnExisting::Update => self.update(password),
-            OnExisting::Recreate => self.recreate(places, password, refused == Some(true), perhaps_ours),
+            OnExisting::Recreate => self.recreate(password, perhaps_ours),
         }
     }
 
     /// The user was made. If its role was given as a number, the first one of a run shows whether that is the right one.
-    fn created(&self, password: &SecretString) -> Result<Outcome, Unsettled> {
-        if self.job.admin.has_unchecked_role() {
-            let email = self.serial.email();
-            if let Login::In(token) = self.job.log_in(&email, password).map_err(Unsettled::Done)? {
-                check_role(&email, &token).map_err(Unsettled::Done)?;
-                self.job.admin.role_is_right();
-            }
+    fn created(&self, password: &SecretString, by_number: bool) -> Result<Outcome, Unsettled> {
+        let admin = &self.job.admin;
+        if !by_number || !admin.has_unchecked_role() {
+            return Ok(Outcome::Created);
         }
+        let email = self.serial.email();
+        let token = self.log_in_as_made(password)?;
+        check_role(&email, &token).inspect_err(|error| admin.role_is_wrong(error)).map_err(Unsettled::Done)?;
+        admin.role_is_right();
         Ok(Outcome::Created)
+    }
+
+    /// Logs in as a user that must take this password, since it was made with it.
+    fn log_in_as_made(&self, password: &SecretString) -> Result<SecretString, Unsettled> {
+        let email = self.serial.email();
+        match self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
+            Login::In(token) => Ok(token),
+            Login::Refused { .. } => Err(Unsettled::Done(existing::not_let_in(&email))),
+        }
     }
 }
 

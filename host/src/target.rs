@@ -46,15 +46,15 @@ use signature::Signature;
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Kind {
-    /// A folder: `Linux_for_Tegra/rootfs`, a staging tree, a mounted card.
+    /// A directory: `Linux_for_Tegra/rootfs`, a staging tree, a mounted card.
     Directory,
     /// A raw ext4 image: `system.img.raw`.
     Ext4,
-    /// An Android sparse image of one: `system.img` of flash.sh.
+    /// An Android sparse image of an ext4 file system: `system.img` of flash.sh.
     Sparse,
-    /// A tar archive of one: `system.img` of `l4t_initrd_flash.sh` up to R36.2.
+    /// A tar archive of a root file system: `system.img` of `l4t_initrd_flash.sh` up to R36.2.
     Tar,
-    /// A zstd-compressed tar archive of one: `system.img` of `l4t_initrd_flash.sh` since R36.4.3.
+    /// A zstd-compressed tar archive of a root file system: `system.img` of `l4t_initrd_flash.sh` since R36.4.3.
     #[serde(rename = "tar.zst")]
     TarZst,
     /// A zstd-compressed raw ext4 image: `system.img.zst` of `l4t_initrd_flash.sh --sparse` since R39.

@@ -108,10 +108,11 @@ pub fn check_output(run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks the report of a batch, if it is made of JSON Lines and was written.
+/// Checks the report of a batch, if it is made of JSON Lines and was written: a batch that says nothing has not begun one.
 fn check_report(words: &[&str], run: &Run) -> anyhow::Result<()> {
     let report = words.iter().skip_while(|word| **word != "--report").nth(1).map(Path::new);
     let report = report.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    let report = report.filter(|_| !run.stdout.is_empty());
     let Some(text) = report.and_then(|path| fs::read_to_string(path).ok()) else { return Ok(()) };
     let name = if words.contains(&"--dry-run") { "batch-dry-run" } else { "batch" };
     for line in text.lines() {

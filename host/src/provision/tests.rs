@@ -84,7 +84,9 @@ fn run_with(on_existing: OnExisting, confs: &[&str], answers: &[Answer]) -> Ran 
     for (root, conf) in roots.iter().zip(confs) {
         fs::create_dir_all(root.join("etc/azaion")).unwrap();
         if !conf.is_empty() {
-            file(&root.join(PATH), &format!("{conf}AZAION_API_URL={api_url}\n"));
+            let api =
+                if conf.contains("AZAION_API_URL") { String::new() } else { format!("AZAION_API_URL={api_url}\n") };
+            file(&root.join(PATH), &format!("{conf}{api}"));
         }
     }
     let admin_password = dir.path().join("admin");
@@ -256,6 +258,7 @@ fn the_role_goes_by_name_or_by_number() {
     for (answers, exit) in [
         (&[(CREATE, 400, problem), (CREATE, 201, ""), (LOGIN, 200, TOKEN)][..], None),
         (&[(CREATE, 400, ""), (CREATE, 200, ""), (LOGIN, 302, "")], Some(Exit::Protocol)),
+        (&[(CREATE, 400, ""), (CREATE, 200, ""), (LOGIN, 401, REFUSED)], Some(Exit::Refused)),
         (&[(CREATE, 400, ""), (CREATE, 200, ""), (LOGIN, 200, other)], Some(Exit::Protocol)),
         (&[(CREATE, 400, problem), (CREATE, 400, problem)], Some(Exit::Protocol)),
         (&[(CREATE, 400, problem), (CREATE, 409, EXISTS), (LOGIN, 200, TOKEN)], None),
@@ -281,21 +284,27 @@ fn only_a_lost_account_is_made_again() {
     let doubtful = ours.replace(EARLIER, "of-another-form");
     let disabled = r#"{"ErrorCode":38,"Message":"m"}"#;
     let (admin, exists) = ((LOGIN, 200, TOKEN), (CREATE, 409, EXISTS));
-    let (refused, made) = ((LOGIN, 401, REFUSED), (CREATE, 201, ""));
+    let (refused, made, lets_in) = ((LOGIN, 401, REFUSED), (CREATE, 201, ""), (LOGIN, 200, TOKEN));
+    let elsewhere = doubtful.clone() + "AZAION_API_URL=https://other.example\n";
+    let gone = (DELETE, 409, r#"{"errorCode":10,"message":"m"}"#);
     for (conf, answers, expected) in [
-        ("", &[admin, exists, refused, (DELETE, 204, ""), made][..], Ok(Outcome::Created)),
-        ("", &[admin, exists, refused, (DELETE, 409, r#"{"errorCode":10,"message":"m"}"#), made], Ok(Outcome::Created)),
-        (&ours, &[refused, admin, exists, (DELETE, 200, ""), made], Ok(Outcome::Created)),
+        ("", &[admin, exists, refused, (DELETE, 204, ""), made, lets_in][..], Ok(Outcome::Created)),
+        ("", &[admin, exists, refused, (DELETE, 204, ""), made, refused], Err(Exit::Refused)),
+        ("", &[admin, exists, refused, gone, made, lets_in], Ok(Outcome::Created)),
+        ("", &[admin, exists, (LOGIN, 409, disabled)], Err(Exit::Refused)),
+        ("", &[admin, exists, refused, (DELETE, 502, "")], Err(Exit::Later)),
+        (&ours, &[refused, admin, exists, (DELETE, 200, ""), made, lets_in], Ok(Outcome::Created)),
         (&ours, &[refused, admin, exists, (DELETE, 404, "")], Err(Exit::Protocol)),
         (&ours, &[refused, admin, exists, (DELETE, 403, "")], Err(Exit::Refused)),
-        (&ours, &[refused, admin, exists, (DELETE, 200, ""), exists, refused], Err(Exit::Exists)),
-        (&ours, &[refused, admin, exists, (DELETE, 200, ""), exists, (LOGIN, 200, TOKEN)], Ok(Outcome::Created)),
-        (&ours, &[(LOGIN, 200, TOKEN)], Ok(Outcome::Reused)),
+        (&ours, &[refused, admin, exists, (DELETE, 200, ""), exists, refused], Err(Exit::Refused)),
+        (&ours, &[refused, admin, exists, (DELETE, 200, ""), exists, lets_in], Ok(Outcome::Created)),
+        (&ours, &[lets_in], Ok(Outcome::Reused)),
         (&ours, &[(LOGIN, 403, "<html>")], Err(Exit::Protocol)),
-        (&ours, &[(LOGIN, 409, disabled), admin, exists], Err(Exit::Refused)),
-        (&doubtful, &[admin, exists, refused, refused, (DELETE, 200, ""), made], Ok(Outcome::Created)),
-        (&doubtful, &[admin, exists, refused, (LOGIN, 200, TOKEN)], Err(Exit::Exists)),
-        (&doubtful, &[admin, exists, refused, (LOGIN, 409, disabled)], Err(Exit::Refused)),
+        (&ours, &[(LOGIN, 409, disabled)], Err(Exit::Refused)),
+        (&doubtful, &[refused, admin, exists, refused, (DELETE, 200, ""), made, lets_in], Ok(Outcome::Created)),
+        (&doubtful, &[lets_in], Err(Exit::Exists)),
+        (&doubtful, &[(LOGIN, 409, disabled)], Err(Exit::Refused)),
+        (&elsewhere, &[], Err(Exit::Exists)),
     ] {
         let ran = run_with(OnExisting::Recreate, &[conf], answers);
         let calls: Vec<_> = answers.iter().map(|(call, ..)| *call).collect();

@@ -207,7 +207,11 @@ impl Image {
 
     /// Says that the half of a `device.conf` was found.
     pub(super) fn warn_of_torn(&self) {
-        log::warn!("{}: a run died while it wrote; what it left is no device's", self.path.display());
+        log::warn!(
+            "{}: a run died while it wrote; what it left is no device's. If it was one with --server-assigned, the API may have a user that \
+             no device has: an azj-… of that time",
+            self.path.display()
+        );
     }
 
     /// Whether files can be made beside it.

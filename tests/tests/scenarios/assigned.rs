@@ -128,7 +128,8 @@ fn what_is_not_let_in() -> anyhow::Result<()> {
         ("azj-0001", UNKNOWN, None, 0o600, "does not let in"),
         ("AZJN-0001", UNKNOWN, None, 0o600, "does not let in"),
         ("azj-0001", UNKNOWN, Some(ELSEWHERE), 0o600, "another API"),
-        ("azj-0001", "short-one", None, 0o600, "another form"),
+        ("AZJN-0001", "short-one", None, 0o600, "another form"),
+        ("azj-0001", "of-the-servers-own-form", None, 0o600, "does not let in"),
         ("azj-0001", UNKNOWN, None, 0o640, "another mode"),
         ("AZJN-0002", UNKNOWN, None, 0o600, "no serial"),
     ] {
@@ -247,6 +248,7 @@ fn lost_replies() -> anyhow::Result<()> {
         (Fault::Status { code: 500, error: None, headers: Vec::new() }, 75),
         (Fault::Status { code: 502, error: None, headers: Vec::new() }, 75),
         (Fault::Status { code: 204, error: None, headers: Vec::new() }, 76),
+        (Fault::Redirect("/elsewhere".into()), 76),
         (Fault::Huge(1_000_000), 76),
         (body("<html>hush"), 76),
         (body("{}"), 76),

@@ -138,7 +138,12 @@ fn a_report_of_no_kind() -> anyhow::Result<()> {
 fn a_mistake_keeps_the_earlier_report() -> anyhow::Result<()> {
     let line = line()?;
     let (missing, report) = (text(&line.station.path("missing")), text(&line.station.path("report.jsonl")));
-    line.station.put("report.jsonl", "yesterday's\n", 0o644)?;
+    let earlier = concat!(
+        r#"{"serial":"AZJN-0001","email":"azaion-jetson-0001@azaion.com","outcome":"created","targets":[],"#,
+        r#""elapsed_ms":1,"exit_code":0}"#,
+        "\n"
+    );
+    line.station.put("report.jsonl", earlier, 0o644)?;
     for (mistake, code) in [("--base", 66), ("--ca-file", 78), ("--admin-password-file", 78), ("--rootfs", 64)] {
         let mut arguments = line.arguments("AZJN-0001..AZJN-0003", &["--report", &report]);
         arguments.extend(line.station.api_arguments());
@@ -148,7 +153,7 @@ fn a_mistake_keeps_the_earlier_report() -> anyhow::Result<()> {
         arguments.extend([mistake.to_owned(), missing.clone()]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         line.station.provision_offline(&arguments)?.ended_with(code)?;
-        assert_eq!(fs::read_to_string(&report)?, "yesterday's\n", "{mistake}");
+        assert_eq!(fs::read_to_string(&report)?, earlier, "{mistake}");
     }
     Ok(())
 }
