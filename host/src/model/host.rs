@@ -48,16 +48,36 @@ pub(super) struct Program {
 #[derive(Debug)]
 pub(super) struct Execution {
     pub(super) next: Next,
-    /// Whether it has said that devices which were flashed earlier can't log in any more.
-    pub(super) has_announced: bool,
-    /// Whether it has reported an intent that a run before has left.
-    pub(super) has_told_of_intent: bool,
-    /// Whether it has reported that the API may have a user that no device has.
-    pub(super) has_told_of_orphan: bool,
-    /// Whether it has reported that a target could not be restored.
-    pub(super) has_told_of_target: bool,
+    pub(super) notices: Vec<Notice>,
     /// A line with a secret in it.
     pub(super) leak: Option<String>,
+}
+
+/// What a run tells people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// Devices which were flashed earlier can't log in any more.
+    PutOut,
+    /// A run before has left an intent.
+    Intent,
+    /// The API may have a user that no device has.
+    Orphan,
+    /// A target could not be restored.
+    NotRestored,
+}
+
+/// A part of the message for each.
+const NOTICES: [(Notice, &str); 4] = [
+    (Notice::PutOut, "flashed earlier with AZJN"),
+    (Notice::Intent, "between asking for an identity and writing it"),
+    (Notice::Orphan, "orphaned account"),
+    (Notice::NotRestored, "could not be put back as it was"),
+];
+
+impl Execution {
+    pub(super) fn says(&self, notice: Notice) -> bool {
+        self.notices.contains(&notice)
+    }
 }
 
 #[derive(Debug)]
@@ -151,17 +171,15 @@ fn execute(program: Program, log: Vec<Seen>) -> Execution {
     let mut secrets = script.drawn();
     secrets.extend(known.into_iter().map(Password::text));
     secrets.push(ADMIN_PASSWORD.to_owned());
-    let has = |text: &str| lines.iter().any(|line| line.contains(text));
-    let may_announce = match program.flaw {
-        Some(Flaw::SaysNothing) => false,
-        Some(Flaw::SaysAfterwards) => matches!(next, Next::End { outcome: Some(_), .. }),
+    let is_said = |notice: Notice| match program.flaw {
+        Some(Flaw::SaysNothing) => notice != Notice::PutOut,
+        Some(Flaw::SaysAfterwards) => notice != Notice::PutOut || matches!(next, Next::End { outcome: Some(_), .. }),
         _ => true,
     };
+    let is_in_lines = |text: &str| lines.iter().any(|line| line.contains(text));
+    let notices = NOTICES.iter().filter(|(notice, text)| is_said(*notice) && is_in_lines(text));
     Execution {
-        has_announced: may_announce && has("flashed earlier with AZJN"),
-        has_told_of_intent: has("between asking for an identity and writing it"),
-        has_told_of_orphan: has("orphaned account"),
-        has_told_of_target: has("could not be put back as it was"),
+        notices: notices.map(|(notice, _)| *notice).collect(),
         leak: lines.iter().find(|line| secrets.iter().any(|secret| line.contains(secret))).cloned(),
         next,
     }
@@ -217,7 +235,9 @@ fn run(program: Program, script: &Arc<Script>) -> Result<Outcome> {
 fn clearing(targets: &[Box<dyn Target>], provisioning: &Provisioning<'_>) -> Result<Outcome> {
     let done = provisioning.run();
     if done.is_err() {
-        targets.iter().for_each(|target| drop(target.clear()));
+        for target in targets {
+            drop(target.clear());
+        }
     }
     done
 }

@@ -1,7 +1,7 @@
 //! A state of the world: the API, the targets, where each host is, and what has been promised to people so far.
 
 use super::effects::{Op, Seen};
-use super::host::{Execution, Hosts, Next, Program};
+use super::host::{Execution, Hosts, Next, Notice, Program};
 use super::rules::{self, Broken};
 use super::sizes::{Size, Start};
 use super::world::{Account, Api, File, Password, Reply, Request, Run};
@@ -136,7 +136,7 @@ impl State {
                     return rules::at_success(self, size, host, &work, *outcome);
                 }
                 // It says that a target could not be restored.
-                Next::End { .. } if execution.has_told_of_target => return Ok(()),
+                Next::End { .. } if execution.says(Notice::NotRestored) => return Ok(()),
                 Next::End { exit, .. } => return rules::at_failure(self, size, host, &work, *exit),
                 Next::Op(Op::Read(target)) => {
                     let file = self.targets[size.hosts[host].targets[*target]].clone();
@@ -162,9 +162,9 @@ impl State {
         if let Some(line) = &execution.leak {
             return Err(Broken(format!("a password is in a message: {line}")));
         }
-        self.announced |= if execution.has_announced { work.run.bit() } else { 0 };
-        self.told |= if execution.has_told_of_orphan { work.run.bit() } else { 0 };
-        if execution.has_told_of_intent {
+        self.announced |= if execution.says(Notice::PutOut) { work.run.bit() } else { 0 };
+        self.told |= if execution.says(Notice::Orphan) { work.run.bit() } else { 0 };
+        if execution.says(Notice::Intent) {
             for target in &size.hosts[host].targets {
                 self.tell_of(size, *target, Some(work.run));
             }
@@ -227,6 +227,6 @@ impl State {
         used.extend(self.reports.iter().map(|report| report.password));
         used.extend(self.hosts.iter().filter_map(|host| host.work.as_ref()?.drawn));
         used.extend(&self.given_up);
-        (0..).map(Password).find(|password| !used.contains(password)).unwrap_or(Password::LOST)
+        (0..Password::LOST.0).map(Password).find(|password| !used.contains(password)).unwrap_or(Password::LOST)
     }
 }
