@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use reqwest::Method;
+pub use reqwest::header::HeaderMap;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 

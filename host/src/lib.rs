@@ -21,6 +21,8 @@ mod inspect;
 mod interrupt;
 mod job;
 mod mark;
+#[cfg(test)]
+mod model;
 mod module_serial;
 mod output;
 mod pending;

@@ -142,25 +142,25 @@ impl Provisioning<'_> {
     /// Makes the user have the password that is in the targets. `tried` says that a login with it was refused before.
     fn settle(&self, password: &SecretString, tried: bool) -> Result<Outcome, Unsettled> {
         let email = self.serial.email();
-        match self.job.admin.create(&email, password)? {
+        let perhaps_ours = match self.job.admin.create(&email, password)? {
             Creation::Created { by_number } => return self.created(password, by_number),
-            Creation::Exists { perhaps_ours } if perhaps_ours || !tried => {
-                match self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
-                    Login::In(token) => {
-                        return check_role(&email, &token).map(|()| Outcome::Reused).map_err(Unsettled::Done);
-                    }
-                    Login::Refused { is_disabled: true } if self.on_existing == OnExisting::Recreate => {
-                        return Err(Unsettled::Undone(existing::disabled(&email)));
-                    }
-                    Login::Refused { .. } => {}
+            Creation::Exists { perhaps_ours } => perhaps_ours,
+        };
+        if perhaps_ours || !tried {
+            match self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
+                Login::In(token) => {
+                    return check_role(&email, &token).map(|()| Outcome::Reused).map_err(Unsettled::Done);
                 }
+                Login::Refused { is_disabled: true } if self.on_existing == OnExisting::Recreate => {
+                    return Err(Unsettled::Undone(existing::disabled(&email)));
+                }
+                Login::Refused { .. } => {}
             }
-            Creation::Exists { .. } => {}
         }
         match self.on_existing {
             OnExisting::Refuse => Err(Unsettled::Undone(existing::refused(&email))),
             OnExisting::Update => self.update(password),
-            OnExisting::Recreate => self.recreate(password),
+            OnExisting::Recreate => self.recreate(password, perhaps_ours),
         }
     }
 
@@ -171,14 +171,19 @@ impl Provisioning<'_> {
             return Ok(Outcome::Created);
         }
         let email = self.serial.email();
+        let token = self.log_in_as_made(password)?;
+        check_role(&email, &token).inspect_err(|error| admin.role_is_wrong(error)).map_err(Unsettled::Done)?;
+        admin.role_is_right();
+        Ok(Outcome::Created)
+    }
+
+    /// Logs in as a user that must take this password, since it was made with it.
+    fn log_in_as_made(&self, password: &SecretString) -> Result<SecretString, Unsettled> {
+        let email = self.serial.email();
         match self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
-            Login::In(token) => check_role(&email, &token).inspect_err(|error| admin.role_is_wrong(error)).map(|()| {
-                admin.role_is_right();
-                Outcome::Created
-            }),
-            Login::Refused { .. } => Err(existing::not_let_in(&email)),
+            Login::In(token) => Ok(token),
+            Login::Refused { .. } => Err(Unsettled::Done(existing::not_let_in(&email))),
         }
-        .map_err(Unsettled::Done)
     }
 }
 

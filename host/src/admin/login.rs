@@ -51,6 +51,17 @@ impl<'a> AdminLogin<'a> {
         Self { options, clock, state: Mutex::default(), role: Learned::default() }
     }
 
+    /// The same with credentials that need not be read.
+    #[cfg(test)]
+    pub(crate) fn with_credentials(
+        options: &'a ApiOptions,
+        clock: &'a dyn Clock,
+        credentials: AdminCredentials,
+    ) -> Self {
+        let state = State { credentials: Some(credentials), ..State::default() };
+        Self { state: Mutex::new(state), ..Self::new(options, clock) }
+    }
+
     /// Whether a token was given, instead of a password.
     pub(crate) fn has_token_file(&self) -> bool {
         self.options.admin_token_file.is_some()

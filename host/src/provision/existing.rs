@@ -6,6 +6,7 @@ use azaion_agent::session;
 use secrecy::SecretString;
 
 use super::{Provisioning, Unsettled};
+use crate::admin::Creation;
 use crate::error::{Error, Result, failure};
 use crate::job::{Login, Outcome, check_role};
 use crate::places::Places;
@@ -70,8 +71,9 @@ impl Provisioning<'_> {
         )
     }
 
-    /// Deletes the user and makes it again, with the password that is in the targets.
-    pub(super) fn recreate(&self, password: &SecretString) -> Result<Outcome, Unsettled> {
+    /// Deletes the user and makes it again, with the password that is in the targets. `is_asked` says whether the API may still carry out
+    /// an earlier request of this run to make it.
+    pub(super) fn recreate(&self, password: &SecretString, is_asked: bool) -> Result<Outcome, Unsettled> {
         let (email, admin) = (self.serial.email(), &self.job.admin);
         // Before the call, as for a new password.
         log::warn!(
@@ -89,15 +91,21 @@ impl Provisioning<'_> {
                 let when = if fault.perhaps_done { " in a few minutes: until then, the API may still delete it" } else { "" };
                 format!("deleting the user {email}; it is made if it is gone; run this again{when}")
             };
-            // Whether it is deleted or not, the password is not the user's.
-            Unsettled::Undone(fault.error.context(why))
+            let error = fault.error.context(why);
+            // Whether it is deleted or not, the password is not the user's, unless the earlier request to make it is carried out now.
+            if is_asked && fault.perhaps_done { Unsettled::Unknown(error) } else { Unsettled::Undone(error) }
         })?;
         let deleted = || format!("the user {email} was deleted and is to be made again");
         match admin.create(&email, password) {
-            // Another host may have deleted it once more.
-            Ok(_) => {
-                let checked = self.check_login(&email, password, "was deleted and made again");
-                checked.map(|()| Outcome::Created).map_err(Unsettled::Done)
+            // Another station may have deleted it once more.
+            Ok(Creation::Created { .. }) => self
+                .check_login(&email, password, "was deleted and made again")
+                .map(|()| Outcome::Created)
+                .map_err(Unsettled::Done),
+            // Made by an earlier request of this run, or by another station.
+            Ok(Creation::Exists { .. }) => {
+                let token = self.log_in_as_made(password)?;
+                check_role(&email, &token).map(|()| Outcome::Created).map_err(Unsettled::Done)
             }
             Err(fault) if fault.perhaps_done => Err(Unsettled::Unknown(fault.error.context(deleted()))),
             // The next run goes on with what is in the target.

@@ -315,6 +315,22 @@ fn only_a_lost_account_is_made_again() {
     }
 }
 
+// Promise: where an earlier request may still make the user after it is deleted, and where another station may have made it, the password
+// stays in the target until a login tells. (Two traces of the model check.)
+#[test]
+fn a_password_that_may_be_set_stays() {
+    let (admin, exists, refused) = ((LOGIN, 200, TOKEN), (CREATE, 409, EXISTS), (LOGIN, 401, REFUSED));
+    for (answers, exit) in [
+        (&[admin, (CREATE, 500, ""), exists, refused, (DELETE, 502, "")][..], Exit::Later),
+        // Nobody answers the last login.
+        (&[admin, exists, refused, (DELETE, 200, ""), exists], Exit::Unreachable),
+    ] {
+        let ran = run_with(OnExisting::Recreate, &[""], answers);
+        assert_eq!(ran.outcome.as_ref().map_err(Error::exit).copied(), Err(exit), "{answers:?}");
+        assert!(ran.confs[0].contains("AZAION_DEVICE_PASSWORD="), "{answers:?}");
+    }
+}
+
 // Promise: where no password can be set, the message names the account, the call that deletes it, and the option that does both.
 #[test]
 fn what_to_do_without_a_password_route() {

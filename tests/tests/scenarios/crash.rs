@@ -135,16 +135,6 @@ fn while_creating() -> anyhow::Result<()> {
     crash_everywhere(host, |_| Ok(()), provisions, false)
 }
 
-// Promise: a user that exists and is given a new password.
-#[test]
-fn while_updating() -> anyhow::Result<()> {
-    let prepare = |station: &Station| {
-        station.api.add_user(EMAIL, "another-password", "CompanionPC");
-        Ok(())
-    };
-    crash_everywhere(host, prepare, provisions, false)
-}
-
 // Promise: an identity that the server makes: a reply that is lost with the run leaves one user at most, and the next run says so; here a
 // staged copy may stay until then, for the intent is replaced.
 #[test]
