@@ -87,8 +87,8 @@ pub(crate) struct Api {
     issued: HashMap<String, Issued>,
     ended: Vec<u32>,
     serial: u32,
-    /// When the device has last not heard, or not had the time to write down, a refusal.
-    last_unheard: Option<Duration>,
+    /// When the API has last counted refusals that the device does not count: not heard, not written down, or of another `device.conf`.
+    last_uncounted: Option<Duration>,
     /// Refusals of the credentials that the device has heard, and the last one at all.
     pub(crate) refusals: Vec<Duration>,
     pub(crate) last_refusal: Option<Duration>,
@@ -113,7 +113,7 @@ impl Api {
             ended: Vec::new(),
             serial: 0,
             refusals: Vec::new(),
-            last_unheard: None,
+            last_uncounted: None,
             last_refusal: None,
             reuses: 0,
             unit_logins: Vec::new(),
@@ -139,8 +139,13 @@ impl Api {
     pub(crate) fn unheard(&mut self, kept: usize, now: Duration) {
         if self.refusals.len() > kept {
             self.refusals.truncate(kept);
-            self.last_unheard = Some(now);
+            self.last_uncounted = Some(now);
         }
+    }
+
+    /// The device has other credentials, of which none was refused yet.
+    pub(crate) fn counts_from_zero(&mut self, now: Duration) {
+        self.last_uncounted = Some(now);
     }
 
     pub(crate) fn end_all_sessions(&mut self) {
@@ -173,9 +178,9 @@ impl Api {
     pub(crate) fn login(&mut self, body: &Value, now: Duration, flaw: Option<Flaw>, dice: &mut Dice) -> Reply {
         let is_g2b = self.generation == Generation::G2b;
         let attempt = self.limits.attempt(ADDRESS, EMAIL, milliseconds(now));
-        // A wait of more than a minute is that of the account: nobody who has heard all of its refusals gets there.
-        let has_heard_all = self.last_unheard.is_none_or(|last| now > last + 2 * LOCK);
-        if matches!(attempt, Err(Refusal::Limited(61..) | Refusal::Locked(_))) && has_heard_all {
+        // A wait of more than a minute is that of the account: nobody who has counted all of its refusals gets there.
+        let has_counted_all = self.last_uncounted.is_none_or(|last| now > last + 2 * LOCK);
+        if matches!(attempt, Err(Refusal::Limited(61..) | Refusal::Locked(_))) && has_counted_all {
             self.refusals.push(now);
         }
         match attempt {

@@ -34,6 +34,8 @@ pub(crate) fn provision(world: &World) {
     let password = {
         let mut state = world.state();
         state.conf += 1;
+        let now = state.now;
+        state.api.counts_from_zero(now);
         state.starts_again();
         state.password.clone()
     };
