@@ -19,8 +19,6 @@ pub(crate) const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// How long a cache on the way keeps the list of keys.
 const KEYS_CACHED: Duration = Duration::from_hours(1);
-/// How long an account is locked.
-const LOCK: Duration = Duration::from_mins(15);
 const REFRESH_LIFETIME: Duration = Duration::from_hours(8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +85,9 @@ pub(crate) struct Api {
     issued: HashMap<String, Issued>,
     ended: Vec<u32>,
     serial: u32,
-    /// When the API has last counted refusals that the device does not count: not heard, not written down, or of another `device.conf`.
-    last_uncounted: Option<Duration>,
+    /// Whether the API has counted a refusal, since the last login that succeeded, that the device does not count: not heard, not written
+    /// down, or of another `device.conf`.
+    has_uncounted: bool,
     /// Refusals of the credentials that the device has heard, and the last one at all.
     pub(crate) refusals: Vec<Duration>,
     pub(crate) last_refusal: Option<Duration>,
@@ -113,7 +112,7 @@ impl Api {
             ended: Vec::new(),
             serial: 0,
             refusals: Vec::new(),
-            last_uncounted: None,
+            has_uncounted: false,
             last_refusal: None,
             reuses: 0,
             unit_logins: Vec::new(),
@@ -136,16 +135,16 @@ impl Api {
     }
 
     /// Takes back the refusals behind the first `kept`, of which the device knows nothing.
-    pub(crate) fn unheard(&mut self, kept: usize, now: Duration) {
+    pub(crate) fn unheard(&mut self, kept: usize) {
         if self.refusals.len() > kept {
             self.refusals.truncate(kept);
-            self.last_uncounted = Some(now);
+            self.has_uncounted = true;
         }
     }
 
     /// The device has other credentials, of which none was refused yet.
-    pub(crate) fn counts_from_zero(&mut self, now: Duration) {
-        self.last_uncounted = Some(now);
+    pub(crate) fn counts_from_zero(&mut self) {
+        self.has_uncounted = true;
     }
 
     pub(crate) fn end_all_sessions(&mut self) {
@@ -179,8 +178,7 @@ impl Api {
         let is_g2b = self.generation == Generation::G2b;
         let attempt = self.limits.attempt(ADDRESS, EMAIL, milliseconds(now));
         // A wait of more than a minute is that of the account: nobody who has counted all of its refusals gets there.
-        let has_counted_all = self.last_uncounted.is_none_or(|last| now > last + 2 * LOCK);
-        if matches!(attempt, Err(Refusal::Limited(61..) | Refusal::Locked(_))) && has_counted_all {
+        if matches!(attempt, Err(Refusal::Limited(61..) | Refusal::Locked(_))) && !self.has_uncounted {
             self.refusals.push(now);
         }
         match attempt {
@@ -197,6 +195,7 @@ impl Api {
             Some(_) if self.is_disabled => 38,
             Some(_) => {
                 self.limits.succeeded(EMAIL);
+                self.has_uncounted = false;
                 self.serial += 1;
                 return self.tokens(self.serial, now, flaw, dice);
             }

@@ -45,7 +45,7 @@ impl Client {
     fn takes(&self, time: Duration) -> Result<(), Problem> {
         let end = self.world.now() + time;
         while self.world.now() < end {
-            self.world.pass((end - self.world.now()).min(LOOK.max(time / 8)));
+            self.world.pass(end.saturating_sub(self.world.now()).min(LOOK.max(time / 8)));
             if self.overtaken.as_ref().is_some_and(Overtaken::has_changed) {
                 return Err(Problem::Overtaken);
             }
@@ -96,8 +96,7 @@ impl Client {
     fn ask_in_vain(&self, call: &Call<'_>, weather: Weather) -> Reply {
         let heard = self.world.state().api.refusals.len();
         let reply = self.ask(call, weather);
-        let state = &mut *self.world.state();
-        state.api.unheard(heard, state.now);
+        self.world.state().api.unheard(heard);
         reply
     }
 

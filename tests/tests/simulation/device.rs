@@ -34,8 +34,7 @@ pub(crate) fn provision(world: &World) {
     let password = {
         let mut state = world.state();
         state.conf += 1;
-        let now = state.now;
-        state.api.counts_from_zero(now);
+        state.api.counts_from_zero();
         state.starts_again();
         state.password.clone()
     };
@@ -129,9 +128,9 @@ fn boot(world: &Arc<World>, mut pause: Duration) {
             }
         }
         runs += 1;
-        let most = 20 + 4 * (now - start).as_secs() / 60;
+        let most = 20 + 4 * now.saturating_sub(start).as_secs() / 60;
         if runs > most {
-            world.violated(format!("{runs} runs of the unit in {:?}", now - start));
+            world.violated(format!("{runs} runs of the unit in {:?}", now.saturating_sub(start)));
             return;
         }
         pause = match code {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine.
+/// `SplitMix64` (Steele, Lea, Flood 2014): small, and the same on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 

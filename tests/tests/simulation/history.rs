@@ -77,7 +77,7 @@ fn burst(dice: &mut Dice, length: Duration) -> Vec<(Duration, Event)> {
     let start = Duration::from_secs(dice.below(length.as_secs() / 2));
     let kind = dice.below(5);
     if kind == 4 {
-        let rotated = start + dice.time(length - start);
+        let rotated = start + dice.time(length.saturating_sub(start));
         let outage = [(start, Event::Weather(Weather::Refused)), (start, Event::End(End::PowerCut))];
         return outage.into_iter().chain([(rotated, Event::KeyRotated { is_old_listed: true })]).collect();
     }

@@ -79,7 +79,7 @@ pub(crate) fn before_call(world: &World, call: &Call<'_>) {
     };
     // The keys may be asked for by a run that was there before.
     if now < until && obeys(how) && call.body.is_some() {
-        world.violated(format!("{} {:?} before the API asked for it", call.step(), until - now));
+        world.violated(format!("{} {:?} before the API asked for it", call.step(), until.saturating_sub(now)));
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn after_run(world: &World, device: &Device, before: &Before, ended: 
             world.violated(format!("ready.json says ready, and the API does not accept the token ({valid})"));
         }
     } else if is_asked {
-        world.violated("a run ends ready, and ready.json does not say so".to_owned());
+        world.violated("a run ends ready, and ready.json does not say so");
     }
     let is_gone = |error: &NotReady| matches!(error, NotReady::File(error) if error.is_gone());
     let was_valid = before.valid.as_ref().is_some_and(|token| {
@@ -128,7 +128,7 @@ pub(crate) fn after_run(world: &World, device: &Device, before: &Before, ended: 
         world.violated(format!("a valid token is lost without the API's refusal: {reason:?}"));
     }
     if ended.as_ref().is_err_and(|error| error.exit() == Exit::Internal) {
-        world.violated("a run ends with 70".to_owned());
+        world.violated("a run ends with 70");
     }
     limits(world, before.is_unit);
     let mut state = world.state();
@@ -181,7 +181,7 @@ pub(crate) fn after_kill(world: &World) {
         && cache(world).is_none()
         && world.root.join("run/azaion").exists()
     {
-        world.violated("ready.json says ready, and there is no token".to_owned());
+        world.violated("ready.json says ready, and there is no token");
     }
 }
 

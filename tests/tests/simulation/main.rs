@@ -32,8 +32,6 @@ use std::time::Instant;
 
 /// Seeds that a run of all tests tries.
 const SEEDS: u64 = 10_000;
-/// Histories in which something was wrong once.
-const KNOWN: [u64; 0] = [];
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -61,7 +59,7 @@ fn try_seeds(seeds: &[u64], threads: usize) -> Option<String> {
     };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(try_some)).collect();
-        threads.into_iter().filter_map(|thread| thread.join().unwrap()).next()
+        threads.into_iter().find_map(|thread| thread.join().unwrap())
     })
 }
 
@@ -85,11 +83,4 @@ fn whatever_happens() {
     println!("{count} seeds in {took:.1} s: {:.0} a second", f64::from(u32::try_from(count).unwrap()) / took);
     println!("{}", history::totals());
     assert!(wrong.is_none(), "after {took:.1} s: {}", wrong.unwrap_or_default());
-}
-
-// Promise: what was wrong once stays right.
-#[test]
-fn known_seeds() {
-    let wrong = try_seeds(&KNOWN, 1);
-    assert!(wrong.is_none(), "{}", wrong.unwrap_or_default());
 }

@@ -46,7 +46,7 @@ impl Weather {
     /// One that is not fine.
     pub(crate) fn bad(dice: &mut Dice) -> Self {
         let retry_after = |dice: &mut Dice| {
-            let seconds = dice.time(Duration::from_secs(6000)).as_secs();
+            let seconds = dice.time(Duration::from_mins(100)).as_secs();
             dice.is(50).then_some(seconds)
         };
         match dice.below(11) {

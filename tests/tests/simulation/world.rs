@@ -123,7 +123,8 @@ impl World {
         }
     }
 
-    pub(crate) fn violated(&self, what: String) {
+    pub(crate) fn violated(&self, what: impl AsRef<str>) {
+        let what = what.as_ref();
         self.tell(|| format!("VIOLATION: {what}"));
         let mut state = self.state();
         let now = state.now;
@@ -160,8 +161,8 @@ impl World {
     pub(crate) fn end(&self, end: End) -> ! {
         self.tell(|| format!("{end:?}"));
         let mut state = self.state();
-        let (noted, now) = (state.noted_refusals, state.now);
-        state.api.unheard(noted, now);
+        let noted = state.noted_refusals;
+        state.api.unheard(noted);
         drop(state);
         resume_unwind(Box::new(end))
     }
@@ -195,7 +196,7 @@ impl log::Log for Journal {
             let (world, line) = (current(), record.args().to_string());
             world.tell(|| format!("    {}: {line}", record.level()));
             if invariants::is_secret(&line) {
-                world.violated("a secret in the log".to_owned());
+                world.violated("a secret in the log");
             }
         }
     }
