@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use crate::interrupt;
-use crate::place::PlaceError;
+use crate::resolved_path::PlaceError;
 use crate::target;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;

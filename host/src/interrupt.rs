@@ -1,6 +1,5 @@
 //! Ctrl-C and SIGTERM: nothing new is begun, what can't be left half done is finished or undone, and the run ends with 130.
 
-use crate::error::{Result, io_failure};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -29,13 +28,15 @@ static UNDOING: AtomicUsize = AtomicUsize::new(0);
 struct Interrupted;
 
 /// Takes note of signals from now on. The second one ends the program at once, which any run has to survive anyway.
-pub(crate) fn listen() -> Result<()> {
+///
+/// # Errors
+/// The kernel takes no handler.
+pub(crate) fn listen() -> io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         let code = i32::from(Exit::Interrupted.code());
         flag::register_conditional_shutdown(signal, code, Arc::clone(&READING))
             .and_then(|_| flag::register_conditional_shutdown(signal, code, Arc::clone(&REQUESTED)))
-            .and_then(|_| flag::register(signal, Arc::clone(&REQUESTED)))
-            .map_err(|error| io_failure(error, "listening for signals"))?;
+            .and_then(|_| flag::register(signal, Arc::clone(&REQUESTED)))?;
     }
     Ok(())
 }

@@ -6,35 +6,20 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "the tests' own files"))]
 
-mod admin;
-mod adoption;
-mod assign;
-mod batch;
-mod check;
-mod clear;
+mod admin_api;
 mod cli;
-mod connection;
-mod device;
+mod commands;
 mod error;
-mod flash_cfg;
-mod inspect;
 mod interrupt;
-mod job;
-mod mark;
 #[cfg(test)]
 mod model;
-mod module_serial;
-mod output;
-mod pending;
-mod place;
-mod places;
-mod prompt;
 mod provision;
+mod resolved_path;
 #[cfg(feature = "schema")]
 pub mod schema;
-mod screen;
 mod strict_modes;
 pub mod target;
+mod ui;
 
 use azaion_agent::exit::Exit;
 use azaion_agent::stderr_log::level;
@@ -42,7 +27,8 @@ use azaion_agent::usage;
 use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command};
-use screen::UnitLog;
+use commands::{batch, check, clear, device, inspect};
+use ui::log::DeviceLog;
 
 /// The command line as it is defined, for what is made of that: completions, checks of documents.
 pub fn command() -> clap::Command {
@@ -56,18 +42,21 @@ pub fn run() -> Exit {
         Err(error) => return usage::report(error),
     };
     // Nobody else has set a logger yet.
-    let _ = log::set_logger(&UnitLog);
+    let _ = log::set_logger(&DeviceLog);
     log::set_max_level(level(log::LevelFilter::Warn, cli.verbose));
     if cli.no_strict_modes {
         strict_modes::switch_off();
     }
-    let done = interrupt::listen().and_then(|()| match &cli.command {
-        Command::Device(options) => device::run(options, cli.json),
-        Command::Batch(options) => batch::run(options, cli.json),
-        Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
-        Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
-        Command::Check(options) => check::run(options, cli.json),
-    });
+    let done =
+        interrupt::listen().map_err(|error| error::io_failure(error, "listening for signals")).and_then(
+            |()| match &cli.command {
+                Command::Device(options) => device::run(options, cli.json),
+                Command::Batch(options) => batch::run(options, cli.json),
+                Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
+                Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
+                Command::Check(options) => check::run(options, cli.json),
+            },
+        );
     let exit = done.unwrap_or_else(|error| error::report(&error));
     // Also after a run that completed: a script must not go on after Ctrl-C.
     if interrupt::is_requested() { Exit::Interrupted } else { exit }

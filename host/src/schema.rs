@@ -3,8 +3,11 @@
 use azaion_agent::schema::{Document, Form, narrow, of};
 use serde_json::{Value, json};
 
-use crate::batch::{FAILED, PLANNED, Record, Summary};
-use crate::{check, clear, device, inspect};
+use crate::commands::batch::{FAILED, Plan, Record, Summary};
+use crate::commands::check;
+use crate::commands::clear;
+use crate::commands::device;
+use crate::commands::inspect;
 
 /// The schema of each line that is printed or written.
 pub fn documents() -> Vec<Document> {
@@ -14,7 +17,7 @@ pub fn documents() -> Vec<Document> {
         "The line of `azaion-provision device --json`, if the device was provisioned.",
     );
     let ended = names(&device).into_iter().chain([FAILED.to_owned()]).collect();
-    let planned = PLANNED.into_iter().chain([FAILED]).map(str::to_owned).collect();
+    let planned = Plan::ALL.map(Plan::name).into_iter().chain([FAILED]).map(str::to_owned).collect();
     vec![
         batch("batch", "of `azaion-provision batch --json` and of the report `--report FILE.jsonl`", &ended),
         batch("batch-dry-run", "of `azaion-provision batch --dry-run --json`, and of its report", &planned),

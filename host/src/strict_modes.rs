@@ -3,7 +3,6 @@
 //! The rule is that of sshd (`StrictModes`, `sshd_config(5)`), for every component of a path: it belongs to root or to the user who
 //! called sudo, and nobody else may change it. In a directory with the sticky bit nobody may rename or remove what is not theirs.
 
-use crate::error::Result;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

@@ -1,30 +1,14 @@
 //! The root file systems that are about to be flashed, one file a kind behind one trait.
 
-mod copy;
+pub(crate) mod confirmation;
 mod directory;
 pub mod error;
-pub mod ext4;
-mod filesystem;
-pub(crate) mod first_sight;
-#[cfg(test)]
-mod fixture;
-mod image;
+mod free_space;
+pub mod image;
+mod lazy;
 mod lock;
-pub mod medium;
-mod once;
-pub mod original;
-mod prepare;
-pub mod problem;
-mod rights;
-mod room;
-mod sandbox;
-mod signature;
-mod slot;
-mod slot_image;
-pub mod sparse;
-mod sums;
-pub mod tar;
-pub mod zstd;
+pub mod template;
+mod write_access;
 
 use std::path::Path;
 use std::{fmt, io};
@@ -34,12 +18,11 @@ use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::place::{Place, PlaceError};
+use crate::resolved_path::{Place, PlaceError};
 use error::io_failure;
 pub use error::{Error, Result};
 use lock::Access;
-use original::Original;
-use signature::Signature;
+use template::Original;
 
 /// The kind of a target, told by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -205,14 +188,7 @@ fn open_for(place: Place, access: Access) -> Result<Box<dyn Target>> {
     if !place.is_file() {
         return Err(refused(place.path(), "is neither a directory nor a file; mount it and name the mount point"));
     }
-    let image = image::Image::at(place, access)?;
-    let format: Box<dyn slot_image::Format> = match image.signature()? {
-        Signature::Tar => Box::<tar::TarFormat>::default(),
-        Signature::Ext4 => Box::new(filesystem::Ext4Format),
-        Signature::Sparse => filesystem::sparse_format(&image)?,
-        Signature::Zstd => zstd::format(&image)?,
-    };
-    Ok(Box::new(slot_image::SlotImage::new(image, format)))
+    image::open(place, access)
 }
 
 /// Opens all targets, in an order that two runs share, so that they can't wait for each other; returned as given.

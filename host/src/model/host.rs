@@ -15,15 +15,16 @@ use super::effects::{Op, Seen};
 use super::flaws::Flaw;
 use super::memory::{ADMIN, ADMIN_PASSWORD, MemoryTarget, Script, Stop};
 use super::world::{Password, Reply, SERIAL};
-use crate::admin::Admin;
-use crate::admin::login::AdminLogin;
+use crate::admin_api::Admin;
+use crate::admin_api::connection::AdminCredentials;
+use crate::admin_api::login::AdminLogin;
 use crate::cli::{ApiOptions, OnExisting};
-use crate::connection::AdminCredentials;
+use crate::error;
 use crate::error::{Result, report};
-use crate::job::{Job, Outcome};
-use crate::provision::Provisioning;
+use crate::provision::by_serial::Provisioning;
+use crate::provision::job::{Job, Outcome};
+use crate::provision::server_assigned;
 use crate::target::{self, Owner, Target};
-use crate::{assign, error};
 
 /// What the command line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -217,7 +218,7 @@ fn run(program: Program, script: &Arc<Script>) -> Result<Outcome> {
         clock: &script.clock,
     };
     let on_existing = match program.mode {
-        Mode::Assigned => return assign::assign(&job).map(|(_, outcome)| outcome),
+        Mode::Assigned => return server_assigned::assign(&job).map(|(_, outcome)| outcome),
         Mode::Update => OnExisting::Update,
         Mode::Refuse => OnExisting::Refuse,
         Mode::Recreate => OnExisting::Recreate,

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::effects::{Missing, Op, Seen};
 use super::flaws::Flaw;
 use super::world::{Account, File, Password, Reply, Request};
-use crate::target::original::Original;
+use crate::target::template::Original;
 use crate::target::{Error, Found, Kind, Owner, Result, Target};
 
 pub(super) const ADMIN: &str = "admin@azaion.com";

@@ -7,7 +7,7 @@ use super::host::{Hosts, Mode, Program};
 use super::sizes::Size;
 use super::state::{Report, State, Work};
 use super::world::{Account, File, Password, Request};
-use crate::job::Outcome;
+use crate::provision::job::Outcome;
 
 /// A promise that does not hold, and why.
 #[derive(Debug)]

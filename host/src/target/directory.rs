@@ -17,11 +17,16 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{fsync, geteuid};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::FOLDER_MODE;
+use super::Found;
+use super::Kind;
+use super::Owner;
+use super::Target;
 use super::lock::{Access, Held};
-use super::original::Original;
-use super::{FOLDER_MODE, Found, Kind, Owner, Target, rights};
-use crate::place::Place;
+use crate::resolved_path::Place;
 use crate::target::error::{Error, Result, io_failure};
+use crate::target::template::Original;
+use crate::target::write_access;
 
 const NAME: &str = "device.conf";
 /// Where the agent's history is.
@@ -183,7 +188,7 @@ impl Target for Directory {
             }
         }
         let (folder, path): (OwnedFd, PathBuf) = deepest;
-        rights::may_write_into(&folder)
+        write_access::may_write_into(&folder)
             .map_err(|error| io_failure(error, format!("may not write into {}", path.display())))
     }
 

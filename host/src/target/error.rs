@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::place::PlaceError;
+use crate::resolved_path::PlaceError;
 use crate::strict_modes::UnsafePath;
 
 /// The result of something that is done to a target.

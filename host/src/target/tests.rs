@@ -12,8 +12,8 @@ use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use super::*;
-use crate::mark::without_mark;
-use crate::mark::{is_marked, with_mark};
+use crate::target::confirmation::without_mark;
+use crate::target::confirmation::{is_marked, with_mark};
 use crate::target::error::Result;
 
 const CONF: &str = "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\nAZAION_API_URL=https://a.example\n";
@@ -105,7 +105,7 @@ fn blank_files_are_no_devices() {
         let dir = tree();
         let root = dir.path().join("root");
         fs::create_dir(root.join("etc/azaion")).unwrap();
-        fixture::put(&root.join(PATH), text.as_bytes());
+        image::fixture::put(&root.join(PATH), text.as_bytes());
         let target = open(&root).unwrap();
         assert!(target.look().unwrap().is_none(), "{text:?}");
         write(target.as_ref()).unwrap();
@@ -225,7 +225,7 @@ fn assert_marked(target: &dyn Target, text: &str) {
 #[test]
 fn a_mark_is_put_at_the_end() {
     for (kind, has_sum) in [(Kind::Ext4, false), (Kind::Ext4, true), (Kind::Sparse, false), (Kind::Sparse, true)] {
-        let (_dir, path) = fixture::image(kind);
+        let (_dir, path) = image::fixture::image(kind);
         if !has_sum {
             fs::remove_file(path.with_file_name("system.img.sha1sum")).unwrap();
         }
@@ -241,7 +241,7 @@ fn a_mark_is_put_at_the_end() {
             assert_marked(target.as_ref(), CONF);
             let after = fs::read(&path).unwrap();
             assert!((1..60).contains(&difference(&before, &after)), "{kind} {has_sum} {is_earlier}");
-            assert!(!has_sum || fixture::summed(&path), "{kind} {is_earlier}");
+            assert!(!has_sum || image::fixture::summed(&path), "{kind} {is_earlier}");
             mark(target.as_ref());
             assert!(fs::read(&path).unwrap() == after, "{kind} {has_sum} {is_earlier}");
         }
@@ -261,7 +261,7 @@ fn half_a_write_is_not_shown() {
     let look = |path: &Path| open_to_read(path).unwrap().look().unwrap().map(|found| found.bytes);
     let whole = || Some(Zeroizing::new(CONF.as_bytes().to_vec()));
     for kind in [Kind::Directory, Kind::Ext4, Kind::Sparse] {
-        let (dir, path) = if kind == Kind::Directory { (tree(), PathBuf::new()) } else { fixture::image(kind) };
+        let (dir, path) = if kind == Kind::Directory { (tree(), PathBuf::new()) } else { image::fixture::image(kind) };
         let path = if kind == Kind::Directory { dir.path().join("root") } else { path };
         let writer = open(&path).unwrap();
         writer.write(&SecretString::from(CONF), Owner::Current).unwrap();
@@ -293,7 +293,7 @@ fn half_a_write_is_not_shown() {
 fn restores_what_is_no_text() {
     let before = |bytes: &[u8]| Found { bytes: Zeroizing::new(bytes.to_vec()), mode: 0o600, uid: 0, gid: 0 };
     for kind in [Kind::Ext4, Kind::Sparse] {
-        let (_dir, path) = fixture::image(kind);
+        let (_dir, path) = image::fixture::image(kind);
         let target = open(&path).unwrap();
         for bytes in [&b"A=1\r\nB=2\n"[..], b"\xef\xbb\xbfA=1\n", b"\x7fELF\0\x01\n"] {
             write_as_root(target.as_ref(), CONF);
@@ -302,6 +302,6 @@ fn restores_what_is_no_text() {
         }
         write_as_root(target.as_ref(), CONF);
         assert_eq!(target.restore(Some(&before(&[b'#'; 4097]))).unwrap_err().exit(), Exit::Data);
-        assert!(target.look().unwrap().is_none() && fixture::summed(&path), "{kind}");
+        assert!(target.look().unwrap().is_none() && image::fixture::summed(&path), "{kind}");
     }
 }

@@ -7,8 +7,8 @@
 use std::io;
 use std::sync::LazyLock;
 
-use azaion_provision::target::ext4::FileSystem;
-use azaion_provision::target::medium::Medium;
+use azaion_provision::target::image::ext4::FileSystem;
+use azaion_provision::target::image::medium::Medium;
 use libfuzzer_sys::fuzz_target;
 
 static BASE: LazyLock<Vec<u8>> = LazyLock::new(|| {

@@ -5,8 +5,8 @@
 use std::fs::File;
 use std::io::Write;
 
-use azaion_provision::target::medium::Medium;
-use azaion_provision::target::sparse::Sparse;
+use azaion_provision::target::image::medium::Medium;
+use azaion_provision::target::image::sparse::Sparse;
 use libfuzzer_sys::fuzz_target;
 
 /// Larger ones are only looked at.

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use azaion_provision::target::tar::{Problem, Source, walk};
+use azaion_provision::target::image::tar::{Problem, Source, walk};
 use libfuzzer_sys::fuzz_target;
 
 struct Bytes<'a>(&'a [u8]);

@@ -9,9 +9,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::LazyLock;
 
-use azaion_provision::target::tar::{Plain, walk};
-use azaion_provision::target::zstd::frame::MAGIC;
-use azaion_provision::target::zstd::stream::Stream;
+use azaion_provision::target::image::tar::{Plain, walk};
+use azaion_provision::target::image::zstd::frame::MAGIC;
+use azaion_provision::target::image::zstd::stream::Stream;
 use libfuzzer_sys::fuzz_target;
 
 /// An archive with `etc/` and `etc/hostname`, and its end marker.

@@ -76,11 +76,11 @@ fn on_eighty_columns() -> anyhow::Result<()> {
     let line = line()?;
     let run = on_a_terminal(&line, &[])?.ended_with(66)?;
     let lines = lines(&run.stdout);
-    for shown in lines.iter().filter(|line| line.contains("/50 units, ")) {
+    for shown in lines.iter().filter(|line| line.contains("/50 devices, ")) {
         assert!(shown.chars().count() <= COLUMNS, "{} columns: {shown}", shown.chars().count());
     }
     let bars: Vec<&String> =
-        lines.iter().filter(|line| line.contains("/50 units, ") && line.contains(" left")).collect();
+        lines.iter().filter(|line| line.contains("/50 devices, ") && line.contains(" left")).collect();
     assert!(
         bars.len() > 5 && bars.iter().any(|bar| bar.contains("=>") && bar.trim_end().ends_with(", 1 failed")),
         "{lines:#?}"
@@ -111,7 +111,7 @@ fn while_units_wait() -> anyhow::Result<()> {
     let run = shown_on_a_terminal(&line, &ours(&line, 5, &["--jobs", "1"])?, &[])?.ended_with(0)?;
     let lines = lines(&run.stdout);
     let mut bars: Vec<&str> =
-        lines.iter().filter_map(|line| line.split_once(" 4/5 units, ")).map(|bar| bar.1).collect();
+        lines.iter().filter_map(|line| line.split_once(" 4/5 devices, ")).map(|bar| bar.1).collect();
     bars.dedup();
     assert!(bars.len() > 2, "{lines:#?}");
     Ok(())

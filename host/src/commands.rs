@@ -1,0 +1,8 @@
+//! The commands, one file each: from the command line to what is printed.
+
+pub(crate) mod batch;
+pub(crate) mod check;
+pub(crate) mod clear;
+pub(crate) mod device;
+pub(crate) mod inspect;
+mod module_serial;

@@ -1,0 +1,83 @@
+//! `--dry-run`: what would be done with a unit, without a write or a call.
+
+use std::io;
+use std::path::PathBuf;
+
+use azaion_agent::api_url::ApiUrl;
+
+use super::list::Unit;
+use crate::cli::BatchOptions;
+use crate::error::Result;
+use crate::provision::adoption;
+use crate::provision::intent::unless_intent;
+use crate::resolved_path::{Place, PlaceError};
+use crate::target::confirmation::is_marked;
+use crate::target::{self, Target};
+
+/// What a batch would do with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Nothing has been done with it yet.
+    Create,
+    /// Its `device.conf` is in a target; whether the API accepts the password would be tried.
+    Resume,
+    /// An earlier batch has confirmed it.
+    Nothing,
+}
+
+impl Plan {
+    #[cfg(feature = "schema")]
+    pub(crate) const ALL: [Self; 3] = [Self::Create, Self::Resume, Self::Nothing];
+
+    /// As it is printed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Create => "would_create",
+            Self::Resume => "would_resume",
+            Self::Nothing => "done",
+        }
+    }
+}
+
+pub(super) fn plan(
+    options: &BatchOptions,
+    api: &ApiUrl,
+    has_base: bool,
+    unit: &Unit,
+    paths: &[PathBuf],
+) -> Result<Plan> {
+    let mut plans = Vec::new();
+    for path in paths {
+        // The directories on the way may be missing, too, and would be made.
+        let is_missing = match Place::find(path) {
+            Ok(place) => !place.is_found(),
+            Err(PlaceError::Io(error)) => error.kind() == io::ErrorKind::NotFound,
+            Err(PlaceError::Unsafe(_)) => false,
+        };
+        let is_to_be_made = has_base && is_missing;
+        plans.push(if is_to_be_made {
+            Plan::Create
+        } else {
+            plan_of_target(options, api, unit, target::open(path)?.as_ref())?
+        });
+    }
+    let are_all = |plan: Plan| plans.iter().all(|other| *other == plan);
+    Ok(match () {
+        () if are_all(Plan::Create) => Plan::Create,
+        () if are_all(Plan::Nothing) && !options.job.verify => Plan::Nothing,
+        () => Plan::Resume,
+    })
+}
+
+fn plan_of_target(options: &BatchOptions, api: &ApiUrl, unit: &Unit, target: &dyn Target) -> Result<Plan> {
+    target.may_write(options.job.owner.owner)?;
+    let found = target.look()?;
+    let Some(found) = unless_intent(target, found.as_ref()) else { return Ok(Plan::Create) };
+    let ours = adoption::ours(target, found, &unit.serial, options.job.replace)?
+        .filter(|conf| adoption::objection(target.kind(), found, conf, options.job.owner.owner, api).is_none());
+    Ok(match ours {
+        Some(_) if is_marked(&found.bytes) => Plan::Nothing,
+        Some(_) => Plan::Resume,
+        None => Plan::Create,
+    })
+}

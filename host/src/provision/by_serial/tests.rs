@@ -1,0 +1,360 @@
+//! What the scenarios don't tell apart, on a real folder, with an API that gives prepared answers.
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use azaion_agent::clock::SystemClock;
+use azaion_agent::device_conf::PATH;
+use tempfile::TempDir;
+
+use super::*;
+use crate::admin_api::Admin;
+use crate::admin_api::connection;
+use crate::admin_api::login::AdminLogin;
+use crate::cli::ApiOptions;
+use crate::error::{Error, Result};
+use crate::target;
+use crate::target::Owner;
+
+const SERIAL: &str = "AZJN-0042";
+const EMAIL: &str = "azaion-jetson-0042@azaion.com";
+/// The password of a file that was there before.
+const EARLIER: &str = "EarlierPassword00000000000000001";
+const LOGIN: &str = "POST /login";
+const CREATE: &str = "POST /users";
+const UPDATE: &str = "PATCH /users/password";
+const DELETE: &str = "DELETE /users/azaion-jetson-0042@azaion.com";
+/// The user exists.
+const EXISTS: &str = r#"{"ErrorCode":20,"Message":"m"}"#;
+/// The API refuses the credentials.
+const REFUSED: &str = r#"{"ErrorCode":70,"Message":"Invalid credentials."}"#;
+const TOKEN: &str = r#"{"token":"t"}"#;
+
+/// A call that is expected, and the answer to it.
+type Answer = (&'static str, u16, &'static str);
+
+/// What came of a run.
+struct Ran {
+    outcome: Result<Outcome>,
+    calls: Vec<String>,
+    /// What is in the targets then.
+    confs: Vec<String>,
+}
+
+/// Serves one connection a call; the calls as they come.
+fn serve(answers: &[Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (calls, answers) = (Arc::new(Mutex::new(Vec::new())), answers.to_vec());
+    let seen = Arc::clone(&calls);
+    std::thread::spawn(move || {
+        for (_, status, body) in answers {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(connection.try_clone().unwrap());
+            let head: Vec<String> =
+                reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let length =
+                head.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            reader.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
+            seen.lock().unwrap().push(head[0].trim_end_matches(" HTTP/1.1").to_owned());
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+            connection.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (url, calls)
+}
+
+/// Runs the main job on a folder for each of these files; nothing is there where one is empty.
+fn run(confs: &[&str], answers: &[Answer]) -> Ran {
+    run_with(OnExisting::Update, confs, answers)
+}
+
+fn run_with(on_existing: OnExisting, confs: &[&str], answers: &[Answer]) -> Ran {
+    let (api_url, calls) = serve(answers);
+    let dir = TempDir::new().unwrap();
+    let file = |path: &Path, text: &str| {
+        let private = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        private.unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    let roots: Vec<PathBuf> = (0..confs.len()).map(|number| dir.path().join(number.to_string())).collect();
+    for (root, conf) in roots.iter().zip(confs) {
+        fs::create_dir_all(root.join("etc/azaion")).unwrap();
+        if !conf.is_empty() {
+            let api =
+                if conf.contains("AZAION_API_URL") { String::new() } else { format!("AZAION_API_URL={api_url}\n") };
+            file(&root.join(PATH), &format!("{conf}{api}"));
+        }
+    }
+    let admin_password = dir.path().join("admin");
+    file(&admin_password, "p");
+    let options = ApiOptions {
+        api_url,
+        ca_file: None,
+        proxy: None,
+        admin_email: Some("a@azaion.com".into()),
+        admin_password_file: Some(admin_password),
+        admin_token_file: None,
+        deadline: Some(2),
+    };
+    let (serial, clock) = (SERIAL.parse().unwrap(), SystemClock);
+    let http = connection::http(&connection::api_url(&options).unwrap(), &options).unwrap();
+    let targets = target::open_all(roots.iter().map(|root| target::find(root).unwrap()).collect()).unwrap();
+    let budget = connection::budget(&options, connection::USUAL_DEADLINE, &clock);
+    let login = AdminLogin::new(&options, &clock);
+    let job = Job {
+        targets: &targets,
+        owner: Owner::Current,
+        replace: false,
+        module_serial: None,
+        http: &http,
+        budget: &budget,
+        admin: Admin::new(&http, &budget, &login),
+        clock: &clock,
+    };
+    let outcome = Provisioning { job: &job, serial: &serial, on_existing, marks: false }.run();
+    let calls = calls.lock().unwrap().clone();
+    let confs = roots.iter().map(|root| fs::read_to_string(root.join(PATH)).unwrap_or_default()).collect();
+    Ran { outcome, calls, confs }
+}
+
+fn conf(serial: Option<&str>, email: &str) -> String {
+    let serial = serial.map_or(String::new(), |serial| format!("AZAION_DEVICE_SERIAL={serial}\n"));
+    format!("{serial}AZAION_DEVICE_EMAIL={email}\nAZAION_DEVICE_PASSWORD={EARLIER}\n")
+}
+
+// Promise: a file is this device's if its e-mail is, and its serial, where it has one; any other is refused before a
+// call is made, and named.
+#[test]
+fn whose_file_it_is() {
+    for (serial, email, other) in [
+        (Some(SERIAL), EMAIL, None),
+        (None, EMAIL, None),
+        (Some("AZJN-0041"), EMAIL, Some("AZJN-0041")),
+        (Some(SERIAL), "azaion-jetson-0041@azaion.com", Some(SERIAL)),
+        (None, "azaion-jetson-0041@azaion.com", Some("azaion-jetson-0041@azaion.com")),
+    ] {
+        let ran = run(&[&conf(serial, email)], &[(LOGIN, 200, TOKEN)]);
+        match (ran.outcome, other) {
+            (Ok(outcome), None) => assert_eq!((outcome, ran.calls), (Outcome::Reused, vec![LOGIN.to_owned()])),
+            (Err(error), Some(other)) => {
+                assert_eq!((error.exit(), ran.calls.len()), (Exit::Exists, 0));
+                assert!(error.to_string().contains(&format!("the device.conf of {other};")), "{error:?}");
+            }
+            (outcome, _) => panic!("{serial:?} {email}: {outcome:?}"),
+        }
+    }
+}
+
+// Promise: where the user exists, a password that was not tried yet is: something between us and the API may have made
+// the call twice. One that was refused is not tried again, for failed logins lock the account.
+#[test]
+fn a_password_is_tried_once() {
+    let exists = r#"{"errorCode":20}"#;
+    let earlier = conf(Some(SERIAL), EMAIL);
+    for (conf, answers, expected) in [
+        ("", &[(LOGIN, 200, TOKEN), (CREATE, 409, exists), (LOGIN, 200, TOKEN)][..], Outcome::Reused),
+        (
+            "",
+            &[
+                (LOGIN, 200, TOKEN),
+                (CREATE, 409, exists),
+                (LOGIN, 401, REFUSED),
+                (UPDATE, 200, ""),
+                (LOGIN, 200, TOKEN),
+            ],
+            Outcome::Updated,
+        ),
+        (
+            earlier.as_str(),
+            &[
+                (LOGIN, 401, REFUSED),
+                (LOGIN, 200, TOKEN),
+                (CREATE, 409, exists),
+                (UPDATE, 200, ""),
+                (LOGIN, 200, TOKEN),
+            ],
+            Outcome::Updated,
+        ),
+        (&earlier, &[(LOGIN, 401, REFUSED), (LOGIN, 200, TOKEN), (CREATE, 201, "")], Outcome::Created),
+    ] {
+        let ran = run(&[conf], answers);
+        assert_eq!(ran.calls, answers.iter().map(|(call, ..)| *call).collect::<Vec<_>>());
+        assert_eq!(ran.outcome.unwrap(), expected);
+        assert!(ran.confs[0].contains(SERIAL));
+    }
+}
+
+// Promise: of two targets with different passwords each password is tried, and both targets end up with the one that
+// works.
+#[test]
+fn one_password_for_all_targets() {
+    let earlier = conf(Some(SERIAL), EMAIL);
+    let other = earlier.replace(EARLIER, "AnotherPassword00000000000000001");
+    for (confs, logins, works) in [
+        ([&earlier, &other], &[200][..], EARLIER),
+        ([&earlier, &other], &[401, 200], "AnotherPassword00000000000000001"),
+        ([&earlier, &earlier], &[200], EARLIER),
+    ] {
+        let body = |status| if status == 200 { TOKEN } else { REFUSED };
+        let answers: Vec<Answer> = logins.iter().map(|&status| (LOGIN, status, body(status))).collect();
+        let ran = run(&confs.map(String::as_str), &answers);
+        assert_eq!((ran.outcome.unwrap(), ran.calls.len()), (Outcome::Reused, logins.len()));
+        let line = format!("AZAION_DEVICE_PASSWORD={works}\n");
+        assert!(ran.confs.iter().all(|conf| conf.contains(&line)), "{works}");
+    }
+}
+
+// Promise: only a refusal says that the password is not the user's; with any other answer nothing is changed anywhere,
+// and an account that asks for a second factor is not given another password.
+#[test]
+fn only_a_refusal_is_taken_for_one() {
+    let before = conf(Some(SERIAL), EMAIL);
+    for (status, body, exit) in [
+        (400, "", Exit::Protocol),
+        (302, "", Exit::Protocol),
+        (200, "{}", Exit::Protocol),
+        (401, "", Exit::Protocol),
+        (403, "<html>", Exit::Protocol),
+        (409, r#"{"code":30}"#, Exit::Protocol),
+        (200, r#"{"mfa_required":true}"#, Exit::Refused),
+    ] {
+        let ran = run(&[&before], &[(LOGIN, status, body)]);
+        assert_eq!(ran.outcome.unwrap_err().exit(), exit, "{status} {body}");
+        assert_eq!(ran.calls, [LOGIN]);
+        assert!(ran.confs[0].starts_with(&before));
+    }
+}
+
+// Promise: an update is done even if the API is too busy to try the new password then; a refusal shows that it is not.
+#[test]
+fn an_update_is_tried() {
+    for (status, body, exit) in [
+        (200, TOKEN, None),
+        (503, "", None),
+        (401, REFUSED, Some(Exit::Refused)),
+        (401, "", Some(Exit::Protocol)),
+        (404, "", Some(Exit::Protocol)),
+    ] {
+        let answers =
+            [(LOGIN, 401, REFUSED), (LOGIN, 200, TOKEN), (CREATE, 409, ""), (UPDATE, 204, ""), (LOGIN, status, body)];
+        let ran = run(&[&conf(Some(SERIAL), EMAIL)], &answers);
+        assert_eq!(ran.outcome.as_ref().err().map(Error::exit), exit, "{status} {body}");
+        assert_eq!(ran.calls.len(), answers.len());
+    }
+}
+
+// Promise: a 400 without a code is answered by the same call with the role's number, once; one with a code is final. A user that was
+// made by the number is looked at.
+#[test]
+fn the_role_goes_by_name_or_by_number() {
+    let length = r#"{"errorCode":35,"message":"m"}"#;
+    let problem = r#"{"type":"about:blank","title":"One or more validation errors occurred.","status":400}"#;
+    let other = "eyJhbGciOiJFUzI1NiJ9.eyJyb2xlIjoiQXBpQWRtaW4ifQ.AA";
+    let other = format!("{{\"token\":\"{other}\"}}").leak() as &str;
+    for (answers, exit) in [
+        (&[(CREATE, 400, problem), (CREATE, 201, ""), (LOGIN, 200, TOKEN)][..], None),
+        (&[(CREATE, 400, ""), (CREATE, 200, ""), (LOGIN, 302, "")], Some(Exit::Protocol)),
+        (&[(CREATE, 400, ""), (CREATE, 200, ""), (LOGIN, 401, REFUSED)], Some(Exit::Refused)),
+        (&[(CREATE, 400, ""), (CREATE, 200, ""), (LOGIN, 200, other)], Some(Exit::Protocol)),
+        (&[(CREATE, 400, problem), (CREATE, 400, problem)], Some(Exit::Protocol)),
+        (&[(CREATE, 400, problem), (CREATE, 409, EXISTS), (LOGIN, 200, TOKEN)], None),
+        (&[(CREATE, 400, length)], Some(Exit::Protocol)),
+        (&[(CREATE, 404, "")], Some(Exit::Protocol)),
+    ] {
+        let answers = [&[(LOGIN, 200, TOKEN)][..], answers].concat();
+        let ran = run(&[""], &answers);
+        assert_eq!(ran.outcome.as_ref().err().map(Error::exit), exit, "{answers:?}");
+        let calls: Vec<_> = answers.iter().map(|(call, ..)| *call).collect();
+        assert_eq!(ran.calls[..calls.len()], calls);
+        // A user that was made keeps its password.
+        let is_made = answers.iter().any(|&(call, status, _)| call == CREATE && status < 300);
+        assert_eq!(ran.confs[0].contains(SERIAL), exit.is_none() || is_made, "{answers:?}");
+    }
+}
+
+// Promise: `recreate` deletes the user and makes it again, but never one that the password in a target lets in, also where that file is
+// not used for another reason, nor a disabled one; where nothing is certain, nothing is deleted.
+#[test]
+fn only_a_lost_account_is_made_again() {
+    let ours = conf(Some(SERIAL), EMAIL);
+    let doubtful = ours.replace(EARLIER, "of-another-form");
+    let disabled = r#"{"ErrorCode":38,"Message":"m"}"#;
+    let (admin, exists) = ((LOGIN, 200, TOKEN), (CREATE, 409, EXISTS));
+    let (refused, made, lets_in) = ((LOGIN, 401, REFUSED), (CREATE, 201, ""), (LOGIN, 200, TOKEN));
+    let elsewhere = doubtful.clone() + "AZAION_API_URL=https://other.example\n";
+    let gone = (DELETE, 409, r#"{"errorCode":10,"message":"m"}"#);
+    for (conf, answers, expected) in [
+        ("", &[admin, exists, refused, (DELETE, 204, ""), made, lets_in][..], Ok(Outcome::Created)),
+        ("", &[admin, exists, refused, (DELETE, 204, ""), made, refused], Err(Exit::Refused)),
+        ("", &[admin, exists, refused, gone, made, lets_in], Ok(Outcome::Created)),
+        ("", &[admin, exists, (LOGIN, 409, disabled)], Err(Exit::Refused)),
+        ("", &[admin, exists, refused, (DELETE, 502, "")], Err(Exit::Later)),
+        (&ours, &[refused, admin, exists, (DELETE, 200, ""), made, lets_in], Ok(Outcome::Created)),
+        (&ours, &[refused, admin, exists, (DELETE, 404, "")], Err(Exit::Protocol)),
+        (&ours, &[refused, admin, exists, (DELETE, 403, "")], Err(Exit::Refused)),
+        (&ours, &[refused, admin, exists, (DELETE, 200, ""), exists, refused], Err(Exit::Refused)),
+        (&ours, &[refused, admin, exists, (DELETE, 200, ""), exists, lets_in], Ok(Outcome::Created)),
+        (&ours, &[lets_in], Ok(Outcome::Reused)),
+        (&ours, &[(LOGIN, 403, "<html>")], Err(Exit::Protocol)),
+        (&ours, &[(LOGIN, 409, disabled)], Err(Exit::Refused)),
+        (&doubtful, &[refused, admin, exists, refused, (DELETE, 200, ""), made, lets_in], Ok(Outcome::Created)),
+        (&doubtful, &[lets_in], Err(Exit::Exists)),
+        (&doubtful, &[(LOGIN, 409, disabled)], Err(Exit::Refused)),
+        (&elsewhere, &[], Err(Exit::Exists)),
+    ] {
+        let ran = run_with(OnExisting::Recreate, &[conf], answers);
+        let calls: Vec<_> = answers.iter().map(|(call, ..)| *call).collect();
+        assert_eq!(ran.calls[..calls.len()], calls, "{answers:?}");
+        let deleted = ran.calls.iter().any(|call| call == DELETE);
+        assert_eq!(deleted, calls.contains(&DELETE), "{answers:?}");
+        assert_eq!(ran.outcome.as_ref().map_err(Error::exit).copied(), expected, "{answers:?}");
+    }
+}
+
+// Promise: where an earlier request may still make the user after it is deleted, and where another station may have made it, the password
+// stays in the target until a login tells. (Two traces of the model check.)
+#[test]
+fn a_password_that_may_be_set_stays() {
+    let (admin, exists, refused) = ((LOGIN, 200, TOKEN), (CREATE, 409, EXISTS), (LOGIN, 401, REFUSED));
+    for (answers, exit) in [
+        (&[admin, (CREATE, 500, ""), exists, refused, (DELETE, 502, "")][..], Exit::Later),
+        // Nobody answers the last login.
+        (&[admin, exists, refused, (DELETE, 200, ""), exists], Exit::Unreachable),
+    ] {
+        let ran = run_with(OnExisting::Recreate, &[""], answers);
+        assert_eq!(ran.outcome.as_ref().map_err(Error::exit).copied(), Err(exit), "{answers:?}");
+        assert!(ran.confs[0].contains("AZAION_DEVICE_PASSWORD="), "{answers:?}");
+    }
+}
+
+// Promise: where no password can be set, the message names the account, the call that deletes it, and the option that does both.
+#[test]
+fn what_to_do_without_a_password_route() {
+    let lost = [(LOGIN, 200, TOKEN), (CREATE, 409, EXISTS), (LOGIN, 401, REFUSED), (UPDATE, 405, "")];
+    let line = run(&[""], &lost).outcome.unwrap_err().line();
+    for part in [
+        "--on-existing recreate",
+        "delete the user azaion-jetson-0042",
+        "DELETE http://127.0.0.1:",
+        "another id",
+        "405",
+    ] {
+        assert!(line.contains(part), "{part} is not in: {line}");
+    }
+}
+
+// Promise: the report says in words what came of it.
+#[test]
+fn outcomes_have_their_word() {
+    let outcomes = [Outcome::Created, Outcome::Reused, Outcome::Updated, Outcome::Assigned];
+    assert_eq!(outcomes.map(|outcome| outcome.to_string()), ["created", "reused", "updated", "assigned"]);
+    assert_eq!(
+        outcomes.map(|outcome| serde_json::to_value(outcome).unwrap()),
+        ["created", "reused", "updated", "assigned"]
+    );
+}

@@ -1,0 +1,304 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use secrecy::SecretString;
+
+use azaion_agent::exit::Exit;
+
+use super::*;
+use crate::target::error::Result;
+use crate::target::image::fixture::{image, put, sum, sum_of, summed};
+use crate::target::{Kind, Owner, open};
+
+mod state;
+
+const CONF: &str =
+    "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=firstpassword\nAZAION_API_URL=https://a.example\n";
+
+// Promise: all but the digits stays as it was in the file, and so does its mode.
+#[test]
+fn the_form_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, sum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
+    put(&path, b"image");
+    let image = Image::open(&path).unwrap();
+    let (old, new) = ("A".repeat(40), "1b".repeat(20));
+    let other = format!("{}  other.img\n{}  i\n", "b".repeat(40), "c".repeat(64));
+    for (before, after) in [
+        ("", "  system.img\n"),
+        ("", ""),
+        ("\\", " *tools/a b\n"),
+        ("SHA1 (x) = ", "\r\n\0"),
+        ("SHA1(x)= ", "\n"),
+        ("sum: ", ""),
+        ("", &format!("  i-{}.img\n", "c".repeat(40))),
+        (&format!("SHA1 ({}) = ", "c".repeat(40)), "\n"),
+        (&other, "  i\n"),
+        ("", &format!(" *images/i\n{other}")),
+        (&other, &format!("  ./i\n{other}")),
+        (&format!("{other}SHA1 (i) = "), "\n"),
+    ] {
+        put(&sum, format!("{before}{old}{after}").as_bytes());
+        fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
+        let read = Sum::read(&image).unwrap().unwrap();
+        assert!(read.is(&old.to_lowercase()) && !read.is(&new));
+        read.set(&image, &new).unwrap();
+        // In capitals, as it was.
+        assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{before}{}{after}", new.to_uppercase()));
+        assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
+    }
+    fs::remove_file(&sum).unwrap();
+    assert!(Sum::read(&image).unwrap().is_none());
+}
+
+// Promise: a sum that has another name, beside a copy of the image, is right there, too: it is not written through.
+#[test]
+fn another_name_keeps_its_sum() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, sum, other) = (dir.path().join("i"), dir.path().join("i.sha1sum"), dir.path().join("other"));
+    put(&path, b"image");
+    let (old, new) = ("a".repeat(40), "1".repeat(40));
+    put(&sum, format!("{old}  i\n").as_bytes());
+    fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
+    fs::hard_link(&sum, &other).unwrap();
+    let image = Image::open(&path).unwrap();
+    Sum::read(&image).unwrap().unwrap().set(&image, &new).unwrap();
+    assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{new}  i\n"));
+    assert_eq!(fs::read_to_string(&other).unwrap(), format!("{old}  i\n"));
+    assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
+}
+
+fn write(path: &Path, conf: &str) -> Result<()> {
+    let target = open(path)?;
+    target.may_write(Owner::Root)?;
+    target.tidy()?;
+    target.write(&SecretString::from(conf), Owner::Root)
+}
+
+// Promise: the sum beside images of the other kinds is right after each device, a restore, and a clear.
+#[test]
+fn other_kinds() {
+    for kind in [Kind::Ext4, Kind::Sparse] {
+        let (_dir, path) = image(kind);
+        assert_eq!(open(&path).unwrap().kind(), kind);
+        for conf in [CONF.to_owned(), CONF.replace("first", "second")] {
+            write(&path, &conf).unwrap();
+            assert!(summed(&path), "{kind}");
+        }
+        let target = open(&path).unwrap();
+        let before = target.look().unwrap();
+        target.write(&SecretString::from(CONF), Owner::Root).unwrap();
+        target.restore(before.as_ref()).unwrap();
+        assert!(summed(&path), "{kind}");
+        assert!(target.clear().unwrap());
+        assert!(summed(&path), "{kind}");
+    }
+}
+
+// Promise: an image whose sum is wrong is refused before anything is changed.
+#[test]
+fn other_kinds_with_a_wrong_sum() {
+    for kind in [Kind::Ext4, Kind::Sparse] {
+        let (dir, path) = image(kind);
+        put(&dir.path().join("system.img.sha1sum"), "0".repeat(40).as_bytes());
+        let before = fs::read(&path).unwrap();
+        assert_eq!(write(&path, CONF).unwrap_err().exit(), Exit::Target, "{kind}");
+        assert!(fs::read(&path).unwrap() == before, "{kind}");
+        put(&dir.path().join("system.img.sha1sum"), b"none");
+        assert_eq!(write(&path, CONF).unwrap_err().exit(), Exit::Target, "{kind}");
+    }
+}
+
+/// An image of a tree that was provisioned, made by a command, with the sum beside it.
+fn packed(make: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("root/etc/azaion");
+    fs::create_dir_all(&folder).unwrap();
+    put(&folder.join("device.conf"), CONF.as_bytes());
+    fs::set_permissions(folder.join("device.conf"), Permissions::from_mode(0o600)).unwrap();
+    let done = Command::new("sh").args(["-c", make]).current_dir(dir.path()).status().unwrap();
+    assert!(done.success(), "{make}");
+    let path = dir.path().join("system.img");
+    sum(&path);
+    (dir, path)
+}
+
+// Promise: a device that is in an image already is reported only if the checksum beside it is right, also where there is no
+// state of it; `look` and `clear` work with a wrong one.
+#[test]
+fn a_device_that_is_there_with_a_wrong_sum() {
+    for make in [
+        "PATH=$PATH:/usr/sbin:/sbin; mke2fs -q -t ext4 -b 4096 -d root system.img 8M >/dev/null",
+        "PATH=$PATH:/usr/sbin:/sbin; mke2fs -q -t ext4 -b 4096 -d root raw 8M >/dev/null; img2simg raw system.img; rm raw",
+        "tar --owner=0 --group=0 -cf system.img -C root .",
+        "tar --owner=0 --group=0 -I zstd -cf system.img -C root .",
+    ] {
+        for is_packed in [true, false] {
+            let (dir, path) = packed(make);
+            if !is_packed {
+                write(&path, CONF).unwrap();
+                fs::remove_file(dir.path().join(".system.img.azaion-sha1")).unwrap();
+            }
+            let survey = || {
+                let target = open(&path).unwrap();
+                target.may_write(Owner::Root)?;
+                target.tidy()?;
+                target.look().map(|found| found.is_some())
+            };
+            let image = fs::read(&path).unwrap();
+            assert!(survey().unwrap() && summed(&path), "{make}");
+            let _ = fs::remove_file(dir.path().join(".system.img.azaion-sha1"));
+            let wrong = "0".repeat(40);
+            put(&dir.path().join("system.img.sha1sum"), wrong.as_bytes());
+            assert_eq!(survey().map_err(|error| error.exit()), Err(Exit::Target), "{make} {is_packed}");
+            assert!(fs::read(&path).unwrap() == image, "{make}");
+            let target = open(&path).unwrap();
+            assert!(target.look().unwrap().is_some() && target.clear().unwrap(), "{make}");
+            assert!(target.look().unwrap().is_none(), "{make}");
+            assert_eq!(fs::read_to_string(dir.path().join("system.img.sha1sum")).unwrap(), wrong, "{make}");
+        }
+    }
+}
+
+// Promise: a run that was killed before the sum is finished by the next, wherever it was; a change by others is not.
+#[test]
+fn a_killed_run_is_finished() {
+    let (dir, path) = image(Kind::Ext4);
+    let (sum, state) = (dir.path().join("system.img.sha1sum"), dir.path().join(".system.img.azaion-sha1"));
+    let original = fs::read(&sum).unwrap();
+    write(&path, CONF).unwrap();
+    // The image was replaced, its sum was not.
+    let kept = Kept::load(&Image::open(&path).unwrap()).unwrap();
+    let pending = Kept::pending(&kept.base().unwrap());
+    pending.save(&Image::open(&path).unwrap()).unwrap();
+    put(&sum, &original);
+    open(&path).unwrap().tidy().unwrap();
+    assert!(summed(&path));
+    // The slot was overwritten, its sum was not.
+    let before = (fs::read(&sum).unwrap(), fs::read(&state).unwrap());
+    write(&path, &CONF.replace("first", "second")).unwrap();
+    put(&sum, &before.0);
+    put(&state, &before.1);
+    open(&path).unwrap().tidy().unwrap();
+    assert!(summed(&path));
+    // Someone else wrote into it, before the slot or behind it, and perhaps while the sum was wrong.
+    let left = [&path, &sum, &state].map(|path| fs::read(path).unwrap());
+    for place in [100, (8 << 20) - 1] {
+        for is_killed in [false, true] {
+            for (path, bytes) in [&path, &sum, &state].into_iter().zip(&left) {
+                put(path, bytes);
+            }
+            if is_killed {
+                put(&sum, &before.0);
+                put(&state, &before.1);
+            }
+            change(&path, place);
+            let told = open(&path).unwrap().tidy().map_err(|error| error.exit());
+            assert_eq!(told, Err(Exit::Target), "{place} {is_killed}");
+        }
+    }
+}
+
+/// Changes one byte of the image, as another program would.
+fn change(path: &Path, place: u64) {
+    File::options().write(true).open(path).unwrap().write_all_at(b"x", place).unwrap();
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// Gives a file another name, and puts a symlink to that in its place.
+fn link_to_itself(path: &Path) {
+    fs::rename(path, path.with_file_name("other")).unwrap();
+    std::os::unix::fs::symlink("other", path).unwrap();
+}
+
+// Promise: an image is given a slot only if the sum beside it is right; all of it is read for that only if it must be.
+#[test]
+fn a_sum_is_checked() {
+    type Change = fn(&Path, &Path);
+    let cases: [(&str, Change, bool, bool); 6] = [
+        ("as it was left", |_, _| (), true, false),
+        ("another sum", |_, sum| put(sum, "0".repeat(40).as_bytes()), false, true),
+        ("another image", |path, _| change(path, 100), false, true),
+        ("another image behind the slot", |path, _| change(path, (8 << 20) - 1), false, true),
+        (
+            "another image and its sum",
+            |path, _| {
+                change(path, 100);
+                sum(path);
+            },
+            true,
+            true,
+        ),
+        ("no sum", |_, sum| fs::remove_file(sum).unwrap(), true, false),
+    ];
+    for (name, make, is_right, is_read) in cases {
+        let (dir, path) = image(Kind::Ext4);
+        write(&path, CONF).unwrap();
+        make(&path, &dir.path().join("system.img.sha1sum"));
+        let image = Image::open(&path).unwrap();
+        let sum = Sum::read(&image).unwrap();
+        assert_eq!(sum.as_ref().is_some_and(|sum| !is_known(&image, sum)), is_read, "{name}");
+        let checked = check_while(&image, sum.as_ref(), || Ok(()));
+        assert_eq!(checked.map_err(|error| error.exit()), if is_right { Ok(()) } else { Err(Exit::Target) }, "{name}");
+    }
+}
+
+// Promise: whether there is a sum to be kept right is known before anything is written; an odd one is refused.
+#[test]
+fn a_sum_is_looked_for_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, sum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
+    put(&path, b"image");
+    let image = Image::open(&path).unwrap();
+    assert!(!may_write(&image).unwrap());
+    put(&sum, "0".repeat(40).as_bytes());
+    assert!(may_write(&image).unwrap());
+    fs::remove_file(&sum).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &sum).unwrap();
+    assert_eq!(may_write(&image).unwrap_err().exit(), Exit::Target);
+}
+
+// Promise: what is no small file with one sum is refused, without a hang.
+#[test]
+fn odd_sums() {
+    type Make = fn(&Path);
+    let sum = |length: usize| [b"0".repeat(40), b"\n".repeat(length - 40)].concat();
+    let odd: [(&str, Make); 3] = [
+        ("symlink", |path| std::os::unix::fs::symlink("elsewhere", path).unwrap()),
+        ("no small file", |path| fs::create_dir(path).unwrap()),
+        ("no small file", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir.path().join("i"), b"image");
+    let image = Image::open(&dir.path().join("i")).unwrap();
+    let path = dir.path().join("i.sha1sum");
+    for (says, make) in odd {
+        make(&path);
+        assert!(Sum::read(&image).unwrap_err().to_string().contains(says), "{says}");
+        if path.is_dir() { fs::remove_dir(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
+    }
+    for (bytes, says) in [
+        (sum(65_536), None),
+        (sum(65_537), Some("no small file")),
+        (b"0".repeat(39), Some("holds no SHA-1")),
+        (b"0".repeat(41), Some("holds no SHA-1")),
+        (b"0".repeat(64), Some("holds a SHA-256 instead of a SHA-1")),
+        (b"0".repeat(128), Some("holds a SHA-512 instead of a SHA-1")),
+        ([b"0".repeat(32), b"  i\n".to_vec()].concat(), Some("holds an MD5 instead of a SHA-1")),
+        ([sum(41), sum(40)].concat(), Some("has several lines with a SHA-1, and not one of them for this image")),
+        ([b"x-".to_vec(), sum(40), b"-x-".to_vec(), sum(40)].concat(), Some("more than once")),
+        ([b"0".repeat(39), b"\n".to_vec(), sum(40)].concat(), None),
+    ] {
+        put(&path, &bytes);
+        let said = Sum::read(&image).err().map(|error| error.to_string());
+        assert!(
+            said.as_deref().map_or(says.is_none(), |said| says.is_some_and(|says| said.contains(says))),
+            "{said:?}"
+        );
+    }
+}

@@ -1,0 +1,388 @@
+//! GNU tar and sha1sum are the judges here.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use azaion_agent::exit::Exit;
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+use super::*;
+use crate::target::image::fixture::put;
+use crate::target::image::slot;
+use crate::target::{Owner, Target, open};
+
+mod faults;
+mod gnu;
+mod oracle;
+mod packed;
+mod refused;
+
+const NAME: &str = "system.img";
+const CONF: &str = "AZAION_DEVICE_EMAIL=azaion-jetson-1@azaion.com\nAZAION_DEVICE_PASSWORD=firstpassword\nAZAION_API_URL=https://a.example\n";
+const OTHER: &str = "AZAION_DEVICE_EMAIL=azaion-jetson-22@azaion.com\nAZAION_DEVICE_PASSWORD=second\nAZAION_API_URL=https://a.example\n";
+
+/// A folder with a tree, the archive of it, and the sum of that.
+struct Fixture {
+    dir: TempDir,
+}
+
+impl Fixture {
+    fn new(arguments: &[&str]) -> Self {
+        let fixture = Self::tree();
+        fixture.pack(arguments);
+        fixture
+    }
+
+    fn tree() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::create_dir_all(root.join("usr/bin")).unwrap();
+        put(&root.join("etc/hostname"), b"jetson\n");
+        put(&root.join("usr/bin/tool"), &[7; 10_000]);
+        fs::hard_link(root.join("usr/bin/tool"), root.join("usr/bin/tool2")).unwrap();
+        symlink("usr/bin", root.join("bin")).unwrap();
+        Self { dir }
+    }
+
+    fn root(&self, name: &str) -> PathBuf {
+        self.dir.path().join("root").join(name)
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.path().join(NAME)
+    }
+
+    fn pack(&self, arguments: &[&str]) {
+        // Those are of pax archives alone.
+        let has_format = arguments.iter().any(|argument| argument.starts_with("--format"));
+        let mut all = vec!["--numeric-owner", "-cpf", NAME, "-C", "root"];
+        all.extend((!has_format).then_some("--xattrs"));
+        all.extend(arguments);
+        self.run("tar", &all);
+        self.sum();
+    }
+
+    fn sum(&self) {
+        let sum = self.run("sha1sum", &[NAME]);
+        put(&self.dir.path().join("system.img.sha1sum"), &sum.stdout);
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        let output = Command::new(program).args(arguments).current_dir(&self.dir).output().unwrap();
+        assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+        output
+    }
+
+    fn open(&self) -> Box<dyn Target> {
+        open(&self.image()).unwrap()
+    }
+
+    /// A whole run, as `device` goes about it.
+    fn write(&self, conf: &str) {
+        let target = self.open();
+        target.may_write(Owner::Root).unwrap();
+        target.tidy().unwrap();
+        target.look().unwrap();
+        target.write(&SecretString::from(conf), Owner::Root).unwrap();
+        let found = target.look().unwrap().unwrap();
+        assert_eq!(found.bytes.as_slice(), conf.as_bytes());
+        assert!(target.is_in_order(&found, Owner::Root).unwrap());
+    }
+
+    fn look(&self) -> Option<String> {
+        self.open().look().unwrap().map(|found| String::from_utf8(found.bytes.to_vec()).unwrap())
+    }
+
+    /// What is unpacked, without what our first lines say.
+    fn unpacked(&self) -> Option<String> {
+        let out = self.dir.path().join("out");
+        let _ = fs::remove_dir_all(&out);
+        fs::create_dir(&out).unwrap();
+        let said = self.run("tar", &["--numeric-owner", "--xattrs", "-xpf", NAME, "-C", "out"]);
+        assert_eq!(String::from_utf8_lossy(&said.stderr), "");
+        assert_eq!(fs::read(out.join("etc/hostname")).unwrap(), b"jetson\n");
+        let file = out.join("etc/azaion/device.conf");
+        let text = fs::read_to_string(&file).ok()?;
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(out.join("etc/azaion").metadata().unwrap().mode() & 0o7777, 0o755);
+        let is_ours = |line: &&str| !line.starts_with('#') && !line.trim().is_empty();
+        Some(text.split_inclusive('\n').filter(is_ours).collect())
+    }
+
+    fn check_sum(&self) {
+        self.run("sha1sum", &["-c", "--strict", "system.img.sha1sum"]);
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        fs::read(self.image()).unwrap()
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        self.bytes().windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.path().join(".system.img.azaion-sha1")
+    }
+}
+
+fn with_conf(arguments: &[&str]) -> Fixture {
+    let fixture = Fixture::tree();
+    fs::create_dir(fixture.root("etc/azaion")).unwrap();
+    put(&fixture.root("etc/azaion/agent.toml"), b"");
+    put(&fixture.root("etc/azaion/device.conf"), CONF.as_bytes());
+    fs::set_permissions(fixture.root("etc/azaion/device.conf"), std::os::unix::fs::PermissionsExt::from_mode(0o640))
+        .unwrap();
+    fixture.pack(arguments);
+    fixture
+}
+
+fn end_of(fixture: &Fixture) -> usize {
+    let file = File::open(fixture.image()).unwrap();
+    usize::try_from(walk(&mut Plain::new(&file).unwrap()).unwrap().end).unwrap()
+}
+
+// Promise: archives of each format that GNU tar writes are unpacked with our file, and the sum beside is right.
+#[test]
+fn gnu_tar_unpacks_what_is_written() {
+    for format in ["gnu", "oldgnu", "posix", "ustar"] {
+        for names in [&["."][..], &["bin", "etc", "usr"]] {
+            let fixture = Fixture::tree();
+            let long = if format == "ustar" { "l".repeat(90) } else { "l".repeat(200) };
+            fs::create_dir_all(fixture.root(&format!("usr/{long}/{long}"))).unwrap();
+            put(&fixture.root(&format!("usr/{long}/{long}/file")), b"x");
+            symlink("t".repeat(if format == "ustar" { 90 } else { 300 }), fixture.root("usr/link")).unwrap();
+            if format != "ustar" {
+                let sparse = File::create(fixture.root("usr/sparse")).unwrap();
+                for at in 0..40 {
+                    sparse.write_all_at(b"data", at * 100_000).unwrap();
+                }
+            }
+            let sparse: &[&str] = if format == "ustar" { &[] } else { &["--sparse"] };
+            let format = format!("--format={format}");
+            fixture.pack(&[sparse, &[format.as_str()], names].concat());
+            for conf in [CONF, OTHER] {
+                fixture.write(conf);
+                assert_eq!(fixture.unpacked().as_deref(), Some(conf), "{format} {names:?}");
+                fixture.check_sum();
+            }
+            let list = String::from_utf8(fixture.run("tar", &["-tvf", NAME]).stdout).unwrap();
+            let dot = if names == ["."] { "./" } else { "" };
+            let members: Vec<_> = list.lines().rev().take(2).collect();
+            assert!(members[0].starts_with("-rw------- 0/0"), "{list}");
+            assert!(members[0].ends_with(&format!(" {dot}etc/azaion/device.conf")), "{list}");
+            assert!(members[1].starts_with("drwxr-xr-x 0/0"), "{list}");
+            assert!(members[1].ends_with(&format!(" {dot}etc/azaion/")), "{list}");
+        }
+    }
+}
+
+// Promise: extended attributes, whose values may hold any byte, do not confuse the way from header to header.
+#[test]
+fn attributes_are_gone_by() {
+    let fixture = Fixture::tree();
+    let mut archive = ::tar::Builder::new(File::create(fixture.image()).unwrap());
+    archive.append_dir("etc", fixture.root("etc")).unwrap();
+    let value: &[u8] = b"a\n12 path=etc/azaion\n\0\xff\n";
+    archive.append_pax_extensions([("SCHILY.xattr.user.odd", value), ("mtime", b"1.5")]).unwrap();
+    archive.append_path_with_name(fixture.root("etc/hostname"), "etc/hostname").unwrap();
+    archive.finish().unwrap();
+    fixture.sum();
+    fixture.write(CONF);
+    assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
+    fixture.check_sum();
+}
+
+// Promise: from the second device on, the size stays and only the tail's block differs.
+#[test]
+fn only_the_block_differs_between_devices() {
+    let fixture = Fixture::new(&["."]);
+    let base = fixture.bytes();
+    fixture.write(CONF);
+    let first = fixture.bytes();
+    assert_eq!(first.len() % 10_240, 0);
+    fixture.write(OTHER);
+    let second = fixture.bytes();
+    assert_eq!(first.len(), second.len());
+    let end = walk(&mut Plain::new(&File::open(fixture.image()).unwrap()).unwrap()).unwrap().end;
+    let block = usize::try_from(end).unwrap() - slot::SIZE;
+    let differing: Vec<usize> = (0..first.len()).filter(|&at| first[at] != second[at]).collect();
+    assert!(differing.iter().all(|at| (block..block + slot::SIZE).contains(at)), "{differing:?}");
+    assert_eq!(base[..block - 1024], second[..block - 1024]);
+    assert!(!fixture.holds("firstpassword"));
+}
+
+// Promise: an archive with more room behind its end keeps its size; one of another multiple gets the usual one.
+#[test]
+fn an_archive_never_shrinks() {
+    for (blocking, same) in [("--blocking-factor=200", true), ("--blocking-factor=1", false)] {
+        let fixture = Fixture::new(&[blocking, "."]);
+        let before = fixture.bytes().len();
+        fixture.write(CONF);
+        assert_eq!(fixture.bytes().len() == before, same, "{blocking}");
+        assert_eq!(fixture.bytes().len() % 10_240, 0);
+        assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
+        fixture.check_sum();
+    }
+}
+
+// Promise: an archive grows to the next usual size if there is no room behind its base, and never shrinks.
+#[test]
+fn lengths_of_tails() {
+    for (base, size, length) in [
+        (0, 0, Some(10_240)),
+        (0, 6143, Some(10_240)),
+        (0, 6144, Some(6144)),
+        (4096, 10_240, Some(6144)),
+        (4608, 10_240, Some(15_872)),
+        (4608, 102_400, Some(97_792)),
+        ((1 << 51) - 512, 0, Some(8_704)),
+        (1 << 51, 0, None),
+        (u64::MAX - 6144, 0, None),
+        (u64::MAX - 6143, 0, None),
+    ] {
+        assert_eq!(tail::length(base, size), length, "{base} {size}");
+    }
+}
+
+// Promise: a tail of ours is known by all of it but its block: the headers, where they say that they lie, and zeros that end
+// the archive.
+#[test]
+fn tails_are_known() {
+    let block = slot::block_of(CONF.as_bytes()).unwrap();
+    for place in [None, Some(0), Some(10_240), Some((1 << 51) - 512)] {
+        for (is_dotted, length) in [(true, 6144), (false, 6144), (true, 10_240)] {
+            let tail = tail::make(&block, is_dotted, place, length);
+            assert_eq!((tail.len() as u64, tail::parse(&tail, place)), (length, Some(block.as_slice())));
+            for other in [None, Some(512), Some(1 << 30)].into_iter().filter(|&other| other != place) {
+                assert_eq!(tail::parse(&tail, other), None);
+            }
+            let last = tail.len() - 1;
+            for (at, is_known) in
+                [(0, false), (511, false), (1023, false), (1024, true), (5119, true), (5120, false), (last, false)]
+            {
+                let mut other = tail.to_vec();
+                other[at] ^= 1;
+                assert_eq!(tail::parse(&other, place).is_some(), is_known, "{at}");
+            }
+            for short in [0, 1023, 1024, 5119, 5120, 6143] {
+                assert_eq!(tail::parse(&tail[..short], place), None, "{short}");
+            }
+        }
+    }
+}
+
+// Promise: clearing takes the password's bytes; what is unpacked then is no device's; nothing to clear is no change.
+#[test]
+fn clearing_takes_the_bytes() {
+    let fixture = Fixture::new(&["."]);
+    let before = fixture.bytes();
+    assert!(!fixture.open().clear().unwrap());
+    assert_eq!(fixture.bytes(), before);
+    assert!(!fixture.state().exists());
+    fixture.write(CONF);
+    assert!(fixture.open().clear().unwrap());
+    assert!(!fixture.open().clear().unwrap());
+    assert!(!fixture.holds("firstpassword"));
+    assert_eq!((fixture.look(), fixture.unpacked().as_deref()), (None, Some("")));
+    fixture.check_sum();
+    fixture.write(OTHER);
+    assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
+}
+
+// Promise: what was there is put back, file or none.
+#[test]
+fn restores_what_was_there() {
+    let fixture = Fixture::new(&["."]);
+    fixture.write(CONF);
+    let target = fixture.open();
+    let before = target.look().unwrap();
+    target.write(&SecretString::from(OTHER), Owner::Root).unwrap();
+    target.restore(before.as_ref()).unwrap();
+    drop(target);
+    assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
+    fixture.check_sum();
+    fixture.open().restore(None).unwrap();
+    assert_eq!(fixture.look(), None);
+    assert!(!fixture.holds("firstpassword"));
+    fixture.check_sum();
+}
+
+/// Bytes that this thread has read.
+fn bytes_read() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+// Promise: the image is read for its first device, and not again.
+#[test]
+fn the_image_is_not_read_again() {
+    let fixture = Fixture::tree();
+    put(&fixture.root("usr/large"), &vec![3; 16 << 20]);
+    fixture.pack(&["."]);
+    let mut read = Vec::new();
+    for conf in [CONF, OTHER, CONF] {
+        let before = bytes_read();
+        fixture.write(conf);
+        read.push(bytes_read() - before);
+    }
+    let before = bytes_read();
+    assert!(fixture.open().clear().unwrap());
+    read.push(bytes_read() - before);
+    // To be copied, and for the checksum of the copy.
+    assert!(read[0] < 2 * (17 << 20), "{read:?}");
+    assert!(read[1..].iter().all(|&bytes| bytes < 1 << 18), "{read:?}");
+    fixture.check_sum();
+}
+
+// Promise: the first device makes another file, which nobody has open who could read the image of before; later ones do not.
+#[test]
+fn nobody_has_the_file_with_a_password_open() {
+    let fixture = Fixture::new(&["."]);
+    let before = fixture.bytes();
+    let opened = File::open(fixture.image()).unwrap();
+    let inode = || fixture.image().metadata().unwrap().ino();
+    let first = inode();
+    fixture.write(CONF);
+    let second = inode();
+    fixture.write(OTHER);
+    assert_eq!((first == second, second == inode()), (false, true));
+    let mut read = vec![0; before.len()];
+    opened.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == before && opened.metadata().unwrap().len() == before.len() as u64);
+}
+
+// Promise: an archive with a device that is packed as a file, at the end of an archive, is not taken for the archive itself.
+#[test]
+fn an_archive_in_an_archive() {
+    let inner = Fixture::new(&["."]);
+    inner.write(OTHER);
+    let fixture = Fixture::tree();
+    // Without what would follow its end.
+    let end = inner.bytes().iter().rposition(|&byte| byte != 0).unwrap();
+    put(&fixture.root("usr/inner"), &inner.bytes()[..=end]);
+    for names in [&["bin", "etc", "usr/bin", "usr/inner"][..], &["usr/inner", "etc"]] {
+        fixture.pack(names);
+        assert_eq!(fixture.look(), None);
+        let mut before = fixture.bytes();
+        fixture.write(CONF);
+        assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
+        before.truncate(before.iter().rposition(|&byte| byte != 0).unwrap());
+        assert!(fixture.bytes().starts_with(&before));
+    }
+}
+
+// Promise: without a sum beside the archive, none is made.
+#[test]
+fn no_sum_is_made() {
+    let fixture = Fixture::new(&["."]);
+    fs::remove_file(fixture.dir.path().join("system.img.sha1sum")).unwrap();
+    fixture.write(CONF);
+    fixture.write(OTHER);
+    assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
+    assert!(!fixture.dir.path().join("system.img.sha1sum").exists());
+}
