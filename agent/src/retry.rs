@@ -261,13 +261,10 @@ mod tests {
     #[test]
     fn single_calls() {
         let clock = VirtualClock::at("2026-05-03T10:00:00Z");
-        let problem = |is_old_list: bool| match is_old_list {
-            true => Problem::KeyNotListed,
-            false => Problem::NotJson,
-        };
+        let problem = |is_old_list| if is_old_list { Problem::KeyNotListed } else { Problem::NotJson };
         for (is_old_list, calls) in [(true, 2), (false, 1)] {
             let mut made = 0;
-            let _ = Budget::new(Duration::from_secs(60), POLICY, &clock).single().run(|_| {
+            let _ = Budget::new(Duration::from_mins(1), POLICY, &clock).single().run(|_| {
                 made += 1;
                 let fault = Fault { problem: problem(is_old_list), ..fault(Class::Later, None) };
                 if made == 2 { Ok(()) } else { Err(fault) }
