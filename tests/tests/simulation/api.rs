@@ -85,10 +85,7 @@ pub(crate) struct Api {
     issued: HashMap<String, Issued>,
     ended: Vec<u32>,
     serial: u32,
-    /// Whether the API has counted a refusal, since the last login that succeeded, that the device does not count: not heard, not written
-    /// down, or of another `device.conf`.
-    has_uncounted: bool,
-    /// Refusals of the credentials that the device has heard, and the last one at all.
+    /// Refusals in a row of the credentials in this `device.conf` that the device knows of, and the last one at all.
     pub(crate) refusals: Vec<Duration>,
     pub(crate) last_refusal: Option<Duration>,
     /// Refresh tokens that were used a second time.
@@ -112,7 +109,6 @@ impl Api {
             ended: Vec::new(),
             serial: 0,
             refusals: Vec::new(),
-            has_uncounted: false,
             last_refusal: None,
             reuses: 0,
             unit_logins: Vec::new(),
@@ -136,15 +132,7 @@ impl Api {
 
     /// Takes back the refusals behind the first `kept`, of which the device knows nothing.
     pub(crate) fn unheard(&mut self, kept: usize) {
-        if self.refusals.len() > kept {
-            self.refusals.truncate(kept);
-            self.has_uncounted = true;
-        }
-    }
-
-    /// The device has other credentials, of which none was refused yet.
-    pub(crate) fn counts_from_zero(&mut self) {
-        self.has_uncounted = true;
+        self.refusals.truncate(kept);
     }
 
     pub(crate) fn end_all_sessions(&mut self) {
@@ -176,12 +164,7 @@ impl Api {
     /// `POST /login`
     pub(crate) fn login(&mut self, body: &Value, now: Duration, flaw: Option<Flaw>, dice: &mut Dice) -> Reply {
         let is_g2b = self.generation == Generation::G2b;
-        let attempt = self.limits.attempt(ADDRESS, EMAIL, milliseconds(now));
-        // A wait of more than a minute is that of the account: nobody who has counted all of its refusals gets there.
-        if matches!(attempt, Err(Refusal::Limited(61..) | Refusal::Locked(_))) && !self.has_uncounted {
-            self.refusals.push(now);
-        }
-        match attempt {
+        match self.limits.attempt(ADDRESS, EMAIL, milliseconds(now)) {
             Ok(()) => {}
             Err(Refusal::Limited(wait) | Refusal::Locked(wait)) if is_g2b => {
                 return Reply::error(401, 70, Some(wait.unsigned_abs()));
@@ -195,7 +178,7 @@ impl Api {
             Some(_) if self.is_disabled => 38,
             Some(_) => {
                 self.limits.succeeded(EMAIL);
-                self.has_uncounted = false;
+                self.refusals.clear();
                 self.serial += 1;
                 return self.tokens(self.serial, now, flaw, dice);
             }

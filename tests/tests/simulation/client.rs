@@ -92,14 +92,6 @@ impl Client {
         }
     }
 
-    /// The same, where the answer gets lost or damaged: of a refusal that it has not heard, the device knows nothing.
-    fn ask_in_vain(&self, call: &Call<'_>, weather: Weather) -> Reply {
-        let heard = self.world.state().api.refusals.len();
-        let reply = self.ask(call, weather);
-        self.world.state().api.unheard(heard);
-        reply
-    }
-
     /// What arrives.
     fn exchange(&self, call: &Call<'_>, limit: Duration) -> Result<Reply, Problem> {
         let weather = self.world.state().weather;
@@ -108,13 +100,13 @@ impl Client {
             Weather::Refused => return Err(failed(Transport::Refused)),
             Weather::Silent { is_done } => {
                 if is_done {
-                    drop(self.ask_in_vain(call, weather));
+                    drop(self.ask(call, weather));
                 }
                 self.takes(limit)?;
                 return Err(failed(Transport::Timeout));
             }
             Weather::Slow(time) if time >= limit => {
-                drop(self.ask_in_vain(call, weather));
+                drop(self.ask(call, weather));
                 self.takes(limit)?;
                 return Err(failed(Transport::Timeout));
             }
@@ -128,7 +120,9 @@ impl Client {
             Weather::Json { status } => Reply::new(status, r#"{"error":"not here"}"#),
             Weather::NoKeys { status } if is_for_keys => page(status, None),
             Weather::Cut => {
-                let mut reply = self.ask_in_vain(call, weather);
+                let heard = self.world.state().api.refusals.len();
+                let mut reply = self.ask(call, weather);
+                self.world.state().api.unheard(heard);
                 reply.body.truncate(reply.body.len() / 2);
                 reply
             }
@@ -165,7 +159,12 @@ impl ApiClient for Client {
         let limit = limit.map_err(|why| fail(Problem::NotCalled(why)))?;
         self.world.tell(|| format!("    {}", call.step()));
         invariants::before_call(&self.world, call);
+        let heard = self.world.state().api.refusals.len();
         let answer = self.answer(call, limit).map_err(fail).and_then(Answer::check_unknown_time);
+        if answer.is_err() {
+            // What the device does not believe, it does not count.
+            self.world.state().api.unheard(heard);
+        }
         self.world.state().idle_since = self.world.now();
         if let Err(fault) = &answer {
             self.world.tell(|| format!("    {}", fault.problem));

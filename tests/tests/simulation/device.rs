@@ -34,7 +34,9 @@ pub(crate) fn provision(world: &World) {
     let password = {
         let mut state = world.state();
         state.conf += 1;
-        state.api.counts_from_zero();
+        // Its credentials were not refused yet.
+        state.api.refusals.clear();
+        state.noted_refusals = 0;
         state.starts_again();
         state.password.clone()
     };

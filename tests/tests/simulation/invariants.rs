@@ -20,8 +20,8 @@ use super::events::AFTER_OUTAGE;
 use super::world::{World, obeys};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Failures of an account within a time that the API answers at most.
-const FAILURES: [(usize, Duration); 2] = [(5, Duration::from_mins(5)), (9, Duration::from_mins(15))];
+/// Refusals in a row within a time: no more logins are made then (`docs/contracts.md`).
+const REFUSALS: [(usize, Duration); 2] = [(5, Duration::from_mins(5)), (9, Duration::from_hours(1))];
 /// Logins of the unit: its schedule begins with short waits, whose lengths are random. The API's own limit is ten.
 const LOGINS: (usize, Duration) = (20, Duration::from_mins(1));
 
@@ -142,10 +142,10 @@ fn limits(world: &World, is_unit: bool) {
     let found = {
         let state = world.state();
         let api = &state.api;
-        let failures = FAILURES.into_iter().map(|limit| (limit, &api.refusals, "failed logins"));
+        let refusals = REFUSALS.into_iter().map(|limit| (limit, &api.refusals, "refused logins"));
         // A person or a program is not kept from asking again and again.
         let logins = is_unit.then_some((LOGINS, &api.unit_logins, "logins of the unit"));
-        let all = failures.chain(logins);
+        let all = refusals.chain(logins);
         let found = all.filter_map(|((limit, window), events, what)| {
             let most = most(&events[events.len().saturating_sub(40)..], window);
             (most > limit).then(|| format!("{most} {what} in {window:?}"))

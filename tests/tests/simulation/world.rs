@@ -163,6 +163,7 @@ impl World {
         let mut state = self.state();
         let noted = state.noted_refusals;
         state.api.unheard(noted);
+        state.noted_refusals = state.api.refusals.len();
         drop(state);
         resume_unwind(Box::new(end))
     }
