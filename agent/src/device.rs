@@ -17,6 +17,7 @@ pub mod paths;
 pub mod privileges;
 pub mod readiness;
 pub mod refusals;
+pub mod request;
 pub mod run;
 pub mod schedule;
 #[cfg(feature = "schema")]

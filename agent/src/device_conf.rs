@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::api_url::{ApiUrl, ApiUrlError, is_plain_value};
 use crate::clock::Timestamp;
-use crate::identity::Serial;
+use crate::identity::{Identity, Serial, is_assigned_serial};
 use crate::private_file::kind_of;
 
 /// Where the file lies inside a root file system.
@@ -132,6 +132,12 @@ impl DeviceConfError {
 }
 
 impl DeviceConf {
+    /// Whose it is. One of another program may have no serial, which the e-mail of an identity that the server has made says, too.
+    pub fn identity(&self) -> Option<Identity> {
+        let assigned = || self.email.split('@').next().filter(|user| is_assigned_serial(user)).map(str::to_owned);
+        Some(Identity { serial: self.serial.clone().or_else(assigned)?, email: self.email.clone() })
+    }
+
     /// The file's text. [`DeviceConf::parse`] gives back what was rendered.
     pub fn render(&self) -> SecretString {
         let mut text = Zeroizing::new(String::with_capacity(LARGEST));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::exit::Exit;
 use crate::plain_text::escaped;
-use crate::token::TokenError;
+use crate::token::error::TokenError;
 pub use crate::transport::OutsideValidity;
 use crate::transport::Transport;
 

@@ -8,7 +8,6 @@ use rand::rngs::SysRng;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::device_conf::DeviceConf;
 
 /// The role that every device's account has on the admin API.
 pub const ROLE: &str = "CompanionPC";
@@ -100,14 +99,6 @@ pub struct Identity {
     pub serial: String,
     /// The e-mail of its account.
     pub email: String,
-}
-
-impl Identity {
-    /// Of a `device.conf`. One of another program may have no serial, which the e-mail of an identity that the server has made says, too.
-    pub fn of(conf: &DeviceConf) -> Option<Self> {
-        let assigned = || conf.email.split('@').next().filter(|user| is_assigned_serial(user)).map(str::to_owned);
-        Some(Self { serial: conf.serial.clone().or_else(assigned)?, email: conf.email.clone() })
-    }
 }
 
 impl From<&Serial> for Identity {

@@ -1,4 +1,4 @@
-//! Judging an access token: signature where the server has keys, claims and times always.
+//! Validates an access token: signature where the server has keys, claims and times always.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,8 +17,10 @@ use crate::es256;
 use crate::identity::ROLE;
 use crate::json::has_duplicate_names;
 
+pub mod error;
 mod user_id;
 
+pub use error::TokenError;
 pub use user_id::UserId;
 
 /// Allowed difference between the server's clock and ours, as the API's other verifiers allow.
@@ -91,48 +93,6 @@ pub struct Accepted {
     pub signature: Signature,
     /// The account's id, where it says one.
     pub user_id: Option<UserId>,
-}
-
-/// Why a token is refused. No message repeats a claim's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant's message says it")]
-pub enum TokenError {
-    #[error("it is not a JWT")]
-    NotAJwt,
-    #[error("its algorithm is not ES256")]
-    Algorithm,
-    #[error("it is signed with a shared secret though the server publishes keys")]
-    KeyConfusion,
-    #[error("the server publishes no key to check it with")]
-    NoKeys,
-    #[error(
-        "its signature can't be checked, the server publishes no keys, and agent.toml says signature = \"required\""
-    )]
-    Unverifiable,
-    #[error("the server publishes no key with its key id")]
-    UnknownKey,
-    #[error("its signature is wrong")]
-    Signature,
-    #[error("its header or its claims have a name twice")]
-    Duplicate,
-    #[error("its header asks for what is not known here (crit)")]
-    Critical,
-    #[error("its claims have not the expected form")]
-    Claims,
-    #[error("it does not say when it expires")]
-    NoExpiry,
-    #[error("it has expired; is the server's clock right?")]
-    Expired,
-    #[error("it is from the future; is the server's clock right?")]
-    FromTheFuture,
-    #[error("its issuer is not the expected one (issuer in agent.toml)")]
-    Issuer,
-    #[error("its audience is not the expected one (audience in agent.toml)")]
-    Audience,
-    #[error("its role is not {ROLE}; correct the account's role on the admin API")]
-    Role,
-    #[error("it is for another account's e-mail")]
-    Email,
 }
 
 /// Names under which .NET writes the role: short, or the full claim URI.

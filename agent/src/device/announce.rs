@@ -13,7 +13,7 @@ use crate::plain_text::{escaped, excerpt};
 use crate::stderr_log::{self, StandardError};
 
 use super::readiness::Readiness;
-use super::run::{NotReady, Ready};
+use super::outcome::{NotReady, Ready};
 
 /// Bytes of `STATUS=` at most: systemd drops a message of more than 4096.
 const LONGEST_STATUS: usize = 2048;

@@ -15,13 +15,13 @@ use crate::token::Accepted;
 
 use super::backoff::{Backoff, FailedCall};
 use super::cache::{self, TokenCache};
-use super::files::{FileError, Folder};
+use super::files::{FileError, Folder, or_warn};
 use super::hold::held;
 use super::machine::Device;
-use super::outcome::{NotReady, Ready};
 use super::readiness::{FirstBoot, Readiness};
 use super::refusals::Refusals;
-use super::run::{Caller, Failed, How, Retry, give_up, or_warn};
+use super::outcome::{Failed, NotReady, Ready, Retry};
+use super::request::{Caller, How};
 use super::schedule::Failure;
 use super::settings::{Renew, Settings};
 use super::surroundings::Surroundings;
@@ -302,4 +302,16 @@ impl Attempt<'_> {
         known.time = time;
         or_warn(self.write_state(&known));
     }
+}
+
+/// What `ready.json` and the loader see when a device is not ready: the reason, and no token.
+pub(super) fn give_up(folder: &Folder, conf: Option<&DeviceConf>, error: NotReady) -> NotReady {
+    let held = matches!(error, NotReady::Held(_));
+    let readiness = Readiness { held, ..Readiness::not_ready(conf, error.exit(), chain(&error)) };
+    // In this order: whoever finds `ready` finds the token, also where this run ends in between.
+    let recorded = readiness.write(folder);
+    if let Err(other) = cache::clear(folder).and(recorded) {
+        log::error!("{}", chain(&other));
+    }
+    error
 }

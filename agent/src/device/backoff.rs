@@ -10,12 +10,12 @@ use crate::fault::{Class, Fault, chain};
 
 use super::cache::BootMoment;
 use super::files::{self, FileError, Folder, Readers};
+use super::paths::BACKOFF_FILE;
 use super::refusals::Refusals;
-use super::run::Caller;
+use super::request::Caller;
 use super::schedule::{self, Failure, Outage};
 use super::surroundings::Surroundings;
 
-pub(super) const NAME: &str = "backoff.json";
 const VERSION: u32 = 2;
 
 /// Why there is a wait.
@@ -131,7 +131,7 @@ impl Backoff {
 
     /// What is in the file.
     pub fn read(folder: &Path) -> Option<Self> {
-        files::read::<Self>(folder, NAME).filter(|backoff| backoff.version == VERSION)
+        files::read::<Self>(folder, BACKOFF_FILE).filter(|backoff| backoff.version == VERSION)
     }
 
     fn is_of(&self, now: &BootMoment, device_conf: &str) -> bool {
@@ -191,7 +191,7 @@ impl Backoff {
     /// # Errors
     /// The I/O error.
     pub fn write(&self, folder: &Folder) -> Result<(), FileError> {
-        folder.write(NAME, Readers::Agent, self)
+        folder.write(BACKOFF_FILE, Readers::Agent, self)
     }
 
     /// Removes the file.
@@ -199,7 +199,7 @@ impl Backoff {
     /// # Errors
     /// The I/O error.
     pub fn clear(folder: &Folder) -> Result<(), FileError> {
-        folder.remove(NAME)
+        folder.remove(BACKOFF_FILE)
     }
 }
 

@@ -13,10 +13,9 @@ use crate::session::RefreshToken;
 use crate::token::{self, Accepted, Signature, UserId};
 
 use super::files::{self, FileError, Folder, Readers};
+use super::paths::{REFRESH_FILE, TOKEN_FILE};
 use super::settings::Settings;
 
-pub(super) const TOKEN: &str = "token.json";
-pub(super) const REFRESH: &str = "refresh.json";
 /// The version of both formats.
 const VERSION: u32 = 1;
 const TOKEN_TYPE: &str = "Bearer";
@@ -115,7 +114,7 @@ impl TokenCache {
 
     /// Reads the cache.
     pub fn read(folder: &Path) -> Option<Self> {
-        files::read(folder, TOKEN).filter(|cache: &Self| cache.version == VERSION)
+        files::read(folder, TOKEN_FILE).filter(|cache: &Self| cache.version == VERSION)
     }
 
     /// How much longer the token is valid; nothing for a token of another boot, whose clock says nothing today.
@@ -152,11 +151,11 @@ impl TokenCache {
 pub fn write(folder: &Folder, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
     match refresh {
         Some(RefreshToken { field, token }) => {
-            folder.write(REFRESH, Readers::Agent, &RefreshRecord { version: VERSION, field, refresh_token: token })?;
+            folder.write(REFRESH_FILE, Readers::Agent, &RefreshRecord { version: VERSION, field, refresh_token: token })?;
         }
-        None => folder.remove(REFRESH)?,
+        None => folder.remove(REFRESH_FILE)?,
     }
-    folder.write(TOKEN, Readers::Group, cache)
+    folder.write(TOKEN_FILE, Readers::Group, cache)
 }
 
 /// Takes the refresh token out of its file: it works once, and a second use ends the session on the server.
@@ -164,10 +163,10 @@ pub fn write(folder: &Folder, cache: &TokenCache, refresh: Option<RefreshToken>)
 /// # Errors
 /// The I/O error.
 pub fn take_refresh(folder: &Folder, path: &Path) -> Result<Option<RefreshToken>, FileError> {
-    let Some(record) = files::read::<RefreshRecord>(path, REFRESH) else {
+    let Some(record) = files::read::<RefreshRecord>(path, REFRESH_FILE) else {
         return Ok(None);
     };
-    folder.remove(REFRESH)?;
+    folder.remove(REFRESH_FILE)?;
     Ok((record.version == VERSION).then_some(RefreshToken { field: record.field, token: record.refresh_token }))
 }
 
@@ -176,8 +175,8 @@ pub fn take_refresh(folder: &Folder, path: &Path) -> Result<Option<RefreshToken>
 /// # Errors
 /// The I/O error.
 pub fn clear(folder: &Folder) -> Result<(), FileError> {
-    folder.remove(TOKEN)?;
-    folder.remove(REFRESH)
+    folder.remove(TOKEN_FILE)?;
+    folder.remove(REFRESH_FILE)
 }
 
 #[cfg(test)]

@@ -16,12 +16,14 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
+use crate::fault::chain;
 use crate::json;
 use crate::plain_text::write_json;
 use crate::private_file::{self, Attributes, Lifetime};
 
-use super::paths::Paths;
-use super::{backoff, cache, history, readiness};
+use super::paths::{
+    BACKOFF_FILE, FIRST_BOOT_FILE, HISTORY_FILE, Paths, READY_FILE, REFRESH_FILE, TOKEN_FILE,
+};
 
 /// The group that may read the token.
 pub const GROUP: &str = "azaion";
@@ -31,11 +33,16 @@ const LARGEST: u64 = 256 * 1024;
 /// The file by whose lock one run at a time writes.
 const LOCK: &str = "agent.lock";
 /// All that the agent writes to `/run/azaion`.
-pub(super) const THIS_BOOTS_FILES: [&str; 5] = [LOCK, cache::TOKEN, cache::REFRESH, readiness::READY, backoff::NAME];
+pub(super) const THIS_BOOTS_FILES: [&str; 5] = [LOCK, TOKEN_FILE, REFRESH_FILE, READY_FILE, BACKOFF_FILE];
 /// All that the agent writes to `/var/lib/azaion`.
-pub(super) const STATE_FILES: [&str; 2] = [readiness::FIRST_BOOT, history::NAME];
+pub(super) const STATE_FILES: [&str; 2] = [FIRST_BOOT_FILE, HISTORY_FILE];
 /// How often a run that waits looks again.
 const LOCK_POLL: Duration = Duration::from_millis(100);
+
+/// Logs what a device is ready without: a device with a token and a full disk, or without a usable /var, is ready all the same.
+pub(super) fn or_warn(done: Result<(), FileError>) {
+    done.unwrap_or_else(|error| log::warn!("{}", chain(&error)));
+}
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug)]

@@ -15,9 +15,10 @@ use crate::private_file::Lifetime;
 
 use super::announce::{self, State};
 use super::files::{FileError, Folder, Readers};
-use super::run::{Device, NotReady, Ready};
+use super::machine::Device;
+use super::outcome::{NotReady, Ready};
+use super::paths::HISTORY_FILE;
 
-pub(super) const NAME: &str = "history.json";
 /// Seconds of boot clock between two reasons for the same state.
 const REASON_INTERVAL: u64 = 3600;
 
@@ -32,7 +33,7 @@ enum ReadError {
 
 /// What is recorded; nothing, if there is no file.
 fn read(state_dir: &Path) -> Result<History, ReadError> {
-    let file = match File::open(state_dir.join(NAME)) {
+    let file = match File::open(state_dir.join(HISTORY_FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(History::default()),
         file => file?,
     };
@@ -44,7 +45,7 @@ fn read(state_dir: &Path) -> Result<History, ReadError> {
 /// The same for the agent, which replaces what can't be used.
 fn read_or_replace(state_dir: &Path) -> History {
     read(state_dir).unwrap_or_else(|error| {
-        log::warn!("{} can't be used and will be replaced: {error}", state_dir.join(NAME).display());
+        log::warn!("{} can't be used and will be replaced: {error}", state_dir.join(HISTORY_FILE).display());
         History::default()
     })
 }
@@ -96,7 +97,7 @@ pub fn record(device: &Device, now: Timestamp, state: &str, code: u8, reason: Op
 }
 
 fn write(state_dir: &Path, history: &History) -> Result<(), FileError> {
-    Folder::open(state_dir, None, Lifetime::Durable)?.write(NAME, Readers::All, history)
+    Folder::open(state_dir, None, Lifetime::Durable)?.write(HISTORY_FILE, Readers::All, history)
 }
 
 /// The history with a change, if that is worth a write.
@@ -116,7 +117,7 @@ pub fn print(device: &Device, json: bool) -> Exit {
     match read(&state_dir) {
         Ok(history) => print_changes(&history, json).map_or(Exit::Internal, |()| Exit::Done),
         Err(error) => {
-            log::error!("{} can't be used: {error}", state_dir.join(NAME).display());
+            log::error!("{} can't be used: {error}", state_dir.join(HISTORY_FILE).display());
             Exit::Internal
         }
     }

@@ -49,6 +49,8 @@ pub trait Machine: Clock {
     }
 }
 
+impl Machine for DeviceClock {}
+
 /// The device that the agent runs on.
 #[derive(Debug)]
 pub struct Device {

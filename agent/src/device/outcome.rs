@@ -13,6 +13,7 @@ use super::files::FileError;
 use super::privileges::PrivilegesError;
 use super::readiness::Readiness;
 use super::settings::SettingsError;
+use super::surroundings::Surroundings;
 
 /// The device is ready.
 #[derive(Debug)]
@@ -97,5 +98,35 @@ impl NotReady {
     /// Whether this run has found out something; the others repeat what an earlier one did.
     pub fn is_news(&self) -> bool {
         !matches!(self, Self::Waiting { .. } | Self::Gated { .. } | Self::Shared { .. } | Self::Busy | Self::NotRoot(_))
+    }
+}
+
+/// Why a turn failed, and when the next one may succeed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: NotReady,
+    /// What the unit waits for; nothing where it ends instead, and the timer starts it again.
+    pub(super) retry: Option<Box<Retry>>,
+}
+
+/// What a new try waits for.
+#[derive(Debug)]
+pub(super) struct Retry {
+    pub(super) wait: Duration,
+    /// Whether later runs know of it.
+    pub(super) is_kept: bool,
+    /// What the machine had when the last call was made: something new ends the wait.
+    pub(super) surroundings: Surroundings,
+}
+
+impl Failed {
+    pub(super) fn new(error: NotReady, retry: Option<Retry>) -> Self {
+        Self { error, retry: retry.map(Box::new) }
+    }
+}
+
+impl<E: Into<NotReady>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), retry: None }
     }
 }

@@ -6,6 +6,19 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::device_conf;
 
+/// The token cache, in `/run/azaion`.
+pub(super) const TOKEN_FILE: &str = "token.json";
+/// The refresh token, in `/run/azaion`.
+pub(super) const REFRESH_FILE: &str = "refresh.json";
+/// Readiness, in `/run/azaion`.
+pub(super) const READY_FILE: &str = "ready.json";
+/// When the next login may be tried, in `/run/azaion`.
+pub(super) const BACKOFF_FILE: &str = "backoff.json";
+/// What outlives a boot, in `/var/lib/azaion`.
+pub(super) const FIRST_BOOT_FILE: &str = "first-boot.json";
+/// The last changes of state, in `/var/lib/azaion`.
+pub(super) const HISTORY_FILE: &str = "history.json";
+
 /// Symlinks on the way to one file, more than any tree has: a loop.
 const MOST_LINKS: usize = 255;
 

@@ -11,10 +11,9 @@ use crate::token::{Signature, UserId};
 
 use super::files::{self, FileError, Folder, Readers};
 use super::floor::Memory;
+use super::paths::{FIRST_BOOT_FILE, READY_FILE};
 use super::refusals::Refusals;
 
-pub(super) const READY: &str = "ready.json";
-pub(super) const FIRST_BOOT: &str = "first-boot.json";
 /// The version of `first-boot.json`.
 const VERSION: u32 = 1;
 
@@ -80,7 +79,7 @@ impl Readiness {
 
     /// What the last run said.
     pub fn read(folder: &Path) -> Option<Self> {
-        files::read(folder, READY)
+        files::read(folder, READY_FILE)
     }
 
     /// Writes the file.
@@ -88,7 +87,7 @@ impl Readiness {
     /// # Errors
     /// The I/O error.
     pub fn write(&self, folder: &Folder) -> Result<(), FileError> {
-        folder.write(READY, Readers::All, self)
+        folder.write(READY_FILE, Readers::All, self)
     }
 }
 
@@ -119,7 +118,7 @@ pub struct FirstBoot {
 impl FirstBoot {
     /// What is remembered; nothing at first.
     pub fn read(folder: &Path) -> Self {
-        Self { version: VERSION, ..files::read(folder, FIRST_BOOT).unwrap_or_default() }
+        Self { version: VERSION, ..files::read(folder, FIRST_BOOT_FILE).unwrap_or_default() }
     }
 
     /// The same after the device was ready at `now` with this `device.conf` in this boot.
@@ -150,6 +149,6 @@ impl FirstBoot {
     /// # Errors
     /// The I/O error.
     pub fn write(&self, folder: &Folder) -> Result<(), FileError> {
-        folder.write(FIRST_BOOT, Readers::All, self)
+        folder.write(FIRST_BOOT_FILE, Readers::All, self)
     }
 }

@@ -9,77 +9,20 @@ use crate::private_file::Lifetime;
 
 pub use super::machine::Device;
 pub use super::outcome::{NotReady, Ready};
+pub use super::request::{Caller, How};
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, give_up};
 use super::board::{self, Board};
 use super::cache;
-use super::files::{FileError, Folder, Lock, token_group};
+use super::files::{FileError, Folder, Lock, or_warn, token_group};
+use super::outcome::{Failed, Retry};
 use super::history;
 use super::machine::Configuration;
-use super::readiness::{self, READY, Readiness};
+use super::paths::READY_FILE;
+use super::readiness::{self, Readiness};
 use super::settings::{DEFAULT_DEADLINE, Settings};
 use super::surroundings::Surroundings;
 use super::wait::{Version, Versions, Wait, Woken};
-
-/// Who asks for a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Caller {
-    /// `azaion-agent.service`: waits until another try may succeed.
-    Unit,
-    /// A program that needs a token: it is told at once to come back later.
-    Program,
-    /// A person, who may just have mended what was wrong.
-    #[default]
-    Person,
-}
-
-/// How to run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct How {
-    /// Who asks.
-    pub caller: Caller,
-    /// How long to try, where not as `agent.toml` says.
-    pub deadline: Option<Duration>,
-    /// Whether to try at once, whatever `backoff.json` says.
-    pub now: bool,
-    /// Whether to get a new token even while there is a fresh one.
-    pub anew: bool,
-}
-
-/// Why a turn failed, and when the next one may succeed.
-#[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) error: NotReady,
-    /// What the unit waits for; nothing where it ends instead, and the timer starts it again.
-    pub(super) retry: Option<Box<Retry>>,
-}
-
-/// What a new try waits for.
-#[derive(Debug)]
-pub(super) struct Retry {
-    pub(super) wait: Duration,
-    /// Whether later runs know of it.
-    pub(super) is_kept: bool,
-    /// What the machine had when the last call was made: something new ends the wait.
-    pub(super) surroundings: Surroundings,
-}
-
-impl Failed {
-    pub(super) fn new(error: NotReady, retry: Option<Retry>) -> Self {
-        Self { error, retry: retry.map(Box::new) }
-    }
-}
-
-impl<E: Into<NotReady>> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self { error: error.into(), retry: None }
-    }
-}
-
-/// Logs what a device is ready without: a device with a token and a full disk, or without a usable /var, is ready all the same.
-pub(super) fn or_warn(done: Result<(), FileError>) {
-    done.unwrap_or_else(|error| log::warn!("{}", chain(&error)));
-}
 
 /// Makes the device ready, or says why it is not; `ready.json` says the same afterwards.
 ///
@@ -143,11 +86,11 @@ impl Turn<'_> {
         };
         let run_dir = device.paths.run_dir();
         let folder = Folder::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
-        let before = Version::of(&run_dir.join(READY));
+        let before = Version::of(&run_dir.join(READY_FILE));
         let Some(lock) = folder.lock(self.left, device.machine.as_ref())? else { return Err(NotReady::Busy) };
         // Many programs may have asked at once: one call is for all of them.
         if how.caller == Caller::Program
-            && Version::of(&run_dir.join(READY)) != before
+            && Version::of(&run_dir.join(READY_FILE)) != before
             && let Some(Readiness { ready: false, code: Some(code), reason, .. }) = Readiness::read(&run_dir)
         {
             return Err(NotReady::Shared { exit: readiness::exit_of(code), reason: reason.unwrap_or_default() });
@@ -189,14 +132,3 @@ fn sweep_state(state_dir: &Path) -> Result<(), FileError> {
     if state_dir.exists() { Folder::open(state_dir, None, Lifetime::Durable)?.sweep() } else { Ok(()) }
 }
 
-/// What `ready.json` and the loader see when a device is not ready: the reason, and no token.
-pub(super) fn give_up(folder: &Folder, conf: Option<&DeviceConf>, error: NotReady) -> NotReady {
-    let held = matches!(error, NotReady::Held(_));
-    let readiness = Readiness { held, ..Readiness::not_ready(conf, error.exit(), chain(&error)) };
-    // In this order: whoever finds `ready` finds the token, also where this run ends in between.
-    let recorded = readiness.write(folder);
-    if let Err(other) = cache::clear(folder).and(recorded) {
-        log::error!("{}", chain(&other));
-    }
-    error
-}

@@ -24,6 +24,7 @@ use super::board::{self, Board};
 use super::cache::{self, TokenCache};
 use super::files::GROUP;
 use super::hold::held;
+use super::paths::TOKEN_FILE;
 use super::readiness::{self, Readiness};
 use super::run::{Device, How, NotReady, Ready, run};
 use super::settings::Settings;
@@ -265,7 +266,7 @@ fn token(device: &Device, known: &Known) -> Check {
         Some(cache) if matches!(known, Known::Whole(conf, settings) if !cache.is_of(conf, settings)) => {
             Check::failed(TOKEN, "it is another account's, or another policy's; `azaion-agent boot` gets one")
         }
-        None if is_denied(&folder.join(cache::TOKEN)) => {
+        None if is_denied(&folder.join(TOKEN_FILE)) => {
             let message = format!("only root and the group {GROUP} can read the token: {NEEDS_ROOT}");
             Check::warning(TOKEN, message)
         }

@@ -17,7 +17,6 @@ use rtime_clock::adjtime::{Timex, adjtimex};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 
-use super::machine::Machine;
 use super::paths::Paths;
 
 /// Where the file is that says that the clock is synchronised; `azaion-agent.service` can't write there.
@@ -60,7 +59,6 @@ impl Clock for DeviceClock {
     }
 }
 
-impl Machine for DeviceClock {}
 
 /// Asks the kernel whether the clock is synchronised, and leaves a file that says so, or none.
 ///

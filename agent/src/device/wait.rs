@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Timestamp};
 use crate::http::Overtaken;
 
-use super::backoff;
+use super::paths::BACKOFF_FILE;
 use super::machine::{Device, Machine};
 use super::surroundings::Surroundings;
 
@@ -71,7 +71,7 @@ impl<'a> Wait<'a> {
     /// A wait of a device that had `before` at its last call, and read this configuration.
     pub fn new(device: &'a Device, configuration: &'a Versions, hold_file: &Path, before: Surroundings) -> Self {
         let paths = &device.paths;
-        let others = Versions::of([paths.run_dir().join(backoff::NAME), paths.place(hold_file)]);
+        let others = Versions::of([paths.run_dir().join(BACKOFF_FILE), paths.place(hold_file)]);
         Self { clock: device.machine.as_ref(), before, configuration, others }
     }
 

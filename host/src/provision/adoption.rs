@@ -31,7 +31,7 @@ pub(crate) fn assigned(
     replace: bool,
 ) -> Result<Option<DeviceConf>> {
     let Some(conf) = readable(target, found, replace)? else { return Ok(None) };
-    let identity = Identity::of(&conf);
+    let identity = conf.identity();
     // The form of a password that the server has made is the server's own; whether it is right, a login tells.
     let is_assigned = identity.as_ref().is_some_and(|identity| is_assigned_serial(&identity.serial));
     let of_form = if is_assigned { None } else { form_objection(&conf) };

@@ -58,7 +58,7 @@ pub(crate) fn assign(job: &Job<'_>) -> Result<(Identity, Outcome)> {
 
 /// Who is in the targets, if anybody is.
 fn identity_in(places: &Places<'_>) -> Result<Option<Identity>> {
-    let mut found = places.ours().filter_map(Identity::of);
+    let mut found = places.ours().filter_map(DeviceConf::identity);
     let Some(first) = found.next() else { return Ok(None) };
     match found.find(|other| *other != first) {
         None => Ok(Some(first)),
