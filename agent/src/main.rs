@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use azaion_agent::api::fault::chain;
+use azaion_agent::common::exit::{Exit, exit_on_panic};
+use azaion_agent::common::hardening::no_core_dumps;
+use azaion_agent::common::usage;
 use azaion_agent::device::announce;
 use azaion_agent::device::paths::Paths;
 use azaion_agent::device::privileges::become_agent;
 use azaion_agent::device::readiness::Readiness;
 use azaion_agent::device::run::{Caller, Device, How, NotReady, run};
 use azaion_agent::device::{history, status, time_sync, token};
-use azaion_agent::exit::{Exit, exit_on_panic};
-use azaion_agent::fault::chain;
-use azaion_agent::hardening::no_core_dumps;
-use azaion_agent::usage;
 use clap::{Parser, Subcommand};
 use zeroizing_alloc::ZeroAlloc;
 

@@ -7,10 +7,10 @@ mod role;
 
 use std::cell::Cell;
 
-use azaion_agent::fault::{Class, Fault, Limit, Problem};
-use azaion_agent::http::{Answer, ApiClient, Call, Method};
-use azaion_agent::json;
-use azaion_agent::retry::Budget;
+use azaion_agent::api::fault::{Class, Fault, Limit, Problem};
+use azaion_agent::api::http::{Answer, ApiClient, Call, Method};
+use azaion_agent::api::json;
+use azaion_agent::api::retry::Budget;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use zeroize::Zeroizing;

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use azaion_agent::device_conf::DeviceConfError;
-use azaion_agent::exit::Exit;
-use azaion_agent::fault::{Fault, chain};
-use azaion_agent::http::HttpError;
+use azaion_agent::api::fault::{Fault, chain};
+use azaion_agent::api::http::HttpError;
+use azaion_agent::common::device_conf::DeviceConfError;
+use azaion_agent::common::exit::Exit;
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 

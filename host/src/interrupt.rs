@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use azaion_agent::clock::{Clock, SystemClock, Timestamp};
-use azaion_agent::exit::Exit;
+use azaion_agent::common::clock::{Clock, SystemClock, Timestamp};
+use azaion_agent::common::exit::Exit;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 

@@ -21,9 +21,9 @@ mod strict_modes;
 pub mod target;
 mod ui;
 
-use azaion_agent::exit::Exit;
-use azaion_agent::stderr_log::level;
-use azaion_agent::usage;
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::stderr_log::level;
+use azaion_agent::common::usage;
 use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command};

@@ -3,8 +3,8 @@
 use std::alloc::System;
 use std::process::ExitCode;
 
-use azaion_agent::exit::exit_on_panic;
-use azaion_agent::hardening::no_core_dumps;
+use azaion_agent::common::exit::exit_on_panic;
+use azaion_agent::common::hardening::no_core_dumps;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes all memory that is freed. Secrets in our own values wipe themselves; the libraries for HTTP, TLS and JSON copy them into

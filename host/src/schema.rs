@@ -1,6 +1,6 @@
 //! What `azaion-provision` prints with `--json` or writes as JSON, as JSON Schema.
 
-use azaion_agent::schema::{Document, Form, narrow, of};
+use azaion_agent::common::schema::{Document, Form, narrow, of};
 use serde_json::{Value, json};
 
 use crate::commands::batch::{FAILED, Plan, Record, Summary};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use azaion_agent::private_file::kind_of;
+use azaion_agent::common::private_file::kind_of;
 use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use rustix::fs::getxattr;

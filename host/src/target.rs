@@ -13,7 +13,7 @@ mod write_access;
 use std::path::Path;
 use std::{fmt, io};
 
-use azaion_agent::device_conf::{DeviceConf, DeviceConfError, PATH};
+use azaion_agent::common::device_conf::{DeviceConf, DeviceConfError, PATH};
 use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;

@@ -212,7 +212,7 @@ mod tests {
     fn the_host_tool_is_built_as_it_is_shipped() -> anyhow::Result<()> {
         let sources = |program: &str| Ok::<_, anyhow::Error>(std::fs::read_to_string(native()?.join(program))?);
         let (host, agent) = (sources("azaion-provision.d")?, sources("azaion-agent.d")?);
-        assert!(host.contains("/agent/src/http.rs") && agent.contains("/agent/src/device/run.rs"), "{host}{agent}");
+        assert!(host.contains("/agent/src/api/http.rs") && agent.contains("/agent/src/device/run.rs"), "{host}{agent}");
         assert!(
             !host.contains("/agent/src/device/"),
             "the host tool is built with the agent's feature `device`: {host}"

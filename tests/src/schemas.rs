@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, ensure};
-use azaion_agent::schema::Document;
+use azaion_agent::common::schema::Document;
 use jsonschema::Validator;
 use serde_json::Value;
 

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use azaion_agent::clock::SystemClock;
-use azaion_agent::http::{self, CaFile, Http};
-use azaion_agent::session;
+use azaion_agent::api::http::{self, CaFile, Http};
+use azaion_agent::api::session;
+use azaion_agent::common::clock::SystemClock;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tempfile::TempDir;

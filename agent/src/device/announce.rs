@@ -7,13 +7,13 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use sd_notify::NotifyState;
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
-use crate::exit::Exit;
-use crate::fault::chain;
-use crate::plain_text::{escaped, excerpt};
-use crate::stderr_log::{self, StandardError};
+use crate::api::fault::chain;
+use crate::common::exit::Exit;
+use crate::common::plain_text::{escaped, excerpt};
+use crate::common::stderr_log::{self, StandardError};
 
-use super::readiness::Readiness;
 use super::outcome::{NotReady, Ready};
+use super::readiness::Readiness;
 
 /// Bytes of `STATUS=` at most: systemd drops a message of more than 4096.
 const LONGEST_STATUS: usize = 2048;

@@ -3,24 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-use crate::device_conf::DeviceConf;
-use crate::fault::{Class, Fault, NotCalled, Problem, chain};
-use crate::http::{Answer, ApiClient};
-use crate::keys;
-use crate::private_file::Lifetime;
-use crate::retry::{Budget, POLICY};
-use crate::session::{self, Tokens};
-use crate::token::Accepted;
+use crate::api::fault::{Class, Fault, NotCalled, Problem, chain};
+use crate::api::http::{Answer, ApiClient};
+use crate::api::keys;
+use crate::api::retry::{Budget, POLICY};
+use crate::api::session::{self, Tokens};
+use crate::api::token::Accepted;
+use crate::common::clock::Timestamp;
+use crate::common::device_conf::DeviceConf;
+use crate::common::private_file::Lifetime;
 
 use super::backoff::{Backoff, FailedCall};
 use super::cache::{self, TokenCache};
 use super::files::{FileError, Folder, or_warn};
 use super::hold::held;
 use super::machine::Device;
+use super::outcome::{Failed, NotReady, Ready, Retry};
 use super::readiness::{FirstBoot, Readiness};
 use super::refusals::Refusals;
-use super::outcome::{Failed, NotReady, Ready, Retry};
 use super::request::{Caller, How};
 use super::schedule::Failure;
 use super::settings::{Renew, Settings};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::exit::Exit;
-use crate::fault::{Class, Fault, chain};
+use crate::api::fault::{Class, Fault, chain};
+use crate::common::exit::Exit;
 
 use super::cache::BootMoment;
 use super::files::{self, FileError, Folder, Readers};
@@ -71,7 +71,7 @@ pub struct FailedCall<'a> {
     pub now: &'a BootMoment,
     /// What the machine had when the call was made.
     pub surroundings: &'a Surroundings,
-    /// Which `device.conf` was used, as [`crate::device_conf::ConfFile::fingerprint`].
+    /// Which `device.conf` was used, as [`crate::common::device_conf::ConfFile::fingerprint`].
     pub device_conf: &'a str,
 }
 

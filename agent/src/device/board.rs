@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-use crate::device_conf::{DeviceConf, is_placeholder_serial};
+use crate::common::device_conf::{DeviceConf, is_placeholder_serial};
 
 use super::paths::Paths;
 

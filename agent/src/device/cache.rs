@@ -6,11 +6,11 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::clock::Timestamp;
-use crate::device_conf::DeviceConf;
-use crate::identity::ROLE;
-use crate::session::RefreshToken;
-use crate::token::{self, Accepted, Signature, UserId};
+use crate::api::session::RefreshToken;
+use crate::api::token::{self, Accepted, Signature, UserId};
+use crate::common::clock::Timestamp;
+use crate::common::device_conf::DeviceConf;
+use crate::common::identity::ROLE;
 
 use super::files::{self, FileError, Folder, Readers};
 use super::paths::{REFRESH_FILE, TOKEN_FILE};
@@ -151,7 +151,11 @@ impl TokenCache {
 pub fn write(folder: &Folder, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
     match refresh {
         Some(RefreshToken { field, token }) => {
-            folder.write(REFRESH_FILE, Readers::Agent, &RefreshRecord { version: VERSION, field, refresh_token: token })?;
+            folder.write(
+                REFRESH_FILE,
+                Readers::Agent,
+                &RefreshRecord { version: VERSION, field, refresh_token: token },
+            )?;
         }
         None => folder.remove(REFRESH_FILE)?,
     }

@@ -15,15 +15,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::clock::Clock;
-use crate::fault::chain;
-use crate::json;
-use crate::plain_text::write_json;
-use crate::private_file::{self, Attributes, Lifetime};
+use crate::api::fault::chain;
+use crate::api::json;
+use crate::common::clock::Clock;
+use crate::common::plain_text::write_json;
+use crate::common::private_file::{self, Attributes, Lifetime};
 
-use super::paths::{
-    BACKOFF_FILE, FIRST_BOOT_FILE, HISTORY_FILE, Paths, READY_FILE, REFRESH_FILE, TOKEN_FILE,
-};
+use super::paths::{BACKOFF_FILE, FIRST_BOOT_FILE, HISTORY_FILE, Paths, READY_FILE, REFRESH_FILE, TOKEN_FILE};
 
 /// The group that may read the token.
 pub const GROUP: &str = "azaion";

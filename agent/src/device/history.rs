@@ -6,12 +6,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use crate::clock::Timestamp;
-use crate::exit::Exit;
-use crate::fault::chain;
-use crate::history::{Change, HEADINGS, History, HistoryError, LARGEST};
-use crate::plain_text::write_json;
-use crate::private_file::Lifetime;
+use crate::api::fault::chain;
+use crate::common::clock::Timestamp;
+use crate::common::exit::Exit;
+use crate::common::history::{Change, HEADINGS, History, HistoryError, LARGEST};
+use crate::common::plain_text::write_json;
+use crate::common::private_file::Lifetime;
 
 use super::announce::{self, State};
 use super::files::{FileError, Folder, Readers};
@@ -148,7 +148,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::history::MOST;
+    use crate::common::history::MOST;
 
     fn time() -> Timestamp {
         Timestamp::from_unix(1_777_802_400)

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use nix::unistd::geteuid;
 
-use crate::api_url::ApiUrl;
-use crate::clock::Clock;
-use crate::device_conf::{ConfFile, DeviceConf, DeviceConfError};
-use crate::http::{ApiClient, CaFile, Http, HttpError, Options, Overtaken};
+use crate::api::http::{ApiClient, CaFile, Http, HttpError, Options, Overtaken};
+use crate::api::url::ApiUrl;
+use crate::common::clock::Clock;
+use crate::common::device_conf::{ConfFile, DeviceConf, DeviceConfError};
 
 use super::cache::BootMoment;
 use super::paths::Paths;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::device_conf::DeviceConfError;
-use crate::exit::Exit;
-use crate::fault::Fault;
-use crate::http::HttpError;
+use crate::api::fault::Fault;
+use crate::api::http::HttpError;
+use crate::common::device_conf::DeviceConfError;
+use crate::common::exit::Exit;
 
 use super::board::WrongBoard;
 use super::cache::TokenCache;

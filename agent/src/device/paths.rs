@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::read_link;
 use std::path::{Component, Path, PathBuf};
 
-use crate::device_conf;
+use crate::common::device_conf;
 
 /// The token cache, in `/run/azaion`.
 pub(super) const TOKEN_FILE: &str = "token.json";

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
-use crate::device_conf::DeviceConf;
-use crate::exit::Exit;
-use crate::token::{Signature, UserId};
+use crate::api::token::{Signature, UserId};
+use crate::common::clock::Timestamp;
+use crate::common::device_conf::DeviceConf;
+use crate::common::exit::Exit;
 
 use super::files::{self, FileError, Folder, Readers};
-use super::floor::Memory;
 use super::paths::{FIRST_BOOT_FILE, READY_FILE};
 use super::refusals::Refusals;
+use crate::device::time_floor::Memory;
 
 /// The version of `first-boot.json`.
 const VERSION: u32 = 1;

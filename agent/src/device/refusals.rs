@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cache::BootMoment;
-use super::floor::Stretch;
+use crate::device::time_floor::Stretch;
 
 /// Refusals that are let through within a time: as many as the API answers before it limits the account, and one less than lock it.
 const GATES: [(usize, Duration); 2] = [(5, Duration::from_mins(5)), (KEPT, Duration::from_hours(1))];

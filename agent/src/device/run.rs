@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::device_conf::DeviceConf;
-use crate::fault::chain;
-use crate::private_file::Lifetime;
+use crate::common::private_file::Lifetime;
 
 pub use super::machine::Device;
 pub use super::outcome::{NotReady, Ready};
@@ -13,15 +11,13 @@ pub use super::request::{Caller, How};
 
 use super::attempt::{Attempt, give_up};
 use super::board::{self, Board};
-use super::cache;
 use super::files::{FileError, Folder, Lock, or_warn, token_group};
-use super::outcome::{Failed, Retry};
 use super::history;
 use super::machine::Configuration;
+use super::outcome::{Failed, Retry};
 use super::paths::READY_FILE;
 use super::readiness::{self, Readiness};
 use super::settings::{DEFAULT_DEADLINE, Settings};
-use super::surroundings::Surroundings;
 use super::wait::{Version, Versions, Wait, Woken};
 
 /// Makes the device ready, or says why it is not; `ready.json` says the same afterwards.
@@ -131,4 +127,3 @@ impl Turn<'_> {
 fn sweep_state(state_dir: &Path) -> Result<(), FileError> {
     if state_dir.exists() { Folder::open(state_dir, None, Lifetime::Durable)?.sweep() } else { Ok(()) }
 }
-

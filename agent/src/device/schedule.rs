@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::retry::part_of;
+use crate::api::retry::part_of;
 
 /// The longest first wait after a call without an answer; it doubles with each try.
 const FIRST: Duration = Duration::from_millis(500);

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::exit::Exit;
-use crate::history::{Change, History};
-use crate::schema::{Document, Form, narrow};
+use crate::common::exit::Exit;
+use crate::common::history::{Change, History};
+use crate::common::schema::{Document, Form, narrow};
 
 use super::announce::{HELD, STATES};
 use super::backoff::Backoff;

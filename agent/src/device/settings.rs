@@ -12,10 +12,10 @@ use nix::fcntl::OFlag;
 use serde::de;
 use serde::{Deserialize, Deserializer};
 
-use crate::api_url::ApiUrl;
-use crate::http::mode_hint;
-use crate::proxy_url::ProxyUrl;
-use crate::token::{DEFAULT_ISSUER, Expected, SignaturePolicy};
+use crate::api::http::mode_hint;
+use crate::api::proxy_url::ProxyUrl;
+use crate::api::token::{DEFAULT_ISSUER, Expected, SignaturePolicy};
+use crate::api::url::ApiUrl;
 
 use super::paths::Paths;
 

@@ -11,17 +11,17 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::api_url::ApiUrl;
-use crate::check::{self, Check};
-use crate::device_conf::DeviceConf;
-use crate::exit::Exit;
-use crate::fault::{Class, Problem, chain};
-use crate::keys;
-use crate::token::Keys;
-use crate::transport::Transport;
+use crate::api::fault::{Class, Problem, chain};
+use crate::api::keys;
+use crate::api::token::Keys;
+use crate::api::transport::Transport;
+use crate::api::url::ApiUrl;
+use crate::common::check::{self, Check};
+use crate::common::device_conf::DeviceConf;
+use crate::common::exit::Exit;
 
 use super::board::{self, Board};
-use super::cache::{self, TokenCache};
+use super::cache::TokenCache;
 use super::files::GROUP;
 use super::hold::held;
 use super::paths::TOKEN_FILE;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rtime_clock::adjtime::{Timex, adjtimex};
 
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::common::clock::{Clock, SystemClock, Timestamp};
 
 use super::paths::Paths;
 
@@ -58,7 +58,6 @@ impl Clock for DeviceClock {
         self.files.iter().any(|file| file.exists())
     }
 }
-
 
 /// Asks the kernel whether the clock is synchronised, and leaves a file that says so, or none.
 ///

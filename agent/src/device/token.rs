@@ -10,9 +10,9 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::exit::Exit;
-use crate::fault::chain;
-use crate::plain_text::write_json;
+use crate::api::fault::chain;
+use crate::common::exit::Exit;
+use crate::common::plain_text::write_json;
 
 use super::announce;
 use super::cache::{BootMoment, TokenCache};

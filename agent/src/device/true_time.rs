@@ -1,20 +1,20 @@
 //! What time it really is, on a machine whose clock starts in 1970.
 //!
-//! No clock below the [floor](super::floor) is believed. TLS checks certificates at the later of clock and floor, and where
-//! nobody has synchronised the clock, at any time from the floor on (see [`Chain`](crate::http::Chain)). The
+//! No clock below the [floor](crate::device::time_floor) is believed. TLS checks certificates at the later of clock and floor, and where
+//! nobody has synchronised the clock, at any time from the floor on (see [`Chain`](crate::api::http::Chain)). The
 //! `Date` of an answer that came through TLS then tells the real time, also where it lies below the floor: by it the
 //! certificate and the token of that answer are checked, and the boot clock carries it on. The system clock is never set.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Timestamp, ToldTime};
-use crate::fault::Fault;
-use crate::http::{Answer, TlsClock};
-use crate::token::{Accepted, SKEW};
+use crate::api::fault::Fault;
+use crate::api::http::{Answer, TlsClock};
+use crate::api::token::{Accepted, SKEW};
+use crate::common::clock::{Clock, Timestamp, ToldTime};
 
 use super::cache::BootMoment;
-use super::floor::{Floor, Memory};
+use crate::device::time_floor::{Floor, Memory};
 
 /// The time that a build has certainly passed; see `build.rs`.
 pub fn build_time() -> Timestamp {

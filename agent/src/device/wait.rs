@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock::{Clock, Timestamp};
-use crate::http::Overtaken;
+use crate::api::http::Overtaken;
+use crate::common::clock::{Clock, Timestamp};
 
-use super::paths::BACKOFF_FILE;
 use super::machine::{Device, Machine};
+use super::paths::BACKOFF_FILE;
 use super::surroundings::Surroundings;
 
 /// How often a waiting run looks.

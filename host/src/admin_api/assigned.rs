@@ -1,9 +1,9 @@
 //! The answer to `POST /devices`: an identity that the server has made, with the password, which it says this once.
 
-use azaion_agent::api_url::is_plain_value;
-use azaion_agent::device_conf::is_email;
-use azaion_agent::identity::Identity;
-use azaion_agent::json;
+use azaion_agent::api::json;
+use azaion_agent::api::url::is_plain_value;
+use azaion_agent::common::device_conf::is_email;
+use azaion_agent::common::identity::Identity;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 

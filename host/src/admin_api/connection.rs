@@ -7,12 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use azaion_agent::api_url::{ApiUrl, ApiUrlError};
-use azaion_agent::clock::{Clock, SystemClock};
-use azaion_agent::exit::Exit;
-use azaion_agent::http::{self, CaFile, Http};
-use azaion_agent::proxy_url::{ProxyUrl, ProxyUrlError};
-use azaion_agent::retry::{Budget, POLICY, Policy};
+use azaion_agent::api::http::{self, CaFile, Http};
+use azaion_agent::api::proxy_url::{ProxyUrl, ProxyUrlError};
+use azaion_agent::api::retry::{Budget, POLICY, Policy};
+use azaion_agent::api::url::{ApiUrl, ApiUrlError};
+use azaion_agent::common::clock::{Clock, SystemClock};
+use azaion_agent::common::exit::Exit;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 

@@ -4,12 +4,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use azaion_agent::clock::Clock;
-use azaion_agent::exit::Exit;
-use azaion_agent::fault::{Class, Fault, Problem};
-use azaion_agent::http::ApiClient;
-use azaion_agent::retry::Budget;
-use azaion_agent::session::login;
+use azaion_agent::api::fault::{Class, Fault, Problem};
+use azaion_agent::api::http::ApiClient;
+use azaion_agent::api::retry::Budget;
+use azaion_agent::api::session::login;
+use azaion_agent::common::clock::Clock;
+use azaion_agent::common::exit::Exit;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::role::Learned;
@@ -155,9 +155,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
-    use azaion_agent::clock::Timestamp;
-    use azaion_agent::http::Http;
-    use azaion_agent::retry::POLICY;
+    use azaion_agent::api::http::Http;
+    use azaion_agent::api::retry::POLICY;
+    use azaion_agent::common::clock::Timestamp;
     use tempfile::TempDir;
 
     use super::*;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use azaion_agent::identity::{ROLE, ROLE_NUMBER};
+use azaion_agent::common::identity::{ROLE, ROLE_NUMBER};
 use serde::Serialize;
 
 /// The role in the body of `POST /users`.

@@ -18,9 +18,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use azaion_agent::api_url::ApiUrl;
-use azaion_agent::exit::Exit;
-use azaion_agent::http::ApiClient;
+use azaion_agent::api::http::ApiClient;
+use azaion_agent::api::url::ApiUrl;
+use azaion_agent::common::exit::Exit;
 
 use crate::admin_api::connection;
 use crate::admin_api::login::AdminLogin;

@@ -5,12 +5,12 @@ mod image;
 
 use std::path::{Path, PathBuf};
 
-use azaion_agent::check::{Check, print};
-use azaion_agent::exit::Exit;
-use azaion_agent::http::ApiClient;
-use azaion_agent::keys;
-use azaion_agent::retry::Budget;
-use azaion_agent::token::Keys;
+use azaion_agent::api::http::ApiClient;
+use azaion_agent::api::keys;
+use azaion_agent::api::retry::Budget;
+use azaion_agent::api::token::Keys;
+use azaion_agent::common::check::{Check, print};
+use azaion_agent::common::exit::Exit;
 use nix::unistd::geteuid;
 
 use crate::admin_api::Admin;

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use azaion_agent::device_conf::DeviceConf;
-use azaion_agent::exit::Exit;
-use azaion_agent::identity::{Serial, SerialError, is_assigned_serial};
-use azaion_agent::plain_text::escaped;
+use azaion_agent::common::device_conf::DeviceConf;
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::identity::{Serial, SerialError, is_assigned_serial};
+use azaion_agent::common::plain_text::escaped;
 use serde::Serialize;
 
 use crate::error::{Context, Result, failure, for_all};

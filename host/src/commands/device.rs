@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use azaion_agent::clock::Clock;
-use azaion_agent::exit::Exit;
-use azaion_agent::http::ApiClient;
-use azaion_agent::identity::{Identity, Serial, SerialError};
-use azaion_agent::plain_text::escaped;
+use azaion_agent::api::http::ApiClient;
+use azaion_agent::common::clock::Clock;
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::identity::{Identity, Serial, SerialError};
+use azaion_agent::common::plain_text::escaped;
 use nix::unistd::geteuid;
 use serde::Serialize;
 

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use azaion_agent::clock::Timestamp;
-use azaion_agent::exit::Exit;
-use azaion_agent::fault::chain;
-use azaion_agent::history::{Change, HEADINGS, History, PATH};
-use azaion_agent::plain_text::escaped;
+use azaion_agent::api::fault::chain;
+use azaion_agent::common::clock::Timestamp;
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::history::{Change, HEADINGS, History, PATH};
+use azaion_agent::common::plain_text::escaped;
 use serde::Serialize;
 
 use crate::error::{Result, for_all};

@@ -1,6 +1,6 @@
 //! Which texts are taken for a module's serial number; each function returns why one is not, to follow a name for the text.
 
-use azaion_agent::device_conf::{is_module_serial, is_placeholder_serial};
+use azaion_agent::common::device_conf::{is_module_serial, is_placeholder_serial};
 
 /// Why a text can't be the serial number of a module.
 pub(crate) fn objection(text: &str) -> Option<&'static str> {

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use azaion_agent::exit::Exit;
-use azaion_agent::retry::{Budget, POLICY, Policy};
+use azaion_agent::api::retry::{Budget, POLICY, Policy};
+use azaion_agent::common::exit::Exit;
 use log::{LevelFilter, Log, Metadata, Record};
 
 use super::effects::{Op, Seen};

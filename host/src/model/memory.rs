@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use azaion_agent::api_url::ApiUrl;
-use azaion_agent::clock::{Clock, Timestamp};
-use azaion_agent::device_conf::MODE;
-use azaion_agent::fault::{Fault, Limit, Problem};
-use azaion_agent::http::{Answer, ApiClient, Call, HeaderMap, Method};
-use azaion_agent::transport::Transport;
+use azaion_agent::api::fault::{Fault, Limit, Problem};
+use azaion_agent::api::http::{Answer, ApiClient, Call, HeaderMap, Method};
+use azaion_agent::api::transport::Transport;
+use azaion_agent::api::url::ApiUrl;
+use azaion_agent::common::clock::{Clock, Timestamp};
+use azaion_agent::common::device_conf::MODE;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use zeroize::Zeroizing;

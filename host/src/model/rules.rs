@@ -1,6 +1,6 @@
 //! The promises of provisioning, each checked at the moment that it is about.
 
-use azaion_agent::exit::Exit;
+use azaion_agent::common::exit::Exit;
 
 use super::actions;
 use super::host::{Hosts, Mode, Program};

@@ -1,10 +1,10 @@
 //! Decides whether a `device.conf` that was found in a target is used again: it must be this device's, and this tool must have been
 //! able to write it. Otherwise a user who can put a file into a target would choose the password of the device's account.
 
-use azaion_agent::api_url::ApiUrl;
-use azaion_agent::device_conf::{DeviceConf, MODE};
-use azaion_agent::exit::Exit;
-use azaion_agent::identity::{Identity, Serial, is_assigned_serial, is_generated_password};
+use azaion_agent::api::url::ApiUrl;
+use azaion_agent::common::device_conf::{DeviceConf, MODE};
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::identity::{Serial, is_assigned_serial, is_generated_password};
 
 use crate::error::{Error, Result, failure};
 use crate::strict_modes::is_caller;

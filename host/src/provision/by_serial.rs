@@ -12,9 +12,9 @@
 
 mod existing_account;
 
-use azaion_agent::device_conf::DeviceConf;
-use azaion_agent::exit::Exit;
-use azaion_agent::identity::{Identity, Serial, new_password};
+use azaion_agent::common::device_conf::DeviceConf;
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::identity::{Identity, Serial, new_password};
 use secrecy::SecretString;
 
 use crate::admin_api::{AdminFault, Creation};

@@ -3,9 +3,9 @@
 //!
 //! It is a comment, so that nobody takes it for an identity: the agent says that the e-mail is missing.
 
-use azaion_agent::api_url::ApiUrl;
-use azaion_agent::clock::Timestamp;
-use azaion_agent::plain_text::escaped;
+use azaion_agent::api::url::ApiUrl;
+use azaion_agent::common::clock::Timestamp;
+use azaion_agent::common::plain_text::escaped;
 use secrecy::SecretString;
 
 use crate::target::{Found, Target};
@@ -56,7 +56,7 @@ pub(crate) fn message(target: &dyn Target, found: &Found) -> Option<String> {
 mod tests {
     use std::path::Path;
 
-    use azaion_agent::device_conf::DeviceConf;
+    use azaion_agent::common::device_conf::DeviceConf;
     use secrecy::ExposeSecret;
 
     use super::*;

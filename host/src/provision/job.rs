@@ -3,15 +3,16 @@
 
 use std::fmt;
 
-use azaion_agent::clock::{Clock, Timestamp};
-use azaion_agent::device_conf::DeviceConf;
-use azaion_agent::exit::Exit;
-use azaion_agent::fault::{Class, Fault, Problem};
-use azaion_agent::http::ApiClient;
-use azaion_agent::identity::{Identity, ROLE};
-use azaion_agent::retry::Budget;
-use azaion_agent::token::{self, DEFAULT_ISSUER, Expected, SKEW, SignaturePolicy};
-use azaion_agent::{keys, session};
+use azaion_agent::api::fault::{Class, Fault, Problem};
+use azaion_agent::api::http::ApiClient;
+use azaion_agent::api::keys;
+use azaion_agent::api::retry::Budget;
+use azaion_agent::api::session;
+use azaion_agent::api::token::{self, DEFAULT_ISSUER, Expected, SKEW, SignaturePolicy};
+use azaion_agent::common::clock::{Clock, Timestamp};
+use azaion_agent::common::device_conf::DeviceConf;
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::identity::{Identity, ROLE};
 use secrecy::SecretString;
 use serde::Serialize;
 

@@ -8,10 +8,11 @@
 //! 4. Ask, once. Only what the API has certainly not done is asked again.
 //! 5. Write the reply at once.
 
-use azaion_agent::api_url::ApiUrl;
-use azaion_agent::clock::Timestamp;
-use azaion_agent::exit::Exit;
-use azaion_agent::identity::Identity;
+use azaion_agent::api::url::ApiUrl;
+use azaion_agent::common::clock::Timestamp;
+use azaion_agent::common::device_conf::DeviceConf;
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::identity::Identity;
 
 use crate::admin_api::{AdminFault, Assigned};
 use crate::error::{Error, Result, failure};

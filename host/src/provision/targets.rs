@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use azaion_agent::clock::Timestamp;
-use azaion_agent::device_conf::DeviceConf;
-use azaion_agent::exit::Exit;
-use azaion_agent::fault::chain;
+use azaion_agent::api::fault::chain;
+use azaion_agent::common::clock::Timestamp;
+use azaion_agent::common::device_conf::DeviceConf;
+use azaion_agent::common::exit::Exit;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Result, failure};

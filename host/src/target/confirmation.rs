@@ -3,7 +3,7 @@
 //!
 //! It stands in the file that it is about: whoever writes another password writes a file without it.
 
-use azaion_agent::device_conf::LARGEST;
+use azaion_agent::common::device_conf::LARGEST;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
@@ -46,7 +46,7 @@ pub(crate) fn with_mark(text: &[u8]) -> Result<SecretString, &'static str> {
 mod tests {
     use std::path::Path;
 
-    use azaion_agent::device_conf::DeviceConf;
+    use azaion_agent::common::device_conf::DeviceConf;
     use secrecy::ExposeSecret;
 
     use super::*;

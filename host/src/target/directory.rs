@@ -8,9 +8,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use azaion_agent::device_conf::{LARGEST, MODE, read_bounded};
-use azaion_agent::history;
-use azaion_agent::private_file::{Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy};
+use azaion_agent::common::device_conf::{LARGEST, MODE, read_bounded};
+use azaion_agent::common::history;
+use azaion_agent::common::private_file::{
+    Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy,
+};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
-use azaion_agent::clock::{Clock, SystemClock};
+use azaion_agent::common::clock::{Clock, SystemClock};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use azaion_agent::private_file::{self, Attributes, Lifetime};
+use azaion_agent::common::private_file::{self, Attributes, Lifetime};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::fsync;

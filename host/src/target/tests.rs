@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, os::unix::net::UnixListener};
 
-use azaion_agent::clock::{Clock, SystemClock};
-use azaion_agent::exit::Exit;
+use azaion_agent::common::clock::{Clock, SystemClock};
+use azaion_agent::common::exit::Exit;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;

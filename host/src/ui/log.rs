@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 
-use azaion_agent::identity::Serial;
-use azaion_agent::plain_text::escaped;
-use azaion_agent::stderr_log::{self, StandardError};
+use azaion_agent::common::identity::Serial;
+use azaion_agent::common::plain_text::escaped;
+use azaion_agent::common::stderr_log::{self, StandardError};
 use log::{Log, Metadata};
 
 use super::progress::above_bar;

@@ -3,7 +3,7 @@
 use crate::error::{Result, io_failure};
 use std::io::{self, Write};
 
-use azaion_agent::plain_text::{escaped, write_json};
+use azaion_agent::common::plain_text::{escaped, write_json};
 use serde::Serialize;
 
 /// Prints `record` as JSON, or `text`, whose line ends are the caller's: what a path or a message says has to be

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use azaion_agent::exit::Exit;
+use azaion_agent::common::exit::Exit;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

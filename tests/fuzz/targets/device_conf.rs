@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use azaion_agent::device_conf::DeviceConf;
+use azaion_agent::common::device_conf::DeviceConf;
 use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret;
 

@@ -1,8 +1,8 @@
 //! `history.json`, as a drive may have it: never a panic, and what is shown of it is bounded and has no control character.
 #![no_main]
 
-use azaion_agent::history::{History, LARGEST, MOST};
-use azaion_agent::plain_text::is_control;
+use azaion_agent::common::history::{History, LARGEST, MOST};
+use azaion_agent::common::plain_text::is_control;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -1,7 +1,7 @@
 //! A key set: never a panic, and nothing but keys for ES256 out of it.
 #![no_main]
 
-use azaion_agent::keys::usable;
+use azaion_agent::api::keys::usable;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

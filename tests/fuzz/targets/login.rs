@@ -1,7 +1,7 @@
 //! The answer to a login: never a panic, and never a token in what is said of it.
 #![no_main]
 
-use azaion_agent::session::tokens_of;
+use azaion_agent::api::session::tokens_of;
 use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret;
 

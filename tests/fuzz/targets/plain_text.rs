@@ -6,10 +6,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use azaion_agent::check::Check;
-use azaion_agent::fault::{Fault, Problem, chain};
-use azaion_agent::plain_text::{escaped, is_control, write_json};
-use azaion_agent::transport::Transport;
+use azaion_agent::common::check::Check;
+use azaion_agent::api::fault::{Fault, Problem, chain};
+use azaion_agent::common::plain_text::{escaped, is_control, write_json};
+use azaion_agent::api::transport::Transport;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

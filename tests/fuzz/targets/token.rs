@@ -3,10 +3,10 @@
 
 use std::sync::LazyLock;
 
-use azaion_agent::clock::Timestamp;
-use azaion_agent::json::has_duplicate_names;
-use azaion_agent::keys::usable;
-use azaion_agent::token::{DEFAULT_ISSUER, Expected, Keys, SignaturePolicy, judge};
+use azaion_agent::common::clock::Timestamp;
+use azaion_agent::api::json::has_duplicate_names;
+use azaion_agent::api::keys::usable;
+use azaion_agent::api::token::{DEFAULT_ISSUER, Expected, Keys, SignaturePolicy, judge};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;

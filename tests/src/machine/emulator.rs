@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use azaion_agent::clock::Timestamp;
+use azaion_agent::common::clock::Timestamp;
 use tempfile::TempDir;
 
 use super::disk::Disk;

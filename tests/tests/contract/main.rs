@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use azaion_agent::fault::{Class, class_of};
+use azaion_agent::api::fault::{Class, class_of};
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Request};
 use azaion_tests::programs::{output, target_dir, workspace};
 use azaion_tests::record;

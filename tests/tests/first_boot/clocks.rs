@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use azaion_agent::clock::Timestamp;
+use azaion_agent::common::clock::Timestamp;
 use azaion_tests::dev_api::{Options, Tls};
 use azaion_tests::machine::{Boot, Unit};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
-use azaion_agent::clock::Timestamp;
+use azaion_agent::common::clock::Timestamp;
 use azaion_tests::dev_api::{Body, Intermediary, Options, Tls};
 use azaion_tests::machine::{Boot, Disk, Machine, Release, Unit};
 use azaion_tests::proxy::{Mode, Proxy};

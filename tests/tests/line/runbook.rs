@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use azaion_agent::common::exit::Exit;
 use azaion_agent::device::announce::STATES;
-use azaion_agent::exit::Exit;
 use azaion_tests::bsp::Bsp;
 use azaion_tests::pages::{Page, contains_in_order};
 use azaion_tests::programs::{arm64_package, native, workspace};

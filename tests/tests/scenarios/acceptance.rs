@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use azaion_agent::token::UserId;
+use azaion_agent::api::token::UserId;
 use azaion_tests::dev_api::{Casing, ClaimNames, Generation, Options};
 use azaion_tests::programs::arm64_agent;
 use azaion_tests::station::{EMAIL, SERIAL, Station};

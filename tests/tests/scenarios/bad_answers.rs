@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
-use azaion_agent::clock::Timestamp;
+use azaion_agent::common::clock::Timestamp;
 use azaion_tests::dev_api::{BadToken, Fault, Generation, Options};
 use azaion_tests::programs::Run;
 use azaion_tests::station::{EMAIL, SERIAL, Station};

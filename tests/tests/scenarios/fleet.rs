@@ -8,10 +8,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 use std::time::Duration;
 
+use azaion_agent::api::retry::part_of;
 use azaion_agent::device::cache::BootMoment;
 use azaion_agent::device::refusals::Refusals;
 use azaion_agent::device::schedule::{Failure, Outage, after};
-use azaion_agent::retry::part_of;
 use azaion_tests::dev_api::limits::{Limits, Refusal};
 
 /// Devices that are switched on together reach their first run within this time.

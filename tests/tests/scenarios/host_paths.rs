@@ -372,8 +372,8 @@ fn a_station_whose_clock_is_ahead() -> anyhow::Result<()> {
     assert!(run.stderr.contains("one of them is wrong"), "{}", run.stderr);
     station.put_policy("")?;
     station.agent(&["boot"])?;
-    let provisioned: azaion_agent::clock::Timestamp = station.conf("AZAION_PROVISIONED_AT").unwrap().parse()?;
-    let now = azaion_agent::clock::Timestamp::from(std::time::SystemTime::now());
+    let provisioned: azaion_agent::common::clock::Timestamp = station.conf("AZAION_PROVISIONED_AT").unwrap().parse()?;
+    let now = azaion_agent::common::clock::Timestamp::from(std::time::SystemTime::now());
     assert!(now.since(provisioned) >= Duration::from_secs(3590));
     Ok(())
 }

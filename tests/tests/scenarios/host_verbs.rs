@@ -4,9 +4,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use azaion_agent::clock::SystemClock;
-use azaion_agent::http::{self, CaFile, Http};
-use azaion_agent::session::login;
+use azaion_agent::api::http::{self, CaFile, Http};
+use azaion_agent::api::session::login;
+use azaion_agent::common::clock::SystemClock;
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Options};
 use azaion_tests::programs::{Run, start};
 use azaion_tests::station::{EMAIL, SERIAL, Station};

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, bail, ensure};
-use azaion_agent::clock::{Clock, SystemClock};
+use azaion_agent::common::clock::{Clock, SystemClock};
 use azaion_tests::dev_api::{ADMIN_PASSWORD, Fault, Options};
 use azaion_tests::programs::{Running, arm64_agent, copy_to, native, output, start};
 use azaion_tests::station::{SERIAL, Station, command};

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 
-use azaion_agent::plain_text::is_control;
+use azaion_agent::common::plain_text::is_control;
 use azaion_tests::dev_api::{Fault, Options, Tls};
 use azaion_tests::programs::{Run, native, start};
 use azaion_tests::station::{Station, command};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use azaion_agent::device_conf::DeviceConf;
+use azaion_agent::common::device_conf::DeviceConf;
 use azaion_tests::dev_api::Options;
 use azaion_tests::programs::{output, workspace};
 use azaion_tests::station::Station;
@@ -40,7 +40,7 @@ fn files(station: &Station) -> anyhow::Result<Vec<(PathBuf, Values)>> {
         "007",
     ];
     let mut files = Vec::new();
-    for (number, password) in passwords.iter().filter(|p| azaion_agent::api_url::is_plain_value(p)).enumerate() {
+    for (number, password) in passwords.iter().filter(|p| azaion_agent::api::url::is_plain_value(p)).enumerate() {
         let conf = DeviceConf {
             serial: Some(format!("AZJN-{number:04}")),
             email: format!("azaion-jetson-{number:04}@azaion.com"),

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use azaion_agent::clock::{Clock, SystemClock};
+use azaion_agent::common::clock::{Clock, SystemClock};
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD, Fault, Options};
 use azaion_tests::programs::{Run, output, start};
 use azaion_tests::station::{EMAIL, SERIAL, Station, command};

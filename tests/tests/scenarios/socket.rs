@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use azaion_agent::clock::{Clock, SystemClock};
+use azaion_agent::common::clock::{Clock, SystemClock};
 use azaion_tests::dev_api::{Fault, Options};
 use azaion_tests::programs::native;
 use azaion_tests::record;

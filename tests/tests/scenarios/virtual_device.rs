@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use azaion_agent::clock::{Clock, Timestamp};
+use azaion_agent::common::clock::{Clock, Timestamp};
 use azaion_agent::device::machine::Machine;
 use azaion_agent::device::run::{Caller, Device, How, NotReady, Ready, run};
 use azaion_tests::dev_api::Options;

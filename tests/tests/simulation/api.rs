@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use azaion_agent::clock::Timestamp;
+use azaion_agent::common::clock::Timestamp;
 use azaion_agent::device::true_time::build_time;
 use azaion_tests::dev_api::limits::{Limits, Refusal};
 use serde_json::{Value, json};

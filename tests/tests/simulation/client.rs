@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use azaion_agent::api_url::ApiUrl;
-use azaion_agent::clock::{Clock, Timestamp, ToldTime};
+use azaion_agent::api::fault::{Fault, Limit, Problem};
+use azaion_agent::api::http::{Answer, ApiClient, Call, ChainVerifier, Overtaken, TlsClock};
+use azaion_agent::api::transport::Transport;
+use azaion_agent::api::url::ApiUrl;
+use azaion_agent::common::clock::{Clock, Timestamp, ToldTime};
 use azaion_agent::device::run::Caller;
-use azaion_agent::fault::{Fault, Limit, Problem};
-use azaion_agent::http::{Answer, ApiClient, Call, ChainVerifier, Overtaken, TlsClock};
-use azaion_agent::transport::Transport;
 use hyper::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
 use rustls::client::danger::ServerCertVerifier;

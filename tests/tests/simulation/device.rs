@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use azaion_agent::clock::Clock;
+use azaion_agent::common::clock::Clock;
 use azaion_agent::device::cache::TokenCache;
 use azaion_agent::device::run::{Caller, Device, How, run};
 use nix::fcntl::{Flock, FlockArg};
@@ -79,7 +79,7 @@ pub(crate) fn once(world: &Arc<World>, how: How) -> u8 {
     let code = ended.as_ref().map_or_else(|error| error.exit().code(), |_| 0);
     world.tell(|| match &ended {
         Ok(ready) => format!("  ready {} {:?}", ready.readiness.ready, ready.trouble),
-        Err(error) => format!("  {code}: {}", azaion_agent::fault::chain(error)),
+        Err(error) => format!("  {code}: {}", azaion_agent::api::fault::chain(error)),
     });
     invariants::after_run(world, &device, &before, &ended);
     code
@@ -180,7 +180,7 @@ fn power_cut(world: &Arc<World>) {
             (state.wall, state.is_synchronised) = ((time_at(state.now), state.now), true);
         } else {
             let unix = some_clock(&mut state.dice, state.now);
-            state.wall = (azaion_agent::clock::Timestamp::from_unix(unix), state.now);
+            state.wall = (azaion_agent::common::clock::Timestamp::from_unix(unix), state.now);
             state.is_synchronised = false;
         }
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use azaion_agent::clock::{Clock, Timestamp};
+use azaion_agent::common::clock::{Clock, Timestamp};
 use azaion_agent::device::run::{Caller, How};
 
 use super::api::{PASSWORD, time_at};

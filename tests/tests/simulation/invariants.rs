@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use azaion_agent::api::http::{Answer, Call};
+use azaion_agent::api::token::SKEW;
+use azaion_agent::common::exit::Exit;
 use azaion_agent::device::cache::TokenCache;
 use azaion_agent::device::readiness::Readiness;
 use azaion_agent::device::run::{Caller, Device, NotReady, Ready};
-use azaion_agent::exit::Exit;
-use azaion_agent::http::{Answer, Call};
-use azaion_agent::token::SKEW;
 use azaion_tests::schemas;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -77,6 +77,16 @@ pub(crate) fn before_call(world: &World, call: &Call<'_>) {
         state.calls += 1;
         (state.now, state.asked_until, state.how.0)
     };
+    if call.path == "/login" {
+        for (most, window) in REFUSALS {
+            // The device counts whole seconds.
+            let is_recent = |at: &&Duration| now + SECOND < **at + window;
+            let refused = world.state().api.refusals.iter().filter(is_recent).count();
+            if refused >= most {
+                world.violated(format!("a login after {refused} refusals within {window:?}"));
+            }
+        }
+    }
     // The keys may be asked for by a run that was there before.
     if now < until && obeys(how) && call.body.is_some() {
         world.violated(format!("{} {:?} before the API asked for it", call.step(), until.saturating_sub(now)));
@@ -124,7 +134,7 @@ pub(crate) fn after_run(world: &World, device: &Device, before: &Before, ended: 
         state.api.accepts(token, time_at(state.now + SECOND)) && !state.api.has_refused_since(token)
     });
     if was_valid && !valid && !ended.as_ref().is_err_and(is_gone) && world.root.join("run/azaion").exists() {
-        let reason = ended.as_ref().err().map(|error| azaion_agent::fault::chain(error));
+        let reason = ended.as_ref().err().map(|error| azaion_agent::api::fault::chain(error));
         world.violated(format!("a valid token is lost without the API's refusal: {reason:?}"));
     }
     if ended.as_ref().is_err_and(|error| error.exit() == Exit::Internal) {
@@ -142,16 +152,12 @@ fn limits(world: &World, is_unit: bool) {
     let found = {
         let state = world.state();
         let api = &state.api;
-        let refusals = REFUSALS.into_iter().map(|limit| (limit, &api.refusals, "refused logins"));
         // A person or a program is not kept from asking again and again.
-        let logins = is_unit.then_some((LOGINS, &api.unit_logins, "logins of the unit"));
-        let all = refusals.chain(logins);
-        let found = all.filter_map(|((limit, window), events, what)| {
-            let most = most(&events[events.len().saturating_sub(40)..], window);
-            (most > limit).then(|| format!("{most} {what} in {window:?}"))
-        });
+        let recent = &api.unit_logins[api.unit_logins.len().saturating_sub(40)..];
+        let logins = most(recent, LOGINS.1);
+        let many = (is_unit && logins > LOGINS.0).then(|| format!("{logins} logins of the unit in {:?}", LOGINS.1));
         let reused = (api.reuses > 0).then(|| "a refresh token is used twice".to_owned());
-        found.chain(reused).collect::<Vec<String>>()
+        many.into_iter().chain(reused).collect::<Vec<String>>()
     };
     for what in found {
         world.violated(what);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use azaion_agent::clock::Timestamp;
+use azaion_agent::common::clock::Timestamp;
 use azaion_agent::device::true_time::build_time;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;

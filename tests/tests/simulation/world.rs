@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use azaion_agent::api_url::ApiUrl;
-use azaion_agent::clock::{Clock, Timestamp};
+use azaion_agent::api::http::{ApiClient, HttpError, Options, Overtaken};
+use azaion_agent::api::url::ApiUrl;
+use azaion_agent::common::clock::{Clock, Timestamp};
 use azaion_agent::device::machine::Machine;
 use azaion_agent::device::run::{Caller, How};
 use azaion_agent::device::surroundings::Surroundings;
-use azaion_agent::http::{ApiClient, HttpError, Options, Overtaken};
 use azaion_agent::simulation::{Effect, Simulation};
 
 use super::api::{Api, time_at};
@@ -228,7 +228,7 @@ impl Clock for World {
 
     fn boot(&self) -> Duration {
         let state = self.state();
-        Duration::from_secs(20) + state.now.saturating_sub(state.booted)
+        state.now.saturating_sub(state.booted)
     }
 
     fn sleep(&self, time: Duration) {

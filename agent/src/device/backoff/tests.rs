@@ -1,5 +1,5 @@
-use crate::fault::Problem;
-use crate::private_file::Lifetime;
+use crate::api::fault::Problem;
+use crate::common::private_file::Lifetime;
 
 use super::*;
 

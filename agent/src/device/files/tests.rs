@@ -1,7 +1,7 @@
 use std::fs::{create_dir, read_dir, remove_dir_all};
 use std::sync::Mutex;
 
-use crate::clock::Timestamp;
+use crate::common::clock::Timestamp;
 
 use super::*;
 

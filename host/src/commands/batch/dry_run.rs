@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use azaion_agent::api_url::ApiUrl;
+use azaion_agent::api::url::ApiUrl;
 
 use super::list::Unit;
 use crate::cli::BatchOptions;

@@ -8,8 +8,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use azaion_agent::exit::Exit;
-use azaion_agent::identity::Serial;
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::identity::Serial;
 use nix::fcntl::OFlag;
 
 use super::columns::column_in_report;

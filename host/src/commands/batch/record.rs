@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use azaion_agent::exit::Exit;
+use azaion_agent::common::exit::Exit;
 use serde::{Serialize, Serializer};
 
 use super::dry_run::Plan;

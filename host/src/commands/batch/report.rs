@@ -5,9 +5,9 @@ use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use azaion_agent::exit::Exit;
-use azaion_agent::plain_text::{escaped, write_json};
-use azaion_agent::private_file::{Attributes, Lifetime, Staged};
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::plain_text::{escaped, write_json};
+use azaion_agent::common::private_file::{Attributes, Lifetime, Staged};
 
 use super::columns::{COLUMNS, column_in_report};
 use super::record::Record;

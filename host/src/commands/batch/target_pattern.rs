@@ -3,8 +3,8 @@
 use crate::error::{Result, failure};
 use std::path::PathBuf;
 
-use azaion_agent::exit::Exit;
-use azaion_agent::identity::Serial;
+use azaion_agent::common::exit::Exit;
+use azaion_agent::common::identity::Serial;
 
 const SERIAL: &str = "{serial}";
 

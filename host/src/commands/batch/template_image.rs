@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use azaion_agent::exit::Exit;
+use azaion_agent::common::exit::Exit;
 
 use crate::error::{Result, failure};
 use crate::target::template::Original;

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use azaion_agent::check::Check;
+use azaion_agent::common::check::Check;
 use nix::unistd::{AccessFlags, access};
 
 use crate::commands::check::flash_cfg;

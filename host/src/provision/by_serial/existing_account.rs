@@ -1,8 +1,8 @@
 //! A user that exists with a password that is not known here: it is refused, given another password, or deleted and made again.
 
-use azaion_agent::exit::Exit;
-use azaion_agent::fault::{Class, chain};
-use azaion_agent::session;
+use azaion_agent::api::fault::{Class, chain};
+use azaion_agent::api::session;
+use azaion_agent::common::exit::Exit;
 use secrecy::SecretString;
 
 use super::Provisioning;

@@ -7,8 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use azaion_agent::clock::SystemClock;
-use azaion_agent::device_conf::PATH;
+use azaion_agent::common::clock::SystemClock;
+use azaion_agent::common::device_conf::PATH;
 use tempfile::TempDir;
 
 use super::*;

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::thread;
 
-use azaion_agent::fault::chain;
+use azaion_agent::api::fault::chain;
 use sha1::{Digest, Sha1};
 
 use super::slot;

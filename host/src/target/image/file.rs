@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use azaion_agent::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch, tidy};
+use azaion_agent::common::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch, tidy};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 

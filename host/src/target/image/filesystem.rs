@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use azaion_agent::device_conf::MODE;
-use azaion_agent::history;
+use azaion_agent::common::device_conf::MODE;
+use azaion_agent::common::history;
 use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 

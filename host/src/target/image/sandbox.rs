@@ -21,7 +21,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use azaion_agent::clock::{Clock, SystemClock};
+use azaion_agent::common::clock::{Clock, SystemClock};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 use rustix::fs::{Mode, OFlags};

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use azaion_agent::device_conf::MODE;
+use azaion_agent::common::device_conf::MODE;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 

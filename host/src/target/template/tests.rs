@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use azaion_agent::fault::chain;
+use azaion_agent::api::fault::chain;
 use nix::sys::stat::{SFlag, mknod};
 use nix::unistd::{geteuid, mkfifo};
 use rustix::fs::{XattrFlags, fgetxattr, flistxattr, setxattr};

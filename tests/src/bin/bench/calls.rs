@@ -7,11 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use azaion_agent::api_url::ApiUrl;
-use azaion_agent::clock::SystemClock;
-use azaion_agent::http::{ApiClient, CaFile, Call, Http, Method, Options};
-use azaion_agent::identity::{ROLE, Serial, new_password};
-use azaion_agent::{json, session};
+use azaion_agent::api::http::{ApiClient, CaFile, Call, Http, Method, Options};
+use azaion_agent::api::json;
+use azaion_agent::api::session;
+use azaion_agent::api::url::ApiUrl;
+use azaion_agent::common::clock::SystemClock;
+use azaion_agent::common::identity::{ROLE, Serial, new_password};
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD};
 use secrecy::{ExposeSecret, SecretString};
 

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use azaion_agent::clock::{Clock, SystemClock};
+use azaion_agent::common::clock::{Clock, SystemClock};
 use azaion_tests::programs::start;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use azaion_agent::clock::{Clock, Timestamp};
+use azaion_agent::api::fault::chain;
+use azaion_agent::common::clock::{Clock, Timestamp};
 use azaion_agent::device::machine::Machine;
 use azaion_agent::device::run::{Caller, Device, How, NotReady, Ready, run};
 use azaion_agent::device::true_time::build_time;
-use azaion_agent::fault::chain;
 use azaion_tests::dev_api::{BadToken, Body, Fault, Generation, Intermediary, Tls};
 use azaion_tests::station::{EMAIL, SERIAL};
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ use super::place::{NAME, PASSWORD, Place, Server};
 const NAMES_COME: Duration = Duration::from_secs(45);
 /// How long a device tries that must not become ready.
 const LONGEST_TRY: Duration = Duration::from_secs(3);
-/// The longest wait between two tries of a run, see `azaion_agent::retry::POLICY`.
+/// The longest wait between two tries of a run, see `azaion_agent::api::retry::POLICY`.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// From the end of a run of the timer to the next.
 const TIMER: Duration = Duration::from_mins(1);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
-use azaion_agent::clock::Timestamp;
+use azaion_agent::common::clock::Timestamp;
 use azaion_agent::device::true_time::build_time;
 use azaion_tests::dev_api::{DevApi, Generation, Options, Tls};
 use azaion_tests::netns;

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use azaion_agent::private_file::{self, Attributes, Lifetime};
+use azaion_agent::common::private_file::{self, Attributes, Lifetime};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use secrecy::SecretString;
 
-use azaion_agent::exit::Exit;
+use azaion_agent::common::exit::Exit;
 
 use super::*;
 use crate::target::error::Result;

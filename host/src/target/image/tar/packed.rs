@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use azaion_agent::device_conf::MODE;
+use azaion_agent::common::device_conf::MODE;
 
 use super::contents::{Archive, Member};
 use crate::target::image::slot::{self, Content};

@@ -8,7 +8,7 @@
 //! file, is never taken for one.
 
 use ::tar::{EntryType, Header};
-use azaion_agent::device_conf::MODE;
+use azaion_agent::common::device_conf::MODE;
 use zeroize::Zeroizing;
 
 use super::contents::Archive;

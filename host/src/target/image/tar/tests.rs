@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use azaion_agent::exit::Exit;
+use azaion_agent::common::exit::Exit;
 use secrecy::SecretString;
 use tempfile::TempDir;
 

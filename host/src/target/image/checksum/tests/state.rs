@@ -1,6 +1,6 @@
 //! What is believed of a checksum state.
 
-use azaion_agent::exit::Exit;
+use azaion_agent::common::exit::Exit;
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! What is no archive of a root file system, or could be got wrong.
 
-use azaion_agent::fault::chain;
+use azaion_agent::api::fault::chain;
 
 use super::*;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use rand::TryRng;
 use rand::rngs::SysRng;
 
-use crate::clock::Clock;
-use crate::fault::{Fault, Limit, NotCalled, Problem};
+use crate::api::fault::{Fault, Limit, NotCalled, Problem};
+use crate::common::clock::Clock;
 
 /// How often and how long to try.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +116,7 @@ impl<'a> Budget<'a> {
             let wait = waits.after(&fault, self.left.get());
             let has_time = |wait: &Duration| self.left.get().saturating_sub(*wait) >= took.min(self.policy.least);
             let Some(wait) = wait.filter(has_time) else { return Err(fault) };
-            log::log!(level, "{}; trying again in {:.1} s", crate::fault::chain(&fault), wait.as_secs_f32());
+            log::log!(level, "{}; trying again in {:.1} s", crate::api::fault::chain(&fault), wait.as_secs_f32());
             level = log::Level::Info;
             self.spend(|| self.clock.sleep(wait));
             // A wait may take longer than it should. The reason is what went wrong then, not that the time is used up.
@@ -182,8 +182,8 @@ fn random() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::virtual_clock::VirtualClock;
-    use crate::fault::Class;
+    use crate::api::fault::Class;
+    use crate::common::clock::virtual_clock::VirtualClock;
 
     fn fault(class: Class, retry_after: Option<u64>) -> Fault {
         let problem = Problem::Status { status: 503, code: None, class };
@@ -316,7 +316,7 @@ mod tests {
     struct Late(VirtualClock);
 
     impl Clock for Late {
-        fn wall(&self) -> crate::clock::Timestamp {
+        fn wall(&self) -> crate::common::clock::Timestamp {
             self.0.wall()
         }
 

@@ -4,7 +4,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::time::Time;
 
-use crate::clock::Timestamp;
+use crate::common::clock::Timestamp;
 
 /// When a certificate (DER) begins and ends to be valid; `None` if it can't be read.
 pub(crate) fn validity(certificate: &[u8]) -> Option<(Timestamp, Timestamp)> {

@@ -8,7 +8,6 @@ use rand::rngs::SysRng;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-
 /// The role that every device's account has on the admin API.
 pub const ROLE: &str = "CompanionPC";
 

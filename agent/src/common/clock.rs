@@ -164,7 +164,9 @@ impl Clock for SystemClock {
 pub(crate) mod virtual_clock {
     use std::sync::Mutex;
 
-    use super::{Clock, Duration, Timestamp};
+    use super::Clock;
+    use super::Duration;
+    use super::Timestamp;
 
     #[derive(Debug)]
     pub(crate) struct VirtualClock(Mutex<(Timestamp, Duration, Vec<Duration>)>);

@@ -16,10 +16,10 @@ use nix::unistd::geteuid;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::api_url::{ApiUrl, ApiUrlError, is_plain_value};
-use crate::clock::Timestamp;
-use crate::identity::{Identity, Serial, is_assigned_serial};
-use crate::private_file::kind_of;
+use crate::api::url::{ApiUrl, ApiUrlError, is_plain_value};
+use crate::common::clock::Timestamp;
+use crate::common::identity::{Identity, Serial, is_assigned_serial};
+use crate::common::private_file::kind_of;
 
 /// Where the file lies inside a root file system.
 pub const PATH: &str = "etc/azaion/device.conf";

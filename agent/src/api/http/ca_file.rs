@@ -64,7 +64,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::fault::chain;
+    use crate::api::fault::chain;
 
     // Promise: a CA file without a certificate is told from one that can't be read, or is too large; none is passed over or cut.
     #[test]

@@ -13,8 +13,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-use crate::clock::Timestamp;
-use crate::token::SKEW;
+use crate::api::token::SKEW;
+use crate::common::clock::Timestamp;
 
 use super::TlsClock;
 use super::certificate::validity;

@@ -7,9 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::fault::{Fault, Limit, Problem};
-use crate::http::{Answer, ApiClient, Call, Method};
-use crate::json;
+use crate::api::fault::{Fault, Limit, Problem};
+use crate::api::http::{Answer, ApiClient, Call, Method};
+use crate::api::json;
 
 /// What a login gives. `Debug` does not show the tokens.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use crate::clock::Timestamp;
-use crate::plain_text::excerpt;
+use crate::common::clock::Timestamp;
+use crate::common::plain_text::excerpt;
 
 /// Bytes of a library's message that are shown: what the server sent may be quoted in it.
 const LONGEST_DETAIL: usize = 500;

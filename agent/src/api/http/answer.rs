@@ -8,9 +8,9 @@ use reqwest::Response;
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use zeroize::Zeroizing;
 
-use crate::clock::Timestamp;
-use crate::fault::{Fault, OutsideValidity, Problem, class_of, needs_error_object};
-use crate::json::error_code;
+use crate::api::fault::{Fault, OutsideValidity, Problem, class_of, needs_error_object};
+use crate::api::json::error_code;
+use crate::common::clock::Timestamp;
 
 use super::Call;
 use super::client::transport;

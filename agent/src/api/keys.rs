@@ -6,12 +6,12 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, K
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::clock::Timestamp;
-use crate::fault::{Class, Fault, Limit, Problem, needs_error_object};
-use crate::http::{Answer, ApiClient, Call, Method};
-use crate::json;
-use crate::retry::Budget;
-use crate::token::{self, Accepted, Expected, Keys, TokenError};
+use crate::api::fault::{Class, Fault, Limit, Problem, needs_error_object};
+use crate::api::http::{Answer, ApiClient, Call, Method};
+use crate::api::json;
+use crate::api::retry::Budget;
+use crate::api::token::{self, Accepted, Expected, Keys, TokenError};
+use crate::common::clock::Timestamp;
 
 /// Asks the server for its keys. `is_uncached` asks caches on the way to ask the server themselves (RFC 9111, 5.2.1.4): the
 /// list may be an hour old otherwise.
@@ -111,8 +111,8 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use crate::clock::SystemClock;
-    use crate::http::{Http, Options};
+    use crate::api::http::{Http, Options};
+    use crate::common::clock::SystemClock;
 
     use super::*;
 

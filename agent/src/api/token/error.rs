@@ -1,6 +1,6 @@
 //! Why a token is refused.
 
-use crate::identity::ROLE;
+use crate::common::identity::ROLE;
 
 /// Why a token is refused. No message repeats a claim's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,4 +43,3 @@ pub enum TokenError {
     #[error("it is for another account's e-mail")]
     Email,
 }
-

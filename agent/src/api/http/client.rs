@@ -13,14 +13,20 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::api_url::ApiUrl;
-use crate::clock::{Timestamp, ToldTime};
-use crate::fault::{Fault, Limit, Problem};
-use crate::proxy_url::ProxyUrl;
-use crate::transport::Transport;
+use crate::api::fault::{Fault, Limit, Problem};
+use crate::api::proxy_url::ProxyUrl;
+use crate::api::transport::Transport;
+use crate::api::url::ApiUrl;
+use crate::common::clock::{Timestamp, ToldTime};
 
+use super::Answer;
+use super::ApiClient;
+use super::CaFile;
+use super::Call;
+use super::HttpError;
+use super::TlsClock;
+use super::tls;
 use super::verifier::{Chain, ChainVerifier};
-use super::{Answer, ApiClient, CaFile, Call, HttpError, TlsClock, tls};
 
 /// How long a connection is kept that nobody uses: less than servers do (nginx: 75 s), which would close it under a call.
 const LONGEST_IDLE: Duration = Duration::from_secs(20);
@@ -256,7 +262,7 @@ mod tests {
     use super::super::tests::{DAY, GET, response};
     use super::super::verifier::tests::some_chain;
     use super::*;
-    use crate::clock::virtual_clock::VirtualClock;
+    use crate::common::clock::virtual_clock::VirtualClock;
 
     // Promise: a bearer token does not show in a `Debug` of the request.
     #[test]

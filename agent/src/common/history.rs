@@ -7,9 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
-use crate::json;
-use crate::plain_text::{escaped, excerpt};
+use crate::api::json;
+use crate::common::clock::Timestamp;
+use crate::common::plain_text::{escaped, excerpt};
 
 /// Where it lies on the device.
 pub const PATH: &str = "/var/lib/azaion/history.json";
@@ -167,7 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plain_text::{is_control, write_json};
+    use crate::common::plain_text::{is_control, write_json};
 
     fn change(reason: Option<&str>) -> Change {
         Change {

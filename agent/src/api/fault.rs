@@ -3,12 +3,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-use crate::exit::Exit;
-use crate::plain_text::escaped;
-use crate::token::error::TokenError;
-pub use crate::transport::OutsideValidity;
-use crate::transport::Transport;
+use crate::api::token::error::TokenError;
+pub use crate::api::transport::OutsideValidity;
+use crate::api::transport::Transport;
+use crate::common::clock::Timestamp;
+use crate::common::exit::Exit;
+use crate::common::plain_text::escaped;
 
 /// What a fault means for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

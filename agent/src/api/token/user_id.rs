@@ -8,7 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claims, single};
+use super::Claims;
+use super::single;
 
 /// Names under which .NET writes it: short, or the full claim URI.
 const CLAIMS: [&str; 2] = ["nameid", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];

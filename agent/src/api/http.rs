@@ -18,9 +18,9 @@ pub use reqwest::header::HeaderMap;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use crate::api_url::ApiUrl;
-use crate::clock::{Clock, Timestamp};
-use crate::fault::{Fault, Limit};
+use crate::api::fault::{Fault, Limit};
+use crate::api::url::ApiUrl;
+use crate::common::clock::{Clock, Timestamp};
 
 pub use answer::{Answer, LARGEST_ANSWER, LONGEST_RETRY_AFTER};
 pub use ca_file::CaFile;

@@ -6,8 +6,8 @@ use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::exit::Exit;
-use crate::plain_text::escaped;
+use crate::common::exit::Exit;
+use crate::common::plain_text::escaped;
 
 /// Prints what is wrong with the command line of this process, or the help that was asked for.
 pub fn report(error: clap::Error) -> Exit {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::common::clock::Timestamp;
 
 use super::cache::BootMoment;
 

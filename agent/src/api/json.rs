@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::fault::Problem;
+use crate::api::fault::Problem;
 
 /// A request body; wiped after use. Grown once, so that no copy of a password stays behind.
 pub fn body(content: &impl Serialize) -> Zeroizing<Vec<u8>> {

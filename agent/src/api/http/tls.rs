@@ -8,8 +8,10 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::CaFile;
+use super::HttpError;
+use super::TlsClock;
 use super::verifier::ChainVerifier;
-use super::{CaFile, HttpError, TlsClock};
 
 /// TLS that trusts the usual roots (Mozilla's) and those of `ca`, with the verifier that keeps the chains.
 pub(super) fn config(
@@ -48,7 +50,7 @@ impl TimeProvider for CertificateTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
+    use crate::common::clock::Timestamp;
 
     // Promise: certificates are validated by the clock that is given, not by the system's.
     #[test]

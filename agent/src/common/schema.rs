@@ -7,7 +7,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
-use crate::check::Check;
+use crate::common::check::Check;
 
 /// `$id` of a document is this and its name. A URN, because nothing is to be fetched.
 const ID: &str = "urn:azaion:schema:";

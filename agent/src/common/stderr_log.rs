@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::plain_text::escaped;
+use crate::common::plain_text::escaped;
 
 /// Writes what our own code logs to standard error.
 #[derive(Debug)]

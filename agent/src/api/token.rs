@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::clock::Timestamp;
-use crate::es256;
-use crate::identity::ROLE;
-use crate::json::has_duplicate_names;
+use crate::api::es256;
+use crate::api::json::has_duplicate_names;
+use crate::common::clock::Timestamp;
+use crate::common::identity::ROLE;
 
 pub mod error;
 mod user_id;
