@@ -72,15 +72,17 @@ fn prepare(world: &World) {
 }
 
 /// What happens rarely by chance: the same thing again and again in short time, perhaps with credentials that are wrong; or an outage
-/// from the boot on, in which the keys are rotated.
+/// from a boot on, in which the keys are rotated.
 fn burst(dice: &mut Dice, length: Duration) -> Vec<(Duration, Event)> {
-    let start = Duration::from_secs(dice.below(length.as_secs() / 2));
     let kind = dice.below(5);
     if kind == 4 {
+        // To the end, and not so long that a cache would have forgotten the old list.
+        let start = length.saturating_sub(dice.time(Duration::from_mins(50)));
         let rotated = start + dice.time(length.saturating_sub(start));
         let outage = [(start, Event::Weather(Weather::Refused)), (start, Event::End(End::PowerCut))];
         return outage.into_iter().chain([(rotated, Event::KeyRotated { is_old_listed: true })]).collect();
     }
+    let start = Duration::from_secs(dice.below(length.as_secs() / 2));
     let wrong = [Event::AccountGone, Event::PasswordChanged, Event::Disabled(true), Event::Weather(Weather::Fine)];
     let before = dice.pick(&wrong);
     let any = Event::any(dice, start);
