@@ -77,8 +77,8 @@ fn burst(dice: &mut Dice, length: Duration) -> Vec<(Duration, Event)> {
     let kind = dice.below(5);
     if kind == 4 {
         // To the end, and not so long that a cache would have forgotten the old list.
-        let start = length.saturating_sub(dice.time(Duration::from_mins(50)));
-        let rotated = start + dice.time(length.saturating_sub(start));
+        let start = length.saturating_sub(Duration::from_mins(1) + dice.time(Duration::from_mins(50)));
+        let rotated = start + dice.time(length.saturating_sub(start).saturating_sub(Duration::from_secs(1)));
         let outage = [(start, Event::Weather(Weather::Refused)), (start, Event::End(End::PowerCut))];
         return outage.into_iter().chain([(rotated, Event::KeyRotated { is_old_listed: true })]).collect();
     }
