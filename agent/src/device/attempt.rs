@@ -65,7 +65,11 @@ impl Attempt<'_> {
             return Ok(self.ready(cache.clone(), self.best_time(), Token::Fresh)?);
         }
         if self.is_on_demand() {
-            return Ok(self.idle(cached)?);
+            return Ok(match cached {
+                // A run that was killed before it could say so has left it.
+                Some(cache) if !self.says_ready() => self.ready(cache, self.best_time(), Token::Fresh)?,
+                cached => self.idle(cached)?,
+            });
         }
         match self.new_token(cached.is_some()) {
             Ok((cache, now)) => Ok(self.ready(cache, now, Token::Renewed)?),
@@ -106,6 +110,10 @@ impl Attempt<'_> {
             && Readiness::read(&self.device.paths.run_dir()).is_some()
             && (FirstBoot::read(&self.device.paths.state_dir()).was_ready_in(&now.boot_id, self.device_conf())
                 || self.cached().is_some_and(|cache| cache.is_of_boot(&now)))
+    }
+
+    fn says_ready(&self) -> bool {
+        Readiness::read(&self.device.paths.run_dir()).is_some_and(|readiness| readiness.ready)
     }
 
     /// Nothing is done; only whether the device is held is kept up to date.

@@ -152,3 +152,18 @@ fn a_renewal_on_demand_ends_a_mission_only_when_asked() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+// Promise: where a run was killed after it had written that the device is not ready, and before it took the token out, the next run of the
+// timer says again that the device is ready, also with `renew = "on-demand"`.
+#[test]
+fn a_token_that_a_killed_run_left_makes_ready() -> anyhow::Result<()> {
+    let device = ready(Generation::G2b, "renew = \"on-demand\"\n")?;
+    device.wait(Duration::from_mins(12));
+    let mut readiness = device.station.json(READY).unwrap_or_default();
+    readiness["ready"] = false.into();
+    device.station.put(&format!("rootfs/{READY}"), readiness.to_string(), 0o644)?;
+    device.station.api.forget_requests();
+    assert_eq!(device.exit(BY_TIMER), 0);
+    assert_eq!((device.field(READY, "ready"), device.calls()), (true.into(), [0, 0]));
+    Ok(())
+}

@@ -108,8 +108,11 @@ impl Event {
             }
             Self::ClockSynchronised => {
                 let state = &mut *world.state();
+                let was_synchronised = state.is_synchronised;
                 (state.wall, state.is_synchronised) = ((time_at(state.now), state.now), true);
-                state.starts_again();
+                if !was_synchronised {
+                    state.starts_again();
+                }
             }
             Self::Hold(true) => hold(world),
             Self::Hold(false) => drop(fs::remove_file(world.root.join(HOLD_FILE))),
@@ -177,7 +180,9 @@ fn mend(world: &World) {
     let _ = fs::remove_file(world.root.join(HOLD_FILE));
     world.tell(|| format!("the clock says {}", world.wall()));
     let state = &mut *world.state();
-    let is_refused = state.api.last_refusal.is_some_and(|last| state.now < last + AFTER_REFUSAL);
+    // Counted while the device runs, which it may not have for long.
+    let is_refused =
+        !state.api.refusals.is_empty() || state.api.last_refusal.is_some_and(|last| state.now < last + AFTER_REFUSAL);
     let asked = state.asked_until.saturating_sub(state.now);
     let most = if is_refused { AFTER_REFUSAL } else { asked + asked / 5 + AFTER_OUTAGE };
     state.bound = Some((state.now, most));
