@@ -1,10 +1,10 @@
-# One station's part of an order, as a batch job that waits for parameters:
+# One host's part of an order, as a parameterized batch job:
 #
 #   nomad job run docs/examples/nomad.hcl
 #   nomad job dispatch -meta order=4711 provision line-3.csv
 #
-# The payload is the list. A job that is lost with its machine is simply dispatched again: there is no state but the
-# targets and the API.
+# The payload is the list. A job that is lost with its machine can be dispatched again: there is no state besides
+# the targets and the API.
 job "provision" {
   type        = "batch"
   datacenters = ["plant-1"]
@@ -14,14 +14,14 @@ job "provision" {
     meta_required = ["order"]
   }
 
-  # Where the station's disk with the images is.
+  # The host whose disk has the images.
   constraint {
     attribute = "${meta.flashing_station}"
     value     = "true"
   }
 
   group "station" {
-    # Exit 69 and 75 go away by waiting; the others end here after two tries all the same, and change nothing by them.
+    # Exit codes 69 and 75 are transient. With any other code a second attempt changes nothing.
     restart {
       attempts = 2
       delay    = "1m"
@@ -29,7 +29,7 @@ job "provision" {
       mode     = "fail"
     }
 
-    # On another station the images would be missing, so it is not moved.
+    # Another host does not have the images.
     reschedule {
       attempts  = 0
       unlimited = false
@@ -65,7 +65,7 @@ job "provision" {
         ]
       }
 
-      # Into memory, never to the disk, and only for this task.
+      # In memory, not on disk, and only for this task.
       template {
         destination = "${NOMAD_SECRETS_DIR}/admin-password"
         perms       = "0600"
@@ -78,7 +78,7 @@ job "provision" {
         AZAION_ADMIN_PASSWORD_FILE = "${NOMAD_SECRETS_DIR}/admin-password"
       }
 
-      # SIGTERM finishes the units in hand, whose calls take ten seconds at the most.
+      # On SIGTERM the program finishes the current devices, whose calls take at most ten seconds.
       kill_signal  = "SIGTERM"
       kill_timeout = "30s"
 
