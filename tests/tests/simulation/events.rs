@@ -138,7 +138,9 @@ impl Event {
 fn network(world: &World, is_there: bool) {
     let state = &mut *world.state();
     if is_there {
-        state.network = state.network % 7 + 1;
+        // Another one than before, as its route says.
+        state.last_network = state.last_network % 7 + 1;
+        state.network = state.last_network;
         state.starts_again();
     } else {
         state.network = 0;

@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) is_synchronised: bool,
     /// Which network there is; none is 0.
     pub(crate) network: u32,
+    /// The last one that was there.
+    pub(crate) last_network: u32,
     /// What happens when, the next one last.
     pub(crate) events: Vec<(Duration, Event)>,
     pub(crate) api: Api,
@@ -89,6 +91,7 @@ impl World {
             wall: (time_at(Duration::ZERO), Duration::ZERO),
             is_synchronised: true,
             network: 1,
+            last_network: 1,
             events: Vec::new(),
             api,
             weather: Weather::Fine,
