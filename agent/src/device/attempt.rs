@@ -65,11 +65,7 @@ impl Attempt<'_> {
             return Ok(self.ready(cache.clone(), self.best_time(), Token::Fresh)?);
         }
         if self.is_on_demand() {
-            return Ok(match cached {
-                // A run that was killed before it could say so has left it.
-                Some(cache) if !self.says_ready() => self.ready(cache, self.best_time(), Token::Fresh)?,
-                cached => self.idle(cached)?,
-            });
+            return Ok(self.idle(cached)?);
         }
         match self.new_token(cached.is_some()) {
             Ok((cache, now)) => Ok(self.ready(cache, now, Token::Renewed)?),
@@ -112,13 +108,13 @@ impl Attempt<'_> {
                 || self.cached().is_some_and(|cache| cache.is_of_boot(&now)))
     }
 
-    fn says_ready(&self) -> bool {
-        Readiness::read(&self.device.paths.run_dir()).is_some_and(|readiness| readiness.ready)
-    }
-
-    /// Nothing is done; only whether the device is held is kept up to date.
+    /// Makes no call and only updates `ready.json`.
     fn idle(&self, cache: Option<TokenCache>) -> Result<Ready, NotReady> {
         let before = Readiness::read(&self.device.paths.run_dir()).unwrap_or_else(|| Readiness::of(self.conf));
+        // A run that was killed before it updated both files leaves a valid token behind.
+        if let Some(cache) = cache.clone().filter(|_| !before.ready) {
+            return self.ready(cache, self.best_time(), Token::Fresh);
+        }
         let readiness = Readiness { held: self.held().is_some(), ..before.clone() };
         if readiness.held != before.held {
             readiness.write(self.folder)?;
@@ -316,7 +312,7 @@ impl Attempt<'_> {
 pub(super) fn give_up(folder: &Folder, conf: Option<&DeviceConf>, error: NotReady) -> NotReady {
     let held = matches!(error, NotReady::Held(_));
     let readiness = Readiness { held, ..Readiness::not_ready(conf, error.exit(), chain(&error)) };
-    // In this order: whoever finds `ready` finds the token, also where this run ends in between.
+    // In this order: `ready` always comes with a token, even if this run is killed in between.
     let recorded = readiness.write(folder);
     if let Err(other) = cache::clear(folder).and(recorded) {
         log::error!("{}", chain(&other));

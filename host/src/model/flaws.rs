@@ -34,7 +34,7 @@ pub(super) enum Flaw {
     NoIntent,
     /// A message with a password.
     TellsPassword,
-    /// As the code was: people are told of a device that is put out once the run has ended well.
+    /// As the code was: the warning of a device that can no longer log in comes after the run has succeeded.
     SaysAfterwards,
     /// As the code was: a deletion is repeated after a reply that was lost.
     DeletesTwice,

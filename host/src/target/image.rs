@@ -6,7 +6,7 @@
 pub(super) mod checksum;
 pub(super) mod copy;
 pub mod ext4;
-pub(crate) mod file;
+mod file;
 mod filesystem;
 pub(super) mod first_check;
 #[cfg(test)]

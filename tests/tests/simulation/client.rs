@@ -161,12 +161,9 @@ impl ApiClient for Client {
         invariants::before_call(&self.world, call);
         let heard = self.world.state().api.refusals.len();
         let answer = self.answer(call, limit).map_err(fail).and_then(Answer::check_unknown_time);
-        let is_of_this_conf = {
-            let state = self.world.state();
-            state.how.1 == state.conf
-        };
-        if answer.is_err() || !is_of_this_conf {
-            // The device counts what it believes, and for the `device.conf` that it has read.
+        // The device counts what it believes, and for the `device.conf` that it has read.
+        let is_counted = answer.is_ok() && self.world.state().is_run_current();
+        if !is_counted {
             self.world.state().api.unheard(heard);
         }
         self.world.state().idle_since = self.world.now();

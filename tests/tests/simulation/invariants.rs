@@ -75,8 +75,7 @@ pub(crate) fn before_call(world: &World, call: &Call<'_>) {
     let (now, until, how) = {
         let mut state = world.state();
         state.calls += 1;
-        // A run that began with another `device.conf`, or before its directory was removed, knows nothing of it.
-        let until = if state.how.1 == state.conf { state.asked_until } else { Duration::ZERO };
+        let until = if state.is_run_current() { state.asked_until } else { Duration::ZERO };
         (state.now, until, state.how.0)
     };
     if call.path == "/login" {
@@ -98,7 +97,7 @@ pub(crate) fn before_call(world: &World, call: &Call<'_>) {
 pub(crate) fn after_call(world: &World, answer: &Answer) {
     let state = &mut *world.state();
     let is_transient = matches!(answer.status, 401 | 407 | 408 | 423 | 425 | 429 | 500..=599);
-    if let Some(wait) = answer.retry_after.filter(|_| is_transient && state.how.1 == state.conf) {
+    if let Some(wait) = answer.retry_after.filter(|_| is_transient && state.is_run_current()) {
         state.asked_until = state.now + wait;
         let (now, late) = (state.now, wait + wait / 5 + AFTER_OUTAGE);
         state.bound = state.bound.map(|(since, most)| (since, most.max((now + late).saturating_sub(since))));

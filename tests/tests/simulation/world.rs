@@ -299,8 +299,13 @@ impl Simulation for Fate {
     }
 }
 
-/// Whatever makes a device try again at once has happened.
 impl State {
+    /// Whether the run in progress began with the `device.conf` and the run directory that are there now.
+    pub(crate) fn is_run_current(&self) -> bool {
+        self.how.1 == self.conf
+    }
+
+    /// Something has happened after which a device tries again at once.
     pub(crate) fn starts_again(&mut self) {
         self.asked_until = Duration::ZERO;
         self.api.unit_logins.clear();
