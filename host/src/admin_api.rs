@@ -111,9 +111,7 @@ impl<'a> Admin<'a> {
             Ok(()) => Ok(()),
             Err(fault) => match refusal(fault) {
                 // Not every server may have this route, and the next call tells as well.
-                fault if fault.class() == Class::Unacceptable && !matches!(fault.problem, Problem::Page { .. }) => {
-                    Ok(())
-                }
+                fault if fault.class() == Class::Protocol && !matches!(fault.problem, Problem::Page { .. }) => Ok(()),
                 fault => Err(not_permitted(fault)),
             },
         }
@@ -276,8 +274,8 @@ fn after(perhaps_done: bool, created: Result<Creation, AdminFault>) -> Result<Cr
 /// body, so that a 401 or 403 is a refusal, unless it is a web page. A code about credentials is about the user that the call names.
 fn refusal(fault: Fault) -> Fault {
     let problem = match fault.problem {
-        Problem::Status { status, code, class: Class::Refused | Class::Unacceptable } => {
-            let class = if matches!(status, 401 | 403) { Class::Refused } else { Class::Unacceptable };
+        Problem::Status { status, code, class: Class::Refused | Class::Protocol } => {
+            let class = if matches!(status, 401 | 403) { Class::Refused } else { Class::Protocol };
             Problem::Status { status, code, class }
         }
         problem => problem,

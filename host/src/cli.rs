@@ -125,7 +125,7 @@ pub(crate) struct CheckOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct OwnerOption {
-    /// Who owns what is written into a directory: root (needs root), or the caller, for a staging tree whose owners
+    /// IdentitySource owns what is written into a directory: root (needs root), or the caller, for a staging tree whose owners
     /// the image builder maps
     #[arg(long, value_enum, default_value = "root", value_name = "OWNER")]
     pub(crate) owner: Owner,

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use crate::interrupt;
-use crate::resolved_path::PlaceError;
+use crate::resolved_path::PathError;
 use crate::target;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -23,7 +23,7 @@ pub(crate) enum Error {
     Target(#[from] target::Error),
     /// A path leads nowhere, or others can change it.
     #[error(transparent)]
-    Path(#[from] PlaceError),
+    Path(#[from] PathError),
     /// What a `device.conf` says is malformed.
     #[error(transparent)]
     DeviceConf(#[from] DeviceConfError),
@@ -63,8 +63,8 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Target(error) => error.exit(),
-            Self::Path(PlaceError::Io(error)) | Self::Io { source: error, .. } => exit_of_io(error),
-            Self::Path(PlaceError::Unsafe(_)) => Exit::Refused,
+            Self::Path(PathError::Io(error)) | Self::Io { source: error, .. } => exit_of_io(error),
+            Self::Path(PathError::Unsafe(_)) => Exit::Refused,
             Self::DeviceConf(_) => Exit::Data,
             Self::Client(_) => Exit::Config,
             Self::Api(fault) => fault.class().on_host(),

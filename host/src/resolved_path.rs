@@ -26,7 +26,7 @@ const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// Why a path leads nowhere.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PlaceError {
+pub(crate) enum PathError {
     /// A component is missing, no directory, or can't be searched.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -35,7 +35,7 @@ pub(crate) enum PlaceError {
     Unsafe(#[from] UnsafePath),
 }
 
-impl From<Errno> for PlaceError {
+impl From<Errno> for PathError {
     fn from(errno: Errno) -> Self {
         Self::Io(errno.into())
     }
@@ -43,7 +43,7 @@ impl From<Errno> for PlaceError {
 
 /// The end of a path: a directory, and what has a name in it.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ResolvedPath {
     path: PathBuf,
     directory: OwnedFd,
     name: OsString,
@@ -57,19 +57,19 @@ struct Found {
     stat: FileStat,
 }
 
-impl Place {
+impl ResolvedPath {
     /// Follows a path to its end, symlinks included; what is there may be missing.
-    pub(crate) fn find(path: &Path) -> Result<Self, PlaceError> {
+    pub(crate) fn find(path: &Path) -> Result<Self, PathError> {
         Walk::new(path)?.run()
     }
 
     /// Follows a path to a file that is to be replaced. A symlink in its place is not followed: it is what gets replaced.
-    pub(crate) fn of_new_file(path: &Path) -> Result<Self, PlaceError> {
+    pub(crate) fn find_new_file(path: &Path) -> Result<Self, PathError> {
         Walk { follows_last: false, ..Walk::new(path)? }.run()
     }
 
     /// The same, with the directories on the way made where they are missing.
-    pub(crate) fn find_or_make_way(path: &Path) -> Result<Self, PlaceError> {
+    pub(crate) fn find_or_create_parents(path: &Path) -> Result<Self, PathError> {
         Walk { makes_directories: true, ..Walk::new(path)? }.run()
     }
 
@@ -139,7 +139,7 @@ impl Place {
     }
 
     /// Looks at what has the name now; a symlink is not followed.
-    pub(crate) fn refresh(&mut self) -> Result<(), PlaceError> {
+    pub(crate) fn refresh(&mut self) -> Result<(), PathError> {
         let found = inspect(self.directory.as_fd(), &self.name)?;
         if kind_of(&found.stat) == SFlag::S_IFLNK {
             return Err(Errno::ELOOP.into());
@@ -207,7 +207,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(path: &Path) -> Result<Self, PlaceError> {
+    fn new(path: &Path) -> Result<Self, PathError> {
         if path.as_os_str().is_empty() {
             return Err(Errno::ENOENT.into());
         }
@@ -229,7 +229,7 @@ impl Walk {
     }
 
     /// Puts a path before what is left.
-    fn go_to(&mut self, path: &Path) -> Result<(), PlaceError> {
+    fn go_to(&mut self, path: &Path) -> Result<(), PathError> {
         let components = path.components().rev();
         for component in components {
             match component {
@@ -244,7 +244,7 @@ impl Walk {
         Ok(())
     }
 
-    fn run(mut self) -> Result<Place, PlaceError> {
+    fn run(mut self) -> Result<ResolvedPath, PathError> {
         while let Some(name) = self.left.pop_front() {
             let is_last = self.left.is_empty();
             let found = match inspect(self.directory.as_fd(), &name) {
@@ -283,7 +283,7 @@ impl Walk {
     }
 
     /// Puts what a symlink says before what is left. What the links of /proc lead to has no path; it is returned.
-    fn follow(&mut self, name: &OsStr, link: &Found, is_last: bool) -> Result<Option<Found>, PlaceError> {
+    fn follow(&mut self, name: &OsStr, link: &Found, is_last: bool) -> Result<Option<Found>, PathError> {
         self.links += 1;
         if self.links > MOST_LINKS {
             return Err(Errno::ELOOP.into());
@@ -300,8 +300,8 @@ impl Walk {
         Ok(None)
     }
 
-    fn end(self, name: OsString, found: Option<Found>) -> Place {
-        Place { path: self.path, directory: self.directory, name, found }
+    fn end(self, name: OsString, found: Option<Found>) -> ResolvedPath {
+        ResolvedPath { path: self.path, directory: self.directory, name, found }
     }
 }
 

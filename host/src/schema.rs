@@ -46,13 +46,13 @@ fn batch(name: &'static str, lines: &str, outcomes: &Vec<String>) -> Document {
     document.of_forms(&[
         Form {
             title: "failed",
-            told_by: Some(("outcome", json!({ "const": failed }))),
+            discriminator: Some(("outcome", json!({ "const": failed }))),
             required: &["error"],
             ..Form::default()
         },
         Form {
             title: "did not fail",
-            told_by: Some(("outcome", json!({ "not": { "const": failed } }))),
+            discriminator: Some(("outcome", json!({ "not": { "const": failed } }))),
             absent: &["error"],
             ..Form::default()
         },
@@ -85,7 +85,7 @@ fn inspect() -> Document {
         Form { title: "device.conf", required: &required, absent: &["empty"], ..Form::default() },
         Form {
             title: "no device.conf",
-            told_by: Some(("empty", json!({ "const": true }))),
+            discriminator: Some(("empty", json!({ "const": true }))),
             absent: &all,
             ..Form::default()
         },

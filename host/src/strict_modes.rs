@@ -25,7 +25,7 @@ pub struct UnsafePath {
     why: Why,
 }
 
-/// Who can change a component of a path.
+/// IdentitySource can change a component of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Why {
     #[error("belongs to the user with the id {0}")]
@@ -87,7 +87,7 @@ static TRUSTED: LazyLock<Trusted> = LazyLock::new(|| {
     Trusted { uid, user: uid.and_then(|uid| User::from_uid(uid).ok().flatten()) }
 });
 
-/// Who may change what is on the way, besides root.
+/// IdentitySource may change what is on the way, besides root.
 #[derive(Debug)]
 struct Trusted {
     uid: Option<Uid>,

@@ -18,11 +18,11 @@ use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::resolved_path::{Place, PlaceError};
+use crate::resolved_path::{PathError, ResolvedPath};
 use error::io_failure;
 pub use error::{Error, Result};
 use lock::Access;
-use template::Original;
+use template::Template;
 
 /// The kind of a target, told by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -58,7 +58,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Who owns what is written into a directory; in images it is root, by number.
+/// IdentitySource owns what is written into a directory; in images it is root, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// Root, by number.
@@ -68,7 +68,7 @@ pub enum Owner {
 }
 
 /// The permission bits of `etc/azaion` in any target.
-const FOLDER_MODE: u32 = 0o755;
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// A `device.conf` found in a target, whatever is in it.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ pub trait Target: fmt::Debug {
     fn may_write(&self, owner: Owner) -> Result<()>;
 
     /// Takes away what a run that was killed may have left: nobody will go on with it.
-    fn tidy(&self) -> Result<()>;
+    fn remove_leftovers(&self) -> Result<()>;
 
     /// Makes room for a `device.conf`, where that takes long, so that copies have it.
     fn prepare(&self) -> Result<()> {
@@ -110,7 +110,7 @@ pub trait Target: fmt::Debug {
     }
 
     /// The `device.conf` in it.
-    fn look(&self) -> Result<Option<Found>>;
+    fn read_conf(&self) -> Result<Option<Found>>;
 
     /// Whether what was found, and its folder, have the mode and owner that they must have.
     fn is_in_order(&self, found: &Found, owner: Owner) -> Result<bool>;
@@ -127,7 +127,7 @@ pub trait Target: fmt::Debug {
     fn history(&self) -> Result<Option<Vec<u8>>>;
 
     /// What copies of it are made from.
-    fn original(&self) -> Result<Original>;
+    fn template(&self) -> Result<Template>;
 
     /// Puts back what was there, file or none; folders may stay.
     fn restore(&self, before: Option<&Found>) -> Result<()>;
@@ -153,18 +153,18 @@ pub fn open_to_read(path: &Path) -> Result<Box<dyn Target>> {
 }
 
 /// Follows the path of a target.
-pub(crate) fn find(path: &Path) -> Result<Place> {
-    Place::find(path).map_err(|error| match error {
-        PlaceError::Io(error) => refused(path, format_args!("can't be opened: {error}")),
-        PlaceError::Unsafe(source) => Error::Unsafe { path: path.to_owned(), source },
+pub(crate) fn find(path: &Path) -> Result<ResolvedPath> {
+    ResolvedPath::find(path).map_err(|error| match error {
+        PathError::Io(error) => refused(path, format_args!("can't be opened: {error}")),
+        PathError::Unsafe(source) => Error::Unsafe { path: path.to_owned(), source },
     })
 }
 
 /// The same for a target that may have to be made, with the directories on the way.
-pub(crate) fn find_or_make_way(path: &Path) -> Result<Place> {
-    Place::find_or_make_way(path).map_err(|error| match error {
-        PlaceError::Io(error) => io_failure(error, format!("making the way to {}", path.display())),
-        PlaceError::Unsafe(source) => Error::Unsafe { path: path.to_owned(), source },
+pub(crate) fn find_or_create_parents(path: &Path) -> Result<ResolvedPath> {
+    ResolvedPath::find_or_create_parents(path).map_err(|error| match error {
+        PathError::Io(error) => io_failure(error, format!("making the way to {}", path.display())),
+        PathError::Unsafe(source) => Error::Unsafe { path: path.to_owned(), source },
     })
 }
 
@@ -173,11 +173,11 @@ fn refused(path: &Path, why: impl fmt::Display) -> Error {
 }
 
 /// Opens the target at a place and waits for its lock.
-pub(crate) fn open_at(place: Place) -> Result<Box<dyn Target>> {
+pub(crate) fn open_at(place: ResolvedPath) -> Result<Box<dyn Target>> {
     open_for(place, Access::Change)
 }
 
-fn open_for(place: Place, access: Access) -> Result<Box<dyn Target>> {
+fn open_for(place: ResolvedPath, access: Access) -> Result<Box<dyn Target>> {
     if !place.is_found() {
         let missing = io::Error::from(nix::errno::Errno::ENOENT);
         return Err(refused(place.path(), format_args!("can't be opened: {missing}")));
@@ -192,7 +192,7 @@ fn open_for(place: Place, access: Access) -> Result<Box<dyn Target>> {
 }
 
 /// Opens all targets, in an order that two runs share, so that they can't wait for each other; returned as given.
-pub(crate) fn open_all(places: Vec<Place>) -> Result<Vec<Box<dyn Target>>> {
+pub(crate) fn open_all(places: Vec<ResolvedPath>) -> Result<Vec<Box<dyn Target>>> {
     // By what it is, not by its name: a file may have two. What is missing is refused when its turn comes.
     let mut order: Vec<_> = places.into_iter().enumerate().collect();
     order.sort_by_key(|(index, place)| (place.identity(), *index));

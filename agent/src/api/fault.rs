@@ -20,7 +20,7 @@ pub enum Class {
     /// The API says to come back later.
     Later,
     /// The answer was clear, and can't be accepted.
-    Unacceptable,
+    Protocol,
     /// The API itself refuses the credentials; trying again does harm, ten failures lock an account.
     Refused,
     /// A signal asked the program to end before the call was made.
@@ -37,7 +37,7 @@ impl Class {
     pub fn on_device(self) -> Exit {
         match self {
             Self::Unreachable | Self::Garbled | Self::Later => Exit::Later,
-            Self::Unacceptable => Exit::Protocol,
+            Self::Protocol => Exit::Protocol,
             Self::Refused => Exit::Refused,
             Self::Interrupted => Exit::Interrupted,
         }
@@ -48,7 +48,7 @@ impl Class {
         match self {
             Self::Unreachable => Exit::Unreachable,
             Self::Later => Exit::Later,
-            Self::Garbled | Self::Unacceptable => Exit::Protocol,
+            Self::Garbled | Self::Protocol => Exit::Protocol,
             Self::Refused => Exit::Refused,
             Self::Interrupted => Exit::Interrupted,
         }
@@ -146,7 +146,7 @@ impl Fault {
             | Problem::Redirect(_)
             | Problem::OutsideCertificate { .. }
             | Problem::NoDate
-            | Problem::Token(_) => Class::Unacceptable,
+            | Problem::Token(_) => Class::Protocol,
             Problem::Mfa => Class::Refused,
         }
     }
@@ -200,7 +200,7 @@ pub fn class_of(status: u16, code: Option<u32>, asks_to_wait: bool) -> Class {
         (401, _) if asks_to_wait => Class::Later,
         (400 | 401 | 403 | 404 | 409, Some(10 | 30 | 37 | 38 | 70)) => Class::Refused,
         (407 | 408 | 423 | 425 | 429 | 500..=599, _) => Class::Later,
-        _ => Class::Unacceptable,
+        _ => Class::Protocol,
     }
 }
 
@@ -257,21 +257,21 @@ mod tests {
     // Promise: the table of exit codes and classes in one place.
     #[test]
     fn statuses_have_their_class() {
-        use Class::{Later, Refused, Unacceptable};
+        use Class::{Later, Protocol, Refused};
         for (status, code, waits, class) in [
-            (400, None, false, Unacceptable),
-            (400, None, true, Unacceptable),
-            (400, Some(35), false, Unacceptable),
+            (400, None, false, Protocol),
+            (400, None, true, Protocol),
+            (400, Some(35), false, Protocol),
             (401, None, true, Later),
-            (401, Some(52), false, Unacceptable),
+            (401, Some(52), false, Protocol),
             (401, Some(70), true, Later),
             (403, Some(70), true, Refused),
-            (404, None, false, Unacceptable),
-            (405, Some(30), false, Unacceptable),
+            (404, None, false, Protocol),
+            (405, Some(30), false, Protocol),
             (407, None, false, Later),
             (407, Some(30), false, Later),
             (408, None, false, Later),
-            (409, Some(20), false, Unacceptable),
+            (409, Some(20), false, Protocol),
             (409, Some(30), true, Refused),
             (423, Some(50), true, Later),
             (423, Some(70), false, Later),
@@ -280,7 +280,7 @@ mod tests {
             (500, None, false, Later),
             (503, Some(30), true, Later),
             (599, None, false, Later),
-            (204, None, false, Unacceptable),
+            (204, None, false, Protocol),
         ] {
             assert_eq!(class_of(status, code, waits), class, "{status} {code:?} {waits}");
         }
@@ -295,7 +295,7 @@ mod tests {
             }
             for code in [None, Some(0), Some(20), Some(32), Some(35), Some(40), Some(50), Some(51), Some(52), Some(53)]
             {
-                assert_eq!(class_of(status, code, false), Class::Unacceptable, "{status} {code:?}");
+                assert_eq!(class_of(status, code, false), Class::Protocol, "{status} {code:?}");
             }
         }
     }
@@ -324,6 +324,6 @@ mod tests {
             let problem = Problem::Status { status, code, class: class_of(status, code, false) };
             assert!(problem.to_string().contains(says), "{problem}");
         }
-        assert!(Problem::Page { status: 403, class: Class::Unacceptable }.to_string().contains("captive portal"));
+        assert!(Problem::Page { status: 403, class: Class::Protocol }.to_string().contains("captive portal"));
     }
 }

@@ -40,7 +40,7 @@ pub fn validate_token(
     let is_uncached = Cell::new(false);
     let checked = |limit| {
         let keys = fetch(http, is_uncached.get(), limit)?;
-        token::judge(token, &keys, expected, now()).map_err(|error| match error {
+        token::validate(token, &keys, expected, now()).map_err(|error| match error {
             TokenError::UnknownKey => {
                 is_uncached.set(true);
                 answer.fault(Problem::KeyNotListed)
@@ -196,9 +196,9 @@ mod tests {
         assert!(matches!(fetched(404, ""), Ok(Keys::None)));
         for (status, body, class) in [
             (200, "<html>", Class::Garbled),
-            (200, "{}", Class::Unacceptable),
-            (302, "", Class::Unacceptable),
-            (400, "", Class::Unacceptable),
+            (200, "{}", Class::Protocol),
+            (302, "", Class::Protocol),
+            (400, "", Class::Protocol),
             (401, "", Class::Later),
             (401, r#"{"ErrorCode":70,"Message":""}"#, Class::Later),
             (403, "", Class::Later),

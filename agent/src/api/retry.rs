@@ -214,7 +214,7 @@ mod tests {
         let (result, sleeps, _) = run(60, &[(Class::Unreachable, None), (Class::Garbled, None), (Class::Later, None)]);
         assert_eq!(result.unwrap(), 4);
         assert!(sleeps.iter().zip([500, 1000, 2000]).all(|(s, most)| s.as_millis() <= most), "{sleeps:?}");
-        for class in [Class::Unacceptable, Class::Refused] {
+        for class in [Class::Protocol, Class::Refused] {
             assert_eq!(run(60, &[(class, Some(1))]).2, 1);
         }
     }

@@ -111,7 +111,7 @@ type Claims = BTreeMap<String, Value>;
 ///
 /// # Errors
 /// The first check that failed.
-pub fn judge(
+pub fn validate(
     token: &SecretString,
     keys: &Keys,
     expected: Expected<'_>,

@@ -124,9 +124,9 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
 /// A time that a server told, carried on by the boot clock.
 #[derive(Debug, Default)]
-pub struct ToldTime(Mutex<Option<(Timestamp, Duration)>>);
+pub struct ServerTime(Mutex<Option<(Timestamp, Duration)>>);
 
-impl ToldTime {
+impl ServerTime {
     /// Takes note of it; `boot` is the boot clock at that moment.
     pub fn learn(&self, time: Timestamp, boot: Duration) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, boot));

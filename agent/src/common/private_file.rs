@@ -81,7 +81,7 @@ impl<'a> Staged<'a> {
     /// The I/O error.
     pub fn create(dir: BorrowedFd<'a>, name: &'a (impl AsRef<OsStr> + ?Sized)) -> io::Result<Self> {
         let name = name.as_ref();
-        tidy(dir, name)?;
+        remove_leftovers(dir, name)?;
         let (file, is_named) = create_private(dir, name)?;
         let staged = Self { dir, name, file, is_named };
         drop_access_list(&staged.file)?;
@@ -197,7 +197,7 @@ pub fn set_attributes(file: BorrowedFd<'_>, attributes: Attributes) -> io::Resul
 }
 
 /// Whether no killed run has left anything beside `name`; to ask takes no right to list or to change the folder.
-pub fn is_tidy(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> bool {
+pub fn has_no_leftovers(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> bool {
     fstatat(dir, staged_name(name.as_ref()).as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT)
 }
 
@@ -205,7 +205,7 @@ pub fn is_tidy(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> bool
 ///
 /// # Errors
 /// The I/O error; that nothing is there is none.
-pub fn tidy(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<()> {
+pub fn remove_leftovers(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<()> {
     // Another user's holds nothing of ours, and may be leased to hold us up. A large one is the copy of an image, full of holes.
     let is_ours = |stat: &FileStat| stat.st_uid == geteuid().as_raw() && stat.st_size <= LARGEST_LEFTOVER;
     erase(dir, &staged_name(name.as_ref()), is_ours).map(drop)
@@ -217,7 +217,7 @@ pub fn tidy(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Res
 /// # Errors
 /// The I/O error; that nothing is there is none.
 pub fn erase_all(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<bool> {
-    tidy(dir, name)?;
+    remove_leftovers(dir, name)?;
     erase(dir, name.as_ref(), |stat| stat.st_size <= LARGEST)
 }
 

@@ -64,7 +64,7 @@ pub struct Form<'a> {
     /// What the object says in this form.
     pub title: &'a str,
     /// A field that tells this form from the others, and the schema of its values there.
-    pub told_by: Option<(&'a str, Value)>,
+    pub discriminator: Option<(&'a str, Value)>,
     /// Fields that are there, besides those that all forms have.
     pub required: &'a [&'a str],
     /// Fields that are not there.
@@ -74,10 +74,10 @@ pub struct Form<'a> {
 impl Form<'_> {
     fn schema(&self) -> Value {
         let absent = self.absent.iter().map(|field| ((*field).to_owned(), Value::Bool(false)));
-        let told_by = self.told_by.iter().map(|(field, value)| ((*field).to_owned(), value.clone()));
-        let properties: Map<String, Value> = absent.chain(told_by).collect();
-        let told_by = self.told_by.iter().map(|(field, _)| *field);
-        let required: Vec<&str> = told_by.chain(self.required.iter().copied()).collect();
+        let discriminator = self.discriminator.iter().map(|(field, value)| ((*field).to_owned(), value.clone()));
+        let properties: Map<String, Value> = absent.chain(discriminator).collect();
+        let discriminator = self.discriminator.iter().map(|(field, _)| *field);
+        let required: Vec<&str> = discriminator.chain(self.required.iter().copied()).collect();
         json!({ "title": self.title, "properties": properties, "required": required })
     }
 }

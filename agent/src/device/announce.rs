@@ -114,15 +114,15 @@ pub fn outcome(result: &Result<Ready, NotReady>, who: Option<&Readiness>) {
 
 fn say_ready(ready: &Ready) {
     let text = text_of(ready);
-    if let Some(trouble) = &ready.trouble {
-        log::warn!("the token could not be renewed, and is still valid: {trouble}");
+    if let Some(renewal_error) = &ready.renewal_error {
+        log::warn!("the token could not be renewed, and is still valid: {renewal_error}");
     }
     status(&text);
     if is_unit() {
         journal_ready(ready, &text);
     }
     // For a unit standard output is the console: a renewal every few minutes is nothing to be shown there.
-    if ready.is_news || !is_unit() {
+    if ready.is_first_report || !is_unit() {
         let _ = writeln!(io::stdout().lock(), "azaion: {text}");
     }
 }
@@ -141,7 +141,7 @@ pub fn renewal(ready: &Ready) {
 
 /// It is not for the journal that a token that was fresh a minute ago still is.
 fn journal_ready(ready: &Ready, text: &str) {
-    if ready.is_news || ready.is_renewed {
+    if ready.is_first_report || ready.is_renewed {
         journal(Level::Info, (state(Exit::Done), Exit::Done), Some(&ready.readiness), text);
     }
 }

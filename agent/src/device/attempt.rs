@@ -15,7 +15,7 @@ use crate::common::private_file::Lifetime;
 
 use super::backoff::{Backoff, FailedCall};
 use super::cache::{self, TokenCache};
-use super::files::{FileError, Folder, or_warn};
+use super::files::{Directory, FileError, or_warn};
 use super::hold::held;
 use super::machine::Device;
 use super::outcome::{Failed, NotReady, Ready, Retry};
@@ -43,7 +43,7 @@ enum Token {
     /// It is new.
     Renewed,
     /// It is an old one that is still valid; why there is no new one.
-    Spared(String),
+    Kept(String),
     /// The same, because the device is held.
     Held,
 }
@@ -53,7 +53,7 @@ pub(super) struct Attempt<'a> {
     pub(super) how: How,
     /// The time left for calls.
     pub(super) left: Duration,
-    pub(super) folder: &'a Folder,
+    pub(super) folder: &'a Directory,
     pub(super) conf: &'a DeviceConf,
     pub(super) settings: &'a Settings,
 }
@@ -61,7 +61,9 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     pub(super) fn run(&self) -> Result<Ready, Failed> {
         let cached = self.cached().filter(|cache| !cache.left(&self.device.moment()).is_zero());
-        if let Some(cache) = cached.as_ref().filter(|_| !self.how.anew).filter(|c| c.is_fresh(&self.device.moment())) {
+        if let Some(cache) =
+            cached.as_ref().filter(|_| !self.how.is_forced).filter(|c| c.is_fresh(&self.device.moment()))
+        {
             return Ok(self.ready(cache.clone(), self.best_time(), Token::Fresh)?);
         }
         if self.is_on_demand() {
@@ -72,13 +74,13 @@ impl Attempt<'_> {
             Err(failed) => {
                 // A renewal that failed may have taken the rest of the old token's life.
                 let is_valid = |cache: &TokenCache| !cache.left(&self.device.moment()).is_zero();
-                let spared = cached.filter(|cache| failed.error.spares_a_valid_token() && is_valid(cache));
+                let spared = cached.filter(|cache| failed.error.keeps_valid_token() && is_valid(cache));
                 let Some(cache) = spared else {
-                    return Err(Failed { error: give_up(self.folder, Some(self.conf), failed.error), ..failed });
+                    return Err(Failed { error: record_failure(self.folder, Some(self.conf), failed.error), ..failed });
                 };
                 let token = match failed.error {
                     NotReady::Held(_) => Token::Held,
-                    error => Token::Spared(chain(&error)),
+                    error => Token::Kept(chain(&error)),
                 };
                 Ok(self.ready(cache, self.best_time(), token)?)
             }
@@ -119,7 +121,7 @@ impl Attempt<'_> {
         if readiness.held != before.held {
             readiness.write(self.folder)?;
         }
-        Ok(Ready { cache, readiness, is_news: false, is_renewed: false, trouble: None })
+        Ok(Ready { cache, readiness, is_first_report: false, is_renewed: false, renewal_error: None })
     }
 
     /// Writes that the device is ready; `now` is the best known true time.
@@ -136,8 +138,8 @@ impl Attempt<'_> {
         };
         readiness.write(self.folder)?;
         let is_renewed = matches!(token, Token::Renewed);
-        let trouble = if let Token::Spared(trouble) = token { Some(trouble) } else { None };
-        Ok(Ready { cache: Some(cache), readiness, is_news: before.is_none(), is_renewed, trouble })
+        let renewal_error = if let Token::Kept(renewal_error) = token { Some(renewal_error) } else { None };
+        Ok(Ready { cache: Some(cache), readiness, is_first_report: before.is_none(), is_renewed, renewal_error })
     }
 
     fn held(&self) -> Option<String> {
@@ -200,7 +202,7 @@ impl Attempt<'_> {
         let backoff = Backoff::after(Backoff::read(&self.device.paths.run_dir()), call, refused);
         let Some((backoff, wait)) = backoff else { return fault.into() };
         // A person may be about to mend the server: the next run of the unit or a program is not kept from seeing that.
-        let is_for_others = class != Class::Unacceptable || self.how.caller != Caller::Person;
+        let is_for_others = class != Class::Protocol || self.how.caller != Caller::Person;
         let written = if is_for_others { backoff.with_refusals(refusals).write(self.folder) } else { Ok(()) };
         let is_kept = written.is_ok();
         or_warn(written);
@@ -219,7 +221,7 @@ impl Attempt<'_> {
     /// Counts a refusal.
     fn note_refusal(&self) -> (Failure, Refusals) {
         let (mut known, refusals) = self.known_refusals();
-        let refusals = Refusals::and_one(refusals, self.device_conf(), &self.device.moment());
+        let refusals = Refusals::add(refusals, self.device_conf(), &self.device.moment());
         let (in_a_row, was_ready) = (refusals.in_a_row(), known.was_ready_with(self.device_conf()));
         known.refusals = Some(refusals.clone());
         or_warn(self.write_state(&known));
@@ -296,7 +298,7 @@ impl Attempt<'_> {
     }
 
     fn write_state(&self, known: &FirstBoot) -> Result<(), FileError> {
-        known.write(&Folder::open(&self.device.paths.state_dir(), None, Lifetime::Durable)?)
+        known.write(&Directory::open(&self.device.paths.state_dir(), None, Lifetime::Durable)?)
     }
 
     /// Remembers that the floor may be what makes the certificate look expired.
@@ -309,7 +311,7 @@ impl Attempt<'_> {
 }
 
 /// What `ready.json` and the loader see when a device is not ready: the reason, and no token.
-pub(super) fn give_up(folder: &Folder, conf: Option<&DeviceConf>, error: NotReady) -> NotReady {
+pub(super) fn record_failure(folder: &Directory, conf: Option<&DeviceConf>, error: NotReady) -> NotReady {
     let held = matches!(error, NotReady::Held(_));
     let readiness = Readiness { held, ..Readiness::not_ready(conf, error.exit(), chain(&error)) };
     // In this order: `ready` always comes with a token, even if this run is killed in between.

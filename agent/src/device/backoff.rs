@@ -9,7 +9,7 @@ use crate::api::fault::{Class, Fault, chain};
 use crate::common::exit::Exit;
 
 use super::cache::BootMoment;
-use super::files::{self, FileError, Folder, Readers};
+use super::files::{self, Directory, FileError, Readers};
 use super::paths::BACKOFF_FILE;
 use super::refusals::Refusals;
 use super::request::Caller;
@@ -89,7 +89,7 @@ impl Backoff {
         let (cause, failure) = match fault.retry_after.filter(|_| class.is_transient()) {
             Some(asked) => (Cause::Asked, Failure::Asked(asked)),
             None if class.is_transient() => (Cause::Outage, Failure::NoAnswer),
-            None if class == Class::Unacceptable => (Cause::ProtocolError, Failure::ProtocolError),
+            None if class == Class::Protocol => (Cause::ProtocolError, Failure::ProtocolError),
             None => (Cause::Refusal, refused?),
         };
         let (wait, outage) = schedule::after(failure, outage, now.since_boot);
@@ -190,7 +190,7 @@ impl Backoff {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn write(&self, folder: &Folder) -> Result<(), FileError> {
+    pub fn write(&self, folder: &Directory) -> Result<(), FileError> {
         folder.write(BACKOFF_FILE, Readers::Agent, self)
     }
 
@@ -198,7 +198,7 @@ impl Backoff {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn clear(folder: &Folder) -> Result<(), FileError> {
+    pub fn clear(folder: &Directory) -> Result<(), FileError> {
         folder.remove(BACKOFF_FILE)
     }
 }

@@ -44,7 +44,7 @@ pub struct WrongBoard {
 ///
 /// # Errors
 /// It is another one.
-pub fn judge(paths: &Paths, conf: &DeviceConf) -> Result<Board, WrongBoard> {
+pub fn check(paths: &Paths, conf: &DeviceConf) -> Result<Board, WrongBoard> {
     let wanted = conf.module_serial.as_ref().filter(|wanted| !is_placeholder_serial(wanted.as_bytes()));
     let Some(wanted) = wanted else { return Ok(Board::Any) };
     match module_serial(paths) {

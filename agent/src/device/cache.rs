@@ -12,7 +12,7 @@ use crate::common::clock::Timestamp;
 use crate::common::device_conf::DeviceConf;
 use crate::common::identity::ROLE;
 
-use super::files::{self, FileError, Folder, Readers};
+use super::files::{self, Directory, FileError, Readers};
 use super::paths::{REFRESH_FILE, TOKEN_FILE};
 use super::settings::Settings;
 
@@ -148,7 +148,7 @@ impl TokenCache {
 ///
 /// # Errors
 /// The I/O error.
-pub fn write(folder: &Folder, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
+pub fn write(folder: &Directory, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
     match refresh {
         Some(RefreshToken { field, token }) => {
             folder.write(
@@ -166,7 +166,7 @@ pub fn write(folder: &Folder, cache: &TokenCache, refresh: Option<RefreshToken>)
 ///
 /// # Errors
 /// The I/O error.
-pub fn take_refresh(folder: &Folder, path: &Path) -> Result<Option<RefreshToken>, FileError> {
+pub fn take_refresh(folder: &Directory, path: &Path) -> Result<Option<RefreshToken>, FileError> {
     let Some(record) = files::read::<RefreshRecord>(path, REFRESH_FILE) else {
         return Ok(None);
     };
@@ -178,7 +178,7 @@ pub fn take_refresh(folder: &Folder, path: &Path) -> Result<Option<RefreshToken>
 ///
 /// # Errors
 /// The I/O error.
-pub fn clear(folder: &Folder) -> Result<(), FileError> {
+pub fn clear(folder: &Directory) -> Result<(), FileError> {
     folder.remove(TOKEN_FILE)?;
     folder.remove(REFRESH_FILE)
 }

@@ -94,14 +94,14 @@ pub type Lock = Flock<OwnedFd>;
 
 /// A folder of ours.
 #[derive(Debug)]
-pub struct Folder {
+pub struct Directory {
     path: PathBuf,
     dir: File,
     gid: Option<u32>,
     lifetime: Lifetime,
 }
 
-impl Folder {
+impl Directory {
     /// Opens the folder; one that is missing is made, for all to read whatever the umask is.
     ///
     /// # Errors
@@ -187,13 +187,13 @@ impl Folder {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn sweep(&self) -> Result<(), FileError> {
+    pub fn remove_leftovers(&self) -> Result<(), FileError> {
         let names: &[&str] = match self.lifetime {
             Lifetime::ThisBoot => &THIS_BOOTS_FILES,
             Lifetime::Durable => &STATE_FILES,
         };
         names.iter().try_for_each(|name| {
-            private_file::tidy(self.dir.as_fd(), name)
+            private_file::remove_leftovers(self.dir.as_fd(), name)
                 .map_err(|source| self.fail("removing a leftover beside", name, source))
         })
     }

@@ -14,7 +14,7 @@ use crate::common::plain_text::write_json;
 use crate::common::private_file::Lifetime;
 
 use super::announce::{self, State};
-use super::files::{FileError, Folder, Readers};
+use super::files::{Directory, FileError, Readers};
 use super::machine::Device;
 use super::outcome::{NotReady, Ready};
 use super::paths::HISTORY_FILE;
@@ -60,13 +60,14 @@ pub fn record_outcome(device: &Device, outcome: Result<&Ready, &NotReady>) {
             // Nothing is new while it stays ready, unless the last run could not even say in ready.json that it failed.
             let last_differs =
                 || read(&device.paths.state_dir()).is_ok_and(|h| h.last().is_some_and(|l| l.state != name));
-            if ready.is_news || last_differs() {
+            if ready.is_first_report || last_differs() {
                 // The server has just told the time; without it, the clock may be at 1970.
-                let now = ready.readiness.since.filter(|_| ready.is_news).unwrap_or_else(|| best_known_time(device));
+                let now =
+                    ready.readiness.since.filter(|_| ready.is_first_report).unwrap_or_else(|| best_known_time(device));
                 record(device, now, name, Exit::Done.code(), None);
             }
         }
-        Err(error) if error.is_news() => {
+        Err(error) if error.is_first_report() => {
             let (state, code) = (announce::state_of(error).name, error.exit().code());
             record(device, best_known_time(device), state, code, Some(&chain(error)));
         }
@@ -97,7 +98,7 @@ pub fn record(device: &Device, now: Timestamp, state: &str, code: u8, reason: Op
 }
 
 fn write(state_dir: &Path, history: &History) -> Result<(), FileError> {
-    Folder::open(state_dir, None, Lifetime::Durable)?.write(HISTORY_FILE, Readers::All, history)
+    Directory::open(state_dir, None, Lifetime::Durable)?.write(HISTORY_FILE, Readers::All, history)
 }
 
 /// The history with a change, if that is worth a write.

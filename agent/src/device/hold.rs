@@ -9,7 +9,7 @@ use super::paths::Paths;
 
 /// Why the device is held, if it is. A file that nobody can look for may be there, so that holds the device, too.
 pub fn held(paths: &Paths, hold_file: &Path) -> Option<String> {
-    match fs::symlink_metadata(paths.place(hold_file)) {
+    match fs::symlink_metadata(paths.under_root(hold_file)) {
         Ok(_) => Some(format!("while {} is there", hold_file.display())),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
         Err(error) => Some(format!(

@@ -128,7 +128,7 @@ impl Device {
         time: Arc<TrueTime>,
         overtaken: Option<Overtaken>,
     ) -> Result<Box<dyn ApiClient>, HttpError> {
-        let ca_file = settings.ca_file.as_ref().map(|file| self.paths.place(file));
+        let ca_file = settings.ca_file.as_ref().map(|file| self.paths.under_root(file));
         let ca = ca_file.as_deref().map(CaFile::read).transpose()?;
         let options = Options { ca: ca.as_ref(), proxy: settings.proxy.as_ref(), clock: time };
         self.machine.client(api, options, overtaken)

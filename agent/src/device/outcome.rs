@@ -23,11 +23,11 @@ pub struct Ready {
     /// What `ready.json` says.
     pub readiness: Readiness,
     /// Whether it was not before this run.
-    pub is_news: bool,
+    pub is_first_report: bool,
     /// Whether the token is a new one.
     pub is_renewed: bool,
     /// What kept the token from being renewed, though it is still valid.
-    pub trouble: Option<String>,
+    pub renewal_error: Option<String>,
 }
 
 /// The device is not ready.
@@ -78,7 +78,7 @@ impl From<Fault> for NotReady {
 impl NotReady {
     /// Whether a token that is still valid may be used on: the API itself has not refused the credentials, and the
     /// configuration can be used.
-    pub fn spares_a_valid_token(&self) -> bool {
+    pub fn keeps_valid_token(&self) -> bool {
         !matches!(self.exit(), Exit::Refused | Exit::Config)
     }
 
@@ -96,7 +96,7 @@ impl NotReady {
     }
 
     /// Whether this run has found out something; the others repeat what an earlier one did.
-    pub fn is_news(&self) -> bool {
+    pub fn is_first_report(&self) -> bool {
         !matches!(self, Self::Waiting { .. } | Self::Gated { .. } | Self::Shared { .. } | Self::Busy | Self::NotRoot(_))
     }
 }

@@ -37,7 +37,7 @@ impl Paths {
     }
 
     /// An absolute path, put under the root.
-    pub fn place(&self, path: &Path) -> PathBuf {
+    pub fn under_root(&self, path: &Path) -> PathBuf {
         self.resolve(path, Last::Followed)
     }
 
@@ -48,7 +48,7 @@ impl Paths {
 
     /// `/etc/azaion/agent.toml`
     pub fn settings(&self) -> PathBuf {
-        self.place(Path::new(SETTINGS))
+        self.under_root(Path::new(SETTINGS))
     }
 
     /// Whether there is a file of that name, be it a symlink to nowhere.
@@ -58,24 +58,24 @@ impl Paths {
 
     /// `/run/azaion`, gone with the next boot
     pub fn run_dir(&self) -> PathBuf {
-        self.place(Path::new("run/azaion"))
+        self.under_root(Path::new("run/azaion"))
     }
 
     /// `/var/lib/azaion`, kept across boots
     pub fn state_dir(&self) -> PathBuf {
-        self.place(Path::new("var/lib/azaion"))
+        self.under_root(Path::new("var/lib/azaion"))
     }
 
     /// Where the kernel shows the module's serial number: `/proc/device-tree`, which is the name that programs are to
     /// use, and what it is a link to, for where a sandbox leaves only processes in `/proc` (`ProcSubset=pid`).
     pub fn module_serial(&self) -> [PathBuf; 2] {
         ["proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number"]
-            .map(|file| self.place(Path::new(file)))
+            .map(|file| self.under_root(Path::new(file)))
     }
 
     /// `/etc/group`
     pub fn group(&self) -> PathBuf {
-        self.place(Path::new("etc/group"))
+        self.under_root(Path::new("etc/group"))
     }
 
     /// The path under the root, without a symlink in it if the root is not `/`; `last` is about its last part.
@@ -182,6 +182,6 @@ mod tests {
     fn the_root_itself() {
         let paths = Paths::under(Path::new("/"));
         assert_eq!(paths.run_dir(), Path::new("/run/azaion"));
-        assert_eq!(paths.place(Path::new("/etc/azaion/ca.pem")), Path::new("/etc/azaion/ca.pem"));
+        assert_eq!(paths.under_root(Path::new("/etc/azaion/ca.pem")), Path::new("/etc/azaion/ca.pem"));
     }
 }

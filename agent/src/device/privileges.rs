@@ -52,7 +52,7 @@ pub enum PrivilegesError {
 /// # Errors
 /// The step that failed. The process may have lost some of its rights, and has to end.
 pub fn become_agent(paths: &Paths) -> Result<(), PrivilegesError> {
-    if !Uid::effective().is_root() || paths.place(Path::new("/")) != Path::new("/") {
+    if !Uid::effective().is_root() || paths.under_root(Path::new("/")) != Path::new("/") {
         return Ok(());
     }
     let Some((uid, gid)) = agent()? else {

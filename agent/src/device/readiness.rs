@@ -9,7 +9,7 @@ use crate::common::clock::Timestamp;
 use crate::common::device_conf::DeviceConf;
 use crate::common::exit::Exit;
 
-use super::files::{self, FileError, Folder, Readers};
+use super::files::{self, Directory, FileError, Readers};
 use super::paths::{FIRST_BOOT_FILE, READY_FILE};
 use super::refusals::Refusals;
 use crate::device::time_floor::Memory;
@@ -86,7 +86,7 @@ impl Readiness {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn write(&self, folder: &Folder) -> Result<(), FileError> {
+    pub fn write(&self, folder: &Directory) -> Result<(), FileError> {
         folder.write(READY_FILE, Readers::All, self)
     }
 }
@@ -148,7 +148,7 @@ impl FirstBoot {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn write(&self, folder: &Folder) -> Result<(), FileError> {
+    pub fn write(&self, folder: &Directory) -> Result<(), FileError> {
         folder.write(FIRST_BOOT_FILE, Readers::All, self)
     }
 }

@@ -35,7 +35,7 @@ pub struct Refusals {
 
 impl Refusals {
     /// Those so far and one more, now.
-    pub fn and_one(known: Option<Self>, device_conf: &str, now: &BootMoment) -> Self {
+    pub fn add(known: Option<Self>, device_conf: &str, now: &BootMoment) -> Self {
         let known = known.filter(|known| known.device_conf == device_conf);
         let since = known.as_ref().map_or_else(|| Stretch::start(now), |known| known.since.noted(now));
         let (in_a_row, mut moments) = known.map_or((0, Vec::new()), |known| (known.in_a_row, known.moments));
@@ -86,7 +86,7 @@ mod tests {
             for second in 0..length {
                 let now = at(&boot.to_string(), second);
                 if known.as_ref().is_none_or(|known| known.gate("c", &now).is_zero()) {
-                    known = Some(Refusals::and_one(known, "c", &now));
+                    known = Some(Refusals::add(known, "c", &now));
                     made.push(boot * length + second);
                 } else if let Some(noted) = known.as_ref().and_then(|known| known.noted(&now)) {
                     known = Some(noted);
@@ -117,7 +117,7 @@ mod tests {
     fn the_gate_opens() {
         let mut known = None;
         for second in 0..5 {
-            known = Some(Refusals::and_one(known, "c", &at("b", second)));
+            known = Some(Refusals::add(known, "c", &at("b", second)));
         }
         let known = known.unwrap();
         assert_eq!(known.in_a_row(), 5);
@@ -125,6 +125,6 @@ mod tests {
         assert_eq!(known.gate("c", &at("b", 300)), Duration::ZERO);
         assert_eq!(known.gate("c", &at("b2", 10)), Duration::from_secs(286));
         assert_eq!(known.gate("d", &at("b", 10)), Duration::ZERO);
-        assert_eq!(Refusals::and_one(Some(known), "d", &at("b", 11)).in_a_row(), 1);
+        assert_eq!(Refusals::add(Some(known), "d", &at("b", 11)).in_a_row(), 1);
     }
 }

@@ -24,5 +24,5 @@ pub struct How {
     /// Whether to try at once, whatever `backoff.json` says.
     pub now: bool,
     /// Whether to get a new token even while there is a fresh one.
-    pub anew: bool,
+    pub is_forced: bool,
 }

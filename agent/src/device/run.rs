@@ -9,9 +9,9 @@ pub use super::machine::Device;
 pub use super::outcome::{NotReady, Ready};
 pub use super::request::{Caller, How};
 
-use super::attempt::{Attempt, give_up};
+use super::attempt::{Attempt, record_failure};
 use super::board::{self, Board};
-use super::files::{FileError, Folder, Lock, or_warn, token_group};
+use super::files::{Directory, FileError, Lock, or_warn, token_group};
 use super::history;
 use super::machine::Configuration;
 use super::outcome::{Failed, Retry};
@@ -46,7 +46,7 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
         let Retry { wait, is_kept, surroundings } = *retry;
         let due = device.machine.boot().saturating_add(wait);
         // The next run waits where this one ends, if it can know of the wait.
-        let is_first = failed.error.is_news() && is_kept;
+        let is_first = failed.error.is_first_report() && is_kept;
         if is_first && due > until {
             return Err(failed.error);
         }
@@ -81,7 +81,7 @@ impl Turn<'_> {
             other => other,
         };
         let run_dir = device.paths.run_dir();
-        let folder = Folder::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
+        let folder = Directory::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
         let before = Version::of(&run_dir.join(READY_FILE));
         let Some(lock) = folder.lock(self.left, device.machine.as_ref())? else { return Err(NotReady::Busy) };
         // Many programs may have asked at once: one call is for all of them.
@@ -91,14 +91,14 @@ impl Turn<'_> {
         {
             return Err(NotReady::Shared { exit: readiness::exit_of(code), reason: reason.unwrap_or_default() });
         }
-        folder.sweep()?;
-        or_warn(sweep_state(&device.paths.state_dir()));
+        folder.remove_leftovers()?;
+        or_warn(remove_state_leftovers(&device.paths.state_dir()));
         let outcome = self.attempt(&folder, configuration);
         history::record_outcome(device, outcome.as_ref().map_err(|failed| &failed.error));
         Ok((outcome, lock))
     }
 
-    fn attempt(&self, folder: &Folder, (conf, settings): Configuration) -> Result<Ready, Failed> {
+    fn attempt(&self, folder: &Directory, (conf, settings): Configuration) -> Result<Ready, Failed> {
         let Self { device, how, left, .. } = *self;
         let conf = match conf {
             Ok(conf) => conf,
@@ -107,16 +107,16 @@ impl Turn<'_> {
                 if error.lacks_api_url()
                     && let Err(error) = settings =>
             {
-                return Err(give_up(folder, None, error.into()).into());
+                return Err(record_failure(folder, None, error.into()).into());
             }
-            Err(error) => return Err(give_up(folder, None, error.into()).into()),
+            Err(error) => return Err(record_failure(folder, None, error.into()).into()),
         };
         // Who this device is is not known then: what is said of another one would be taken for that one's state.
-        let board = board::judge(&device.paths, &conf).map_err(|error| give_up(folder, None, error.into()))?;
-        let settings = settings.map_err(|error| give_up(folder, Some(&conf), error.into()))?;
+        let board = board::check(&device.paths, &conf).map_err(|error| record_failure(folder, None, error.into()))?;
+        let settings = settings.map_err(|error| record_failure(folder, Some(&conf), error.into()))?;
         let ready = Attempt { device, how, left, folder, conf: &conf, settings: &settings }.run()?;
         if let Board::Unknown(why) = board
-            && ready.is_news
+            && ready.is_first_report
         {
             log::warn!("whether this is the module that device.conf is for can't be told: {why}");
         }
@@ -124,6 +124,6 @@ impl Turn<'_> {
     }
 }
 
-fn sweep_state(state_dir: &Path) -> Result<(), FileError> {
-    if state_dir.exists() { Folder::open(state_dir, None, Lifetime::Durable)?.sweep() } else { Ok(()) }
+fn remove_state_leftovers(state_dir: &Path) -> Result<(), FileError> {
+    if state_dir.exists() { Directory::open(state_dir, None, Lifetime::Durable)?.remove_leftovers() } else { Ok(()) }
 }

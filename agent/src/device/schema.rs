@@ -73,13 +73,13 @@ fn ready() -> Document {
     document.of_forms(&[
         Form {
             title: "ready",
-            told_by: Some(("ready", json!({ "const": true }))),
+            discriminator: Some(("ready", json!({ "const": true }))),
             required: &["email", "api_url", "since", "expires_at", "signature"],
             absent: &["code", "reason"],
         },
         Form {
             title: "not ready",
-            told_by: Some(("ready", json!({ "const": false }))),
+            discriminator: Some(("ready", json!({ "const": false }))),
             required: &["code", "reason"],
             absent: &["user_id", "since", "expires_at", "signature"],
         },

@@ -27,7 +27,7 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_mins(1);
 const DEFAULT_HOLD_FILE: &str = "/run/azaion/in-flight";
 /// What the sandbox of `azaion-agent.service` hides or has of its own.
 const HIDDEN: [&str; 8] = ["/tmp", "/var/tmp", "/home", "/root", "/dev", "/run/lock", "/run/user", "/run/systemd"];
-/// An hour: longer is a mistake, and would keep systemd from ever starting the unit anew.
+/// An hour: longer is a mistake, and would keep systemd from ever starting the unit is_forced.
 const LONGEST_DEADLINE_S: u64 = 3600;
 
 /// What the fleet's owner decides for all units. Every key is optional; an unknown one is an error, so that a

@@ -84,10 +84,12 @@ fn report(device: &Device, login: bool) -> (Vec<Check>, Exit) {
     let (known, configuration) = configuration(device);
     let mut checks = vec![(configuration, Exit::Config), (clock(device, known.conf()), Exit::Later)];
     checks.extend(network(device, &known).map(|check| (check, Exit::Later)));
-    let logged_in = login.then(|| run(device, How { now: true, anew: true, ..How::default() }));
+    let logged_in = login.then(|| run(device, How { now: true, is_forced: true, ..How::default() }));
     checks.push(match logged_in {
         Some(Err(error)) => (Check::failed(TOKEN, chain(&error)), error.exit()),
-        Some(Ok(Ready { trouble: Some(trouble), .. })) => (Check::failed(TOKEN, trouble), Exit::Later),
+        Some(Ok(Ready { renewal_error: Some(renewal_error), .. })) => {
+            (Check::failed(TOKEN, renewal_error), Exit::Later)
+        }
         _ => (token(device, &known), Exit::Later),
     });
     checks.push(readiness_check(device));
@@ -112,7 +114,7 @@ fn configuration(device: &Device) -> (Known, Check) {
     let Some(conf) = conf else { return public(device, settings) };
     let serial = conf.serial.as_deref().unwrap_or("a unit without serial");
     let who = format!("{serial}, {} at {}", conf.email, conf.api_url);
-    let check = match board::judge(&device.paths, &conf) {
+    let check = match board::check(&device.paths, &conf) {
         Err(error) => return failed(&NotReady::from(error)),
         Ok(Board::Any) => Check::ok(CONFIGURATION, who),
         Ok(Board::Right(module)) => Check::ok(CONFIGURATION, format!("{who}, on the module {module}")),

@@ -37,7 +37,7 @@ pub struct DeviceClock {
 impl DeviceClock {
     /// The clocks of the machine that these files belong to.
     pub fn new(paths: &Paths) -> Self {
-        Self { files: [file(paths), paths.place(Path::new(TIMESYNCD))] }
+        Self { files: [file(paths), paths.under_root(Path::new(TIMESYNCD))] }
     }
 }
 
@@ -70,7 +70,7 @@ pub fn note(paths: &Paths) -> io::Result<bool> {
 }
 
 fn file(paths: &Paths) -> PathBuf {
-    paths.place(Path::new(FOLDER)).join(SYNCHRONISED)
+    paths.under_root(Path::new(FOLDER)).join(SYNCHRONISED)
 }
 
 /// Where the call is denied, as in a container, nobody is known to have synchronised the clock.

@@ -82,7 +82,7 @@ fn renewed(device: &Device, deadline: Option<Duration>) -> Result<(TokenCache, R
 
 /// The rest of a token that another run is about to renew, or could not.
 fn rest(device: &Device, error: &NotReady) -> Option<TokenCache> {
-    error.spares_a_valid_token().then(|| valid(device, |cache, now| !cache.left(now).is_zero())).flatten()
+    error.keeps_valid_token().then(|| valid(device, |cache, now| !cache.left(now).is_zero())).flatten()
 }
 
 /// Answers one client of the socket with the reason why there is no token.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::api::fault::Fault;
 use crate::api::http::{Answer, TlsClock};
 use crate::api::token::{Accepted, SKEW};
-use crate::common::clock::{Clock, Timestamp, ToldTime};
+use crate::common::clock::{Clock, ServerTime, Timestamp};
 
 use super::cache::BootMoment;
 use crate::device::time_floor::{Floor, Memory};
@@ -27,14 +27,14 @@ pub struct TrueTime {
     clock: Arc<dyn Clock>,
     floor: Floor,
     /// What the server said.
-    told: ToldTime,
+    told: ServerTime,
 }
 
 impl TrueTime {
     /// Knows nothing yet but `clock`, times that have certainly passed, and what is remembered.
     pub fn new(clock: Arc<dyn Clock>, passed: impl IntoIterator<Item = Timestamp>, memory: Memory) -> Self {
         let floor = Floor::new(passed.into_iter().chain([build_time()]), memory);
-        Self { clock, floor, told: ToldTime::default() }
+        Self { clock, floor, told: ServerTime::default() }
     }
 
     /// The time below which no clock is believed.

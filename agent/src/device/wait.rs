@@ -71,7 +71,7 @@ impl<'a> Wait<'a> {
     /// A wait of a device that had `before` at its last call, and read this configuration.
     pub fn new(device: &'a Device, configuration: &'a Versions, hold_file: &Path, before: Surroundings) -> Self {
         let paths = &device.paths;
-        let others = Versions::of([paths.run_dir().join(BACKOFF_FILE), paths.place(hold_file)]);
+        let others = Versions::of([paths.run_dir().join(BACKOFF_FILE), paths.under_root(hold_file)]);
         Self { clock: device.machine.as_ref(), before, configuration, others }
     }
 

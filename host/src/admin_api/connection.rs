@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::cli::ApiOptions;
 use crate::error::{Error, Result, failure};
 use crate::interrupt;
-use crate::resolved_path::{Place, PlaceError};
+use crate::resolved_path::{PathError, ResolvedPath};
 use crate::ui::prompt;
 
 /// Bytes that a file with the admin's secret may have at most.
@@ -112,10 +112,10 @@ fn password_without_file(email: &str) -> Result<SecretString> {
 
 /// Opens a file that an option names. The outer error is that of strict modes, the inner one that of the system.
 fn open_to_read(path: &Path, what: &str) -> Result<io::Result<File>> {
-    match Place::find(path) {
+    match ResolvedPath::find(path) {
         Ok(place) => Ok(place.open_to_read()),
-        Err(PlaceError::Io(error)) => Ok(Err(error)),
-        Err(error @ PlaceError::Unsafe(_)) => Err(Error::from(error).context(format!("{what} in {}", path.display()))),
+        Err(PathError::Io(error)) => Ok(Err(error)),
+        Err(error @ PathError::Unsafe(_)) => Err(Error::from(error).context(format!("{what} in {}", path.display()))),
     }
 }
 

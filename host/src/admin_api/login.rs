@@ -12,7 +12,7 @@ use azaion_agent::common::clock::Clock;
 use azaion_agent::common::exit::Exit;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::role::Learned;
+use super::role::LearnedForm;
 use crate::admin_api::connection::{AdminCredentials, admin_credentials};
 use crate::cli::ApiOptions;
 use crate::error::{Error, Result, failure};
@@ -27,7 +27,7 @@ pub(crate) struct AdminLogin<'a> {
     clock: &'a dyn Clock,
     state: Mutex<State>,
     /// How this server takes the role of new users.
-    pub(super) role: Learned,
+    pub(super) role: LearnedForm,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ struct Token {
 
 impl<'a> AdminLogin<'a> {
     pub(crate) fn new(options: &'a ApiOptions, clock: &'a dyn Clock) -> Self {
-        Self { options, clock, state: Mutex::default(), role: Learned::default() }
+        Self { options, clock, state: Mutex::default(), role: LearnedForm::default() }
     }
 
     /// The same with credentials that need not be read.
@@ -98,7 +98,7 @@ impl<'a> AdminLogin<'a> {
                 state.credentials = Some(AdminCredentials::Password { email: email.clone(), password });
                 done.map(|(tokens, _)| tokens.access).map_err(|fault| {
                     // An answer that is not the API's may be a refusal in a form that we don't know.
-                    let is_for_good = matches!(fault.class(), Class::Refused | Class::Unacceptable);
+                    let is_for_good = matches!(fault.class(), Class::Refused | Class::Protocol);
                     let error = login_failure(fault, &email);
                     state.refused = is_for_good.then(|| (error.exit(), error.line()));
                     error

@@ -21,12 +21,12 @@ impl Role {
 
 /// What this run has learned of it.
 #[derive(Debug, Default)]
-pub(super) struct Learned {
+pub(super) struct LearnedForm {
     by_number: AtomicBool,
     is_checked: AtomicBool,
 }
 
-impl Learned {
+impl LearnedForm {
     /// The form to begin with.
     pub(super) fn form(&self) -> Role {
         if self.by_number.load(Ordering::Relaxed) { Role::NUMBER } else { Role::NAME }
@@ -57,7 +57,7 @@ mod tests {
     fn forms() {
         let texts = [Role::NAME, Role::NUMBER].map(|role| serde_json::to_string(&role).unwrap());
         assert_eq!(texts, ["\"CompanionPC\"", "30"]);
-        let learned = Learned::default();
+        let learned = LearnedForm::default();
         assert!(learned.form() == Role::NAME && !learned.is_to_be_checked());
         learned.takes_number();
         assert!(learned.form() == Role::NUMBER && learned.is_to_be_checked());

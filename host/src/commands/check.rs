@@ -106,7 +106,9 @@ fn target_checks(target: &dyn Target, owner: Owner) -> Result<Vec<Check>> {
 
 fn holds(target: &dyn Target) -> Result<Check> {
     let place = format!("{} ({})", target.path().display(), target.kind());
-    let Some(found) = target.look()? else { return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet"))) };
+    let Some(found) = target.read_conf()? else {
+        return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet")));
+    };
     if let Some(message) = intent::message(target, &found) {
         return Ok(Check::warning(TARGET, message));
     }

@@ -9,7 +9,7 @@ use azaion_agent::common::plain_text::escaped;
 use serde::Serialize;
 
 use crate::error::{Context, Result, failure, for_all};
-use crate::provision::intent::unless_intent;
+use crate::provision::intent::filter_intent;
 use crate::target::{self, Kind, Target};
 use crate::ui::output;
 
@@ -28,13 +28,13 @@ pub(crate) struct Record {
 }
 
 /// The device whose file is to be cleared, and no other's.
-enum Meant<'a> {
+enum ExpectedDevice<'a> {
     Ours(Serial),
     /// By the serial that the server has made.
     Assigned(&'a str),
 }
 
-impl<'a> Meant<'a> {
+impl<'a> ExpectedDevice<'a> {
     fn parse(text: &'a str) -> Result<Self> {
         if is_assigned_serial(text) {
             return Ok(Self::Assigned(text));
@@ -54,14 +54,14 @@ impl<'a> Meant<'a> {
 /// Clears each target; one without a `device.conf` is as it should be. One with another device's than the one that is
 /// meant is left alone, and that is a failure: somebody has taken it for this one's.
 pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> Result<Exit> {
-    let meant = if_serial.map(Meant::parse).transpose()?;
+    let meant = if_serial.map(ExpectedDevice::parse).transpose()?;
     let exit = for_all(targets, |path| {
         // Locked until it is cleared: what is looked at is what is taken out.
         let target = target::open(path)?;
         meant.as_ref().zip(if_serial).map_or(Ok(()), |(meant, serial)| is_of(target.as_ref(), meant, serial))?;
         // What can't be read is taken out all the same.
-        let found = target.look().ok().flatten();
-        let found = if meant.is_none() { unless_intent(target.as_ref(), found.as_ref()) } else { found.as_ref() };
+        let found = target.read_conf().ok().flatten();
+        let found = if meant.is_none() { filter_intent(target.as_ref(), found.as_ref()) } else { found.as_ref() };
         let serial = found.and_then(|found| found.conf(path).ok()?.serial);
         let cleared = target.clear()?;
         let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared, serial };
@@ -72,9 +72,9 @@ pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> R
 }
 
 /// Whether what is in a target, if anything is, is this device's.
-fn is_of(target: &dyn Target, meant: &Meant<'_>, serial: &str) -> Result<()> {
-    let found = target.look()?;
-    let Some(found) = unless_intent(target, found.as_ref()) else { return Ok(()) };
+fn is_of(target: &dyn Target, meant: &ExpectedDevice<'_>, serial: &str) -> Result<()> {
+    let found = target.read_conf()?;
+    let Some(found) = filter_intent(target, found.as_ref()) else { return Ok(()) };
     let conf =
         found.conf(target.path()).context("the target was left alone, for whose device.conf is there can't be read")?;
     if meant.is(&conf) {

@@ -20,7 +20,7 @@ use crate::interrupt::InterruptibleClock;
 use crate::provision::by_serial::Provisioning;
 use crate::provision::job::{Job, Outcome};
 use crate::provision::server_assigned;
-use crate::resolved_path::Place;
+use crate::resolved_path::ResolvedPath;
 use crate::target::{self, Kind, Owner};
 use crate::ui::output;
 
@@ -60,7 +60,7 @@ pub(crate) struct Common<'a> {
     /// For the calls of one device, where the command line names none.
     pub(crate) deadline: Duration,
     /// Whether a device is known to be done by a mark in its target, and gets one.
-    pub(crate) marks: bool,
+    pub(crate) uses_confirmations: bool,
     /// The module that the device is for, where it is given.
     pub(crate) module_serial: Option<&'a str>,
 }
@@ -69,10 +69,10 @@ pub(crate) struct Common<'a> {
 pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
     let who =
         match &options.serial {
-            Some(serial) => Who::Serial(serial.parse().map_err(|error: SerialError| {
+            Some(serial) => IdentitySource::Serial(serial.parse().map_err(|error: SerialError| {
                 failure(Exit::Data, format!("the serial given can't be used: {error}"))
             })?),
-            None => Who::Assigned,
+            None => IdentitySource::Assigned,
         };
     let module_serial = options.module_serial.as_deref();
     if let Some(why) = module_serial.and_then(objection) {
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
         login: &login,
         clock: &InterruptibleClock,
         deadline: connection::USUAL_DEADLINE,
-        marks: false,
+        uses_confirmations: false,
         module_serial,
     };
     let report = provision(&common, &http, &who, places)?;
@@ -97,7 +97,7 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
 
 /// Whom a device becomes.
 #[derive(Debug)]
-pub(crate) enum Who {
+pub(crate) enum IdentitySource {
     /// The one that follows from its serial.
     Serial(Serial),
     /// One that the server makes.
@@ -105,7 +105,12 @@ pub(crate) enum Who {
 }
 
 /// Provisions a device, alone or as one of many.
-pub(crate) fn provision(common: &Common<'_>, http: &dyn ApiClient, who: &Who, places: Vec<Place>) -> Result<Report> {
+pub(crate) fn provision(
+    common: &Common<'_>,
+    http: &dyn ApiClient,
+    who: &IdentitySource,
+    places: Vec<ResolvedPath>,
+) -> Result<Report> {
     let (start, options) = (Instant::now(), common.options);
     let targets = target::open_all(places)?;
     let budget = connection::budget(&options.api, common.deadline, common.clock);
@@ -120,12 +125,16 @@ pub(crate) fn provision(common: &Common<'_>, http: &dyn ApiClient, who: &Who, pl
         clock: common.clock,
     };
     let (Identity { serial, email }, outcome) = match who {
-        Who::Serial(serial) => {
-            let provisioning =
-                Provisioning { job: &job, serial, on_existing: options.on_existing, marks: common.marks };
+        IdentitySource::Serial(serial) => {
+            let provisioning = Provisioning {
+                job: &job,
+                serial,
+                on_existing: options.on_existing,
+                uses_confirmations: common.uses_confirmations,
+            };
             (serial.into(), provisioning.run()?)
         }
-        Who::Assigned => server_assigned::assign(&job)?,
+        IdentitySource::Assigned => server_assigned::assign(&job)?,
     };
     if options.verify {
         job.verify()?;

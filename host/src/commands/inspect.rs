@@ -11,7 +11,7 @@ use azaion_agent::common::plain_text::escaped;
 use serde::Serialize;
 
 use crate::error::{Result, for_all};
-use crate::provision::intent::unless_intent;
+use crate::provision::intent::filter_intent;
 use crate::target::{self, Found, Kind, Target};
 use crate::ui::output;
 
@@ -80,8 +80,8 @@ pub(crate) fn run(targets: &[PathBuf], json: bool) -> Exit {
 }
 
 fn inspect(target: &dyn Target, json: bool) -> Result<()> {
-    let found = target.look()?;
-    let found = unless_intent(target, found.as_ref());
+    let found = target.read_conf()?;
+    let found = filter_intent(target, found.as_ref());
     let content = found.map(|found| Content::of(found, target.path())).transpose();
     let (history, empty) = (history(target), found.is_none());
     let has_run = history.is_some();

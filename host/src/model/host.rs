@@ -224,7 +224,7 @@ fn run(program: Program, script: &Arc<Script>) -> Result<Outcome> {
         Mode::Recreate => OnExisting::Recreate,
     };
     let serial = SERIAL.parse().map_err(|_| error::failure(Exit::Internal, "the serial"))?;
-    let provisioning = Provisioning { job: &job, serial: &serial, on_existing, marks: program.is_batch };
+    let provisioning = Provisioning { job: &job, serial: &serial, on_existing, uses_confirmations: program.is_batch };
     match program.flaw {
         Some(Flaw::AlwaysRestores) => clearing(&targets, &provisioning),
         Some(Flaw::ForgetsRequest) => restoring(&targets, &provisioning),
@@ -245,7 +245,7 @@ fn clearing(targets: &[Box<dyn Target>], provisioning: &Provisioning<'_>) -> Res
 
 /// [`Flaw::ForgetsRequest`].
 fn restoring(targets: &[Box<dyn Target>], provisioning: &Provisioning<'_>) -> Result<Outcome> {
-    let before: Vec<_> = targets.iter().map(|target| target.look()).collect::<target::Result<_>>()?;
+    let before: Vec<_> = targets.iter().map(|target| target.read_conf()).collect::<target::Result<_>>()?;
     let done = provisioning.run();
     if done.as_ref().is_err_and(|error| error.line().contains("deleting the user")) {
         targets.iter().zip(before).for_each(|(target, before)| drop(target.restore(before.as_ref())));

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::effects::{Missing, Op, Seen};
 use super::flaws::Flaw;
 use super::world::{Account, File, Password, Reply, Request};
-use crate::target::template::Original;
+use crate::target::template::Template;
 use crate::target::{Error, Found, Kind, Owner, Result, Target};
 
 pub(super) const ADMIN: &str = "admin@azaion.com";
@@ -243,11 +243,11 @@ impl Target for MemoryTarget {
         Ok(())
     }
 
-    fn tidy(&self) -> Result<()> {
+    fn remove_leftovers(&self) -> Result<()> {
         Ok(())
     }
 
-    fn look(&self) -> Result<Option<Found>> {
+    fn read_conf(&self) -> Result<Option<Found>> {
         let Seen::File(file) = self.script.ask(Op::Read(self.index)) else { panic!("no answer to a read") };
         let is_hidden = |file: &File| self.script.flaw == Some(Flaw::DrawsAgain) && file.password().is_some();
         Ok(file.filter(|file| !is_hidden(file)).map(|file| Found {
@@ -274,7 +274,7 @@ impl Target for MemoryTarget {
         Ok(None)
     }
 
-    fn original(&self) -> Result<Original> {
+    fn template(&self) -> Result<Template> {
         Err(Error::Internal("nothing is copied here".into()))
     }
 

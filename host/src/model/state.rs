@@ -44,7 +44,7 @@ pub(super) struct Work {
     pub(super) before: Vec<Option<File>>,
     /// Whether the API may have, or has had, the password that is in the targets, or has said that there is no user.
     pub(super) may_be_set: bool,
-    /// Who has changed the account since this run has last had an answer.
+    /// IdentitySource has changed the account since this run has last had an answer.
     pub(super) overtaken: Option<Run>,
 }
 

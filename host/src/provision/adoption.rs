@@ -109,7 +109,7 @@ mod tests {
     fn what_is_adopted() {
         let good = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6";
         let nobody = 65_534;
-        let judge = |kind, password: &str, mode, uid, gid, api: &str| {
+        let classify = |kind, password: &str, mode, uid, gid, api: &str| {
             let text = format!(
                 "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD={password}\nAZAION_API_URL=https://a.example\n"
             );
@@ -119,17 +119,21 @@ mod tests {
         };
         let api = "https://a.example";
         for kind in [Kind::Directory, Kind::Ext4] {
-            assert_eq!(judge(kind, good, 0o600, 0, 0, api), None);
+            assert_eq!(classify(kind, good, 0o600, 0, 0, api), None);
             for password in ["attacker", &good[1..], &format!("{good}x"), &good.replace('a', "-")] {
-                assert_eq!(judge(kind, password, 0o600, 0, 0, api), Some("a password of another form"), "{password}");
+                assert_eq!(
+                    classify(kind, password, 0o600, 0, 0, api),
+                    Some("a password of another form"),
+                    "{password}"
+                );
             }
             for mode in [0o644, 0o640, 0o400, 0o4600] {
-                assert_eq!(judge(kind, good, mode, 0, 0, api), Some("another mode than 0600"), "{mode:o}");
+                assert_eq!(classify(kind, good, mode, 0, 0, api), Some("another mode than 0600"), "{mode:o}");
             }
             for (uid, gid) in [(nobody, 0), (0, nobody), (nobody, nobody)] {
-                assert_eq!(judge(kind, good, 0o600, uid, gid, api), Some("another owner"), "{uid}:{gid}");
+                assert_eq!(classify(kind, good, 0o600, uid, gid, api), Some("another owner"), "{uid}:{gid}");
             }
-            assert_eq!(judge(kind, good, 0o600, 0, 0, "https://b.example"), Some("another API"));
+            assert_eq!(classify(kind, good, 0o600, 0, 0, "https://b.example"), Some("another API"));
         }
     }
 }

@@ -22,8 +22,8 @@ use crate::cli::OnExisting;
 use crate::error::{Error, Result, failure};
 use crate::provision::adoption;
 use crate::provision::job::{Job, Login, Outcome, check_role};
-use crate::provision::targets::{Content, Places};
-use crate::target::confirmation::{is_marked, with_mark};
+use crate::provision::targets::{Content, Targets};
+use crate::target::confirmation::{is_confirmed, with_confirmation};
 use crate::target::{Found, Target};
 
 /// The main job for one serial.
@@ -33,22 +33,22 @@ pub(crate) struct Provisioning<'a> {
     pub(crate) serial: &'a Serial,
     pub(crate) on_existing: OnExisting,
     /// Whether a mark in the targets is believed that the API has their password, and made.
-    pub(crate) marks: bool,
+    pub(crate) uses_confirmations: bool,
 }
 
 /// Why the user does not have, for all we know, the password that is in the targets.
-enum Unsettled {
+enum AccountError {
     /// It certainly has another: the targets are to be put back.
-    Undone(Error),
+    NotSet(Error),
     /// It has this one, and is no good all the same.
-    Done(Error),
+    Unusable(Error),
     /// It may have it.
-    Unknown(Error),
+    Uncertain(Error),
 }
 
-impl From<AdminFault> for Unsettled {
+impl From<AdminFault> for AccountError {
     fn from(fault: AdminFault) -> Self {
-        if fault.perhaps_done { Self::Unknown(fault.error) } else { Self::Undone(fault.error) }
+        if fault.perhaps_done { Self::Uncertain(fault.error) } else { Self::NotSet(fault.error) }
     }
 }
 
@@ -56,14 +56,14 @@ impl Provisioning<'_> {
     /// Runs it.
     pub(crate) fn run(&self) -> Result<Outcome> {
         let job = self.job;
-        let places = Places::look(job.targets, job.owner, |target, found| self.whose(target, found))?;
-        places.tell_of_intents();
+        let places = Targets::read(job.targets, job.owner, |target, found| self.whose(target, found))?;
+        places.report_intents();
         places.check_modules(job.module_serial)?;
-        if self.marks && self.is_done(&places)? {
+        if self.uses_confirmations && self.is_done(&places)? {
             return Ok(Outcome::Reused);
         }
         let outcome = self.provision(&places)?;
-        if self.marks {
+        if self.uses_confirmations {
             self.mark();
         }
         Ok(outcome)
@@ -85,9 +85,9 @@ impl Provisioning<'_> {
     }
 
     /// Whether all targets hold one file of this device, of which an earlier batch saw that the API takes it.
-    fn is_done(&self, places: &Places<'_>) -> Result<bool> {
+    fn is_done(&self, places: &Targets<'_>) -> Result<bool> {
         let Some(password) = places.passwords().first().copied() else { return Ok(false) };
-        places.are_marked(&self.conf(places, password))
+        places.are_confirmed(&self.conf(places, password))
     }
 
     /// Marks what is in the targets as taken by the API. That it can't be marked costs a login the next time.
@@ -100,9 +100,9 @@ impl Provisioning<'_> {
     }
 
     fn mark_in(&self, target: &dyn Target) -> Result<()> {
-        match target.look()?.filter(|found| !is_marked(&found.bytes)) {
+        match target.read_conf()?.filter(|found| !is_confirmed(&found.bytes)) {
             Some(found) => {
-                let text = with_mark(&found.bytes).map_err(|why| {
+                let text = with_confirmation(&found.bytes).map_err(|why| {
                     failure(Exit::Data, format!("{}: the device.conf {why}", target.path().display()))
                 })?;
                 Ok(target.write(&text, self.job.owner)?)
@@ -111,7 +111,7 @@ impl Provisioning<'_> {
         }
     }
 
-    fn provision(&self, places: &Places<'_>) -> Result<Outcome> {
+    fn provision(&self, places: &Targets<'_>) -> Result<Outcome> {
         let job = self.job;
         // Before the first call: what is wrong with the admin's file shows also where it turns out not to be needed.
         job.admin.prepare()?;
@@ -123,7 +123,7 @@ impl Provisioning<'_> {
         }
         if self.on_existing == OnExisting::Recreate {
             // Before a new password takes the place of one that works.
-            self.check_is_lost(places, tried.is_disabled)?;
+            self.check_may_delete(places, tried.is_disabled)?;
         }
         job.admin.log_in()?;
         let password = match known.first() {
@@ -131,63 +131,63 @@ impl Provisioning<'_> {
             None => new_password().map_err(|error| failure(Exit::Internal, format!("making a password: {error}")))?,
         };
         places.write(&self.conf(places, &password))?;
-        self.settle(&password, !known.is_empty()).map_err(|unsettled| match unsettled {
-            Unsettled::Undone(error) => places.put_back(error),
-            Unsettled::Done(error) => error,
-            Unsettled::Unknown(error) => error.context(
+        self.ensure_account(&password, !known.is_empty()).map_err(|unsettled| match unsettled {
+            AccountError::NotSet(error) => places.restore(error),
+            AccountError::Unusable(error) => error,
+            AccountError::Uncertain(error) => error.context(
                 "the password is in the target and may be on the API already; run this again, it goes on from there",
             ),
         })
     }
 
-    fn conf(&self, places: &Places<'_>, password: &SecretString) -> DeviceConf {
+    fn conf(&self, places: &Targets<'_>, password: &SecretString) -> DeviceConf {
         self.job.conf(&Identity::from(self.serial), password, places.module_serial(self.job.module_serial))
     }
 
     /// Makes the user have the password that is in the targets. `tried` says that a login with it was refused before.
-    fn settle(&self, password: &SecretString, tried: bool) -> Result<Outcome, Unsettled> {
+    fn ensure_account(&self, password: &SecretString, tried: bool) -> Result<Outcome, AccountError> {
         let email = self.serial.email();
         let perhaps_ours = match self.job.admin.create(&email, password)? {
             Creation::Created { by_number } => return self.created(password, by_number),
             Creation::Exists { perhaps_ours } => perhaps_ours,
         };
         if perhaps_ours || !tried {
-            match self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
+            match self.job.log_in(&email, password).map_err(AccountError::Uncertain)? {
                 Login::In(token) => {
-                    return check_role(&email, &token).map(|()| Outcome::Reused).map_err(Unsettled::Done);
+                    return check_role(&email, &token).map(|()| Outcome::Reused).map_err(AccountError::Unusable);
                 }
                 Login::Refused { is_disabled: true } if self.on_existing == OnExisting::Recreate => {
-                    return Err(Unsettled::Undone(existing_account::disabled(&email)));
+                    return Err(AccountError::NotSet(existing_account::disabled(&email)));
                 }
                 Login::Refused { .. } => {}
             }
         }
         match self.on_existing {
-            OnExisting::Refuse => Err(Unsettled::Undone(existing_account::refused(&email))),
+            OnExisting::Refuse => Err(AccountError::NotSet(existing_account::refused(&email))),
             OnExisting::Update => self.update(password),
             OnExisting::Recreate => self.recreate(password, perhaps_ours),
         }
     }
 
     /// The user was made. If its role was given as a number, the first one of a run shows whether that is the right one.
-    fn created(&self, password: &SecretString, by_number: bool) -> Result<Outcome, Unsettled> {
+    fn created(&self, password: &SecretString, by_number: bool) -> Result<Outcome, AccountError> {
         let admin = &self.job.admin;
         if !by_number || !admin.has_unchecked_role() {
             return Ok(Outcome::Created);
         }
         let email = self.serial.email();
         let token = self.log_in_as_made(password)?;
-        check_role(&email, &token).inspect_err(|error| admin.role_is_wrong(error)).map_err(Unsettled::Done)?;
+        check_role(&email, &token).inspect_err(|error| admin.role_is_wrong(error)).map_err(AccountError::Unusable)?;
         admin.role_is_right();
         Ok(Outcome::Created)
     }
 
     /// Logs in as a user that must take this password, since it was made with it.
-    fn log_in_as_made(&self, password: &SecretString) -> Result<SecretString, Unsettled> {
+    fn log_in_as_made(&self, password: &SecretString) -> Result<SecretString, AccountError> {
         let email = self.serial.email();
-        match self.job.log_in(&email, password).map_err(Unsettled::Unknown)? {
+        match self.job.log_in(&email, password).map_err(AccountError::Uncertain)? {
             Login::In(token) => Ok(token),
-            Login::Refused { .. } => Err(Unsettled::Done(existing_account::not_let_in(&email))),
+            Login::Refused { .. } => Err(AccountError::Unusable(existing_account::not_let_in(&email))),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn asked_at(text: &[u8]) -> Option<Timestamp> {
 }
 
 /// A `device.conf` that was found; none where it is such an intent, of which people are told.
-pub(crate) fn unless_intent<'f>(target: &dyn Target, found: Option<&'f Found>) -> Option<&'f Found> {
+pub(crate) fn filter_intent<'f>(target: &dyn Target, found: Option<&'f Found>) -> Option<&'f Found> {
     let found = found?;
     let Some(message) = message(target, found) else { return Some(found) };
     log::warn!("{message}");

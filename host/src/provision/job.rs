@@ -142,13 +142,15 @@ impl Job<'_> {
     /// Logs in and judges the token as the device will, with what is in the targets: the same file in all of them.
     pub(crate) fn verify(&self) -> Result<()> {
         let target = self.targets.first().ok_or_else(|| failure(Exit::Internal, "there is no target"))?;
-        let conf =
-            target.look()?.ok_or_else(|| failure(Exit::Target, "device.conf is gone again"))?.conf(target.path())?;
-        self.judge(&conf)
+        let conf = target
+            .read_conf()?
+            .ok_or_else(|| failure(Exit::Target, "device.conf is gone again"))?
+            .conf(target.path())?;
+        self.classify(&conf)
             .context("verifying: the user and device.conf are in place, but the device would not get ready")
     }
 
-    fn judge(&self, conf: &DeviceConf) -> Result<(), Fault> {
+    fn classify(&self, conf: &DeviceConf) -> Result<(), Fault> {
         let (tokens, answer) =
             self.budget.run(|limit| session::login(self.http, &conf.email, &conf.password, limit))?;
         let expected =

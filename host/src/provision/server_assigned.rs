@@ -20,12 +20,12 @@ use crate::interrupt;
 use crate::provision::adoption;
 use crate::provision::intent::intent;
 use crate::provision::job::{Job, Outcome};
-use crate::provision::targets::{Content, Places};
+use crate::provision::targets::{Content, Targets};
 
 /// Gives the targets an identity that the server makes.
 pub(crate) fn assign(job: &Job<'_>) -> Result<(Identity, Outcome)> {
     let (owner, api) = (job.owner, job.http.api());
-    let places = Places::look(job.targets, owner, |target, found| {
+    let places = Targets::read(job.targets, owner, |target, found| {
         let conf = adoption::assigned(target, found, owner, api, job.replace)?;
         Ok(conf.map_or(Content::Free, Content::Ours))
     })?;
@@ -34,7 +34,7 @@ pub(crate) fn assign(job: &Job<'_>) -> Result<(Identity, Outcome)> {
     job.admin.prepare()?;
     if let Some(identity) = identity {
         if let Some(password) = job.try_all(&identity.email, &places.passwords())?.works {
-            places.tell_of_lost_intents();
+            places.report_lost_intents();
             places.write(&job.conf(&identity, password, places.module_serial(job.module_serial)))?;
             return Ok((identity, Outcome::Reused));
         }
@@ -47,18 +47,18 @@ pub(crate) fn assign(job: &Job<'_>) -> Result<(Identity, Outcome)> {
             return Err(failure(Exit::Exists, message));
         }
     }
-    places.tell_of_intents();
+    places.report_intents();
     job.admin.log_in()?;
     let now = job.now();
     places.write_text(&intent(api, now))?;
     match job.admin.assign() {
         Ok(assigned) => write(job, &places, assigned),
-        Err(fault) => Err(places.put_back(not_assigned(api, now, fault))),
+        Err(fault) => Err(places.restore(not_assigned(api, now, fault))),
     }
 }
 
-/// Who is in the targets, if anybody is.
-fn identity_in(places: &Places<'_>) -> Result<Option<Identity>> {
+/// IdentitySource is in the targets, if anybody is.
+fn identity_in(places: &Targets<'_>) -> Result<Option<Identity>> {
     let mut found = places.ours().filter_map(DeviceConf::identity);
     let Some(first) = found.next() else { return Ok(None) };
     match found.find(|other| *other != first) {
@@ -74,7 +74,7 @@ fn identity_in(places: &Places<'_>) -> Result<Option<Identity>> {
 }
 
 /// Writes the reply. What is in one target is not lost: the next run brings it into the others.
-fn write(job: &Job<'_>, places: &Places<'_>, assigned: Assigned) -> Result<(Identity, Outcome)> {
+fn write(job: &Job<'_>, places: &Targets<'_>, assigned: Assigned) -> Result<(Identity, Outcome)> {
     let Assigned { identity, password } = assigned;
     let conf = job.conf(&identity, &password, job.module_serial);
     let (done, is_written) = interrupt::uninterrupted(|| places.write_where_possible(&conf));
@@ -84,7 +84,7 @@ fn write(job: &Job<'_>, places: &Places<'_>, assigned: Assigned) -> Result<(Iden
         Err(error) if is_written => Err(error.context(format!(
             "the API has made {serial} ({email}), and its device.conf is not in order in all targets yet; run this again, it goes on from there"
         ))),
-        Err(error) => Err(places.put_back(error.context(format!(
+        Err(error) => Err(places.restore(error.context(format!(
             "the API has made {serial} ({email}), and its password could not be written and is lost: an orphaned account; delete that user on the API, then \
              run this again"
         )))),

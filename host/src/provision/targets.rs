@@ -11,21 +11,21 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Result, failure};
 use crate::interrupt;
-use crate::provision::intent::{asked_at, is_intent, unless_intent};
-use crate::target::confirmation::is_marked;
+use crate::provision::intent::{asked_at, filter_intent, is_intent};
+use crate::target::confirmation::is_confirmed;
 use crate::target::{Found, Owner, Target};
 
 /// How long after the intent its answer is written at most, give or take.
 const LONGEST_ANSWER: Duration = Duration::from_hours(1);
 
 /// All targets of a device.
-pub(crate) struct Places<'a> {
-    list: Vec<Place<'a>>,
+pub(crate) struct Targets<'a> {
+    list: Vec<TargetState<'a>>,
     owner: Owner,
 }
 
 /// A target with what was in it before.
-struct Place<'a> {
+struct TargetState<'a> {
     target: &'a dyn Target,
     before: Option<Found>,
     content: Content,
@@ -44,49 +44,49 @@ pub(crate) enum Content {
     Unreadable,
 }
 
-impl<'a> Places<'a> {
-    /// Looks into all targets; `judge` says whose a `device.conf` is, or why the target is refused.
-    pub(crate) fn look(
+impl<'a> Targets<'a> {
+    /// Looks into all targets; `classify` says whose a `device.conf` is, or why the target is refused.
+    pub(crate) fn read(
         targets: &'a [Box<dyn Target>],
         owner: Owner,
-        judge: impl Fn(&dyn Target, &Found) -> Result<Content>,
+        classify: impl Fn(&dyn Target, &Found) -> Result<Content>,
     ) -> Result<Self> {
-        let look = |target: &'a dyn Target| {
+        let read_conf = |target: &'a dyn Target| {
             target.may_write(owner)?;
-            target.tidy()?;
-            let before = target.look()?;
+            target.remove_leftovers()?;
+            let before = target.read_conf()?;
             let content = match &before {
-                Some(found) if !is_intent(&found.bytes) => judge(target, found)?,
+                Some(found) if !is_intent(&found.bytes) => classify(target, found)?,
                 _ => Content::Free,
             };
-            Ok(Place { target, before, content, is_written: Cell::new(false) })
+            Ok(TargetState { target, before, content, is_written: Cell::new(false) })
         };
-        Ok(Self { list: targets.iter().map(|target| look(target.as_ref())).collect::<Result<_>>()?, owner })
+        Ok(Self { list: targets.iter().map(|target| read_conf(target.as_ref())).collect::<Result<_>>()?, owner })
     }
 
     /// Tells of identities that were asked for and have not been written.
-    pub(crate) fn tell_of_intents(&self) {
+    pub(crate) fn report_intents(&self) {
         for place in &self.list {
-            unless_intent(place.target, place.before.as_ref());
+            filter_intent(place.target, place.before.as_ref());
         }
     }
 
     /// The same, but for those whose answer is in another of the targets: a run was killed between two of them.
-    pub(crate) fn tell_of_lost_intents(&self) {
+    pub(crate) fn report_lost_intents(&self) {
         let is_answer = |conf: &DeviceConf, asked: Timestamp| {
             conf.provisioned_at.is_some_and(|at| at >= asked && at.since(asked) <= LONGEST_ANSWER)
         };
         for place in &self.list {
             let asked = place.before.as_ref().and_then(|found| asked_at(&found.bytes));
             if !asked.is_some_and(|asked| self.ours().any(|conf| is_answer(conf, asked))) {
-                unless_intent(place.target, place.before.as_ref());
+                filter_intent(place.target, place.before.as_ref());
             }
         }
     }
 
     /// The files of this device whose password is used again.
     pub(crate) fn ours(&self) -> impl Iterator<Item = &DeviceConf> {
-        self.list.iter().filter_map(Place::ours)
+        self.list.iter().filter_map(TargetState::ours)
     }
 
     /// The files of this device whose password is not used.
@@ -138,10 +138,10 @@ impl<'a> Places<'a> {
     }
 
     /// Whether all targets hold this file, marked as one of which the API takes the password.
-    pub(crate) fn are_marked(&self, conf: &DeviceConf) -> Result<bool> {
+    pub(crate) fn are_confirmed(&self, conf: &DeviceConf) -> Result<bool> {
         for place in &self.list {
-            let is_marked = place.before.as_ref().is_some_and(|found| is_marked(&found.bytes));
-            if !is_marked || !self.holds(place, conf)? {
+            let is_confirmed = place.before.as_ref().is_some_and(|found| is_confirmed(&found.bytes));
+            if !is_confirmed || !self.holds(place, conf)? {
                 return Ok(false);
             }
         }
@@ -153,7 +153,7 @@ impl<'a> Places<'a> {
         let text = conf.render();
         for place in &self.list {
             if !self.holds(place, conf)? {
-                self.put(place, &text).map_err(|error| self.put_back(error))?;
+                self.put(place, &text).map_err(|error| self.restore(error))?;
             }
         }
         Ok(())
@@ -161,7 +161,7 @@ impl<'a> Places<'a> {
 
     /// Writes a text into all targets, or into none.
     pub(crate) fn write_text(&self, text: &SecretString) -> Result<()> {
-        self.list.iter().try_for_each(|place| self.put(place, text)).map_err(|error| self.put_back(error))
+        self.list.iter().try_for_each(|place| self.put(place, text)).map_err(|error| self.restore(error))
     }
 
     /// Writes a file into as many targets as can be: the first failure, if there is one, and whether one of them has it.
@@ -169,21 +169,21 @@ impl<'a> Places<'a> {
         let text = conf.render();
         let done: Vec<Result<()>> = self.list.iter().map(|place| self.put(place, &text)).collect();
         // A write may fail when the file is there, for its checksum or the folder's sync.
-        let is_there = |place: &Place<'_>| {
-            let found = place.target.look().ok().flatten().and_then(|found| found.conf(place.target.path()).ok());
+        let is_there = |place: &TargetState<'_>| {
+            let found = place.target.read_conf().ok().flatten().and_then(|found| found.conf(place.target.path()).ok());
             found.is_some_and(|found| found.email == conf.email && same(&found.password, &conf.password))
         };
         let is_written = done.iter().zip(&self.list).any(|(result, place)| result.is_ok() || is_there(place));
         (done.into_iter().collect(), is_written)
     }
 
-    fn put(&self, place: &Place<'_>, text: &SecretString) -> Result<()> {
+    fn put(&self, place: &TargetState<'_>, text: &SecretString) -> Result<()> {
         place.is_written.set(true);
         Ok(place.target.write(text, self.owner)?)
     }
 
     /// Puts back what was in the targets that were written to; the error that led to it, with what went wrong here.
-    pub(crate) fn put_back(&self, mut error: Error) -> Error {
+    pub(crate) fn restore(&self, mut error: Error) -> Error {
         for place in self.list.iter().filter(|place| place.is_written.get()) {
             if let Err(other) = interrupt::uninterrupted(|| place.target.restore(place.before.as_ref())) {
                 let path = place.target.path().display();
@@ -193,7 +193,7 @@ impl<'a> Places<'a> {
         error
     }
 
-    fn holds(&self, place: &Place<'_>, conf: &DeviceConf) -> Result<bool> {
+    fn holds(&self, place: &TargetState<'_>, conf: &DeviceConf) -> Result<bool> {
         let (Some(found), Some(ours)) = (&place.before, place.ours()) else { return Ok(false) };
         let same = same(&ours.password, &conf.password)
             && ours.api_url == conf.api_url
@@ -203,7 +203,7 @@ impl<'a> Places<'a> {
     }
 }
 
-impl Place<'_> {
+impl TargetState<'_> {
     fn ours(&self) -> Option<&DeviceConf> {
         match &self.content {
             Content::Ours(conf) => Some(conf),

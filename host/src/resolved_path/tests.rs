@@ -45,19 +45,19 @@ fn as_the_kernel_resolves() {
     ] {
         let expected = fs::metadata(at(name))
             .map(|m| (std::os::unix::fs::MetadataExt::dev(&m), std::os::unix::fs::MetadataExt::ino(&m)));
-        match (Place::find(&at(name)), expected) {
+        match (ResolvedPath::find(&at(name)), expected) {
             (Ok(place), Ok(expected)) => assert_eq!(place.identity(), Some(expected), "{name}"),
             // The last component alone may be missing.
             (Ok(place), Err(error)) => {
                 assert!(!place.is_found() && error.kind() == io::ErrorKind::NotFound, "{name}");
             }
-            (Err(PlaceError::Io(error)), Err(expected)) => assert_eq!(error.kind(), expected.kind(), "{name}"),
+            (Err(PathError::Io(error)), Err(expected)) => assert_eq!(error.kind(), expected.kind(), "{name}"),
             (found, expected) => panic!("{name}: {found:?}, not {expected:?}"),
         }
     }
-    assert!(Place::find(Path::new("/")).unwrap().is_directory());
-    assert!(Place::find(Path::new(".")).unwrap().is_directory());
-    assert!(Place::find(Path::new("")).is_err());
+    assert!(ResolvedPath::find(Path::new("/")).unwrap().is_directory());
+    assert!(ResolvedPath::find(Path::new(".")).unwrap().is_directory());
+    assert!(ResolvedPath::find(Path::new("")).is_err());
 }
 
 // Promise: pipes by their number, as a shell's `<(…)` gives them, and devices are found, and not opened.
@@ -65,10 +65,10 @@ fn as_the_kernel_resolves() {
 fn what_has_no_path() {
     let (reader, _writer) = io::pipe().unwrap();
     for path in [format!("/proc/self/fd/{}", reader.as_raw_fd()), format!("/dev/fd/{}", reader.as_raw_fd())] {
-        let place = Place::find(Path::new(&path)).unwrap();
+        let place = ResolvedPath::find(Path::new(&path)).unwrap();
         assert!(place.is_found() && !place.is_file() && !place.is_directory());
     }
-    assert!(Place::find(Path::new("/dev/null")).is_ok_and(|place| place.is_found() && !place.is_file()));
+    assert!(ResolvedPath::find(Path::new("/dev/null")).is_ok_and(|place| place.is_found() && !place.is_file()));
 }
 
 // Promise: what was found is what is opened, whatever has taken its name, or the name of its directory, meanwhile.
@@ -78,7 +78,7 @@ fn nothing_is_resolved_twice() {
     let at = |name: &str| dir.path().join(name);
     fs::create_dir_all(at("a/b")).unwrap();
     File::create(at("a/b/file")).unwrap();
-    let mut place = Place::find(&at("a/b/file")).unwrap();
+    let mut place = ResolvedPath::find(&at("a/b/file")).unwrap();
     fs::rename(at("a"), at("moved")).unwrap();
     symlink("/", at("a")).unwrap();
     assert!(place.is_current());
@@ -98,10 +98,10 @@ fn new_files() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     symlink("elsewhere", at("link")).unwrap();
-    let place = Place::of_new_file(&at("link")).unwrap();
+    let place = ResolvedPath::find_new_file(&at("link")).unwrap();
     assert!(place.is_found() && place.name() == "link" && !place.is_file());
-    assert!(Place::find(&at("x/y/z")).is_err());
-    let place = Place::find_or_make_way(&at("x/y/z")).unwrap();
+    assert!(ResolvedPath::find(&at("x/y/z")).is_err());
+    let place = ResolvedPath::find_or_create_parents(&at("x/y/z")).unwrap();
     assert!(!place.is_found() && at("x/y").is_dir());
     assert_eq!(at("x/y").metadata().unwrap().permissions().mode() & 0o7022, 0);
     assert_eq!(names_in(&place.listed_directory().unwrap()).unwrap().len(), 0);

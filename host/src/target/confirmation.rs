@@ -10,12 +10,12 @@ use zeroize::Zeroizing;
 const MARK: &str = "# azaion-provision: the API takes this password";
 
 /// Whether there is a mark in the text of a file.
-pub(crate) fn is_marked(text: &[u8]) -> bool {
+pub(crate) fn is_confirmed(text: &[u8]) -> bool {
     text.split(|&byte| byte == b'\n').any(|line| line == MARK.as_bytes())
 }
 
 /// The text without the mark at its end, if there is one, or a piece of one that a power cut has left.
-pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+pub(crate) fn without_confirmation(text: &[u8]) -> &[u8] {
     let text = text.trim_ascii_end();
     let (before, line) = match text.iter().rposition(|&byte| byte == b'\n') {
         Some(end) => text.split_at(end),
@@ -30,7 +30,7 @@ pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// It is no text, or would be longer than a `device.conf` may be.
-pub(crate) fn with_mark(text: &[u8]) -> Result<SecretString, &'static str> {
+pub(crate) fn with_confirmation(text: &[u8]) -> Result<SecretString, &'static str> {
     let text = std::str::from_utf8(text.trim_ascii_end()).map_err(|_| "is not UTF-8")?;
     let mut marked = Zeroizing::new(String::with_capacity(text.len() + MARK.len() + 2));
     for part in [text, "\n", MARK, "\n"] {
@@ -56,28 +56,28 @@ mod tests {
     // Promise: a file with a mark says the same as without, and one that is written anew has none.
     #[test]
     fn a_mark_is_a_comment() {
-        let marked = with_mark(CONF.as_bytes()).unwrap();
-        assert!(is_marked(marked.expose_secret().as_bytes()) && !is_marked(CONF.as_bytes()));
+        let marked = with_confirmation(CONF.as_bytes()).unwrap();
+        assert!(is_confirmed(marked.expose_secret().as_bytes()) && !is_confirmed(CONF.as_bytes()));
         let conf = DeviceConf::parse(marked.expose_secret().as_bytes(), Path::new("device.conf")).unwrap();
         let again = conf.render();
         assert_eq!(again.expose_secret(), CONF);
-        assert!(!is_marked(again.expose_secret().as_bytes()));
+        assert!(!is_confirmed(again.expose_secret().as_bytes()));
     }
 
     // Promise: the mark at the end of a text is told from the text, whole or in pieces; and from a comment elsewhere.
     #[test]
     fn a_mark_may_be_taken_off() {
-        let marked = with_mark(CONF.as_bytes()).unwrap();
+        let marked = with_confirmation(CONF.as_bytes()).unwrap();
         let (text, bare) = (marked.expose_secret().as_bytes(), CONF.trim_end().as_bytes());
         for length in bare.len()..=text.len() {
-            assert_eq!(without_mark(&text[..length]), bare, "{length}");
+            assert_eq!(without_confirmation(&text[..length]), bare, "{length}");
         }
-        assert_eq!(without_mark(&[bare, b"\n\n\n", &MARK.as_bytes()[7..]].concat()), bare);
+        assert_eq!(without_confirmation(&[bare, b"\n\n\n", &MARK.as_bytes()[7..]].concat()), bare);
         for other in ["", "# something else", "# azaion-provision: the API takes this password, too"] {
             let other = [text, other.as_bytes()].concat();
-            assert_eq!(without_mark(&other) == bare, other == text, "{}", String::from_utf8_lossy(&other));
+            assert_eq!(without_confirmation(&other) == bare, other == text, "{}", String::from_utf8_lossy(&other));
         }
-        assert_eq!((without_mark(b""), without_mark(MARK.as_bytes())), (&b""[..], &b""[..]));
+        assert_eq!((without_confirmation(b""), without_confirmation(MARK.as_bytes())), (&b""[..], &b""[..]));
     }
 
     // Promise: a file never gets larger by its mark than one may be.
@@ -85,7 +85,7 @@ mod tests {
     fn there_must_be_room() {
         let room = LARGEST - MARK.len() - 2;
         for (length, fits) in [(room, true), (room + 1, false), (LARGEST, false)] {
-            let marked = with_mark(&vec![b'#'; length]);
+            let marked = with_confirmation(&vec![b'#'; length]);
             assert_eq!(marked.map(|text| text.expose_secret().len()).ok(), fits.then_some(LARGEST), "{length}");
         }
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use azaion_agent::common::device_conf::{LARGEST, MODE, read_bounded};
 use azaion_agent::common::history;
 use azaion_agent::common::private_file::{
-    Attributes, Lifetime, erase_all, kind_of, reopen, replace, set_attributes, tidy,
+    Attributes, Lifetime, erase_all, kind_of, remove_leftovers, reopen, replace, set_attributes,
 };
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -19,15 +19,15 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{fsync, geteuid};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::FOLDER_MODE;
+use super::DIRECTORY_MODE;
 use super::Found;
 use super::Kind;
 use super::Owner;
 use super::Target;
 use super::lock::{Access, Held};
-use crate::resolved_path::Place;
+use crate::resolved_path::ResolvedPath;
 use crate::target::error::{Error, Result, io_failure};
-use crate::target::template::Original;
+use crate::target::template::Template;
 use crate::target::write_access;
 
 const NAME: &str = "device.conf";
@@ -45,7 +45,7 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Opens the directory. If it may be changed, waits until no other run works on it.
-    pub(super) fn open(place: &Place, access: Access) -> Result<Self> {
+    pub(super) fn open(place: &ResolvedPath, access: Access) -> Result<Self> {
         let path = place.path().to_owned();
         let root = place.open(OFlag::O_RDONLY | OFlag::O_DIRECTORY);
         let root = root.map_err(|error| io_failure(error, format!("opening {}", path.display())))?;
@@ -57,7 +57,7 @@ impl Directory {
 
     fn check_is_root_file_system(&self) -> Result<()> {
         let refuse = |why| Err(Error::unsuitable(&self.path, why));
-        let own = Place::find(Path::new("/")).ok().and_then(|own| own.identity());
+        let own = ResolvedPath::find(Path::new("/")).ok().and_then(|own| own.identity());
         if self.root.metadata().is_ok_and(|root| own == Some((root.dev(), root.ino()))) {
             return refuse("is this station's own root; name the root file system to be flashed");
         }
@@ -105,7 +105,7 @@ impl Directory {
         let fail = |errno: Errno| io_failure(errno, format!("making {}", self.inside(name)));
         let parent = parent.map_or(self.root.as_fd(), AsFd::as_fd);
         let last = name.rsplit('/').next().unwrap_or(name);
-        match mkdirat(parent, last, Mode::from_bits_truncate(FOLDER_MODE)) {
+        match mkdirat(parent, last, Mode::from_bits_truncate(DIRECTORY_MODE)) {
             Ok(()) => {}
             Err(Errno::EEXIST) => {
                 return Err(Error::unsuitable_inside(self.inside(name), "is a symlink to nowhere"));
@@ -194,7 +194,7 @@ impl Target for Directory {
             .map_err(|error| io_failure(error, format!("may not write into {}", path.display())))
     }
 
-    fn look(&self) -> Result<Option<Found>> {
+    fn read_conf(&self) -> Result<Option<Found>> {
         self.root.read(|| {
             let Some((file, stat)) = self.open_file(OFlag::O_RDONLY)? else { return Ok((None, true)) };
             let bytes = read_bounded(file)
@@ -209,9 +209,9 @@ impl Target for Directory {
         })
     }
 
-    fn tidy(&self) -> Result<()> {
+    fn remove_leftovers(&self) -> Result<()> {
         let Some(folder) = self.open_folder("etc/azaion")? else { return Ok(()) };
-        tidy(folder.as_fd(), NAME)
+        remove_leftovers(folder.as_fd(), NAME)
             .map_err(|error| io_failure(error, format!("tidying up {}", self.inside("etc/azaion"))))
     }
 
@@ -240,8 +240,8 @@ impl Target for Directory {
         Ok(Some(bytes))
     }
 
-    fn original(&self) -> Result<Original> {
-        self.duplicate().map(Original::tree)
+    fn template(&self) -> Result<Template> {
+        self.duplicate().map(Template::tree)
     }
 
     fn restore(&self, before: Option<&Found>) -> Result<()> {
@@ -276,7 +276,7 @@ fn is_whole(bytes: &[u8]) -> bool {
 
 fn folder_attributes(owner: Owner) -> Attributes {
     let id = (owner == Owner::Root).then_some(0);
-    Attributes { mode: FOLDER_MODE, uid: id, gid: id }
+    Attributes { mode: DIRECTORY_MODE, uid: id, gid: id }
 }
 
 fn has_attributes(stat: &FileStat, wanted: Attributes) -> bool {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::resolved_path::PlaceError;
+use crate::resolved_path::PathError;
 use crate::strict_modes::UnsafePath;
 
 /// The result of something that is done to a target.
@@ -94,10 +94,10 @@ impl Error {
 }
 
 /// What is wrong with the path of a target.
-pub(super) fn path_failure(error: PlaceError, path: &Path) -> Error {
+pub(super) fn path_failure(error: PathError, path: &Path) -> Error {
     match error {
-        PlaceError::Io(error) => io_failure(error, format!("opening {}", path.display())),
-        PlaceError::Unsafe(source) => Error::Unsafe { path: path.to_owned(), source },
+        PathError::Io(error) => io_failure(error, format!("opening {}", path.display())),
+        PathError::Unsafe(source) => Error::Unsafe { path: path.to_owned(), source },
     }
 }
 

@@ -25,13 +25,13 @@ pub mod zstd;
 use super::Target;
 use super::error::Result;
 use super::lock::Access;
-use crate::resolved_path::Place;
+use crate::resolved_path::ResolvedPath;
 use file::Image;
 use signature::Signature;
 use slot_image::{Format, SlotImage};
 
 /// Opens an image of any kind, recognized by its content, and waits for its lock where it is to be changed.
-pub(super) fn open(place: Place, access: Access) -> Result<Box<dyn Target>> {
+pub(super) fn open(place: ResolvedPath, access: Access) -> Result<Box<dyn Target>> {
     let image = Image::at(place, access)?;
     let format: Box<dyn Format> = match image.signature()? {
         Signature::Tar => Box::<tar::TarFormat>::default(),

@@ -1,4 +1,4 @@
-//! One run at a time changes a target. Who only reads it needs no lock, and sees no half of a write.
+//! One run at a time changes a target. IdentitySource only reads it needs no lock, and sees no half of a write.
 
 use std::fs::File;
 use std::ops::Deref;

@@ -17,9 +17,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::fsync;
 use rustix::fs::{ioctl_ficlone, syncfs};
 
-use crate::resolved_path::Place;
+use crate::resolved_path::ResolvedPath;
 use crate::target::error::{Result, io_failure, path_failure};
-use crate::target::image::checksum::Sum;
+use crate::target::image::checksum::ChecksumFile;
 use crate::target::image::copy::copy_with_holes;
 use crate::target::image::first_check;
 use staging::Staging;
@@ -30,27 +30,27 @@ const SUM_MODE: u32 = 0o644;
 
 /// A target without a device.
 #[derive(Debug)]
-pub struct Original(Content);
+pub struct Template(Content);
 
 #[derive(Debug)]
 enum Content {
     /// A root file system as a directory.
     Tree(OwnedFd),
     /// An image, with its name and the checksum file beside it.
-    Image { file: File, name: OsString, sum: Option<Sum> },
+    Image { file: File, name: OsString, sum: Option<ChecksumFile> },
 }
 
-impl Original {
+impl Template {
     pub(super) fn tree(root: OwnedFd) -> Self {
         Self(Content::Tree(root))
     }
 
-    pub(super) fn image(file: File, name: OsString, sum: Option<Sum>) -> Self {
+    pub(super) fn image(file: File, name: OsString, sum: Option<ChecksumFile>) -> Self {
         Self(Content::Image { file, name, sum })
     }
 
     /// Copies it to a place where nothing is, and takes away what a run that was killed has left there.
-    pub(crate) fn put(&self, place: &mut Place) -> Result<()> {
+    pub(crate) fn copy_if_missing(&self, place: &mut ResolvedPath) -> Result<()> {
         if !place.is_found() || staging::is_left(place) {
             self.copy_to(place)?;
             place.refresh().map_err(|error| path_failure(error, place.path()))?;
@@ -59,7 +59,7 @@ impl Original {
     }
 
     /// Copies it to a place where nothing is: whole, or not at all. What has been put there meanwhile stays.
-    fn copy_to(&self, place: &Place) -> Result<()> {
+    fn copy_to(&self, place: &ResolvedPath) -> Result<()> {
         let fail = |error: io::Error| io_failure(error, format!("making {}", place.path().display()));
         let staging = Staging::make(place)?;
         if place.is_taken() {
@@ -77,7 +77,7 @@ impl Original {
         }
         let directory = place.listed_directory().map_err(fail)?;
         if let Content::Image { name, sum: Some(sum), .. } = &self.0 {
-            put_sum(sum, name, place, &directory).map_err(fail)?;
+            copy_checksum(sum, name, place, &directory).map_err(fail)?;
         }
         staging.give_name(place).map_err(fail)?;
         fsync(&directory).map_err(|errno| fail(errno.into()))
@@ -98,9 +98,9 @@ fn copy_content(from: &File, to: &File) -> io::Result<()> {
 }
 
 /// The name of the image stands in the file.
-fn put_sum(sum: &Sum, name: &OsStr, place: &Place, directory: &OwnedFd) -> io::Result<()> {
+fn copy_checksum(sum: &ChecksumFile, name: &OsStr, place: &ResolvedPath, directory: &OwnedFd) -> io::Result<()> {
     let mut file = place.name().to_owned();
-    file.push(Sum::SUFFIX);
+    file.push(ChecksumFile::SUFFIX);
     let attributes = Attributes { mode: SUM_MODE, uid: None, gid: None };
     let text = sum.text_for(name, place.name());
     private_file::replace(directory.as_fd(), &file, attributes, &text, Lifetime::Durable)

@@ -12,8 +12,8 @@ use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use super::*;
-use crate::target::confirmation::without_mark;
-use crate::target::confirmation::{is_marked, with_mark};
+use crate::target::confirmation::without_confirmation;
+use crate::target::confirmation::{is_confirmed, with_confirmation};
 use crate::target::error::Result;
 
 const CONF: &str = "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\nAZAION_API_URL=https://a.example\n";
@@ -38,11 +38,11 @@ fn writes_looks_and_clears() {
     let dir = tree();
     let root = dir.path().join("root");
     let target = open(&root).unwrap();
-    assert!(target.look().unwrap().is_none());
+    assert!(target.read_conf().unwrap().is_none());
     assert!(!target.clear().unwrap());
     for _ in 0..2 {
         write(target.as_ref()).unwrap();
-        let found = target.look().unwrap().unwrap();
+        let found = target.read_conf().unwrap().unwrap();
         assert_eq!((found.bytes.as_slice(), found.mode), (CONF.as_bytes(), 0o600));
         assert!(target.is_in_order(&found, Owner::Current).unwrap());
         assert_eq!(fs::metadata(root.join("etc/azaion")).unwrap().mode() & 0o7777, 0o755);
@@ -74,11 +74,11 @@ fn restores_what_was_there() {
     let target = open(&root).unwrap();
     write(target.as_ref()).unwrap();
     target.restore(None).unwrap();
-    assert!(target.look().unwrap().is_none());
+    assert!(target.read_conf().unwrap().is_none());
     let before = Found { bytes: Zeroizing::new(b"X=1\n".to_vec()), mode: 0o640, uid: 0, gid: 0 };
     let before = Found { uid: fs::metadata(&root).unwrap().uid(), gid: fs::metadata(&root).unwrap().gid(), ..before };
     target.restore(Some(&before)).unwrap();
-    let after = target.look().unwrap().unwrap();
+    let after = target.read_conf().unwrap().unwrap();
     assert_eq!((after.bytes, after.mode, after.uid), (before.bytes, before.mode, before.uid));
 }
 
@@ -107,9 +107,9 @@ fn blank_files_are_no_devices() {
         fs::create_dir(root.join("etc/azaion")).unwrap();
         image::fixture::put(&root.join(PATH), text.as_bytes());
         let target = open(&root).unwrap();
-        assert!(target.look().unwrap().is_none(), "{text:?}");
+        assert!(target.read_conf().unwrap().is_none(), "{text:?}");
         write(target.as_ref()).unwrap();
-        assert!(target.look().unwrap().is_some(), "{text:?}");
+        assert!(target.read_conf().unwrap().is_some(), "{text:?}");
     }
 }
 
@@ -133,7 +133,7 @@ fn odd_files_are_refused() {
         fs::create_dir(root.join("etc/azaion")).unwrap();
         make(&root.join(PATH));
         let target = open(&root).unwrap();
-        assert_eq!(target.look().unwrap_err().exit(), Exit::Target, "{name}");
+        assert_eq!(target.read_conf().unwrap_err().exit(), Exit::Target, "{name}");
         assert_eq!(target.clear().unwrap_err().exit(), Exit::Target, "{name}");
         assert!(root.join(PATH).symlink_metadata().is_ok(), "{name}");
     }
@@ -167,11 +167,11 @@ fn other_targets_are_refused() {
         (PathBuf::from("/"), "own root"),
         (PathBuf::from("/dev/null"), "neither"),
     ] {
-        let error = open(&path).and_then(|target| target.look()).unwrap_err();
+        let error = open(&path).and_then(|target| target.read_conf()).unwrap_err();
         assert_eq!(error.exit(), Exit::Target, "{path:?}");
         assert!(error.to_string().contains(advice), "{path:?}: {error}");
     }
-    let error = open(&dir.path().join("file-in-the-way")).and_then(|t| t.look()).unwrap_err();
+    let error = open(&dir.path().join("file-in-the-way")).and_then(|t| t.read_conf()).unwrap_err();
     assert_eq!(error.exit(), Exit::Target);
 }
 
@@ -208,17 +208,17 @@ fn difference(one: &[u8], other: &[u8]) -> usize {
 
 /// As a batch marks what the API has accepted.
 fn mark(target: &dyn Target) {
-    let found = target.look().unwrap().unwrap();
-    if !is_marked(&found.bytes) {
-        target.write(&with_mark(&found.bytes).unwrap(), Owner::Root).unwrap();
+    let found = target.read_conf().unwrap().unwrap();
+    if !is_confirmed(&found.bytes) {
+        target.write(&with_confirmation(&found.bytes).unwrap(), Owner::Root).unwrap();
     }
 }
 
 /// The mark is there, and what is before it is this.
 fn assert_marked(target: &dyn Target, text: &str) {
-    let found = target.look().unwrap().unwrap();
-    assert!(is_marked(&found.bytes));
-    assert_eq!(std::str::from_utf8(without_mark(&found.bytes)).unwrap(), text.trim_end());
+    let found = target.read_conf().unwrap().unwrap();
+    assert!(is_confirmed(&found.bytes));
+    assert_eq!(std::str::from_utf8(without_confirmation(&found.bytes)).unwrap(), text.trim_end());
 }
 
 // Promise: a mark is put at the end of what this run or an earlier one wrote, once; no other byte changes, and a sum is right.
@@ -258,30 +258,30 @@ fn place_of(path: &Path, bytes: &[u8]) -> u64 {
 // a half is none, and with nobody at work that is known at once.
 #[test]
 fn half_a_write_is_not_shown() {
-    let look = |path: &Path| open_to_read(path).unwrap().look().unwrap().map(|found| found.bytes);
+    let read_conf = |path: &Path| open_to_read(path).unwrap().read_conf().unwrap().map(|found| found.bytes);
     let whole = || Some(Zeroizing::new(CONF.as_bytes().to_vec()));
     for kind in [Kind::Directory, Kind::Ext4, Kind::Sparse] {
         let (dir, path) = if kind == Kind::Directory { (tree(), PathBuf::new()) } else { image::fixture::image(kind) };
         let path = if kind == Kind::Directory { dir.path().join("root") } else { path };
         let writer = open(&path).unwrap();
         writer.write(&SecretString::from(CONF), Owner::Current).unwrap();
-        assert_eq!(look(&path), whole(), "{kind}");
+        assert_eq!(read_conf(&path), whole(), "{kind}");
         let file = if kind == Kind::Directory { path.join(PATH) } else { path.clone() };
         let place = place_of(&file, CONF.as_bytes());
         let file = File::options().write(true).open(&file).unwrap();
         file.write_all_at(&[b'\n'; 40], place).unwrap();
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| look(&path));
+            let reader = scope.spawn(|| read_conf(&path));
             SystemClock.sleep(Duration::from_millis(100));
             file.write_all_at(CONF.as_bytes(), place).unwrap();
             assert_eq!(reader.join().unwrap(), whole(), "{kind}");
         });
         if kind != Kind::Directory {
             file.write_all_at(b"\n\n\n", place).unwrap();
-            assert_eq!(look(&path), None, "{kind}");
+            assert_eq!(read_conf(&path), None, "{kind}");
             drop(writer);
             let start = SystemClock.boot();
-            assert_eq!(look(&path), None, "{kind}");
+            assert_eq!(read_conf(&path), None, "{kind}");
             assert!(SystemClock.boot() < start + Duration::from_secs(1), "{kind}");
         }
     }
@@ -298,10 +298,10 @@ fn restores_what_is_no_text() {
         for bytes in [&b"A=1\r\nB=2\n"[..], b"\xef\xbb\xbfA=1\n", b"\x7fELF\0\x01\n"] {
             write_as_root(target.as_ref(), CONF);
             target.restore(Some(&before(bytes))).unwrap();
-            assert_eq!(target.look().unwrap().unwrap().bytes.trim_ascii_end(), bytes.trim_ascii_end(), "{kind}");
+            assert_eq!(target.read_conf().unwrap().unwrap().bytes.trim_ascii_end(), bytes.trim_ascii_end(), "{kind}");
         }
         write_as_root(target.as_ref(), CONF);
         assert_eq!(target.restore(Some(&before(&[b'#'; 4097]))).unwrap_err().exit(), Exit::Data);
-        assert!(target.look().unwrap().is_none() && image::fixture::summed(&path), "{kind}");
+        assert!(target.read_conf().unwrap().is_none() && image::fixture::summed(&path), "{kind}");
     }
 }

@@ -44,7 +44,7 @@ impl Medium for Patched {
         Ok(())
     }
 
-    fn place(&self, block: u64) -> Option<u64> {
+    fn offset_of(&self, block: u64) -> Option<u64> {
         block.checked_mul(4096)
     }
 }

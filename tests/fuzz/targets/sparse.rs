@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
     let file = file_of(input);
     let Ok(image) = Sparse::open(&file) else { return };
     for block in [0, 1, 7, image.size() / 4096, u64::MAX / 4096] {
-        assert!(image.place(block).is_none_or(|place| place + 4096 <= input.len() as u64));
+        assert!(image.offset_of(block).is_none_or(|place| place + 4096 <= input.len() as u64));
     }
     let mut block = [0; 4096];
     let _ = image.read_at(&mut block, image.size().saturating_sub(4096));

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use azaion_agent::common::clock::Timestamp;
 use azaion_agent::api::json::has_duplicate_names;
 use azaion_agent::api::keys::usable;
-use azaion_agent::api::token::{DEFAULT_ISSUER, Expected, Keys, SignaturePolicy, judge};
+use azaion_agent::api::token::{DEFAULT_ISSUER, Expected, Keys, SignaturePolicy, validate};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;
@@ -26,14 +26,14 @@ fuzz_target!(|input: &str| {
     let token = SecretString::from(input);
     let now = Timestamp::from_unix(1_780_000_000);
     let expected = |signature| Expected { email: "d@azaion.com", issuer: DEFAULT_ISSUER, audience: None, signature };
-    assert!(judge(&token, &KEYS, expected(SignaturePolicy::Auto), now).is_err());
-    assert!(judge(&token, &Keys::None, expected(SignaturePolicy::Required), now).is_err());
-    let _ = judge(&token, &Keys::None, expected(SignaturePolicy::Auto), now);
+    assert!(validate(&token, &KEYS, expected(SignaturePolicy::Auto), now).is_err());
+    assert!(validate(&token, &Keys::None, expected(SignaturePolicy::Required), now).is_err());
+    let _ = validate(&token, &Keys::None, expected(SignaturePolicy::Auto), now);
     // As its claims: a token that says no more than it has to, and then what the fuzzer says.
     let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
     let claims = format!("{{{CLAIMS},{input}}}");
     let token = SecretString::from(format!("{}.{}.{}", part(r#"{"alg":"HS256"}"#), part(&claims), part(&"7".repeat(32))));
-    if judge(&token, &Keys::None, expected(SignaturePolicy::Auto), now).is_ok() {
+    if validate(&token, &Keys::None, expected(SignaturePolicy::Auto), now).is_ok() {
         assert!(!has_duplicate_names(claims.as_bytes()));
         // What another parser reads that takes the first of two values.
         let names: Vec<&str> = CLAIMS.split(',').filter_map(|claim| claim.split('"').nth(1)).collect();

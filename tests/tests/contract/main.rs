@@ -164,7 +164,7 @@ fn each_statement_says_how_sure_it_is() -> anyhow::Result<()> {
 fn named(class: Class) -> &'static str {
     match class {
         Class::Later => "later",
-        Class::Unacceptable => "unacceptable",
+        Class::Protocol => "unacceptable",
         Class::Refused => "refused",
         Class::Unreachable | Class::Garbled | Class::Interrupted => "no answer",
     }

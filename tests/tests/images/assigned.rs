@@ -44,7 +44,7 @@ fn a_lost_reply() {
             let said = bench.device(ASSIGN, &[])?.ended_with(69)?.stderr;
             ensure!(said.contains("no device has"), "{said}");
             ensure!(bench.inspect()?["empty"] == true && password_in(&bench.image())?.is_none(), "something is in it");
-            bench.is_tidy()?;
+            bench.has_no_leftovers()?;
         }
         bench.device(ASSIGN, &[])?.ended_with(0)?;
         bench.holds("azj-0003", "azj-0003@azaion.com")

@@ -190,11 +190,11 @@ impl Bench {
         assert_eq!((value("SERIAL"), value("EMAIL")), (serial, email));
         record::secret(value("PASSWORD"))?;
         assert!(self.station.api.password_is(email, value("PASSWORD")), "the password does not let it in");
-        self.is_tidy()
+        self.has_no_leftovers()
     }
 
     /// The sum beside the image, if there is one, is right, and nothing is there but that and the state of it.
-    pub(crate) fn is_tidy(&self) -> anyhow::Result<()> {
+    pub(crate) fn has_no_leftovers(&self) -> anyhow::Result<()> {
         archive::sum_is_right(&self.image())?;
         let has_sum = archive::sum_file(&self.image()).exists();
         let (image, state) = (self.name(), self.state());

@@ -216,12 +216,12 @@ impl<'r> Copy<'r> {
         let password = value("PASSWORD").to_owned();
         record::secret(&password)?;
         ensure!(self.bench.station.api.password_is(email, &password), "the account has another password");
-        self.is_tidy()?;
+        self.is_whole()?;
         Ok(password)
     }
 
     /// The checksum is right, and no file is there but the target, its checksum and the state of it.
-    fn is_tidy(&self) -> anyhow::Result<()> {
+    fn is_whole(&self) -> anyhow::Result<()> {
         sum_is_right(&self.target())?;
         self.has_no_leftovers()
     }
@@ -325,7 +325,7 @@ impl<'r> Copy<'r> {
             self.has_no_leftovers()?;
             return self.device(OTHER.0, OTHER.1, Outcome::Refused);
         }
-        self.is_tidy()?;
+        self.is_whole()?;
         if self.bench.station.api.user(OTHER.1).is_some() {
             self.bench.station.api.delete_user(OTHER.1);
         }

@@ -159,7 +159,7 @@ fn cleared(bench: &Bench, passwords: &[String]) -> anyhow::Result<()> {
     for secret in passwords.iter().map(String::as_str).chain(["AZAION_DEVICE_PASSWORD"]) {
         assert!(!has_bytes(&bench.image(), secret)?, "a password is still there");
     }
-    bench.is_tidy()?;
+    bench.has_no_leftovers()?;
     let before = Snapshot::of(&bench.image())?;
     assert_eq!(bench.verb("clear")?.ended_with(0)?.json_lines()?[0]["cleared"], false);
     before.is_still(&bench.image())

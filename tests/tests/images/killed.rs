@@ -203,7 +203,7 @@ impl<'w> Trial<'w> {
         if self.way.verb == "clear" {
             self.bench.verb("clear")?.ended_with(0)?;
             anyhow::ensure!(!oracle::has_bytes(&self.bench.image(), "AZAION_DEVICE_PASSWORD")?, "it is still there");
-            self.bench.is_tidy()?;
+            self.bench.has_no_leftovers()?;
         }
         self.bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
         self.bench.holds(SERIAL, EMAIL)?;

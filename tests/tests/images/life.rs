@@ -115,7 +115,7 @@ impl<'r> Life<'r> {
             (all_else(&self.bench.image(), attributes)?, all_else_in(&self.bench.path("tree"), attributes)?);
         assert!(is == was, "other files have changed");
         self.has_the_same_members()?;
-        self.bench.is_tidy()
+        self.bench.has_no_leftovers()
     }
 
     /// What a compressed archive was made of, if no credentials were in it, is in it to the byte, up to the end marker.

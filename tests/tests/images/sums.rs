@@ -36,7 +36,7 @@ fn is_summed(bench: &Bench) -> anyhow::Result<()> {
     } else {
         anyhow::ensure!(sum == archive::sum_of(&bench.image())? + "\n", "{sum}");
     }
-    bench.is_tidy()
+    bench.has_no_leftovers()
 }
 
 fn life(bench: &Bench) -> anyhow::Result<()> {
@@ -144,7 +144,7 @@ fn a_sum_of_somebody_else() {
             anyhow::ensure!([74, 77].contains(&run.code.unwrap_or(-1)), "{}", run.words());
             before.is_still(&bench.image())?;
             anyhow::ensure!(bench.station.api.users().is_empty(), "there is a user");
-            bench.is_tidy()?;
+            bench.has_no_leftovers()?;
             // Neither may what is there be taken out.
             bench.give_image()?;
             bench.device(SERIAL, &[])?.ended_with(0)?;
@@ -153,7 +153,7 @@ fn a_sum_of_somebody_else() {
             let code = bench.verb("clear")?.code;
             anyhow::ensure!([74, 77].contains(&code.unwrap_or(-1)), "clear: {code:?}");
             before.is_still(&bench.image())?;
-            bench.is_tidy()
+            bench.has_no_leftovers()
         },
     );
 }

@@ -283,7 +283,7 @@ fn refused_for_a_day(boots: Duration, tries: Duration) -> Vec<Duration> {
         let is_person = now.as_secs().is_multiple_of(tries.as_secs());
         let is_open = known.as_ref().is_none_or(|known| known.gate("conf", &moment).is_zero());
         if is_open && (now >= due || is_person) {
-            let refusals = Refusals::and_one(known.take(), "conf", &moment);
+            let refusals = Refusals::add(known.take(), "conf", &moment);
             let failure = Failure::Refused { in_a_row: refusals.in_a_row(), was_ready: false };
             due = now + after(failure, None, since_boot).0;
             known = Some(refusals);

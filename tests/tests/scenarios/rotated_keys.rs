@@ -29,7 +29,7 @@ fn a_rotated_key_behind_a_cache() -> anyhow::Result<()> {
         device.station.api.rotate_keys(is_old_listed);
         device.wait(DUE);
         let renewed = device.run(BY_TIMER)?;
-        assert!(renewed.is_renewed, "{:?}", renewed.trouble);
+        assert!(renewed.is_renewed, "{:?}", renewed.renewal_error);
         assert_eq!((device.calls(), is_no_cache(&device)), ([0, 1], vec![false, true]));
 
         device.reboot()?;

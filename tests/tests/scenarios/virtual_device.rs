@@ -30,7 +30,7 @@ pub(crate) const BY_PROGRAM: How = by(Caller::Program);
 pub(crate) const BY_PERSON: How = by(Caller::Person);
 
 const fn by(caller: Caller) -> How {
-    How { caller, deadline: None, now: false, anew: false }
+    How { caller, deadline: None, now: false, is_forced: false }
 }
 
 /// The shortest time that passes when somebody waits: a run that waits for an hour looks around four times a second.

@@ -7,7 +7,7 @@ use azaion_agent::api::fault::{Fault, Limit, Problem};
 use azaion_agent::api::http::{Answer, ApiClient, Call, ChainVerifier, Overtaken, TlsClock};
 use azaion_agent::api::transport::Transport;
 use azaion_agent::api::url::ApiUrl;
-use azaion_agent::common::clock::{Clock, Timestamp, ToldTime};
+use azaion_agent::common::clock::{Clock, ServerTime, Timestamp};
 use azaion_agent::device::run::Caller;
 use hyper::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
@@ -32,13 +32,13 @@ pub(crate) struct Client {
     clock: Arc<dyn TlsClock>,
     overtaken: Option<Overtaken>,
     verifier: ChainVerifier,
-    date: ToldTime,
+    date: ServerTime,
 }
 
 impl Client {
     pub(crate) fn new(world: Arc<World>, api: &ApiUrl, clock: Arc<dyn TlsClock>, overtaken: Option<Overtaken>) -> Self {
         let verifier = ChainVerifier::new(Arc::clone(&secrets().verifier), Arc::clone(&clock));
-        Self { world, api: api.clone(), clock, overtaken, verifier, date: ToldTime::default() }
+        Self { world, api: api.clone(), clock, overtaken, verifier, date: ServerTime::default() }
     }
 
     /// Time passes; whether the network has become another one meanwhile.

@@ -26,7 +26,7 @@ const TIMER: Duration = Duration::from_mins(1);
 const MOMENT: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_hours(1);
 const SHELF: Duration = Duration::from_hours(24 * 200);
-const UNIT: How = How { caller: Caller::Unit, deadline: None, now: false, anew: false };
+const UNIT: How = How { caller: Caller::Unit, deadline: None, now: false, is_forced: false };
 const PROGRAM: How = How { caller: Caller::Program, ..UNIT };
 
 /// Writes `device.conf`, as the host tool does.
@@ -78,7 +78,7 @@ pub(crate) fn once(world: &Arc<World>, how: How) -> u8 {
     let ended = ended.unwrap_or_else(|end| resume_unwind(end));
     let code = ended.as_ref().map_or_else(|error| error.exit().code(), |_| 0);
     world.tell(|| match &ended {
-        Ok(ready) => format!("  ready {} {:?}", ready.readiness.ready, ready.trouble),
+        Ok(ready) => format!("  ready {} {:?}", ready.readiness.ready, ready.renewal_error),
         Err(error) => format!("  {code}: {}", azaion_agent::api::fault::chain(error)),
     });
     invariants::after_run(world, &device, &before, &ended);

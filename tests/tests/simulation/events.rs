@@ -64,7 +64,7 @@ impl Event {
     /// One that makes nothing well.
     pub(crate) fn any(dice: &mut Dice, now: Duration) -> Self {
         let end = if dice.is(70) { End::PowerCut } else { End::Killed };
-        let ask = |caller, now| Self::Ask(How { caller, now, deadline: None, anew: false });
+        let ask = |caller, now| Self::Ask(How { caller, now, deadline: None, is_forced: false });
         match dice.below(31) {
             0 | 1 => Self::End(end),
             2..=5 => Self::EndAfter(dice.below(14), end),

@@ -17,7 +17,7 @@ use crate::api::fault::{Fault, Limit, Problem};
 use crate::api::proxy_url::ProxyUrl;
 use crate::api::transport::Transport;
 use crate::api::url::ApiUrl;
-use crate::common::clock::{Timestamp, ToldTime};
+use crate::common::clock::{ServerTime, Timestamp};
 
 use super::Answer;
 use super::ApiClient;
@@ -61,7 +61,7 @@ pub struct Http {
     /// There until the client is dropped.
     runtime: Option<Runtime>,
     /// What the last answer that came through TLS said the time is.
-    date: ToldTime,
+    date: ServerTime,
     clock: Arc<dyn TlsClock>,
     /// Says that a call in progress waits for a network that is not the one of now.
     is_overtaken: Option<Overtaken>,
@@ -134,7 +134,7 @@ impl Http {
             verifier,
             proxy,
             runtime,
-            date: ToldTime::default(),
+            date: ServerTime::default(),
             clock,
             is_overtaken: None,
         })

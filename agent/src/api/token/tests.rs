@@ -21,7 +21,7 @@ fn good_claims() -> Value {
     json!({"iss": "AzaionApi", "aud": "A", "role": "CompanionPC", "unique_name": "d@azaion.com", "exp": NOW + 900, "iat": NOW})
 }
 
-fn judge_claims(change: &Value, expected: Expected<'_>) -> Result<Accepted, TokenError> {
+fn validate_claims(change: &Value, expected: Expected<'_>) -> Result<Accepted, TokenError> {
     let mut claims = good_claims();
     for (name, value) in change.as_object().unwrap() {
         match value {
@@ -29,7 +29,7 @@ fn judge_claims(change: &Value, expected: Expected<'_>) -> Result<Accepted, Toke
             value => claims[name] = value.clone(),
         }
     }
-    judge(&hmac_token(&claims), &Keys::None, expected, Timestamp::from_unix(NOW))
+    validate(&hmac_token(&claims), &Keys::None, expected, Timestamp::from_unix(NOW))
 }
 
 // Promise: claims are always checked, under both spellings, and times against the given one with 30 s of skew.
@@ -72,7 +72,7 @@ fn claims_are_checked() {
         (json!({"iat": "now"}), Some(E::Claims)),
         (json!({"iat": null}), None),
     ] {
-        assert_eq!(judge_claims(&change, EXPECTED).err(), expected, "{change}");
+        assert_eq!(validate_claims(&change, EXPECTED).err(), expected, "{change}");
     }
 }
 
@@ -87,8 +87,8 @@ fn the_audience_is_checked_where_set() {
         (json!(["B"]), false),
         (json!(null), false),
     ] {
-        let judged = judge_claims(&json!({"aud": aud}), expected);
-        assert_eq!(judged.err(), (!ok).then_some(TokenError::Audience), "{aud}");
+        let validated = validate_claims(&json!({"aud": aud}), expected);
+        assert_eq!(validated.err(), (!ok).then_some(TokenError::Audience), "{aud}");
     }
 }
 
@@ -96,12 +96,12 @@ fn the_audience_is_checked_where_set() {
 // published keys it is key confusion.
 #[test]
 fn hmac_tokens_are_not_trusted() {
-    assert_eq!(judge_claims(&json!({}), EXPECTED).unwrap().signature, Signature::Unverified);
+    assert_eq!(validate_claims(&json!({}), EXPECTED).unwrap().signature, Signature::Unverified);
     let strict = Expected { signature: SignaturePolicy::Required, ..EXPECTED };
-    assert_eq!(judge_claims(&json!({}), strict).unwrap_err(), TokenError::Unverifiable);
+    assert_eq!(validate_claims(&json!({}), strict).unwrap_err(), TokenError::Unverifiable);
     let token = hmac_token(&json!({"iss": "AzaionApi"}));
     assert_eq!(
-        judge(&token, &Keys::Set(vec![]), EXPECTED, Timestamp::from_unix(NOW)).unwrap_err(),
+        validate(&token, &Keys::Set(vec![]), EXPECTED, Timestamp::from_unix(NOW)).unwrap_err(),
         TokenError::KeyConfusion
     );
 }
@@ -124,8 +124,8 @@ fn hmac_tokens_need_a_whole_signature() {
     ] {
         let header = part(json!({"alg": algorithm, "typ": "JWT"}).to_string().as_bytes());
         let token = SecretString::from([header, claims.clone(), part(&vec![7; length])].join("."));
-        let judged = judge(&token, &Keys::None, EXPECTED, Timestamp::from_unix(NOW));
-        assert_eq!(judged.err(), expected, "{algorithm} {length}");
+        let validated = validate(&token, &Keys::None, EXPECTED, Timestamp::from_unix(NOW));
+        assert_eq!(validated.err(), expected, "{algorithm} {length}");
     }
 }
 
@@ -148,11 +148,11 @@ fn other_tokens_are_refused() {
         (rs256, TokenError::Algorithm),
         (es256, TokenError::NoKeys),
     ] {
-        let judged = judge(&SecretString::from(token), &Keys::None, EXPECTED, Timestamp::from_unix(NOW));
-        assert_eq!(judged.unwrap_err(), expected, "{token}");
+        let validated = validate(&SecretString::from(token), &Keys::None, EXPECTED, Timestamp::from_unix(NOW));
+        assert_eq!(validated.unwrap_err(), expected, "{token}");
     }
-    let judged = judge(&SecretString::from(es256), &Keys::Set(vec![]), EXPECTED, Timestamp::from_unix(NOW));
-    assert_eq!(judged.unwrap_err(), TokenError::UnknownKey);
+    let validated = validate(&SecretString::from(es256), &Keys::Set(vec![]), EXPECTED, Timestamp::from_unix(NOW));
+    assert_eq!(validated.unwrap_err(), TokenError::UnknownKey);
 }
 
 // Promise: a token with a name twice, in its header or in its claims, at any depth, is refused, whichever value is the
@@ -176,8 +176,8 @@ fn names_are_unique() {
         (r#"{"alg":"HS256","jwk":{"x":1,"x":1}}"#, plain.clone(), Some(TokenError::Duplicate)),
     ] {
         let token = SecretString::from(format!("{}.{}.{}", part(header), part(&claims), part(&"7".repeat(32))));
-        let judged = judge(&token, &Keys::None, EXPECTED, Timestamp::from_unix(NOW));
-        assert_eq!(judged.err(), expected, "{header} {claims}");
+        let validated = validate(&token, &Keys::None, EXPECTED, Timestamp::from_unix(NOW));
+        assert_eq!(validated.err(), expected, "{header} {claims}");
         if expected.is_some() {
             assert!(!still_agrees(&token, Signature::Unverified, EXPECTED), "{header} {claims}");
             assert!(names_another_role(&token), "{header} {claims}");
@@ -234,23 +234,23 @@ fn signatures_are_checked() {
         (Some("1"), vec![other.key(Some("1"))], Some(E::Signature)),
         (None, vec![other.key(None)], Some(E::Signature)),
     ] {
-        let judged =
-            judge(&server.token(kid, &good_claims()), &Keys::Set(keys.clone()), EXPECTED, Timestamp::from_unix(NOW));
-        assert_eq!(judged.err(), expected, "{kid:?} {keys:?}");
+        let validated =
+            validate(&server.token(kid, &good_claims()), &Keys::Set(keys.clone()), EXPECTED, Timestamp::from_unix(NOW));
+        assert_eq!(validated.err(), expected, "{kid:?} {keys:?}");
     }
     let no_object = server.token(None, &json!([]));
-    let judged = judge(&no_object, &Keys::Set(vec![server.key(None)]), EXPECTED, Timestamp::from_unix(NOW));
-    assert_eq!(judged.unwrap_err(), E::Claims);
+    let validated = validate(&no_object, &Keys::Set(vec![server.key(None)]), EXPECTED, Timestamp::from_unix(NOW));
+    assert_eq!(validated.unwrap_err(), E::Claims);
     // A signature does not make up for it.
     let message = ["{\"alg\":\"ES256\"}", "{\"role\":\"ApiAdmin\",\"role\":\"CompanionPC\"}"];
     let message = message.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
     let signature = server.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
     let twice = SecretString::from(format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)));
-    let judged = judge(&twice, &Keys::Set(vec![server.key(None)]), EXPECTED, Timestamp::from_unix(NOW));
-    assert_eq!(judged.unwrap_err(), E::Duplicate);
+    let validated = validate(&twice, &Keys::Set(vec![server.key(None)]), EXPECTED, Timestamp::from_unix(NOW));
+    assert_eq!(validated.unwrap_err(), E::Duplicate);
 }
 
-// Promise: a signed token is judged by the given time alone, however far the system's clock is from it, and its claims
+// Promise: a signed token is validated by the given time alone, however far the system's clock is from it, and its claims
 // as any other's.
 #[test]
 fn the_clock_of_the_system_does_not_count() {
@@ -259,7 +259,7 @@ fn the_clock_of_the_system_does_not_count() {
         let mut claims = good_claims();
         (claims["iat"], claims["nbf"], claims["exp"]) = (now.into(), now.into(), (now + 900).into());
         let (token, keys) = (server.token(None, &claims), Keys::Set(vec![server.key(None)]));
-        judge(&token, &keys, Expected { signature: policy, ..EXPECTED }, Timestamp::from_unix(now))
+        validate(&token, &keys, Expected { signature: policy, ..EXPECTED }, Timestamp::from_unix(now))
     };
     for now in [1_000_000_000, 4_000_000_000] {
         let time = Timestamp::from_unix;

@@ -28,22 +28,22 @@ pub struct UserId(String);
 /// A text is no GUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is no GUID")]
-pub struct NoGuid;
+pub struct NotAGuid;
 
 impl FromStr for UserId {
-    type Err = NoGuid;
+    type Err = NotAGuid;
 
-    fn from_str(text: &str) -> Result<Self, NoGuid> {
+    fn from_str(text: &str) -> Result<Self, NotAGuid> {
         let is_hexadecimal = |group: &str| group.bytes().all(|digit| digit.is_ascii_hexdigit());
         let is_guid = text.split('-').map(str::len).eq(GROUPS) && text.split('-').all(is_hexadecimal);
-        is_guid.then(|| Self(text.to_ascii_lowercase())).ok_or(NoGuid)
+        is_guid.then(|| Self(text.to_ascii_lowercase())).ok_or(NotAGuid)
     }
 }
 
 impl TryFrom<String> for UserId {
-    type Error = NoGuid;
+    type Error = NotAGuid;
 
-    fn try_from(text: String) -> Result<Self, NoGuid> {
+    fn try_from(text: String) -> Result<Self, NotAGuid> {
         text.parse()
     }
 }
@@ -112,7 +112,7 @@ mod tests {
             "0b54b2e1-9c1f-4f63-8a35-2f4c3d9be001-",
             "0b54b2e1-9c1f-4f638-a35-2f4c3d9be001",
         ] {
-            assert_eq!(text.parse::<UserId>(), Err(NoGuid), "{text}");
+            assert_eq!(text.parse::<UserId>(), Err(NotAGuid), "{text}");
             assert!(serde_json::from_value::<UserId>(json!(text)).is_err(), "{text}");
         }
         let id: UserId = serde_json::from_value(json!(ID)).unwrap();

@@ -27,13 +27,13 @@ fn leftovers_are_taken_away() {
     let mut elsewhere = tempfile::NamedTempFile::new().unwrap();
     elsewhere.write_all(b"of another").unwrap();
     let fd = File::open(dir.path()).unwrap();
-    assert!(is_tidy(fd.as_fd(), "f"));
+    assert!(has_no_leftovers(fd.as_fd(), "f"));
     std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(".f.new")).unwrap();
     // It is there whatever it leads to, and to whoever may only look.
     let by_path = openat(AT_FDCWD, dir.path(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
-    assert!(!is_tidy(by_path.as_fd(), "f") && is_tidy(by_path.as_fd(), "g"));
+    assert!(!has_no_leftovers(by_path.as_fd(), "f") && has_no_leftovers(by_path.as_fd(), "g"));
     replace(fd.as_fd(), "f", PRIVATE, b"x", Lifetime::ThisBoot).unwrap();
-    assert!(is_tidy(fd.as_fd(), "f"));
+    assert!(has_no_leftovers(fd.as_fd(), "f"));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     assert_eq!(fs::read(elsewhere.path()).unwrap(), b"of another");
     assert!(erase_all(fd.as_fd(), "f").unwrap());

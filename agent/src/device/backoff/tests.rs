@@ -49,7 +49,7 @@ fn whom_a_wait_is_for() {
     for (class, retry_after, seconds, expected) in [
         (Class::Later, Some(600), 101, [true, true, true]),
         (Class::Refused, None, 101, [true, true, true]),
-        (Class::Unacceptable, None, 101, [true, true, false]),
+        (Class::Protocol, None, 101, [true, true, false]),
         (Class::Garbled, None, 100, [true, false, false]),
     ] {
         let backoff = after(None, &fault(class, retry_after), 100);
@@ -71,7 +71,7 @@ fn what_is_new_ends_a_wait() {
     for (class, retry_after, is_ended) in [
         (Class::Unreachable, None, true),
         (Class::Later, Some(600), true),
-        (Class::Unacceptable, None, true),
+        (Class::Protocol, None, true),
         (Class::Refused, None, false),
     ] {
         let backoff = after(None, &fault(class, retry_after), 100);
@@ -99,7 +99,7 @@ fn what_the_server_asked_for_stays() {
     for (class, retry_after, device, is_kept) in [
         (Class::Unreachable, None, with(&[]), true),
         (Class::Garbled, None, with(&[]), true),
-        (Class::Unacceptable, None, with(&[]), true),
+        (Class::Protocol, None, with(&[]), true),
         (Class::Later, Some(7), with(&[]), false),
         (Class::Refused, None, with(&[]), false),
         (Class::Unreachable, None, with(&["link a", "dns 1"]), false),
@@ -118,10 +118,10 @@ fn what_the_server_asked_for_stays() {
 #[test]
 fn is_kept_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = Folder::open(dir.path(), None, Lifetime::ThisBoot).unwrap();
+    let folder = Directory::open(dir.path(), None, Lifetime::ThisBoot).unwrap();
     for (class, exit) in [
         (Class::Refused, Exit::Refused),
-        (Class::Unacceptable, Exit::Protocol),
+        (Class::Protocol, Exit::Protocol),
         (Class::Later, Exit::Later),
         (Class::Unreachable, Exit::Later),
     ] {

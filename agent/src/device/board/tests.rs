@@ -31,7 +31,7 @@ fn root(files: &[(&str, &[u8])]) -> TempDir {
 }
 
 fn judged(module: Option<&str>, root: &TempDir) -> Result<Board, WrongBoard> {
-    judge(&Paths::under(root.path()), &conf(module))
+    check(&Paths::under(root.path()), &conf(module))
 }
 
 // Promise: the module is the right one if its serial number is the same to the last character, but for what a device

@@ -17,8 +17,8 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-fn open_run_dir(path: &Path) -> Folder {
-    Folder::open(path, None, Lifetime::ThisBoot).unwrap()
+fn open_run_dir(path: &Path) -> Directory {
+    Directory::open(path, None, Lifetime::ThisBoot).unwrap()
 }
 
 // Promise: what killed runs left of the agent's own files goes; files and directories of other programs stay, also those
@@ -42,7 +42,7 @@ fn files_of_others_are_left_alone() {
     for name in THIS_BOOTS_FILES {
         put(dir.path().join(format!(".{name}.new")));
     }
-    open_run_dir(dir.path()).sweep().unwrap();
+    open_run_dir(dir.path()).remove_leftovers().unwrap();
     assert_eq!(names(dir.path()), theirs);
 }
 
@@ -68,7 +68,7 @@ impl Clock for Vanishing {
     }
 }
 
-type Action<'a> = &'a dyn Fn(&Folder) -> Result<(), FileError>;
+type Action<'a> = &'a dyn Fn(&Directory) -> Result<(), FileError>;
 
 // Promise: a directory that vanishes while it is in use is reported as such, whatever is done to it next; nothing is
 // written elsewhere, and opening it again makes it again.
@@ -81,7 +81,7 @@ fn a_vanished_directory_is_reported_and_made_again() {
         ("write", &|folder| folder.write("token.json", Readers::Group, &7)),
         ("replace", &|folder| folder.write("ready.json", Readers::All, &7)),
         ("lock", &|folder| folder.lock(Duration::ZERO, &clock).map(drop)),
-        ("remove", &|folder| folder.remove("token.json").and_then(|()| folder.sweep())),
+        ("remove", &|folder| folder.remove("token.json").and_then(|()| folder.remove_leftovers())),
     ];
     for (name, act) in actions {
         let folder = open_run_dir(&path);

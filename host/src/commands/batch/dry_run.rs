@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use azaion_agent::api::url::ApiUrl;
 
-use super::list::Unit;
+use super::list::ListedDevice;
 use crate::cli::BatchOptions;
 use crate::error::Result;
 use crate::provision::adoption;
-use crate::provision::intent::unless_intent;
-use crate::resolved_path::{Place, PlaceError};
-use crate::target::confirmation::is_marked;
+use crate::provision::intent::filter_intent;
+use crate::resolved_path::{PathError, ResolvedPath};
+use crate::target::confirmation::is_confirmed;
 use crate::target::{self, Target};
 
 /// What a batch would do with a device.
@@ -43,16 +43,16 @@ pub(super) fn plan(
     options: &BatchOptions,
     api: &ApiUrl,
     has_base: bool,
-    unit: &Unit,
+    unit: &ListedDevice,
     paths: &[PathBuf],
 ) -> Result<Plan> {
     let mut plans = Vec::new();
     for path in paths {
         // The directories on the way may be missing, too, and would be made.
-        let is_missing = match Place::find(path) {
+        let is_missing = match ResolvedPath::find(path) {
             Ok(place) => !place.is_found(),
-            Err(PlaceError::Io(error)) => error.kind() == io::ErrorKind::NotFound,
-            Err(PlaceError::Unsafe(_)) => false,
+            Err(PathError::Io(error)) => error.kind() == io::ErrorKind::NotFound,
+            Err(PathError::Unsafe(_)) => false,
         };
         let is_to_be_made = has_base && is_missing;
         plans.push(if is_to_be_made {
@@ -69,14 +69,14 @@ pub(super) fn plan(
     })
 }
 
-fn plan_of_target(options: &BatchOptions, api: &ApiUrl, unit: &Unit, target: &dyn Target) -> Result<Plan> {
+fn plan_of_target(options: &BatchOptions, api: &ApiUrl, unit: &ListedDevice, target: &dyn Target) -> Result<Plan> {
     target.may_write(options.job.owner.owner)?;
-    let found = target.look()?;
-    let Some(found) = unless_intent(target, found.as_ref()) else { return Ok(Plan::Create) };
+    let found = target.read_conf()?;
+    let Some(found) = filter_intent(target, found.as_ref()) else { return Ok(Plan::Create) };
     let ours = adoption::ours(target, found, &unit.serial, options.job.replace)?
         .filter(|conf| adoption::objection(target.kind(), found, conf, options.job.owner.owner, api).is_none());
     Ok(match ours {
-        Some(_) if is_marked(&found.bytes) => Plan::Nothing,
+        Some(_) if is_confirmed(&found.bytes) => Plan::Nothing,
         Some(_) => Plan::Resume,
         None => Plan::Create,
     })

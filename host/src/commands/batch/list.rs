@@ -32,7 +32,7 @@ const MODULE_SERIAL: &str = "module_serial";
 
 /// One unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Unit {
+pub(crate) struct ListedDevice {
     pub(crate) serial: Serial,
     /// The serial of the module that it is for.
     pub(crate) module_serial: Option<String>,
@@ -43,7 +43,7 @@ pub(crate) struct Unit {
 /// All units, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct List {
-    pub(crate) units: Vec<Unit>,
+    pub(crate) units: Vec<ListedDevice>,
     /// Names of the other columns of a CSV file.
     pub(crate) columns: Vec<String>,
 }
@@ -95,7 +95,7 @@ impl List {
             None => (Vec::new(), lines(text)?),
         };
         let module = columns.iter().position(|name| name.eq_ignore_ascii_case(MODULE_SERIAL));
-        let list = Self { units: judge(rows, module)?, columns };
+        let list = Self { units: validate(rows, module)?, columns };
         if list.units.is_empty() { Err(vec!["1: there is no unit in it".to_owned()]) } else { Ok(list) }
     }
 }
@@ -195,7 +195,7 @@ fn table(text: &str, separator: u8) -> Result<(Vec<String>, Vec<Row>), Vec<Strin
 }
 
 /// Units in the order of the list; `module` says in which of the other columns the module's serial is.
-fn judge(rows: Vec<Row>, module: Option<usize>) -> Result<Vec<Unit>, Vec<String>> {
+fn validate(rows: Vec<Row>, module: Option<usize>) -> Result<Vec<ListedDevice>, Vec<String>> {
     let (mut units, mut problems) = (Vec::with_capacity(rows.len()), Vec::new());
     let (mut known, mut modules) = (HashMap::new(), HashMap::new());
     for Row { line, serial, columns } in rows {
@@ -214,7 +214,7 @@ fn judge(rows: Vec<Row>, module: Option<usize>) -> Result<Vec<Unit>, Vec<String>
             Err(error) => problems.push(format!("{line}: {error}")),
             Ok(serial) => match known.insert(serial.to_string(), line) {
                 Some(earlier) => problems.push(format!("{line}: {serial} stands in line {earlier} already")),
-                None => units.push(Unit { serial, module_serial, columns }),
+                None => units.push(ListedDevice { serial, module_serial, columns }),
             },
         }
     }
@@ -222,7 +222,7 @@ fn judge(rows: Vec<Row>, module: Option<usize>) -> Result<Vec<Unit>, Vec<String>
 }
 
 /// From one serial to another, both included: the same but for a number of as many digits.
-fn range(first: &str, last: &str) -> Result<Vec<Unit>> {
+fn range(first: &str, last: &str) -> Result<Vec<ListedDevice>> {
     let bad = |why: &str| failure(Exit::Data, format!("the range {first}..{last} can't be used: {why}"));
     for end in [first, last] {
         end.parse::<Serial>().map_err(|error| bad(&format!("{end}: {error}")))?;
@@ -241,7 +241,7 @@ fn range(first: &str, last: &str) -> Result<Vec<Unit>> {
     }
     let unit = |number| {
         let serial = format!("{prefix}{number:0width$}").parse::<Serial>().map_err(|error| bad(&error.to_string()))?;
-        Ok(Unit { serial, module_serial: None, columns: Vec::new() })
+        Ok(ListedDevice { serial, module_serial: None, columns: Vec::new() })
     };
     (from..=to).map(unit).collect()
 }
@@ -255,7 +255,7 @@ fn split(serial: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    fn serials(units: &[Unit]) -> Vec<String> {
+    fn serials(units: &[ListedDevice]) -> Vec<String> {
         units.iter().map(|unit| unit.serial.to_string()).collect()
     }
 

@@ -9,7 +9,7 @@ use azaion_agent::common::exit::Exit;
 use serde::{Serialize, Serializer};
 
 use super::dry_run::Plan;
-use super::list::Unit;
+use super::list::ListedDevice;
 use crate::error::Result;
 use crate::provision::job::Outcome;
 use crate::ui::output;
@@ -74,7 +74,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(super) fn new(
-        unit: &Unit,
+        unit: &ListedDevice,
         columns: &[String],
         paths: &[PathBuf],
         elapsed: Duration,

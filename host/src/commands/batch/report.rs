@@ -12,7 +12,7 @@ use azaion_agent::common::private_file::{Attributes, Lifetime, Staged};
 use super::columns::{COLUMNS, column_in_report};
 use super::record::Record;
 use crate::error::{Error, Result, failure, io_failure};
-use crate::resolved_path::{Place, PlaceError};
+use crate::resolved_path::{PathError, ResolvedPath};
 
 /// No secret is in it.
 const MODE: u32 = 0o644;
@@ -67,7 +67,7 @@ impl<'a> Report<'a> {
             }
             Format::Lines => Ok(Vec::new()),
         };
-        let made = start.map_err(PlaceError::from).and_then(|start| create(self.path, &start));
+        let made = start.map_err(PathError::from).and_then(|start| create(self.path, &start));
         let file = made.map_err(|error| Error::from(error).context(format!("making {}", self.path.display())))?;
         Ok(ReportFile { path: self.path.to_owned(), file, format: self.format, columns: columns.to_vec() })
     }
@@ -109,8 +109,8 @@ fn append(file: &mut File, line: &[u8]) -> io::Result<()> {
 }
 
 /// A file in place of what has its name, complete with its first bytes; a symlink is replaced, not followed.
-fn create(path: &Path, start: &[u8]) -> Result<File, PlaceError> {
-    let place = Place::of_new_file(path)?;
+fn create(path: &Path, start: &[u8]) -> Result<File, PathError> {
+    let place = ResolvedPath::find_new_file(path)?;
     let name = place.name().to_str().ok_or_else(|| io::Error::other("the name is not UTF-8"))?;
     let directory = place.listed_directory()?;
     let staged = Staged::create(directory.as_fd(), name)?;

@@ -10,9 +10,9 @@ const SERIAL: &str = "{serial}";
 
 /// Paths with `{serial}` in the place of a serial.
 #[derive(Debug)]
-pub(super) struct Templates(Vec<String>);
+pub(super) struct TargetPatterns(Vec<String>);
 
-impl Templates {
+impl TargetPatterns {
     /// # Errors
     /// 64, if several units would get one target.
     pub(super) fn new(texts: &[String], units: usize) -> Result<Self> {
@@ -41,9 +41,9 @@ mod tests {
         let texts = ["out/{serial}/APP.img".to_owned(), "out/{serial}/APP_b.img".to_owned()];
         let serial: Serial = "AZJN-7".parse().unwrap();
         let expected = ["out/AZJN-7/APP.img", "out/AZJN-7/APP_b.img"].map(PathBuf::from);
-        assert_eq!(Templates::new(&texts, 2).unwrap().of(&serial), expected);
+        assert_eq!(TargetPatterns::new(&texts, 2).unwrap().of(&serial), expected);
         let texts = ["rootfs".to_owned()];
-        assert!(Templates::new(&texts, 2).is_err());
-        assert_eq!(Templates::new(&texts, 1).unwrap().of(&serial), [PathBuf::from("rootfs")]);
+        assert!(TargetPatterns::new(&texts, 2).is_err());
+        assert_eq!(TargetPatterns::new(&texts, 1).unwrap().of(&serial), [PathBuf::from("rootfs")]);
     }
 }

@@ -5,12 +5,12 @@ use azaion_agent::api::session;
 use azaion_agent::common::exit::Exit;
 use secrecy::SecretString;
 
+use super::AccountError;
 use super::Provisioning;
-use super::Unsettled;
 use crate::admin_api::Creation;
 use crate::error::{Error, Result, failure};
 use crate::provision::job::{Login, Outcome, check_role};
-use crate::provision::targets::Places;
+use crate::provision::targets::Targets;
 
 /// The error for a user that exists where none may be changed.
 pub(super) fn refused(email: &str) -> Error {
@@ -43,7 +43,7 @@ pub(super) fn not_let_in(email: &str) -> Error {
 
 impl Provisioning<'_> {
     /// Gives the user the password that is in the targets.
-    pub(super) fn update(&self, password: &SecretString) -> Result<Outcome, Unsettled> {
+    pub(super) fn update(&self, password: &SecretString) -> Result<Outcome, AccountError> {
         let email = self.serial.email();
         // Before the call: if this run ends before the answer, the next one finds a password that works, and reports nothing.
         log::warn!(
@@ -53,13 +53,13 @@ impl Provisioning<'_> {
         self.job.admin.set_password(&email, password).map_err(|fault| {
             if fault.is_without_route() {
                 let how = self.how_to_recreate(&email);
-                return Unsettled::Undone(fault.error.context(how));
+                return AccountError::NotSet(fault.error.context(how));
             }
-            Unsettled::from(fault)
+            AccountError::from(fault)
         })?;
         self.check_login(&email, password, "was given a new password")
             .map(|()| Outcome::Updated)
-            .map_err(Unsettled::Done)
+            .map_err(AccountError::Unusable)
     }
 
     /// What to do where a password can't be set, which is the usual case in all generations of the API.
@@ -74,7 +74,7 @@ impl Provisioning<'_> {
 
     /// Deletes the user and makes it again, with the password that is in the targets. `is_asked` says whether the API may still carry out
     /// an earlier request of this run to make it.
-    pub(super) fn recreate(&self, password: &SecretString, is_asked: bool) -> Result<Outcome, Unsettled> {
+    pub(super) fn recreate(&self, password: &SecretString, is_asked: bool) -> Result<Outcome, AccountError> {
         let (email, admin) = (self.serial.email(), &self.job.admin);
         // Before the call, as for a new password.
         log::warn!(
@@ -94,7 +94,7 @@ impl Provisioning<'_> {
             };
             let error = fault.error.context(why);
             // Whether it is deleted or not, the password is not the user's, unless the earlier request to make it is carried out now.
-            if is_asked && fault.perhaps_done { Unsettled::Unknown(error) } else { Unsettled::Undone(error) }
+            if is_asked && fault.perhaps_done { AccountError::Uncertain(error) } else { AccountError::NotSet(error) }
         })?;
         let deleted = || format!("the user {email} was deleted and is to be made again");
         match admin.create(&email, password) {
@@ -102,20 +102,20 @@ impl Provisioning<'_> {
             Ok(Creation::Created { .. }) => self
                 .check_login(&email, password, "was deleted and made again")
                 .map(|()| Outcome::Created)
-                .map_err(Unsettled::Done),
+                .map_err(AccountError::Unusable),
             // Made by an earlier request of this run, or by another station.
             Ok(Creation::Exists { .. }) => {
                 let token = self.log_in_as_made(password)?;
-                check_role(&email, &token).map(|()| Outcome::Created).map_err(Unsettled::Done)
+                check_role(&email, &token).map(|()| Outcome::Created).map_err(AccountError::Unusable)
             }
-            Err(fault) if fault.perhaps_done => Err(Unsettled::Unknown(fault.error.context(deleted()))),
+            Err(fault) if fault.perhaps_done => Err(AccountError::Uncertain(fault.error.context(deleted()))),
             // The next run goes on with what is in the target.
-            Err(fault) => Err(Unsettled::Done(fault.error.context(format!("{}; run this again", deleted())))),
+            Err(fault) => Err(AccountError::Unusable(fault.error.context(format!("{}; run this again", deleted())))),
         }
     }
 
     /// Refuses to delete an account that somebody can still use, or that somebody has put out of use.
-    pub(super) fn check_is_lost(&self, places: &Places<'_>, is_disabled: bool) -> Result<()> {
+    pub(super) fn check_may_delete(&self, places: &Targets<'_>, is_disabled: bool) -> Result<()> {
         let (email, api) = (self.serial.email(), self.job.http.api());
         let refuse = |why: &str| {
             let message = format!(
@@ -160,7 +160,7 @@ impl Provisioning<'_> {
                 Ok(())
             }
             // Not the API's word, so nothing about the account.
-            Err(fault) if fault.class() == Class::Unacceptable => Err(Error::from(fault)
+            Err(fault) if fault.class() == Class::Protocol => Err(Error::from(fault)
                 .context(format!("the user {email} {what}, and whether its password works is not known"))),
             Err(fault) => Err(Error::from(fault).context(format!(
                 "the user {email} {what}, and can't log in; either it is disabled or has a second factor, which is to be mended on the \

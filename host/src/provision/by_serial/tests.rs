@@ -116,7 +116,7 @@ fn run_with(on_existing: OnExisting, confs: &[&str], answers: &[Answer]) -> Ran 
         admin: Admin::new(&http, &budget, &login),
         clock: &clock,
     };
-    let outcome = Provisioning { job: &job, serial: &serial, on_existing, marks: false }.run();
+    let outcome = Provisioning { job: &job, serial: &serial, on_existing, uses_confirmations: false }.run();
     let calls = calls.lock().unwrap().clone();
     let confs = roots.iter().map(|root| fs::read_to_string(root.join(PATH)).unwrap_or_default()).collect();
     Ran { outcome, calls, confs }

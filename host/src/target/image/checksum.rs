@@ -22,8 +22,8 @@ use super::slot;
 use crate::target::error::{Error, Result};
 use crate::target::image::file::Image;
 
-pub(in crate::target) use file::Sum;
-use state::{Kept, tidy};
+pub(in crate::target) use file::ChecksumFile;
+use state::{Kept, remove_leftovers};
 
 /// SHA-1 as the files have it.
 fn hex(sha1: Sha1) -> String {
@@ -55,7 +55,7 @@ impl Base {
     /// Reads all of an image that is about to be changed, and refuses it if the sum beside it is wrong, unless that is
     /// the work of a run of ours. `changing` follows the base.
     fn read(image: &Image, changing: &Part) -> Result<Self> {
-        let sum = Sum::read(image)?;
+        let sum = ChecksumFile::read(image)?;
         let hashes = hashing::read(&image.file(), changing).map_err(|error| image.failed("reading", error))?;
         let base = Self { end: changing.start, sha1: hashes.base, rest: hashes.rest };
         if sum.is_some_and(|sum| !sum.is(&hashes.whole)) && !Kept::load(image).is_some_and(|kept| kept.is_of(&base)) {
@@ -82,7 +82,7 @@ impl Base {
         .and_then(|size| hashing::feed(&file, end..size, |bytes| whole.update(bytes)))
         .map_err(|error| image.failed("reading", error))?;
         let whole = hex(whole);
-        if let Some(sum) = Sum::read(image)? {
+        if let Some(sum) = ChecksumFile::read(image)? {
             sum.set(image, &whole)?;
         }
         Kept::done(self, image, whole, length, hex(changing))?.save(image)
@@ -102,7 +102,7 @@ impl Pending {
 
 /// Of an image whose slot lies at `place`, the base, if there is a sum beside it to be kept right; ready for a change.
 pub(super) fn begin(image: &Image, place: u64) -> Result<Option<Pending>> {
-    if Sum::read(image)?.is_none() {
+    if ChecksumFile::read(image)?.is_none() {
         return Ok(None);
     }
     let kept = Kept::load(image).filter(|kept| kept.end() == place && kept.is_current(image));
@@ -115,16 +115,16 @@ pub(super) fn begin(image: &Image, place: u64) -> Result<Option<Pending>> {
 }
 
 /// The checksum of all of an image with a slot, or of a copy that is to take its place.
-pub(super) struct ImageSum {
-    sum: Sum,
+pub(super) struct ImageChecksum {
+    sum: ChecksumFile,
     base: Base,
     whole: String,
     slot: String,
 }
 
-impl ImageSum {
+impl ImageChecksum {
     /// Reads an image or a copy with a slot at `place`; `sum` is what stands beside the image.
-    pub(super) fn read(image: &Image, copy: &File, place: u64, sum: Sum) -> Result<Self> {
+    pub(super) fn read(image: &Image, copy: &File, place: u64, sum: ChecksumFile) -> Result<Self> {
         let fail = |error| image.failed("computing the checksum of", error);
         let mut slot = Sha1::new();
         hashing::feed(copy, slot_at(place), |bytes| slot.update(bytes)).map_err(fail)?;
@@ -152,7 +152,7 @@ fn slot_at(place: u64) -> Part {
 
 /// Whether there is a sum beside the image; refused, if that can't be put right.
 pub(super) fn may_write(image: &Image) -> Result<bool> {
-    let is_there = Sum::read(image)?.is_some();
+    let is_there = ChecksumFile::read(image)?.is_some();
     if is_there {
         file::may_write(image)?;
     }
@@ -161,7 +161,7 @@ pub(super) fn may_write(image: &Image) -> Result<bool> {
 
 /// Does some work on an image, while another thread reads all of it to see that the checksum beside it is right; refused, if
 /// it is not.
-pub(super) fn check_while(image: &Image, sum: Option<&Sum>, work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(super) fn check_while(image: &Image, sum: Option<&ChecksumFile>, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let Some(sum) = sum.filter(|sum| !is_known(image, sum)) else { return work() };
     let fail = |error| image.failed("reading", error);
     let file = image.file().try_clone().map_err(fail)?;
@@ -178,7 +178,7 @@ pub(super) fn check_while(image: &Image, sum: Option<&Sum>, work: impl FnOnce() 
 }
 
 /// Whether the image is as a run of ours has left it, with this sum.
-fn is_known(image: &Image, sum: &Sum) -> bool {
+fn is_known(image: &Image, sum: &ChecksumFile) -> bool {
     Kept::load(image).is_some_and(|kept| kept.is_current(image) && kept.is_summed_by(sum))
 }
 
@@ -190,12 +190,12 @@ fn changed_by_others(image: &Image) -> Error {
 /// says that an image with a slot at `place` is as a run of ours left it, all of it is read: its checksum has to be right.
 pub(super) fn settle(image: &Image, place: Option<u64>) -> Result<()> {
     // Where there is no sum, nothing is kept.
-    let Some(sum) = Sum::read(image)? else { return Ok(()) };
-    tidy(image)?;
+    let Some(sum) = ChecksumFile::read(image)? else { return Ok(()) };
+    remove_leftovers(image)?;
     let Some(kept) = Kept::load(image) else {
         // Without a slot, all is read when that is made.
         let Some(place) = place else { return Ok(()) };
-        let found = ImageSum::read(image, &image.file(), place, sum)?;
+        let found = ImageChecksum::read(image, &image.file(), place, sum)?;
         return if found.sum.is(&found.whole) { found.finish(image) } else { Err(changed_by_others(image)) };
     };
     if kept.is_current(image) {

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     /// A file whose every word is another, with a hole in it.
-    fn original() -> (File, Vec<u8>) {
+    fn template() -> (File, Vec<u8>) {
         let mut bytes: Vec<u8> = (0..1_u32 << 20).flat_map(u32::to_le_bytes).collect();
         bytes[1 << 20..2 << 20].fill(0);
         let file = tempfile::tempfile().unwrap();
@@ -124,7 +124,7 @@ mod tests {
     // Promise: several threads that copy from one file each get all of it.
     #[test]
     fn at_the_same_time() {
-        let (file, bytes) = original();
+        let (file, bytes) = template();
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
@@ -141,7 +141,7 @@ mod tests {
     // Promise: where the kernel can't copy, the result is the same; a part that is cut is an error, either way.
     #[test]
     fn without_the_kernel() {
-        let (file, bytes) = original();
+        let (file, bytes) = template();
         for copy_part in [copy, read_and_write] {
             let into = tempfile::tempfile().unwrap();
             copy_part(&file, 5, &into, 3, 3_000_000).unwrap();

@@ -9,14 +9,14 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use azaion_agent::common::private_file::{Attributes, Lifetime, Staged, is_tidy, scratch, tidy};
+use azaion_agent::common::private_file::{Attributes, Lifetime, Staged, has_no_leftovers, remove_leftovers, scratch};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::medium::Raw;
 use super::problem::Problem;
 use super::signature::{Signature, head_of, signature_of};
-use crate::resolved_path::Place;
+use crate::resolved_path::ResolvedPath;
 use crate::target::error::{Error, Result, io_failure, path_failure};
 use crate::target::lazy::get_or_try_init;
 use crate::target::lock::{self, Access, Held};
@@ -27,11 +27,11 @@ use crate::target::write_access;
 pub(super) struct Image {
     /// As it was named.
     pub(super) path: PathBuf,
-    place: Place,
+    place: ResolvedPath,
     listed: OnceCell<OwnedFd>,
     name: OsString,
     file: RefCell<Held>,
-    /// Who may read the file.
+    /// IdentitySource may read the file.
     mode: u32,
     /// Why the file can't be written to, if it can't.
     read_only: Option<Errno>,
@@ -47,7 +47,7 @@ impl Image {
     }
 
     /// Opens a file. If it may be changed, opens it for writing if that is allowed, and waits until no other run works on it.
-    pub(super) fn at(mut place: Place, access: Access) -> Result<Self> {
+    pub(super) fn at(mut place: ResolvedPath, access: Access) -> Result<Self> {
         let path = place.path().to_owned();
         let fail = |error: io::Error| io_failure(error, format!("opening {}", path.display()));
         loop {
@@ -160,11 +160,11 @@ impl Image {
 
     /// Takes away what a run that was killed may have left beside the image in place of a file of this name. Where no
     /// file can be made, there is none.
-    pub(super) fn tidy_beside(&self, name: &OsStr) -> Result<()> {
-        if is_tidy(self.folder().as_fd(), name) || self.may_write_beside().is_err() {
+    pub(super) fn remove_leftovers_beside(&self, name: &OsStr) -> Result<()> {
+        if has_no_leftovers(self.folder().as_fd(), name) || self.may_write_beside().is_err() {
             return Ok(());
         }
-        tidy(self.listed_folder()?, name).map_err(|error| self.failed("tidying up beside", error))
+        remove_leftovers(self.listed_folder()?, name).map_err(|error| self.failed("tidying up beside", error))
     }
 
     /// Whether it can be written to.
@@ -232,8 +232,8 @@ impl Image {
     }
 
     /// Takes away what a run that was killed may have left.
-    pub(super) fn tidy(&self) -> Result<()> {
-        self.tidy_beside(&self.name)
+    pub(super) fn remove_leftovers(&self) -> Result<()> {
+        self.remove_leftovers_beside(&self.name)
     }
 
     /// An empty file that is to take the image's place.
@@ -265,7 +265,7 @@ impl Image {
 }
 
 /// Opens a file for writing, or for reading and says why.
-fn open_for_writing(place: &Place) -> io::Result<(File, Option<Errno>)> {
+fn open_for_writing(place: &ResolvedPath) -> io::Result<(File, Option<Errno>)> {
     let error = match place.open(OFlag::O_RDWR) {
         Ok(file) => return Ok((file, None)),
         Err(error) => error,

@@ -19,7 +19,7 @@ use super::signature::{Signature, head_of, signature_of};
 use super::slot::{self, Content};
 use super::slot_image::{Format, Slot};
 use super::sparse::Sparse;
-use crate::target::FOLDER_MODE;
+use crate::target::DIRECTORY_MODE;
 use crate::target::Kind;
 use crate::target::error::Result;
 use crate::target::free_space;
@@ -227,20 +227,20 @@ pub(super) fn find_slot(image: &Image, medium: &dyn Medium) -> Result<Option<Slo
     let is_ours = slot::is_ours(&bytes);
     let size = usize::try_from(inode.size).unwrap_or(usize::MAX);
     let content = match bytes.get(..size) {
-        Some(content) => slot::judge(content),
+        Some(content) => slot::classify(content),
         // One byte too many, by which it is known to be too large.
         None => Content::Conf(Zeroizing::new([&bytes[..], &[0]].concat())),
     };
     let mode = inode.permissions();
     let is_in_order = file.block.is_some() && is_in_order(&folder, inode);
-    let (place, uid, gid) = (file.block.and_then(|block| medium.place(block)), inode.uid, inode.gid);
+    let (place, uid, gid) = (file.block.and_then(|block| medium.offset_of(block)), inode.uid, inode.gid);
     Ok(Some(Slot { content, place, is_in_order, is_ours, size, mode, uid, gid }))
 }
 
 /// Whether `device.conf` and its folder have the modes and owners that they must have, and let in nobody besides.
 fn is_in_order(folder: &Inode, file: &Inode) -> bool {
     let is_roots = |inode: &Inode| (inode.uid, inode.gid) == (0, 0) && !inode.has_access_list;
-    let has_modes = file.permissions() == MODE && folder.permissions() == FOLDER_MODE;
+    let has_modes = file.permissions() == MODE && folder.permissions() == DIRECTORY_MODE;
     has_modes && is_roots(file) && is_roots(folder) && !file.is_fixed()
 }
 
@@ -252,7 +252,7 @@ pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> Result<u64> 
     if let Some(file) = &found.file {
         // No other program needs to see the device that is there, and none of its bytes may stay in blocks that become free.
         let blank = if file.block.is_some() { slot::blank() } else { vec![0; slot::SIZE] };
-        let places = file.all.iter().filter_map(|&block| medium.place(block));
+        let places = file.all.iter().filter_map(|&block| medium.offset_of(block));
         places.into_iter().try_for_each(|place| raw.write_all_at(&blank, place)).map_err(fail)?;
     }
     make_slot::make_slot(image, raw, &found)?;
@@ -261,7 +261,7 @@ pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> Result<u64> 
         ext4::Found { folder: Some(folder), file: Some(file) }
             if is_in_order(&folder, &file.inode) && file.inode.size == slot::SIZE as u64 =>
         {
-            file.block.and_then(|block| medium.place(block))
+            file.block.and_then(|block| medium.offset_of(block))
         }
         _ => None,
     };

@@ -45,10 +45,10 @@ fn is_recorded(file: &File) -> bool {
 
 /// Whether this run knows an image to be checked.
 #[derive(Debug, Default)]
-pub(super) struct FirstSight(Cell<bool>);
+pub(super) struct FirstCheck(Cell<bool>);
 
-impl FirstSight {
-    /// Whether a file was checked as it is. To be asked before it is changed, too: see [`FirstSight::changed`].
+impl FirstCheck {
+    /// Whether a file was checked as it is. To be asked before it is changed, too: see [`FirstCheck::changed`].
     pub(super) fn is_checked(&self, file: &File) -> bool {
         if !self.0.get() {
             self.0.set(is_recorded(file));
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     /// Whether a file is checked, and how often that was done so far.
-    fn check(sight: &FirstSight, file: &File, times: &Cell<u32>) {
+    fn check(sight: &FirstCheck, file: &File, times: &Cell<u32>) {
         let count = || {
             times.set(times.get() + 1);
             Ok(())
@@ -101,35 +101,35 @@ mod tests {
     #[test]
     fn once() {
         let (file, times) = (tempfile::tempfile().unwrap(), Cell::new(0));
-        let look = || {
-            let sight = FirstSight::default();
+        let read_conf = || {
+            let sight = FirstCheck::default();
             check(&sight, &file, &times);
             check(&sight, &file, &times);
             sight
         };
-        look();
+        read_conf();
         assert_eq!(times.get(), 1);
         if !is_recorded(&file) {
             // No such attributes here.
             return;
         }
         // A run that only changes it.
-        let sight = FirstSight::default();
+        let sight = FirstCheck::default();
         assert!(sight.is_checked(&file));
         file.write_all_at(b"ours", 0).unwrap();
         sight.changed(&file);
-        look();
+        read_conf();
         assert_eq!(times.get(), 1);
         file.write_all_at(b"of others", 0).unwrap();
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-        look();
+        read_conf();
         assert_eq!(times.get(), 2);
     }
 
     // Promise: a refused file stays unchecked.
     #[test]
     fn refused() {
-        let (file, sight) = (tempfile::tempfile().unwrap(), FirstSight::default());
+        let (file, sight) = (tempfile::tempfile().unwrap(), FirstCheck::default());
         assert!(sight.check(&file, || Err(crate::target::Error::TooLarge)).is_err());
         assert!(!sight.is_checked(&file));
         sight.changed(&file);

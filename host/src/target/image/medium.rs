@@ -21,7 +21,7 @@ pub trait Medium {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
     /// Where in the image file a block lies as it is, and so can be overwritten; none where the image only describes it.
-    fn place(&self, block: u64) -> Option<u64>;
+    fn offset_of(&self, block: u64) -> Option<u64>;
 }
 
 /// A raw image: the file system's bytes are the file's.
@@ -50,7 +50,7 @@ impl Medium for Raw<'_> {
         self.file.read_exact_at(buffer, offset)
     }
 
-    fn place(&self, block: u64) -> Option<u64> {
+    fn offset_of(&self, block: u64) -> Option<u64> {
         block.checked_mul(BLOCK).filter(|offset| offset.checked_add(BLOCK).is_some_and(|end| end <= self.size))
     }
 }

@@ -13,7 +13,7 @@ use sha1::{Digest, Sha1};
 use zeroize::Zeroizing;
 
 use super::medium::BLOCK_BYTES;
-use crate::target::confirmation::{is_marked, without_mark};
+use crate::target::confirmation::{is_confirmed, without_confirmation};
 use crate::target::error::{Error, Result};
 
 /// Bytes of the slot: one block.
@@ -53,7 +53,7 @@ impl fmt::Debug for Content {
 /// There is no room for it at all.
 pub(super) fn block_of(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let text = text.trim_ascii_end();
-    let seal = format!("{SEAL}{}\n", hash(without_mark(text)));
+    let seal = format!("{SEAL}{}\n", hash(without_confirmation(text)));
     if seal.len() + text.len() < SIZE {
         return Ok(padded(&[seal.as_bytes(), text]));
     }
@@ -94,15 +94,15 @@ pub(super) fn is_ours(block: &[u8]) -> bool {
 }
 
 /// What a block is that certainly is a slot.
-pub(super) fn judge_own(block: &[u8]) -> Content {
-    match judge(block) {
+pub(super) fn classify_own(block: &[u8]) -> Content {
+    match classify(block) {
         Content::Conf(conf) if !is_ours(block) && !is_text(&conf) => Content::Torn,
         content => content,
     }
 }
 
 /// What the bytes of the file are.
-pub(super) fn judge(bytes: &[u8]) -> Content {
+pub(super) fn classify(bytes: &[u8]) -> Content {
     let text = trimmed(bytes);
     // A shorter file, made by others, may have had room for a part of it only.
     if BLANK.as_bytes().starts_with(text) {
@@ -114,12 +114,12 @@ pub(super) fn judge(bytes: &[u8]) -> Content {
     if let Some(rest) = text.strip_prefix(SEAL.as_bytes()) {
         let (sealed, conf) = rest.split_at_checked(40).unwrap_or((rest, b""));
         let conf = conf.strip_prefix(b"\n").unwrap_or_default();
-        let bare = without_mark(conf);
+        let bare = without_confirmation(conf);
         // Versions of November 2026 up to the 26th had the comment in the checksum.
         if hash(bare).as_bytes() != sealed && hash(conf).as_bytes() != sealed {
             return Content::Torn;
         }
-        return conf_of(if is_marked(conf) { conf.trim_ascii_start() } else { bare }, b"\n");
+        return conf_of(if is_confirmed(conf) { conf.trim_ascii_start() } else { bare }, b"\n");
     }
     // One newline is the end of the last line.
     let end = bytes.len().min(text.len() + 1);
@@ -146,7 +146,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::target::confirmation::with_mark;
+    use crate::target::confirmation::with_confirmation;
 
     const CONF: &[u8] = b"AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\n";
 
@@ -154,15 +154,15 @@ mod tests {
     #[test]
     fn comes_out_as_it_went_in() {
         let block = block_of(CONF).unwrap();
-        assert_eq!((block.len(), judge(&block)), (SIZE, Content::Conf(Zeroizing::new(CONF.to_vec()))));
-        assert_eq!(judge(&blank()), Content::Blank);
+        assert_eq!((block.len(), classify(&block)), (SIZE, Content::Conf(Zeroizing::new(CONF.to_vec()))));
+        assert_eq!(classify(&blank()), Content::Blank);
         for block in [block.as_slice(), &blank()] {
             assert_ne!(block[..4], block[4..8]);
         }
         assert!(block_of(&[b'x'; SIZE + 1]).is_err());
         for size in SIZE - 200..=SIZE {
             let text = vec![b'#'; size];
-            let Content::Conf(conf) = judge(&block_of(&text).unwrap()) else { panic!("{size}") };
+            let Content::Conf(conf) = classify(&block_of(&text).unwrap()) else { panic!("{size}") };
             assert_eq!((conf.trim_ascii_end(), conf.len() <= SIZE), (text.as_slice(), true));
         }
     }
@@ -181,7 +181,7 @@ mod tests {
     // Promise: what is printed of a slot says what kind it is, and nothing of the text in it.
     #[test]
     fn prints_no_text() {
-        let all = [judge(b""), judge(CONF), judge(SEAL.as_bytes()), judge(b"\0")];
+        let all = [classify(b""), classify(CONF), classify(SEAL.as_bytes()), classify(b"\0")];
         assert_eq!(format!("{all:?}"), "[Blank, Conf, Torn, Conf]");
     }
 
@@ -196,7 +196,7 @@ mod tests {
                     let torn = [&blocks[first][..edge], &blocks[second][edge..]].concat();
                     let whole = blocks.contains(&torn);
                     // Only the seal of a device whose text is all there may be believed.
-                    let is_good = matches!(judge(&torn), Content::Conf(_) | Content::Blank);
+                    let is_good = matches!(classify(&torn), Content::Conf(_) | Content::Blank);
                     assert_eq!(is_good, whole, "{edge}: {}", String::from_utf8_lossy(&torn));
                 }
             }
@@ -208,14 +208,14 @@ mod tests {
     fn a_torn_mark_costs_the_mark_alone() {
         for size in [1, 420, 470, 4000] {
             let text = [CONF, b"#", vec![b'x'; size].as_slice()].concat();
-            let Ok(marked) = with_mark(&text) else { continue };
+            let Ok(marked) = with_confirmation(&text) else { continue };
             let blocks = [block_of(&text), block_of(marked.expose_secret().as_bytes())].map(Result::unwrap);
             for edge in 0..=SIZE {
                 for (first, second) in [(0, 1), (1, 0)] {
                     let torn = [&blocks[first][..edge], &blocks[second][edge..]].concat();
-                    let Content::Conf(conf) = judge(&torn) else { panic!("{size} {edge} {first}") };
-                    assert_eq!(without_mark(&conf), text, "{size} {edge} {first}");
-                    assert_eq!(is_marked(&conf), torn == *blocks[1], "{size} {edge} {first}");
+                    let Content::Conf(conf) = classify(&torn) else { panic!("{size} {edge} {first}") };
+                    assert_eq!(without_confirmation(&conf), text, "{size} {edge} {first}");
+                    assert_eq!(is_confirmed(&conf), torn == *blocks[1], "{size} {edge} {first}");
                 }
             }
         }
@@ -225,16 +225,16 @@ mod tests {
     // that certainly is a slot, what is neither ours nor text is what a power cut left.
     #[test]
     fn files_of_others() {
-        assert_eq!(judge(b""), Content::Blank);
+        assert_eq!(classify(b""), Content::Blank);
         let elf = b"\x7fELF\x02\x01\n";
         for file in [CONF, elf, b"A=1\0\0\n", b"\xef\xbb\xbfA=1\n", b"A=1\r\nB=2\n", b"\xff\xfe\n", &[0; 400]] {
             let conf = Content::Conf(Zeroizing::new(file.to_vec()));
-            assert_eq!(judge(file), conf, "{file:?}");
+            assert_eq!(classify(file), conf, "{file:?}");
             let block = block_of(file).unwrap();
-            let Content::Conf(again) = judge_own(&block) else { panic!("{file:?}") };
+            let Content::Conf(again) = classify_own(&block) else { panic!("{file:?}") };
             assert_eq!(again.trim_ascii_end(), file.trim_ascii_end());
         }
-        assert_eq!(judge_own(elf), Content::Torn);
-        assert_eq!(judge_own(CONF), Content::Conf(Zeroizing::new(CONF.to_vec())));
+        assert_eq!(classify_own(elf), Content::Torn);
+        assert_eq!(classify_own(CONF), Content::Conf(Zeroizing::new(CONF.to_vec())));
     }
 }

@@ -17,10 +17,10 @@ use crate::target::Kind;
 use crate::target::Owner;
 use crate::target::Target;
 use crate::target::error::{Error, Result};
-use crate::target::image::checksum::{self, ImageSum, Sum};
+use crate::target::image::checksum::{self, ChecksumFile, ImageChecksum};
 use crate::target::image::file::Image;
-use crate::target::image::first_check::FirstSight;
-use crate::target::template::Original;
+use crate::target::image::first_check::FirstCheck;
+use crate::target::template::Template;
 
 /// What an image has for a `device.conf`.
 pub(super) struct Slot {
@@ -53,7 +53,7 @@ impl Slot {
 /// A slot that this program has made, whose bytes start with `block`.
 pub(super) fn made_slot(block: &[u8], place: u64) -> Slot {
     let block = block.get(..slot::SIZE).unwrap_or(block);
-    let content = slot::judge_own(block);
+    let content = slot::classify_own(block);
     Slot {
         content,
         place: Some(place),
@@ -110,12 +110,12 @@ pub(super) trait Format: fmt::Debug {
 pub(super) struct SlotImage {
     image: Image,
     format: Box<dyn Format>,
-    first_sight: FirstSight,
+    first_check: FirstCheck,
 }
 
 impl SlotImage {
     pub(super) fn new(image: Image, format: Box<dyn Format>) -> Self {
-        Self { image, format, first_sight: FirstSight::default() }
+        Self { image, format, first_check: FirstCheck::default() }
     }
 
     fn slot(&self) -> Result<Option<Slot>> {
@@ -129,13 +129,13 @@ impl SlotImage {
                 self.check_slot(place)?;
                 self.overwrite(block, place)
             }
-            None => self.make(block, Sum::read(&self.image)?),
+            None => self.make(block, ChecksumFile::read(&self.image)?),
         }
     }
 
     /// Whether an image that was made elsewhere has this slot for itself.
     fn check_slot(&self, place: u64) -> Result<()> {
-        self.first_sight.check(&self.image.file(), || self.format.check_slot(&self.image, place))
+        self.first_check.check(&self.image.file(), || self.format.check_slot(&self.image, place))
     }
 
     fn overwrite(&self, block: &[u8], place: u64) -> Result<()> {
@@ -153,31 +153,31 @@ impl SlotImage {
 
     /// Without the checksum.
     fn overwrite_alone(&self, block: &[u8], place: u64) -> Result<()> {
-        self.first_sight.is_checked(&self.image.file());
+        self.first_check.is_checked(&self.image.file());
         self.image.overwrite(block, place)?;
-        self.first_sight.changed(&self.image.file());
+        self.first_check.changed(&self.image.file());
         Ok(())
     }
 
     /// Makes a slot with this block, in a copy that then takes the image's place. The checksum beside the image has to be
     /// right, and is afterwards.
-    fn make(&self, block: &[u8], sum: Option<Sum>) -> Result<()> {
+    fn make(&self, block: &[u8], sum: Option<ChecksumFile>) -> Result<()> {
         self.format.can_make()?;
         let staged = self.image.stage()?;
         checksum::check_while(&self.image, sum.as_ref(), || self.format.make(&self.image, block, staged.file()))?;
         let place = self.place_in_copy(block, staged.file())?;
-        let sum = sum.map(|sum| ImageSum::read(&self.image, staged.file(), place, sum)).transpose()?;
+        let sum = sum.map(|sum| ImageChecksum::read(&self.image, staged.file(), place, sum)).transpose()?;
         if let Some(sum) = &sum {
             sum.keep(&self.image)?;
         }
         self.image.replace(staged)?;
-        self.first_sight.made(&self.image.file());
+        self.first_check.made(&self.image.file());
         sum.map_or(Ok(()), |sum| sum.finish(&self.image))
     }
 
     /// Where the slot lies in a copy that was just made.
     fn place_in_copy(&self, block: &[u8], copy: &File) -> Result<u64> {
-        let slot = self.format.find(&self.image, copy)?.filter(|slot| slot.content == slot::judge(block));
+        let slot = self.format.find(&self.image, copy)?.filter(|slot| slot.content == slot::classify(block));
         slot.and_then(|slot| slot.writable_place()).ok_or_else(|| {
             self.image.refused("could not be given a slot, and was left alone; provision the rootfs directory")
         })
@@ -185,11 +185,11 @@ impl SlotImage {
 
     /// Removes what a run that was killed may have left, and corrects the checksum.
     fn settle(&self, slot: Option<&Slot>) -> Result<()> {
-        self.image.tidy()?;
+        self.image.remove_leftovers()?;
         checksum::settle(&self.image, slot.and_then(Slot::writable_place))?;
         if slot.is_some_and(Slot::is_packed_device) {
             // It may stay as it is. Then no copy is made, and nothing else checks the checksum.
-            return checksum::check_while(&self.image, Sum::read(&self.image)?.as_ref(), || Ok(()));
+            return checksum::check_while(&self.image, ChecksumFile::read(&self.image)?.as_ref(), || Ok(()));
         }
         Ok(())
     }
@@ -229,7 +229,7 @@ impl SlotImage {
     /// checksum stays wrong.
     fn blank(&self, slot: &Slot, is_given_up: bool) -> Result<()> {
         let Some(place) = slot.place else {
-            if is_given_up || checksum::is_given_up(self.make(&slot::blank(), Sum::read(&self.image)?))? {
+            if is_given_up || checksum::is_given_up(self.make(&slot::blank(), ChecksumFile::read(&self.image)?))? {
                 self.make(&slot::blank(), None)?;
             }
             return Ok(());
@@ -258,7 +258,7 @@ impl Target for SlotImage {
 
     fn prepare(&self) -> Result<()> {
         self.image.may_write()?;
-        self.tidy()?;
+        self.remove_leftovers()?;
         let block = match self.slot()? {
             Some(slot) if slot.writable_place().is_some() => {
                 return slot.writable_place().map_or(Ok(()), |place| self.check_slot(place));
@@ -269,11 +269,11 @@ impl Target for SlotImage {
         self.set(&block)
     }
 
-    fn tidy(&self) -> Result<()> {
+    fn remove_leftovers(&self) -> Result<()> {
         self.settle(self.slot()?.as_ref())
     }
 
-    fn look(&self) -> Result<Option<Found>> {
+    fn read_conf(&self) -> Result<Option<Found>> {
         let slot = self.image.read(|| {
             let slot = self.slot()?;
             let is_whole = slot.as_ref().is_none_or(|slot| slot.content != Content::Torn);
@@ -299,9 +299,9 @@ impl Target for SlotImage {
         self.format.history(&self.image)
     }
 
-    fn original(&self) -> Result<Original> {
+    fn template(&self) -> Result<Template> {
         let (file, name) = self.image.duplicate()?;
-        Ok(Original::image(file, name, Sum::read(&self.image)?))
+        Ok(Template::image(file, name, ChecksumFile::read(&self.image)?))
     }
 
     fn restore(&self, before: Option<&Found>) -> Result<()> {
@@ -322,7 +322,7 @@ impl Target for SlotImage {
     }
 
     fn clear(&self) -> Result<bool> {
-        let is_given_up = checksum::is_given_up(self.tidy())?;
+        let is_given_up = checksum::is_given_up(self.remove_leftovers())?;
         let Some(slot) = self.slot()? else { return Ok(false) };
         if slot.content == Content::Blank && !self.format.has_overridden(&self.image)? {
             return Ok(false);

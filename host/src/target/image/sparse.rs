@@ -302,7 +302,7 @@ impl Medium for Sparse<'_> {
         Ok(())
     }
 
-    fn place(&self, block: u64) -> Option<u64> {
+    fn offset_of(&self, block: u64) -> Option<u64> {
         // One that carries checksums is written again without them first.
         let chunk = self.chunk(block).filter(|_| !self.has_checksums)?;
         if let Body::Raw(place) = chunk.body { Some(place + (block - chunk.first) * BLOCK) } else { None }

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use super::copy::copy_with_holes;
 use super::slot_image::{Format, Slot, made_slot};
-use crate::target::FOLDER_MODE;
+use crate::target::DIRECTORY_MODE;
 use crate::target::Kind;
 use crate::target::error::Result;
 use crate::target::image::file::Image;
@@ -72,7 +72,7 @@ impl Scan {
             is_dotted: archive.is_dotted,
             is_directory_in_order: archive
                 .folder
-                .is_some_and(|directory| (directory.mode, directory.uid, directory.gid) == (FOLDER_MODE, 0, 0)),
+                .is_some_and(|directory| (directory.mode, directory.uid, directory.gid) == (DIRECTORY_MODE, 0, 0)),
             packed: Packed::of(&archive, earlier.is_some()),
         })
     }
@@ -181,7 +181,7 @@ fn tail_at(file: &File, start: u64, says: Option<u64>) -> io::Result<Option<Zero
 /// Where the tail starts that a version up to November 2026 wrote in place, or that was decompressed, if there is one. Its headers
 /// do not say where they lie, so that it gives way to another in a copy.
 fn tail_of_earlier_version(file: &File, archive: &Archive) -> io::Result<Option<u64>> {
-    let Some(start) = tail::place(archive) else { return Ok(None) };
+    let Some(start) = tail::offset_of(archive) else { return Ok(None) };
     Ok(tail_at(file, start, None)?.map(|_| start))
 }
 

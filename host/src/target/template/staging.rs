@@ -13,7 +13,7 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use rustix::fs::{RenameFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr, renameat_with};
 
 use super::tree;
-use crate::resolved_path::{Place, names_in};
+use crate::resolved_path::{ResolvedPath, names_in};
 use crate::target::error::{Result, io_failure};
 use crate::target::lock;
 
@@ -25,7 +25,7 @@ const TRIES: usize = 10;
 /// A directory that others can neither enter nor lock, gone when this is dropped.
 #[derive(Debug)]
 pub(super) struct Staging<'p> {
-    place: &'p Place,
+    place: &'p ResolvedPath,
     name: OsString,
     directory: OwnedFd,
     _one_at_a_time: Flock<File>,
@@ -33,7 +33,7 @@ pub(super) struct Staging<'p> {
 
 impl<'p> Staging<'p> {
     /// Makes an empty one, or empties what a run that was killed has left. Another run that makes the same copy is waited for.
-    pub(super) fn make(place: &'p Place) -> Result<Self> {
+    pub(super) fn make(place: &'p ResolvedPath) -> Result<Self> {
         let fail = |error: io::Error| io_failure(error, format!("making a copy for {}", place.path().display()));
         let mut number = 0;
         for _ in 0..TRIES {
@@ -89,7 +89,7 @@ impl<'p> Staging<'p> {
     }
 
     /// Gives what was copied its name, unless something has it.
-    pub(super) fn give_name(self, place: &Place) -> io::Result<()> {
+    pub(super) fn give_name(self, place: &ResolvedPath) -> io::Result<()> {
         match renameat_with(&self.directory, NAME, place.directory(), place.name(), RenameFlags::NOREPLACE) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             // Not every file system can (NFS); the lock keeps other runs away.
@@ -119,7 +119,7 @@ impl Drop for Staging<'_> {
 
 /// The name of the directory: no other file of ours has it, for a target that is there is tidied up by itself. Where others have
 /// put something under it, the next one is taken.
-fn name_beside(place: &Place, number: usize) -> OsString {
+fn name_beside(place: &ResolvedPath, number: usize) -> OsString {
     let mut name = OsString::from(".");
     name.push(place.name());
     name.push(".copying");
@@ -130,7 +130,7 @@ fn name_beside(place: &Place, number: usize) -> OsString {
 }
 
 /// Whether a run that was killed has left the directory, or another run is making a copy.
-pub(super) fn is_left(place: &Place) -> bool {
+pub(super) fn is_left(place: &ResolvedPath) -> bool {
     let name = name_beside(place, 0);
     fstatat(place.directory(), name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
 }
@@ -152,7 +152,7 @@ enum Private {
 }
 
 /// Makes the directory, or opens the one that an earlier run has left.
-fn make_private(place: &Place, name: &OsString) -> io::Result<Private> {
+fn make_private(place: &ResolvedPath, name: &OsString) -> io::Result<Private> {
     let is_new = match mkdirat(place.directory(), name.as_os_str(), Mode::S_IRWXU) {
         Ok(()) => true,
         Err(Errno::EEXIST) => false,

@@ -129,8 +129,8 @@ fn as_cp_copies() {
     let dir = tree();
     let (base, ours, theirs) = (dir.path().join("base"), dir.path().join("ours"), dir.path().join("theirs"));
     let copied = Command::new("cp").args(["-a", "-T"]).args([&base, &theirs]).status().unwrap();
-    let place = Place::find_or_make_way(&ours).unwrap();
-    target::open(&base).unwrap().original().unwrap().copy_to(&place).unwrap();
+    let place = ResolvedPath::find_or_create_parents(&ours).unwrap();
+    target::open(&base).unwrap().template().unwrap().copy_to(&place).unwrap();
     assert!(copied.success());
     let (ours, theirs) = (listed(&ours), listed(&theirs));
     for (name, facts) in &theirs {
@@ -147,8 +147,8 @@ fn as_cp_copies() {
 fn what_is_there_stays() {
     let dir = tree();
     let (base, copy) = (dir.path().join("base"), dir.path().join("copy"));
-    let original = target::open(&base).unwrap().original().unwrap();
-    let place = Place::find_or_make_way(&copy).unwrap();
+    let template = target::open(&base).unwrap().template().unwrap();
+    let place = ResolvedPath::find_or_create_parents(&copy).unwrap();
     let left = dir.path().join(".copy.copying");
     let leave = || {
         fs::create_dir_all(left.join("copy/half")).unwrap();
@@ -157,11 +157,11 @@ fn what_is_there_stays() {
     };
     leave();
     File::create(&copy).unwrap();
-    original.copy_to(&place).unwrap();
+    template.copy_to(&place).unwrap();
     assert!(copy.is_file() && !left.exists());
     // Killed after the copy had its name.
     leave();
-    original.put(&mut Place::find(&copy).unwrap()).unwrap();
+    template.copy_if_missing(&mut ResolvedPath::find(&copy).unwrap()).unwrap();
     assert!(copy.is_file() && !left.exists());
     fs::remove_file(&copy).unwrap();
 }
@@ -173,8 +173,8 @@ fn a_directory_without_its_mark() {
     let (base, copy, left) = (dir.path().join("base"), dir.path().join("copy"), dir.path().join(".copy.copying"));
     fs::create_dir(&left).unwrap();
     fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).unwrap();
-    let place = Place::find_or_make_way(&copy).unwrap();
-    target::open(&base).unwrap().original().unwrap().copy_to(&place).unwrap();
+    let place = ResolvedPath::find_or_create_parents(&copy).unwrap();
+    target::open(&base).unwrap().template().unwrap().copy_to(&place).unwrap();
     assert!(copy.join("etc/passwd").is_file());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
@@ -197,8 +197,8 @@ fn what_is_not_ours_is_left_alone() {
             (dir.path().join("base"), dir.path().join("copy"), dir.path().join(".copy.copying"));
         plant(&planted);
         let before = fs::symlink_metadata(&planted).unwrap();
-        let place = Place::find_or_make_way(&copy).unwrap();
-        target::open(&base).unwrap().original().unwrap().copy_to(&place).unwrap();
+        let place = ResolvedPath::find_or_create_parents(&copy).unwrap();
+        target::open(&base).unwrap().template().unwrap().copy_to(&place).unwrap();
         let after = fs::symlink_metadata(&planted).unwrap();
         assert!(copy.join("etc/passwd").is_file() && before.ino() == after.ino());
         assert_eq!(planted.join("inner").exists(), before.is_dir());
@@ -215,8 +215,8 @@ fn a_deep_tree() {
         deep.push("d");
     }
     fs::create_dir_all(deep).unwrap();
-    let place = Place::find_or_make_way(&copy).unwrap();
-    let error = target::open(&dir.path().join("base")).unwrap().original().unwrap().copy_to(&place).unwrap_err();
+    let place = ResolvedPath::find_or_create_parents(&copy).unwrap();
+    let error = target::open(&dir.path().join("base")).unwrap().template().unwrap().copy_to(&place).unwrap_err();
     assert!(chain(&error).contains("in one another"), "{error:?}");
     assert!(!copy.exists());
 }

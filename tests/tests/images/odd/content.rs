@@ -243,7 +243,7 @@ fn replaced_files_with_attributes() -> anyhow::Result<()> {
         let run = bench.device(SERIAL, &["--replace"])?.ended_with(66)?;
         anyhow::ensure!(run.stderr.contains("mount the image, remove the file"), "{}", run.stderr);
         before.is_still(&bench.image())?;
-        bench.is_tidy()?;
+        bench.has_no_leftovers()?;
     }
     Ok(())
 }

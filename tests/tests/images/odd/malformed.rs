@@ -59,7 +59,7 @@ fn of_kind(kind: Kind) {
                     let report = bench.verb("clear")?.ended_with(0)?.json_lines()?.remove(0);
                     anyhow::ensure!(report["cleared"] == true && bench.inspect()?["empty"] == true, "{report}");
                     is_whole(&bench.image())?;
-                    bench.is_tidy()?;
+                    bench.has_no_leftovers()?;
                 } else {
                     bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
                 }

@@ -26,7 +26,7 @@ const MOST: u64 = 65_536;
 
 /// A sum as it stands beside an image.
 #[derive(Clone, Debug)]
-pub(in crate::target) struct Sum {
+pub(in crate::target) struct ChecksumFile {
     bytes: Vec<u8>,
     /// Where in them the digits are.
     digits: Range<usize>,
@@ -34,7 +34,7 @@ pub(in crate::target) struct Sum {
     file: (u64, u64),
 }
 
-impl Sum {
+impl ChecksumFile {
     /// What follows the image's name in the name of its checksum file.
     pub(in crate::target) const SUFFIX: &str = ".sha1sum";
 
@@ -59,12 +59,13 @@ impl Sum {
         );
         let odd = |what: &str| image.refused(format_args!("has a .sha1sum beside it that {what}; {advice}"));
         let failed = |error| image.failed("reading the .sha1sum of", error);
-        let file: File = match openat(image.folder(), image.beside(Sum::SUFFIX).as_os_str(), flags, Mode::empty()) {
-            Ok(file) => file.into(),
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(Errno::ELOOP) => return Err(odd("is a symlink")),
-            Err(errno) => return Err(image.failed("reading the .sha1sum of", errno)),
-        };
+        let file: File =
+            match openat(image.folder(), image.beside(ChecksumFile::SUFFIX).as_os_str(), flags, Mode::empty()) {
+                Ok(file) => file.into(),
+                Err(Errno::ENOENT) => return Ok(None),
+                Err(Errno::ELOOP) => return Err(odd("is a symlink")),
+                Err(errno) => return Err(image.failed("reading the .sha1sum of", errno)),
+            };
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() || metadata.len() > MOST {
             return Err(odd("is no small file"));
@@ -96,7 +97,7 @@ impl Sum {
         }
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let failed = |error| image.failed("writing the .sha1sum of", error);
-        let file = openat(image.folder(), image.beside(Sum::SUFFIX).as_os_str(), flags, Mode::empty());
+        let file = openat(image.folder(), image.beside(ChecksumFile::SUFFIX).as_os_str(), flags, Mode::empty());
         let file = file.map(File::from).map_err(|errno| failed(errno.into()))?;
         let metadata = file.metadata().map_err(failed)?;
         if (metadata.dev(), metadata.ino()) != self.file {
@@ -116,14 +117,20 @@ impl Sum {
         // Only root may give files away.
         let owner = |id| geteuid().is_root().then_some(id);
         let attributes = Attributes { mode: old.mode() & 0o7777, uid: owner(old.uid()), gid: owner(old.gid()) };
-        private_file::replace(image.listed_folder()?, &image.beside(Sum::SUFFIX), attributes, &bytes, Lifetime::Durable)
-            .map_err(|error| image.failed("writing the .sha1sum of", error))
+        private_file::replace(
+            image.listed_folder()?,
+            &image.beside(ChecksumFile::SUFFIX),
+            attributes,
+            &bytes,
+            Lifetime::Durable,
+        )
+        .map_err(|error| image.failed("writing the .sha1sum of", error))
     }
 }
 
 /// Whether the file can be written to: if not, the image must stay as it is.
 pub(super) fn may_write(image: &Image) -> Result<()> {
-    write_access::may_write(image.folder(), image.beside(Sum::SUFFIX))
+    write_access::may_write(image.folder(), image.beside(ChecksumFile::SUFFIX))
         .map_err(|error| image.failed("may not write the .sha1sum of", error))
 }
 

@@ -1,7 +1,7 @@
 //! `.NAME.azaion-sha1`: what is known of an image, so that it need not be read again. Nothing in it is secret.
 //!
 //! Of an image with the same identity and the same bytes in its slot, all of it is believed without reading the image: the
-//! checksum, and the state of SHA-1 before the slot. Who writes the file could make a run write a wrong checksum, so one that
+//! checksum, and the state of SHA-1 before the slot. IdentitySource writes the file could make a run write a wrong checksum, so one that
 //! another user may have written is ignored, and the image is read again.
 
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use sha1::digest::common::hazmat::{SerializableState, SerializedState};
 use sha1::{Digest, Sha1};
 
 use super::Base;
-use super::Sum;
+use super::ChecksumFile;
 use super::hashing;
 use super::hex;
 use super::lost;
@@ -167,12 +167,12 @@ impl Kept {
     }
 
     /// Whether the sum is that of the image as it was left.
-    pub(super) fn is_summed_by(&self, sum: &Sum) -> bool {
+    pub(super) fn is_summed_by(&self, sum: &ChecksumFile) -> bool {
         self.image.as_ref().is_some_and(|left| sum.is(&left.sum))
     }
 
     /// Makes the sum that of the image as it was left.
-    pub(super) fn put_right(&self, image: &Image, sum: &Sum) -> Result<()> {
+    pub(super) fn put_right(&self, image: &Image, sum: &ChecksumFile) -> Result<()> {
         self.image.as_ref().map_or(Ok(()), |left| sum.set(image, &left.sum))
     }
 }
@@ -223,8 +223,8 @@ fn changing(file: &File, end: u64, length: u64) -> io::Result<String> {
 }
 
 /// Takes away what a run that was killed may have left beside the image.
-pub(super) fn tidy(image: &Image) -> Result<()> {
-    image.tidy_beside(&name(image))
+pub(super) fn remove_leftovers(image: &Image) -> Result<()> {
+    image.remove_leftovers_beside(&name(image))
 }
 
 #[cfg(test)]
@@ -255,7 +255,7 @@ mod tests {
         mkfifo(&state, Mode::S_IRWXU).unwrap();
         assert_eq!(Kept::load(&image), None);
         File::create(&left).unwrap();
-        tidy(&image).unwrap();
+        remove_leftovers(&image).unwrap();
         assert!(!left.exists());
     }
 }

@@ -42,7 +42,7 @@ fn the_form_stays() {
     ] {
         put(&sum, format!("{before}{old}{after}").as_bytes());
         fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
-        let read = Sum::read(&image).unwrap().unwrap();
+        let read = ChecksumFile::read(&image).unwrap().unwrap();
         assert!(read.is(&old.to_lowercase()) && !read.is(&new));
         read.set(&image, &new).unwrap();
         // In capitals, as it was.
@@ -50,7 +50,7 @@ fn the_form_stays() {
         assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
     }
     fs::remove_file(&sum).unwrap();
-    assert!(Sum::read(&image).unwrap().is_none());
+    assert!(ChecksumFile::read(&image).unwrap().is_none());
 }
 
 // Promise: a sum that has another name, beside a copy of the image, is right there, too: it is not written through.
@@ -64,7 +64,7 @@ fn another_name_keeps_its_sum() {
     fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
     fs::hard_link(&sum, &other).unwrap();
     let image = Image::open(&path).unwrap();
-    Sum::read(&image).unwrap().unwrap().set(&image, &new).unwrap();
+    ChecksumFile::read(&image).unwrap().unwrap().set(&image, &new).unwrap();
     assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{new}  i\n"));
     assert_eq!(fs::read_to_string(&other).unwrap(), format!("{old}  i\n"));
     assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
@@ -73,7 +73,7 @@ fn another_name_keeps_its_sum() {
 fn write(path: &Path, conf: &str) -> Result<()> {
     let target = open(path)?;
     target.may_write(Owner::Root)?;
-    target.tidy()?;
+    target.remove_leftovers()?;
     target.write(&SecretString::from(conf), Owner::Root)
 }
 
@@ -88,7 +88,7 @@ fn other_kinds() {
             assert!(summed(&path), "{kind}");
         }
         let target = open(&path).unwrap();
-        let before = target.look().unwrap();
+        let before = target.read_conf().unwrap();
         target.write(&SecretString::from(CONF), Owner::Root).unwrap();
         target.restore(before.as_ref()).unwrap();
         assert!(summed(&path), "{kind}");
@@ -144,8 +144,8 @@ fn a_device_that_is_there_with_a_wrong_sum() {
             let survey = || {
                 let target = open(&path).unwrap();
                 target.may_write(Owner::Root)?;
-                target.tidy()?;
-                target.look().map(|found| found.is_some())
+                target.remove_leftovers()?;
+                target.read_conf().map(|found| found.is_some())
             };
             let image = fs::read(&path).unwrap();
             assert!(survey().unwrap() && summed(&path), "{make}");
@@ -155,8 +155,8 @@ fn a_device_that_is_there_with_a_wrong_sum() {
             assert_eq!(survey().map_err(|error| error.exit()), Err(Exit::Target), "{make} {is_packed}");
             assert!(fs::read(&path).unwrap() == image, "{make}");
             let target = open(&path).unwrap();
-            assert!(target.look().unwrap().is_some() && target.clear().unwrap(), "{make}");
-            assert!(target.look().unwrap().is_none(), "{make}");
+            assert!(target.read_conf().unwrap().is_some() && target.clear().unwrap(), "{make}");
+            assert!(target.read_conf().unwrap().is_none(), "{make}");
             assert_eq!(fs::read_to_string(dir.path().join("system.img.sha1sum")).unwrap(), wrong, "{make}");
         }
     }
@@ -174,14 +174,14 @@ fn a_killed_run_is_finished() {
     let pending = Kept::pending(&kept.base().unwrap());
     pending.save(&Image::open(&path).unwrap()).unwrap();
     put(&sum, &original);
-    open(&path).unwrap().tidy().unwrap();
+    open(&path).unwrap().remove_leftovers().unwrap();
     assert!(summed(&path));
     // The slot was overwritten, its sum was not.
     let before = (fs::read(&sum).unwrap(), fs::read(&state).unwrap());
     write(&path, &CONF.replace("first", "second")).unwrap();
     put(&sum, &before.0);
     put(&state, &before.1);
-    open(&path).unwrap().tidy().unwrap();
+    open(&path).unwrap().remove_leftovers().unwrap();
     assert!(summed(&path));
     // Someone else wrote into it, before the slot or behind it, and perhaps while the sum was wrong.
     let left = [&path, &sum, &state].map(|path| fs::read(path).unwrap());
@@ -195,7 +195,7 @@ fn a_killed_run_is_finished() {
                 put(&state, &before.1);
             }
             change(&path, place);
-            let told = open(&path).unwrap().tidy().map_err(|error| error.exit());
+            let told = open(&path).unwrap().remove_leftovers().map_err(|error| error.exit());
             assert_eq!(told, Err(Exit::Target), "{place} {is_killed}");
         }
     }
@@ -241,7 +241,7 @@ fn a_sum_is_checked() {
         write(&path, CONF).unwrap();
         make(&path, &dir.path().join("system.img.sha1sum"));
         let image = Image::open(&path).unwrap();
-        let sum = Sum::read(&image).unwrap();
+        let sum = ChecksumFile::read(&image).unwrap();
         assert_eq!(sum.as_ref().is_some_and(|sum| !is_known(&image, sum)), is_read, "{name}");
         let checked = check_while(&image, sum.as_ref(), || Ok(()));
         assert_eq!(checked.map_err(|error| error.exit()), if is_right { Ok(()) } else { Err(Exit::Target) }, "{name}");
@@ -279,7 +279,7 @@ fn odd_sums() {
     let path = dir.path().join("i.sha1sum");
     for (says, make) in odd {
         make(&path);
-        assert!(Sum::read(&image).unwrap_err().to_string().contains(says), "{says}");
+        assert!(ChecksumFile::read(&image).unwrap_err().to_string().contains(says), "{says}");
         if path.is_dir() { fs::remove_dir(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
     }
     for (bytes, says) in [
@@ -295,7 +295,7 @@ fn odd_sums() {
         ([b"0".repeat(39), b"\n".to_vec(), sum(40)].concat(), None),
     ] {
         put(&path, &bytes);
-        let said = Sum::read(&image).err().map(|error| error.to_string());
+        let said = ChecksumFile::read(&image).err().map(|error| error.to_string());
         assert!(
             said.as_deref().map_or(says.is_none(), |said| says.is_some_and(|says| said.contains(says))),
             "{said:?}"

@@ -67,7 +67,7 @@ fn read_as_described() {
         }
         assert!(sparse.read_at(&mut [0; 2], 40_959).is_err());
         for number in 0..=BLOCKS {
-            let place = sparse.place(number as u64).map(|place| usize::try_from(place).unwrap());
+            let place = sparse.offset_of(number as u64).map(|place| usize::try_from(place).unwrap());
             let is_raw = matches!(number, 0 | 1 | 9);
             assert_eq!(place.is_some(), is_raw, "{longer}: {number}");
             if let Some(place) = place {
@@ -155,7 +155,7 @@ fn packed_again() {
             assert!(read == wanted, "{longer}: {changed:?}");
             for number in 0..BLOCKS {
                 let is_raw = matches!(number, 0 | 1 | 9) || changed.contains(&number);
-                assert_eq!(again.place(number as u64).is_some(), is_raw, "{longer}: {changed:?} {number}");
+                assert_eq!(again.offset_of(number as u64).is_some(), is_raw, "{longer}: {changed:?} {number}");
             }
             assert!(again.chunks.iter().all(|chunk| chunk.blocks > 0), "{longer}: {changed:?}");
             let bytes = bytes_of(&after);
@@ -180,7 +180,7 @@ fn checksums_are_dropped() {
         bytes[CHECKSUM..CHECKSUM + 4].copy_from_slice(if in_header { b"sums" } else { &[0; 4] });
         let before = file(&bytes);
         let sparse = Sparse::open(&before).unwrap();
-        assert!(sparse.has_checksums() && (0..BLOCKS).all(|number| sparse.place(number as u64).is_none()));
+        assert!(sparse.has_checksums() && (0..BLOCKS).all(|number| sparse.offset_of(number as u64).is_none()));
         let (raw, after) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         sparse.unpack(&raw).unwrap();
         assert!(bytes_of(&raw) == described());

@@ -33,8 +33,8 @@ impl Packed {
             let content = match conf.text.get(..=slot::SIZE) {
                 // One byte too many, by which it is known to be too large.
                 Some(start) => Content::Conf(start.to_vec().into()),
-                None if Some(index) == own => slot::judge_own(&conf.text),
-                None => slot::judge(&conf.text),
+                None if Some(index) == own => slot::classify_own(&conf.text),
+                None => slot::classify(&conf.text),
             };
             (conf.member, content)
         };

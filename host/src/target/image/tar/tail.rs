@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::contents::Archive;
 use super::header::{BLOCK, BLOCK_BYTES};
 use super::walk::END_MARKS;
-use crate::target::FOLDER_MODE;
+use crate::target::DIRECTORY_MODE;
 use crate::target::image::slot;
 
 /// Where the block of text starts.
@@ -62,14 +62,14 @@ pub(in crate::target) fn parse(rest: &[u8], place: Option<u64>) -> Option<&[u8]>
 }
 
 /// Where a tail of ours may start in an archive: its last two members, which lie as ours do.
-pub(super) fn place(archive: &Archive) -> Option<u64> {
+pub(super) fn offset_of(archive: &Archive) -> Option<u64> {
     let (folder, conf) = (archive.folder?, archive.confs.last()?.member);
     let start = archive.end.checked_sub(MEMBERS)?;
     (folder.start == start && conf.start == start + BLOCK && conf.size == slot::SIZE as u64).then_some(start)
 }
 
 fn headers(is_dotted: bool, place: Option<u64>) -> Vec<u8> {
-    let mut directory = header("etc/azaion/", is_dotted, EntryType::Directory, FOLDER_MODE, 0);
+    let mut directory = header("etc/azaion/", is_dotted, EntryType::Directory, DIRECTORY_MODE, 0);
     if let (Some(place), Some(fields)) = (place, directory.as_ustar_mut()) {
         let block = place / BLOCK;
         for (field, half) in

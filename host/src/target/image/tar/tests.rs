@@ -85,16 +85,16 @@ impl Fixture {
     fn write(&self, conf: &str) {
         let target = self.open();
         target.may_write(Owner::Root).unwrap();
-        target.tidy().unwrap();
-        target.look().unwrap();
+        target.remove_leftovers().unwrap();
+        target.read_conf().unwrap();
         target.write(&SecretString::from(conf), Owner::Root).unwrap();
-        let found = target.look().unwrap().unwrap();
+        let found = target.read_conf().unwrap().unwrap();
         assert_eq!(found.bytes.as_slice(), conf.as_bytes());
         assert!(target.is_in_order(&found, Owner::Root).unwrap());
     }
 
-    fn look(&self) -> Option<String> {
-        self.open().look().unwrap().map(|found| String::from_utf8(found.bytes.to_vec()).unwrap())
+    fn read_conf(&self) -> Option<String> {
+        self.open().read_conf().unwrap().map(|found| String::from_utf8(found.bytes.to_vec()).unwrap())
     }
 
     /// What is unpacked, without what our first lines say.
@@ -288,7 +288,7 @@ fn clearing_takes_the_bytes() {
     assert!(fixture.open().clear().unwrap());
     assert!(!fixture.open().clear().unwrap());
     assert!(!fixture.holds("firstpassword"));
-    assert_eq!((fixture.look(), fixture.unpacked().as_deref()), (None, Some("")));
+    assert_eq!((fixture.read_conf(), fixture.unpacked().as_deref()), (None, Some("")));
     fixture.check_sum();
     fixture.write(OTHER);
     assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
@@ -300,14 +300,14 @@ fn restores_what_was_there() {
     let fixture = Fixture::new(&["."]);
     fixture.write(CONF);
     let target = fixture.open();
-    let before = target.look().unwrap();
+    let before = target.read_conf().unwrap();
     target.write(&SecretString::from(OTHER), Owner::Root).unwrap();
     target.restore(before.as_ref()).unwrap();
     drop(target);
     assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
     fixture.check_sum();
     fixture.open().restore(None).unwrap();
-    assert_eq!(fixture.look(), None);
+    assert_eq!(fixture.read_conf(), None);
     assert!(!fixture.holds("firstpassword"));
     fixture.check_sum();
 }
@@ -367,7 +367,7 @@ fn an_archive_in_an_archive() {
     put(&fixture.root("usr/inner"), &inner.bytes()[..=end]);
     for names in [&["bin", "etc", "usr/bin", "usr/inner"][..], &["usr/inner", "etc"]] {
         fixture.pack(names);
-        assert_eq!(fixture.look(), None);
+        assert_eq!(fixture.read_conf(), None);
         let mut before = fixture.bytes();
         fixture.write(CONF);
         assert_eq!(fixture.unpacked().as_deref(), Some(CONF));

@@ -38,7 +38,7 @@ fn archive(tree: &str, compress: &str) -> (TempDir, PathBuf) {
 
 fn write(path: &Path, conf: &str) {
     let target = open(path).unwrap();
-    target.tidy().unwrap();
+    target.remove_leftovers().unwrap();
     target.write(&SecretString::from(conf), Owner::Root).unwrap();
 }
 
@@ -74,8 +74,8 @@ fn lives(dir: &Path, path: &Path) {
     assert!(first.len() == second.len() && differing.last().unwrap() - differing[0] < 4096);
     assert!(summed(path));
     let target = open(path).unwrap();
-    assert!(String::from_utf8_lossy(&target.look().unwrap().unwrap().bytes).contains("otherpassword"));
-    assert!(target.clear().unwrap() && !target.clear().unwrap() && target.look().unwrap().is_none());
+    assert!(String::from_utf8_lossy(&target.read_conf().unwrap().unwrap().bytes).contains("otherpassword"));
+    assert!(target.clear().unwrap() && !target.clear().unwrap() && target.read_conf().unwrap().is_none());
     drop(target);
     assert!(summed(path) && !conf_in(path).contains(LINE));
     let content = sh(dir, "zstd -dcq system.img | strings");
@@ -137,7 +137,7 @@ fn every_alignment_of_the_end() {
             archive(&format!("head -c {} /dev/zero >root/usr/zeros", blocks * 512), "zstd -q <archive >system.img");
         write(&path, CONF);
         assert!(conf_in(&path).contains("firstpassword"), "{blocks}");
-        assert!(open(&path).unwrap().look().unwrap().is_some(), "{blocks}");
+        assert!(open(&path).unwrap().read_conf().unwrap().is_some(), "{blocks}");
         assert_eq!(sh(dir.path(), "zstd -dcq system.img | wc -c").trim().parse::<u64>().unwrap() % 10_240, 0);
     }
 }
@@ -156,7 +156,7 @@ fn packed_credentials() {
         );
         let (_dir, path) = archive(&pack, compress);
         let target = open(&path).unwrap();
-        assert!(String::from_utf8_lossy(&target.look().unwrap().unwrap().bytes).contains("firstpassword"));
+        assert!(String::from_utf8_lossy(&target.read_conf().unwrap().unwrap().bytes).contains("firstpassword"));
         drop(target);
         write(&path, OTHER);
         assert!(summed(&path) && conf_in(&path).contains("otherpassword"));
@@ -198,6 +198,6 @@ fn compressed_disk_images() {
         sh(dir.path(), "/usr/sbin/debugfs -R 'cat /etc/azaion/device.conf' two 2>/dev/null").contains("otherpassword")
     );
     let target = open(&path).unwrap();
-    assert!(target.clear().unwrap() && target.look().unwrap().is_none());
+    assert!(target.clear().unwrap() && target.read_conf().unwrap().is_none());
     assert!(is_summed() && !sh(dir.path(), "zstd -dcq system.img.zst | strings").contains(LINE));
 }

@@ -74,7 +74,7 @@ fn a_damaged_state_is_none() {
 fn a_forged_state_is_not_believed() {
     type Give = fn(&Path);
     let cases: [(&str, Give, u64, bool); 9] = [
-        // Who owns the file is trusted; this shows that the others are forged well.
+        // IdentitySource owns the file is trusted; this shows that the others are forged well.
         ("the caller's", |_| (), 0, true),
         ("readable by all", |path| set_mode(path, 0o644), 0, true),
         ("of another length", |_| (), 1, false),

@@ -91,7 +91,7 @@ impl Medium for Recorded {
         Ok(())
     }
 
-    fn place(&self, block: u64) -> Option<u64> {
+    fn offset_of(&self, block: u64) -> Option<u64> {
         Some(block * BLOCK)
     }
 }

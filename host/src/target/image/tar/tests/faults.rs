@@ -6,7 +6,7 @@ use super::*;
 fn open_and_tidy(fixture: &Fixture) {
     let target = fixture.open();
     target.may_write(Owner::Root).unwrap();
-    target.tidy().unwrap();
+    target.remove_leftovers().unwrap();
 }
 
 /// Everything beside the tree, to be put back.
@@ -50,7 +50,7 @@ fn a_torn_later_tail() {
             put(&fixture.image(), &torn);
             old.put_beside(&fixture);
             if torn != new && torn != old.image {
-                assert_eq!(fixture.look(), None);
+                assert_eq!(fixture.read_conf(), None);
             }
             open_and_tidy(&fixture);
             fixture.check_sum();
@@ -75,13 +75,13 @@ fn members_that_were_added() {
         assert!(added.unwrap().success());
         if !is_summed {
             let before = fixture.bytes();
-            let refused = open(&fixture.image()).and_then(|target| target.tidy()).unwrap_err();
+            let refused = open(&fixture.image()).and_then(|target| target.remove_leftovers()).unwrap_err();
             assert_eq!(refused.exit(), Exit::Target);
             assert!(fixture.bytes() == before);
             continue;
         }
         fixture.sum();
-        assert_eq!(fixture.look().as_deref(), Some(CONF));
+        assert_eq!(fixture.read_conf().as_deref(), Some(CONF));
         fixture.write(OTHER);
         fixture.check_sum();
         assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
@@ -101,7 +101,7 @@ fn a_killed_run_is_finished() {
         first.put_beside(&fixture);
         open_and_tidy(&fixture);
         fixture.check_sum();
-        assert_eq!(fixture.look().as_deref(), Some(CONF));
+        assert_eq!(fixture.read_conf().as_deref(), Some(CONF));
         // Between the state and the sum, the other way round.
         put(&fixture.dir.path().join("system.img.sha1sum"), &first.sum);
         open_and_tidy(&fixture);
@@ -139,11 +139,12 @@ fn another_image_in_its_place() {
     put(&fixture.root("usr/bin/tool"), &[9; 10_000]);
     let old_sum = Snapshot::of(&fixture).sum;
     fixture.pack(&["."]);
-    assert_eq!(fixture.look(), None);
+    assert_eq!(fixture.read_conf(), None);
     let new_sum = Snapshot::of(&fixture).sum;
     put(&fixture.dir.path().join("system.img.sha1sum"), &old_sum);
     let before = fixture.bytes();
-    let error = fixture.open().tidy().and_then(|()| fixture.open().write(&SecretString::from(CONF), Owner::Root));
+    let error =
+        fixture.open().remove_leftovers().and_then(|()| fixture.open().write(&SecretString::from(CONF), Owner::Root));
     assert_eq!(error.unwrap_err().exit(), Exit::Target);
     assert!(fixture.bytes() == before);
     put(&fixture.dir.path().join("system.img.sha1sum"), &new_sum);
@@ -160,7 +161,7 @@ fn a_changed_base_is_refused() {
     let at = fixture.bytes().windows(7).position(|window| window == b"jetson\n").unwrap();
     let file = File::options().write(true).open(fixture.image()).unwrap();
     file.write_all_at(b"J", u64::try_from(at).unwrap()).unwrap();
-    let error = fixture.open().tidy().unwrap_err();
+    let error = fixture.open().remove_leftovers().unwrap_err();
     assert_eq!(error.exit(), Exit::Target);
     assert!(error.to_string().contains("does not match"), "{error}");
 }
@@ -212,5 +213,5 @@ fn a_tail_without_state() {
     assert!(fixture.state().exists());
     fs::remove_file(fixture.state()).unwrap();
     put(&fixture.dir.path().join("system.img.sha1sum"), "0".repeat(40).as_bytes());
-    assert_eq!(fixture.open().tidy().unwrap_err().exit(), Exit::Target);
+    assert_eq!(fixture.open().remove_leftovers().unwrap_err().exit(), Exit::Target);
 }

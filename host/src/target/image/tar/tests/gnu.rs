@@ -136,7 +136,7 @@ fn names_that_say_two_things() {
     ];
     for (name, blocks, is_taken) in cases {
         let fixture = archive_with(&blocks);
-        let said = fixture.open().look();
+        let said = fixture.open().read_conf();
         if !is_taken {
             assert_eq!(said.map(drop).map_err(|error| error.exit()), Err(Exit::Target), "{name}");
             let before = fixture.bytes();
@@ -188,7 +188,11 @@ fn odd_maps_of_sparse_files() {
         ("a wrong number", sparse(&[(386, b"-0000000000 00000000000\0"), real_size], b""), false),
     ] {
         let fixture = archive_with(&blocks);
-        assert_eq!(fixture.open().look().map(drop).map_err(|_| ()), if is_good { Ok(()) } else { Err(()) }, "{name}");
+        assert_eq!(
+            fixture.open().read_conf().map(drop).map_err(|_| ()),
+            if is_good { Ok(()) } else { Err(()) },
+            "{name}"
+        );
         if is_good {
             fixture.write(OTHER);
             assert_eq!(fixture.unpacked().as_deref(), Some(OTHER), "{name}");

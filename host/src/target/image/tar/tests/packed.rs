@@ -10,7 +10,7 @@ fn a_packed_conf_is_found_and_taken_out() {
         let fixture = with_conf(&[format, "--owner=0", "--group=0", "."]);
         let before = fixture.bytes();
         let target = fixture.open();
-        let found = target.look().unwrap().unwrap();
+        let found = target.read_conf().unwrap().unwrap();
         assert_eq!((found.bytes.as_slice(), found.mode), (CONF.as_bytes(), 0o640));
         assert!(!target.is_in_order(&found, Owner::Root).unwrap());
         drop(target);
@@ -23,7 +23,7 @@ fn a_packed_conf_is_found_and_taken_out() {
         let fixture = with_conf(&[format, "--owner=0", "--group=0", "."]);
         assert!(fixture.open().clear().unwrap());
         assert!(!fixture.holds("firstpassword"));
-        assert_eq!((fixture.look(), fixture.unpacked().as_deref()), (None, Some("")));
+        assert_eq!((fixture.read_conf(), fixture.unpacked().as_deref()), (None, Some("")));
         fixture.check_sum();
     }
 }
@@ -34,13 +34,13 @@ fn a_packed_conf_is_put_back() {
     let fixture = with_conf(&["."]);
     let archive = fixture.bytes();
     let target = fixture.open();
-    let before = target.look().unwrap();
+    let before = target.read_conf().unwrap();
     target.restore(before.as_ref()).unwrap();
     assert!(fixture.bytes() == archive);
     target.write(&SecretString::from(OTHER), Owner::Root).unwrap();
     target.restore(before.as_ref()).unwrap();
     drop(target);
-    assert_eq!((fixture.look().as_deref(), fixture.unpacked().as_deref()), (Some(CONF), Some(CONF)));
+    assert_eq!((fixture.read_conf().as_deref(), fixture.unpacked().as_deref()), (Some(CONF), Some(CONF)));
     fixture.check_sum();
 }
 
@@ -61,7 +61,7 @@ fn a_packed_conf_is_in_order() {
         mode(fixture.root("etc/azaion/device.conf"), file);
         fixture.pack(&[&owner[..], &["."]].concat());
         let target = fixture.open();
-        let found = target.look().unwrap().unwrap();
+        let found = target.read_conf().unwrap().unwrap();
         assert_eq!(target.is_in_order(&found, Owner::Root).unwrap(), is_in_order, "{folder:o} {file:o} {owner:?}");
     }
 }
@@ -87,8 +87,8 @@ fn tails_of_earlier_versions() {
         let end = end_of(&fixture);
         put_earlier_tail(&fixture, &block);
         let before = fixture.bytes();
-        assert_eq!(fixture.look().as_deref(), conf);
-        fixture.open().tidy().unwrap();
+        assert_eq!(fixture.read_conf().as_deref(), conf);
+        fixture.open().remove_leftovers().unwrap();
         assert!(fixture.bytes() == before);
         fixture.write(OTHER);
         let after = fixture.bytes();
@@ -113,7 +113,7 @@ fn overridden_credentials() {
         fixture.run("tar", &["-rf", NAME, "-C", "root", "./etc/azaion/device.conf"]);
         fixture.sum();
         assert!(fixture.holds("firstpassword"));
-        assert_eq!(fixture.look().as_deref(), (!last.is_empty()).then_some(last));
+        assert_eq!(fixture.read_conf().as_deref(), (!last.is_empty()).then_some(last));
         assert!(fixture.open().clear().unwrap());
         assert!(!fixture.holds("firstpassword") && !fixture.holds("second"));
         assert!(!fixture.open().clear().unwrap());

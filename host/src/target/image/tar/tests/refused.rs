@@ -8,8 +8,8 @@ fn refused(fixture: &Fixture, advice: &str) {
     let before = fixture.bytes();
     let error = open(&fixture.image()).and_then(|target| {
         target.may_write(Owner::Root)?;
-        target.tidy()?;
-        target.look()?;
+        target.remove_leftovers()?;
+        target.read_conf()?;
         target.write(&SecretString::from(CONF), Owner::Root)
     });
     let error = error.expect_err(advice);
@@ -102,7 +102,7 @@ fn cut_and_continued() {
     put(&fixture.image(), &whole);
     // Zeros without end are not read to the end.
     File::options().write(true).open(fixture.image()).unwrap().set_len(1 << 40).unwrap();
-    assert!(fixture.open().look().unwrap_err().to_string().contains("too much follows"));
+    assert!(fixture.open().read_conf().unwrap_err().to_string().contains("too much follows"));
 }
 
 // Promise: a wrong byte in any header is found by its checksum.
@@ -191,7 +191,7 @@ fn limits() {
         [(0, None), (1023, None), (1024, None), (64 << 20, None), ((64 << 20) + 1, Some("too much follows"))]
     {
         File::options().write(true).open(fixture.image()).unwrap().set_len(end + zeros).unwrap();
-        let said = fixture.open().look().err().map(|error| error.to_string());
+        let said = fixture.open().read_conf().err().map(|error| error.to_string());
         assert!(
             said.as_deref().map_or(says.is_none(), |said| says.is_some_and(|says| said.contains(says))),
             "{said:?}"
@@ -210,6 +210,6 @@ fn limits() {
             archive.append_data(&mut header, "etc/azaion/device.conf", text.as_slice()).unwrap();
         }
         archive.finish().unwrap();
-        assert_eq!(fixture.open().look().is_ok(), is_good, "{confs} of {size}");
+        assert_eq!(fixture.open().read_conf().is_ok(), is_good, "{confs} of {size}");
     }
 }
