@@ -1,4 +1,4 @@
-//! The client of the admin API: addresses, calls, answers, tokens, and when a call is made again.
+//! The client of the admin API: URLs, calls, answers, tokens, retries.
 
 mod es256;
 pub mod fault;

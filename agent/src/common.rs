@@ -1,4 +1,4 @@
-//! What both programs use and no API is needed for: identities, `device.conf`, files, clocks, exit codes, text.
+//! Code that both programs use without the API: identities, `device.conf`, files, clocks, exit codes, text.
 
 pub mod check;
 pub mod clock;

@@ -1,9 +1,9 @@
-//! What a Jetson and the host that provisions it share, and what only the Jetson does.
+//! Library of the Jetson agent; its shared modules are also used by the host tool.
 //!
-//! [`common`] and [`api`] are the shared part: the identity that follows from a serial, the `device.conf` format, the client of the
-//! admin API. The host tool depends on this part alone, so it writes exactly what the device reads.
+//! [`common`] and [`api`] are shared with the host tool: the identity derived from a serial, the `device.conf` format, the client of
+//! the admin API. The host tool depends only on these two modules, so it writes exactly what the device reads.
 //!
-//! [`device`] (feature `device`) is what the binary `azaion-agent` dispatches to.
+//! [`device`] (feature `device`) implements the commands of the binary `azaion-agent`.
 
 pub mod api;
 pub mod common;

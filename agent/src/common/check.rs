@@ -1,4 +1,4 @@
-//! One line of a preflight or status report.
+//! A check of a preflight or status report, printed as one line.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -7,28 +7,28 @@ use serde::Serialize;
 
 use crate::common::plain_text::{escaped, write_json};
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Status {
-    /// All is well.
+    /// No problem found.
     Ok,
-    /// It works, but somebody should look.
+    /// It works, but needs attention.
     Warning,
-    /// It will not work like this.
+    /// It will not work in this state.
     Failed,
 }
 
-/// A named check with what it found; serialised as one JSON object a line.
+/// A named check with its result; serialised as one JSON object per line.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Check {
     /// Stable name of the check.
     pub id: &'static str,
-    /// How the check ended.
+    /// The result of the check.
     pub status: Status,
-    /// What was found, and what to do about it; without control characters.
+    /// What the check found, and what to do about it; without control characters.
     pub message: String,
 }
 
@@ -37,17 +37,17 @@ impl Check {
         Self { id, status, message: escaped(message).into_owned() }
     }
 
-    /// A check that found nothing wrong.
+    /// Creates a check that found no problem.
     pub fn ok(id: &'static str, message: impl Into<String>) -> Self {
         Self::new(id, Status::Ok, &message.into())
     }
 
-    /// A check that found something to look at.
+    /// Creates a check that found something that needs attention.
     pub fn warning(id: &'static str, message: impl Into<String>) -> Self {
         Self::new(id, Status::Warning, &message.into())
     }
 
-    /// A check that found what will not work.
+    /// Creates a check that found something that will not work.
     pub fn failed(id: &'static str, message: impl Into<String>) -> Self {
         Self::new(id, Status::Failed, &message.into())
     }
@@ -55,16 +55,16 @@ impl Check {
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match self.status {
+        let label = match self.status {
             Status::Ok => "ok     ",
             Status::Warning => "warning",
             Status::Failed => "FAILED ",
         };
-        write!(f, "{mark}  {:<13}  {}", self.id, self.message)
+        write!(f, "{label}  {:<13}  {}", self.id, self.message)
     }
 }
 
-/// Prints checks to standard output, a line each, as JSON objects or for people.
+/// Prints checks to standard output, one per line, as JSON objects or as text.
 ///
 /// # Errors
 /// Standard output is closed.

@@ -1,4 +1,4 @@
-//! Wall clock, boot clock and waiting, behind one trait so that tests need neither wait nor trust the machine.
+//! Wall clock, boot clock and sleeping, behind one trait, so that tests do not depend on the machine's clocks and do not wait.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,18 +8,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// A moment in UTC, to the second; written as RFC 3339 (`2026-05-03T10:00:00Z`).
+/// A time in UTC with a resolution of one second; written as RFC 3339 (`2026-05-03T10:00:00Z`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time", "pattern" = PATTERN)))]
 pub struct Timestamp(u64);
 
-/// The form in which it is written, for JSON Schema.
+/// The written form as a regular expression, for JSON Schema.
 #[cfg(feature = "schema")]
 const PATTERN: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$";
 
-/// Not an RFC 3339 time in UTC.
+/// A text is not an RFC 3339 time in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 3339 time in UTC such as 2026-05-03T10:00:00Z")]
 pub struct TimestampError;
@@ -28,34 +28,34 @@ pub struct TimestampError;
 const LAST: u64 = 253_402_300_799;
 
 impl Timestamp {
-    /// Seconds since 1970, cut to the years that RFC 3339 can write.
+    /// Creates a timestamp from seconds since 1970, limited to the years that RFC 3339 can write.
     pub fn from_unix(seconds: u64) -> Self {
         Self(seconds.min(LAST))
     }
 
-    /// Seconds since 1970.
+    /// Returns the seconds since 1970.
     pub fn unix(self) -> u64 {
         self.0
     }
 
-    /// A `Date` or `Retry-After` header's HTTP date (RFC 9110, 5.6.7).
+    /// Parses the HTTP date of a `Date` or `Retry-After` header (RFC 9110, 5.6.7).
     pub fn from_http_date(text: &str) -> Option<Self> {
         httpdate::parse_http_date(text).ok().map(Self::from)
     }
 
-    /// This moment and `later` on.
+    /// Returns the time that is `later` after this one.
     #[must_use]
     pub fn plus(self, later: Duration) -> Self {
         Self::from_unix(self.0.saturating_add(later.as_secs()))
     }
 
-    /// This moment less `earlier`; not before 1970.
+    /// Returns the time that is `earlier` before this one; not before 1970.
     #[must_use]
     pub fn minus(self, earlier: Duration) -> Self {
         Self(self.0.saturating_sub(earlier.as_secs()))
     }
 
-    /// From `earlier` to this moment; nothing if that lies ahead.
+    /// Returns the time elapsed since `earlier`; zero if `earlier` is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
@@ -100,42 +100,42 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The clocks of the machine, and waiting.
+/// The clocks of the machine, and sleeping.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The system's wall clock; on a Jetson it may be decades off.
+    /// Returns the system's wall clock; on a Jetson it may be wrong by decades.
     fn wall(&self) -> Timestamp;
 
-    /// Time since boot, suspension included (`CLOCK_BOOTTIME`); never jumps.
+    /// Returns the time since boot, including suspension (`CLOCK_BOOTTIME`); it never jumps.
     fn boot(&self) -> Duration;
 
-    /// Waits, unless [`Self::is_stopped`].
+    /// Sleeps for this time; returns at once if [`Self::is_stopped`].
     fn sleep(&self, time: Duration);
 
-    /// Whether a time server has set the wall clock, so that it can be relied on.
+    /// Whether a time server has set the wall clock, so that it is reliable.
     fn is_synchronised(&self) -> bool {
         false
     }
 
-    /// Whether a signal asks the program to end, so that nothing new is to be begun.
+    /// Whether a signal asks the program to end, so that it must not start anything new.
     fn is_stopped(&self) -> bool {
         false
     }
 }
 
-/// A time that a server told, carried on by the boot clock.
+/// The time that a server reported, advanced by the boot clock.
 #[derive(Debug, Default)]
 pub struct ServerTime(Mutex<Option<(Timestamp, Duration)>>);
 
 impl ServerTime {
-    /// Takes note of it; `boot` is the boot clock at that moment.
+    /// Stores a time that a server reported; `boot` is the boot clock at that moment.
     pub fn learn(&self, time: Timestamp, boot: Duration) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, boot));
     }
 
-    /// What time it is by that, when the boot clock says `boot`.
+    /// Returns the server's time when the boot clock shows `boot`; `None` if no server has reported a time.
     pub fn at(&self, boot: Duration) -> Option<Timestamp> {
-        let told = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.map(|(time, then)| time.plus(boot.saturating_sub(then)))
+        let reported = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.map(|(time, then)| time.plus(boot.saturating_sub(then)))
     }
 }
 
@@ -149,17 +149,17 @@ impl Clock for SystemClock {
     }
 
     fn boot(&self) -> Duration {
-        // clock_gettime(2) fails only for an unknown clock; CLOCK_BOOTTIME is there since Linux 2.6.39.
+        // clock_gettime(2) fails only for an unknown clock; CLOCK_BOOTTIME exists since Linux 2.6.39.
         clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that waits")]
+    #[expect(clippy::disallowed_methods, reason = "the only call that sleeps")]
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
     }
 }
 
-/// Clocks that move only when told, or when somebody waits.
+/// Clocks that advance only when a test advances them or something sleeps.
 #[cfg(test)]
 pub(crate) mod virtual_clock {
     use std::sync::Mutex;
@@ -207,7 +207,7 @@ pub(crate) mod virtual_clock {
 mod tests {
     use super::*;
 
-    // Promise: times are RFC 3339 in UTC, and nothing else is taken for one.
+    // Promise: times are RFC 3339 in UTC; any other text is refused.
     #[test]
     fn timestamps_are_rfc_3339() {
         for (text, unix) in [
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(Timestamp::from_unix(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
     }
 
-    // Promise: in files a time is its text, both ways, and nothing else is one.
+    // Promise: in files a time is written and read as text; a number is refused.
     #[test]
     fn timestamps_are_text_in_files() {
         let (time, text) = (Timestamp::from_unix(1_777_802_400), r#""2026-05-03T10:00:00Z""#);
@@ -236,7 +236,7 @@ mod tests {
         assert!(serde_json::from_str::<Timestamp>("1777802400").is_err());
     }
 
-    // Promise: times are added and taken away without running over, and a time ahead is no wait.
+    // Promise: adding and subtracting never overflows, and no time has elapsed since a time in the future.
     #[test]
     fn times_stay_within_their_bounds() {
         let (time, second) = (Timestamp::from_unix, Duration::from_secs(1));
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(Timestamp::from_http_date("2026-05-03T10:00:00Z"), None);
     }
 
-    // Promise: the machine's clocks are those of the system, and waiting takes as long as was asked.
+    // Promise: `SystemClock` reads the clocks of the system, and sleeps at least as long as requested.
     #[test]
     fn the_clocks_are_those_of_the_system() {
         let (clock, wait) = (SystemClock, Duration::from_millis(2));

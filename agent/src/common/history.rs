@@ -1,7 +1,7 @@
-//! The format of `history.json`: the last changes of a device's state, which the agent writes and both programs read.
+//! The format of `history.json`: the most recent changes of a device's state. The agent writes it, both programs read it.
 //!
-//! A reader takes the file from anywhere, a drive that came back among them: sizes and counts are bounded, and texts are escaped
-//! when they are shown.
+//! The file may come from an untrusted source, such as the drive of a returned device: sizes and counts are bounded, and texts are
+//! escaped when they are shown.
 
 use std::fmt;
 
@@ -11,19 +11,19 @@ use crate::api::json;
 use crate::common::clock::Timestamp;
 use crate::common::plain_text::{escaped, excerpt};
 
-/// Where it lies on the device.
+/// The file's path on the device.
 pub const PATH: &str = "/var/lib/azaion/history.json";
-/// Changes that are kept.
+/// Maximum number of changes in the file.
 pub const MOST: usize = 32;
-/// Bytes of the file at most; one with the longest texts has less.
+/// Maximum size of the file in bytes; a file with the longest texts is smaller.
 pub const LARGEST: usize = 64 * 1024;
-/// Bytes of a reason at most.
+/// Maximum length of a reason in bytes.
 const LONGEST_REASON: usize = 500;
-/// Bytes of a state's name, and of a boot's id, at most.
+/// Maximum length of a state's name, and of a boot's id, in bytes.
 const LONGEST_NAME: usize = 40;
-/// What follows a text that was cut.
+/// Appended to a text that was cut.
 const CUT: &str = "…";
-/// The names of the columns that a [`Change`] is shown in.
+/// The table header for [`Change`]s.
 pub const HEADINGS: &str = "time                  state          code  reason";
 
 const VERSION: u32 = 1;
@@ -47,7 +47,7 @@ pub struct Change {
     pub reason: Option<String>,
 }
 
-/// The file.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct History {
@@ -59,32 +59,32 @@ pub struct History {
     changes: Vec<Change>,
 }
 
-/// Why a file is no history. No message repeats its content.
+/// Why a file is not a valid history. No message repeats its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum HistoryError {
-    #[error("it has more than {} KiB", LARGEST / 1024)]
+    #[error("it is larger than {} KiB", LARGEST / 1024)]
     TooLarge,
-    #[error("it is not what azaion-agent writes")]
+    #[error("it is not a history that azaion-agent wrote")]
     Form,
-    #[error("it is of version {0}, which is not known here")]
+    #[error("its format version {0} is not supported")]
     Version(u32),
 }
 
-/// The part of a file that every version has.
+/// The field that every version of the format has.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
-/// A text of at most so many bytes, without control characters.
+/// Returns at most `most` bytes of a text, without control characters.
 fn bounded(text: &str, most: usize) -> String {
     let text = escaped(text);
     if text.len() <= most { text.into_owned() } else { excerpt(&text, most - CUT.len()).into_owned() }
 }
 
 impl Change {
-    /// The same, with texts that are bounded and have no control characters.
+    /// Returns this change with its texts cut to their limits and without control characters.
     #[must_use]
     pub fn bounded(self) -> Self {
         Self {
@@ -95,13 +95,13 @@ impl Change {
         }
     }
 
-    /// Whether both are of the same state, for whatever reason.
+    /// Whether both changes have the same state and code; the reasons may differ.
     pub fn is_same_state(&self, other: &Self) -> bool {
         (&self.state, self.code) == (&other.state, other.code)
     }
 }
 
-/// One line of a table for people.
+/// Formats one line of the table for people.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { time, state, code, reason, .. } = self;
@@ -117,10 +117,10 @@ impl Default for History {
 }
 
 impl History {
-    /// Reads the content of a file, from whomever it is.
+    /// Parses the content of a file from an untrusted source.
     ///
     /// # Errors
-    /// It is too large, malformed, or of another version.
+    /// The content is too large, malformed, or has another format version.
     pub fn parse(bytes: &[u8]) -> Result<Self, HistoryError> {
         if bytes.len() > LARGEST {
             return Err(HistoryError::TooLarge);
@@ -135,18 +135,20 @@ impl History {
         Ok(Self { changes: changes.into_iter().skip(first).map(Change::bounded).collect(), ..Self::default() })
     }
 
-    /// The changes, the oldest first; at most [`MOST`].
+    /// Returns the changes, the oldest first; at most [`MOST`].
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// The last change.
+    /// Returns the most recent change.
     pub fn last(&self) -> Option<&Change> {
         self.changes.last()
     }
 
-    /// The same with one more change, and without the oldest if there are too many. Of a state that goes on for other reasons, the
-    /// first entry and the last are kept: it must not drive out what was before.
+    /// Returns this history with one more change, and without the oldest if there are too many.
+    ///
+    /// Of a state that continues with other reasons, only the first and the last entry are kept, so that it does not displace the
+    /// changes before it.
     #[must_use]
     pub fn with(mut self, change: Change) -> Self {
         if let [.., first, last] = &self.changes[..]
@@ -186,9 +188,9 @@ mod tests {
         bytes
     }
 
-    // Promise: a history has the names of the contract, and a row for people is one line.
+    // Promise: the JSON has the field names of the contract, and a table row is one line.
     #[test]
-    fn the_form() {
+    fn field_names_and_rows() {
         let history = History::default().with(change(Some("no \u{1b}route"))).with(Change { code: 0, ..change(None) });
         let expected = r#"{"version":1,"changes":[{"time":"2026-05-03T10:00:00Z","boot_id":"b","boottime_s":7,"state":"waiting","code":75,"reason":"no \\u{1b}route"},{"time":"2026-05-03T10:00:00Z","boot_id":"b","boottime_s":7,"state":"waiting","code":0}]}"#;
         assert_eq!(String::from_utf8(written(&history)).unwrap(), expected);
@@ -199,10 +201,9 @@ mod tests {
         );
     }
 
-    // Promise: what is damaged, of another program or of a later version is an error that repeats nothing of it; what is too
-    // large is not read.
+    // Promise: a file that is damaged, too large, of another program or of a later version is an error that repeats nothing of it.
     #[test]
-    fn other_files() {
+    fn invalid_files_are_refused() {
         for (text, expected) in [
             ("", HistoryError::Form),
             ("{", HistoryError::Form),
@@ -222,9 +223,9 @@ mod tests {
         assert_eq!(History::parse(&written(&History::default().with(change(None)))).unwrap().changes(), [change(None)]);
     }
 
-    // Promise: of a state that goes on for other reasons, the first entry and the last stay, whatever was before.
+    // Promise: of a state that continues with other reasons, the first and the last entry stay, and so does the change before.
     #[test]
-    fn a_state_that_goes_on() {
+    fn a_continuing_state_has_two_entries() {
         let other = Change { state: "refused".to_owned(), code: 77, ..change(None) };
         let reasons = (0..100).map(|number| change(Some(&number.to_string())));
         let history = reasons.fold(History::default().with(other.clone()), History::with).with(other.clone());
@@ -232,8 +233,8 @@ mod tests {
     }
 
     proptest! {
-        // Promise: whatever texts there are and however many, a history stays within its bounds, keeps the last changes in
-        // their order, fits into a file that is read again as it was, and shows no control character.
+        // Promise: for any number of any texts, a history stays within its bounds, keeps the last changes in order, survives
+        // writing and reading, and shows no control character.
         #[test]
         fn bounds(texts in prop::collection::vec(".{0,700}", 0..50)) {
             let mut history = History::default();
@@ -254,9 +255,9 @@ mod tests {
             prop_assert_eq!(History::parse(&bytes).unwrap(), history);
         }
 
-        // Promise: no bytes make the reader panic.
+        // Promise: no input makes the parser panic.
         #[test]
-        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn the_parser_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = History::parse(&bytes);
         }
     }

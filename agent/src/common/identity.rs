@@ -1,4 +1,4 @@
-//! Who a device is: its serial, and the e-mail, role and password that follow from it.
+//! The identity of a device: its serial, and the e-mail address, role and password of its account.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,31 +8,31 @@ use rand::rngs::SysRng;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-/// The role that every device's account has on the admin API.
+/// The role of every device's account on the admin API.
 pub const ROLE: &str = "CompanionPC";
 
-/// The number of that role, which some servers take in the place of its name.
+/// The number of that role, which some servers require instead of its name.
 pub const ROLE_NUMBER: u32 = 30;
 
-/// Characters in a device's password, each of `[A-Za-z0-9]`: 190 bits.
+/// Number of characters in a device's password, each from `[A-Za-z0-9]`: 190 bits of entropy.
 pub const PASSWORD_LENGTH: usize = 32;
 
 const ALPHANUMERIC: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const PREFIX: &str = "AZJN-";
 const ASSIGNED_PREFIX: &str = "azj-";
-const LONGEST_UNIT: usize = 32;
+const LONGEST_NUMBER: usize = 32;
 
 /// A device's serial number: `AZJN-` and 1 to 32 of `[A-Z0-9]`.
 ///
-/// Lower case is refused rather than folded, for two serials must never share one e-mail.
+/// Lower case is refused instead of converted, because two serials must never share one e-mail address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serial(String);
 
 /// Why a text is not a serial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SerialError {
-    /// One that the server has made.
-    #[error("azj-… are serials that the server makes itself; give --server-assigned instead of a serial")]
+    /// A serial that the server assigned.
+    #[error("azj-… serials are assigned by the server; use --server-assigned instead of a serial")]
     Assigned,
     /// It does not start with `AZJN-`.
     #[error("a serial starts with AZJN-, as in AZJN-0042")]
@@ -40,10 +40,10 @@ pub enum SerialError {
     /// Nothing, or more than 32 characters, after `AZJN-`.
     #[error("a serial has 1 to 32 characters after AZJN-, as in AZJN-0042")]
     Length,
-    /// A letter of lower case.
+    /// A lower-case letter.
     #[error("a serial is written in capitals, as in AZJN-00AF")]
     LowerCase,
-    /// Some other character.
+    /// Any other character.
     #[error("a serial has only A to Z and 0 to 9 after AZJN-, as in AZJN-0042")]
     Character,
 }
@@ -52,7 +52,7 @@ impl FromStr for Serial {
     type Err = SerialError;
 
     fn from_str(text: &str) -> Result<Self, SerialError> {
-        let unit = text.strip_prefix(PREFIX).ok_or_else(|| {
+        let number = text.strip_prefix(PREFIX).ok_or_else(|| {
             let folded = text.to_ascii_uppercase();
             match () {
                 () if folded.starts_with(PREFIX) => SerialError::LowerCase,
@@ -60,28 +60,28 @@ impl FromStr for Serial {
                 () => SerialError::Prefix,
             }
         })?;
-        let fits = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
-        if unit.chars().all(fits) {
-            return match unit.len() {
-                1..=LONGEST_UNIT => Ok(Self(text.to_owned())),
+        let is_allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+        if number.chars().all(is_allowed) {
+            return match number.len() {
+                1..=LONGEST_NUMBER => Ok(Self(text.to_owned())),
                 _ => Err(SerialError::Length),
             };
         }
-        let only_case = unit.chars().all(|c| c.is_ascii_alphanumeric());
+        let only_case = number.chars().all(|c| c.is_ascii_alphanumeric());
         Err(if only_case { SerialError::LowerCase } else { SerialError::Character })
     }
 }
 
 impl Serial {
-    /// The serial as text.
+    /// Returns the serial as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The e-mail of the device's account: `AZJN-0042` → `azaion-jetson-0042@azaion.com`.
+    /// Returns the e-mail address of the device's account: `AZJN-0042` → `azaion-jetson-0042@azaion.com`.
     pub fn email(&self) -> String {
-        let unit = self.0.rsplit('-').next().unwrap_or_default();
-        format!("azaion-jetson-{}@azaion.com", unit.to_ascii_lowercase())
+        let number = self.0.rsplit('-').next().unwrap_or_default();
+        format!("azaion-jetson-{}@azaion.com", number.to_ascii_lowercase())
     }
 }
 
@@ -91,12 +91,12 @@ impl fmt::Display for Serial {
     }
 }
 
-/// Who a device is on the API.
+/// The identity of a device on the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its serial, as people and `device.conf` name it.
+    /// The device's serial, as `device.conf` and messages show it.
     pub serial: String,
-    /// The e-mail of its account.
+    /// The e-mail address of its account.
     pub email: String,
 }
 
@@ -106,24 +106,24 @@ impl From<&Serial> for Identity {
     }
 }
 
-/// Whether a text is the serial of a device whose identity the server has made (`POST /devices`), as in `azj-0007`.
+/// Whether a text is a serial that the server assigned (`POST /devices`), such as `azj-0007`.
 pub fn is_assigned_serial(text: &str) -> bool {
     let number = text.strip_prefix(ASSIGNED_PREFIX);
     number.is_some_and(|number| {
-        (1..=LONGEST_UNIT).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_alphanumeric())
+        (1..=LONGEST_NUMBER).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_alphanumeric())
     })
 }
 
-/// A fresh password from the system's random source (`getrandom(2)`).
+/// Generates a password from the system's random source (`getrandom(2)`).
 ///
 /// # Errors
-/// The random source can't be read; nothing that follows makes sense then.
+/// The random source can't be read; the caller has to give up.
 pub fn new_password() -> Result<SecretString, rand::rngs::SysError> {
     let mut characters = Zeroizing::new(String::with_capacity(PASSWORD_LENGTH));
     let mut random = Zeroizing::new([0; 2 * PASSWORD_LENGTH]);
     while characters.len() < PASSWORD_LENGTH {
         SysRng.try_fill_bytes(&mut *random)?;
-        // Six bits are a number below 64; the two that are too large are left out, so that all characters are as likely.
+        // Six bits are a number below 64. The two values without a character are dropped, so that all characters are equally likely.
         let drawn = random.iter().filter_map(|byte| ALPHANUMERIC.get(usize::from(byte >> 2)));
         let missing = PASSWORD_LENGTH - characters.len();
         characters.extend(drawn.take(missing).copied().map(char::from));
@@ -131,7 +131,7 @@ pub fn new_password() -> Result<SecretString, rand::rngs::SysError> {
     Ok(SecretString::from(characters.as_str()))
 }
 
-/// Whether a password is of the form that [`new_password`] gives.
+/// Whether a password has the form that [`new_password`] generates.
 pub fn is_generated_password(password: &SecretString) -> bool {
     let password = password.expose_secret().as_bytes();
     password.len() == PASSWORD_LENGTH && password.iter().all(u8::is_ascii_alphanumeric)
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    // Promise: the e-mail is the part after the last hyphen, in lower case.
+    // Promise: the e-mail address contains the part of the serial after the last hyphen, in lower case.
     #[test]
     fn email_follows_from_the_serial() {
         for (serial, email) in [
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    // Promise: a serial is `AZJN-` and 1 to 32 capitals and digits, kept as it is; for any other the reason is named.
+    // Promise: a serial is `AZJN-` and 1 to 32 capital letters and digits, kept unchanged; any other text is refused with the reason.
     #[test]
     fn serials_are_checked() {
         let longest = format!("AZJN-{}", "0".repeat(32));
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    // Promise: a password is 32 of [A-Za-z0-9], never twice the same, and every character occurs.
+    // Promise: a password has 32 characters from [A-Za-z0-9], no two are equal, and every character occurs.
     #[test]
     fn passwords_are_random_and_plain() {
         let passwords: Vec<_> = (0..400).map(|_| new_password().unwrap()).collect();

@@ -1,7 +1,7 @@
-//! Text that is safe to show: whatever a server, a certificate, a file name or an image says, it moves no cursor, forges
-//! no line and turns no text around on a terminal, in the journal, in `STATUS=` or in a report.
+//! Escapes untrusted text for output.
 //!
-//! Everything that leaves a program as a line goes through [`escaped`], everything that leaves as JSON through
+//! Text from a server, a certificate, a file name or an image must not move the cursor, forge a line or reverse text on a terminal,
+//! in the journal, in `STATUS=` or in a report. All lines that a program prints go through [`escaped`], all JSON goes through
 //! [`write_json`].
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
-/// Whether a character does something instead of being shown.
+/// Whether a character is invisible or controls how other text is shown.
 ///
 /// The control characters (C0, DEL, C1), the line and paragraph separators, and what Unicode calls default ignorable or
 /// bidirectional control: zero-width characters, embeddings, overrides, isolates, fillers, variation selectors, tags.
@@ -23,7 +23,7 @@ pub fn is_control(c: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// The text with each control character as `\u{…}`. Escaping it again changes nothing.
+/// Returns the text with each control character as `\u{…}`. Escaping twice gives the same text.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return Cow::Borrowed(text);
@@ -35,7 +35,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The first `most` bytes of a text, and dots where that is not all of it.
+/// Returns at most the first `most` bytes of a text, with an ellipsis appended if it was cut.
 pub fn excerpt(text: &str, most: usize) -> Cow<'_, str> {
     let end = text.floor_char_boundary(most);
     match text.get(..end) {
@@ -44,16 +44,15 @@ pub fn excerpt(text: &str, most: usize) -> Cow<'_, str> {
     }
 }
 
-/// Writes one JSON value without a line end. The value that a reader gets is the one that was given: control characters
-/// are escaped as JSON does it (`\u202e`).
+/// Writes one JSON value without a newline. Control characters are escaped as in JSON (`\u202e`), so a reader gets the same value.
 ///
 /// # Errors
-/// The I/O error, or that of a value that JSON can't hold.
+/// The I/O error, or that of a value that JSON can't represent.
 pub fn write_json(to: impl Write, value: &impl Serialize) -> io::Result<()> {
     value.serialize(&mut Serializer::with_formatter(to, Escaping)).map_err(io::Error::from)
 }
 
-/// As serde's compact form, but escapes more than JSON asks for.
+/// Formats like serde's compact form, but escapes more characters than JSON requires.
 struct Escaping;
 
 impl Formatter for Escaping {
@@ -77,9 +76,9 @@ mod tests {
 
     use super::*;
 
-    // Promise: what is shown stays as it is, in every script; what does something is spelled out.
+    // Promise: visible characters of every script stay unchanged; control characters are escaped.
     #[test]
-    fn control_characters_are_spelled_out() {
+    fn control_characters_are_escaped() {
         for (text, plain) in [
             ("", ""),
             ("AZJN-0042 is ready", "AZJN-0042 is ready"),
@@ -103,7 +102,7 @@ mod tests {
         }
     }
 
-    // Promise: a long text is cut between characters.
+    // Promise: a long text is cut at a character boundary.
     #[test]
     fn excerpts() {
         for (text, most, excerpt_of_it) in [("abc", 3, "abc"), ("abcd", 3, "abc…"), ("aжж", 2, "a…"), ("", 0, "")]
@@ -113,10 +112,10 @@ mod tests {
     }
 
     proptest! {
-        // Promise: no text has a control character once it is escaped, none is changed twice, and JSON keeps its value.
+        // Promise: an escaped text has no control character, escaping twice gives the same text, and JSON keeps the value.
         #[test]
-        fn nothing_gets_through(text: String, odd in prop::collection::vec(any::<char>(), 0..20)) {
-            let text = text + &String::from_iter(odd);
+        fn no_control_character_is_left(text: String, more in prop::collection::vec(any::<char>(), 0..20)) {
+            let text = text + &String::from_iter(more);
             let plain = escaped(&text).into_owned();
             prop_assert!(!plain.contains(is_control));
             prop_assert_eq!(escaped(&plain), plain.as_str());

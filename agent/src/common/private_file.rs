@@ -1,5 +1,4 @@
-//! The one way in which both programs write a file: whole, private from its first byte on, and
-//! durable where it has to be.
+//! Writes files atomically, private from the first byte, and durable where required. Both programs write all their files with it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,40 +16,39 @@ use effects::{fsync, named, removed};
 
 mod effects;
 
-/// Whether a file has to be there after a power cut.
+/// Whether a file has to survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// Yes: written through to the disk, file and folder.
+    /// Yes: file and directory are flushed to the disk.
     Durable,
-    /// No: it lies in `/run`, which does not outlive the boot, or can be made again. Readers see whole files all the same.
+    /// No: it is in `/run`, which does not survive a reboot, or can be recreated. Readers still see only complete files.
     ThisBoot,
 }
 
 /// Mode and owner of a file to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
-    /// Permission bits, whatever the umask is.
+    /// Permission bits; the umask is ignored.
     pub mode: u32,
-    /// Owner by number; `None` leaves the caller's.
+    /// Owner by number; `None` means the caller's.
     pub uid: Option<u32>,
-    /// Group by number; `None` leaves the caller's.
+    /// Group by number; `None` means the caller's.
     pub gid: Option<u32>,
 }
 
-/// The name under which a new version waits for its rename; one a file, so that a killed run leaves one at most
-/// and the next run takes it away.
+/// Returns the temporary name of a new version until it is renamed. There is one per file, so that a killed run leaves at most one
+/// leftover, which the next run removes.
 fn staged_name(name: &OsStr) -> OsString {
     [OsStr::new("."), name, OsStr::new(".new")].into_iter().collect()
 }
 
-/// Puts `bytes` at `name` in the folder `dir`: a reader sees the old file or the new one, and after a power cut
-/// there is one of the two.
+/// Replaces the file `name` in the directory `dir` atomically: a reader sees the old file or the new one, also after a power cut.
 ///
-/// The caller holds the folder's lock. The file has no name until it is complete where the file system
-/// can do that (`O_TMPFILE`, open(2)), so that a killed run leaves nothing beside it on the first write.
+/// The caller holds the directory's lock. Where the file system supports it (`O_TMPFILE`, open(2)), the file has no name until it is
+/// complete, so that a killed run leaves no leftover on the first write.
 ///
 /// # Errors
-/// The first step that failed; nothing new has a name in the folder then.
+/// The first step that failed; the directory then has no new entry.
 pub fn replace(
     dir: BorrowedFd<'_>,
     name: &(impl AsRef<OsStr> + ?Sized),
@@ -64,18 +62,18 @@ pub fn replace(
     staged.commit(attributes, lifetime)
 }
 
-/// A new version of a file, which nobody sees until it is complete. Dropped before that, it is gone.
+/// A new version of a file, invisible until it is committed. Dropping it before that discards it.
 #[derive(Debug)]
 pub struct Staged<'a> {
     dir: BorrowedFd<'a>,
     name: &'a OsStr,
     file: File,
-    /// Whether it has a name already, since the file system has no `O_TMPFILE`.
+    /// Whether it has a temporary name, because the file system has no `O_TMPFILE`.
     is_named: bool,
 }
 
 impl<'a> Staged<'a> {
-    /// An empty file for the caller alone, to become `name` in the folder `dir`, whose lock the caller holds.
+    /// Creates an empty file that only the caller can access, to become `name` in the directory `dir`, whose lock the caller holds.
     ///
     /// # Errors
     /// The I/O error.
@@ -88,15 +86,15 @@ impl<'a> Staged<'a> {
         Ok(staged)
     }
 
-    /// To be written to.
+    /// Returns the file to write to.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Puts it in its place: a reader sees the old file or this one, and after a power cut there is one of the two.
+    /// Replaces the old version atomically: a reader sees the old file or this one, also after a power cut.
     ///
     /// # Errors
-    /// The first step that failed; nothing new has a name in the folder then.
+    /// The first step that failed; the directory then has no new entry.
     pub fn commit(mut self, attributes: Attributes, lifetime: Lifetime) -> io::Result<()> {
         self.finish(attributes, lifetime)?;
         let (dir, staged) = (self.dir, staged_name(self.name));
@@ -106,7 +104,7 @@ impl<'a> Staged<'a> {
                     named(dir, self.name);
                     return sync(dir, lifetime);
                 }
-                // The name is taken: only a rename replaces it in one step.
+                // The name exists: only a rename replaces it atomically.
                 Err(Errno::EEXIST) => link(&self.file, dir, &staged)?,
                 Err(errno) => return Err(errno.into()),
             }
@@ -124,7 +122,8 @@ impl<'a> Staged<'a> {
     }
 }
 
-/// An empty file for the caller alone, without a name where the file system can do that; whether it has one, beside `name`.
+/// Creates an empty file that only the caller can access, without a name where the file system supports it; returns the file and
+/// whether it has the temporary name of `name`.
 fn create_private(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<(File, bool)> {
     let private = Mode::from_bits_truncate(0o600);
     let common = OFlag::O_RDWR | OFlag::O_CLOEXEC;
@@ -139,8 +138,9 @@ fn create_private(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<(File, bool)>
     }
 }
 
-/// An empty file for the caller alone, on the file system of the folder `dir`; it is gone once it is closed. Where it must have
-/// a name for a moment, that is one beside `name`.
+/// Creates an empty file that only the caller can access, on the file system of the directory `dir`; closing it deletes it.
+///
+/// Where the file system requires a name for a moment, it is the temporary name of `name`.
 ///
 /// # Errors
 /// The I/O error.
@@ -153,8 +153,8 @@ pub fn scratch(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::
     Ok(file)
 }
 
-/// Takes away the access control list that a new file has from its folder (acl(5)): once the file gets the mode that it is to
-/// have, the list would let in whom that mode does not.
+/// Removes the access control list that a new file inherits from its directory (acl(5)): after the file gets its mode, the list would
+/// grant access to users that the mode excludes.
 fn drop_access_list(file: &File) -> io::Result<()> {
     use rustix::io::Errno;
     match fremovexattr(file, "system.posix_acl_access") {
@@ -184,10 +184,10 @@ fn link(file: &File, dir: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
     linkat(AT_FDCWD, unnamed.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
 }
 
-/// Gives an open file or folder its owner and mode; in this order, since chown clears bits.
+/// Sets owner and mode of an open file or directory; in this order, because chown clears mode bits.
 ///
 /// # Errors
-/// The I/O error, `EPERM` where the caller may not.
+/// The I/O error; `EPERM` if the caller lacks the permission.
 pub fn set_attributes(file: BorrowedFd<'_>, attributes: Attributes) -> io::Result<()> {
     if attributes.uid.is_some() || attributes.gid.is_some() {
         fchown(file, attributes.uid.map(Uid::from_raw), attributes.gid.map(Gid::from_raw))?;
@@ -196,64 +196,64 @@ pub fn set_attributes(file: BorrowedFd<'_>, attributes: Attributes) -> io::Resul
     Ok(())
 }
 
-/// Whether no killed run has left anything beside `name`; to ask takes no right to list or to change the folder.
+/// Whether there is no leftover of a killed run for `name`; the check needs no permission to list or change the directory.
 pub fn has_no_leftovers(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> bool {
     fstatat(dir, staged_name(name.as_ref()).as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT)
 }
 
-/// Takes away what a killed run may have left beside `name`, its bytes first.
+/// Overwrites and removes the leftover of a killed run for `name`.
 ///
 /// # Errors
-/// The I/O error; that nothing is there is none.
+/// The I/O error; a missing leftover is not an error.
 pub fn remove_leftovers(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<()> {
-    // Another user's holds nothing of ours, and may be leased to hold us up. A large one is the copy of an image, full of holes.
+    // Another user's file holds none of our secrets, and a lease on it could block us. A large one is a sparse copy of an image.
     let is_ours = |stat: &FileStat| stat.st_uid == geteuid().as_raw() && stat.st_size <= LARGEST_LEFTOVER;
     erase(dir, &staged_name(name.as_ref()), is_ours).map(drop)
 }
 
-/// Takes `name` out of the folder, its bytes first, so that they do not stay on the disk under no name; and what a
-/// killed run may have left beside it. Whether it was there.
+/// Overwrites and removes `name` and the leftover of a killed run, so that their bytes do not stay on the disk; returns whether
+/// `name` existed.
 ///
 /// # Errors
-/// The I/O error; that nothing is there is none.
+/// The I/O error; a missing file is not an error.
 pub fn erase_all(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<bool> {
     remove_leftovers(dir, name)?;
     erase(dir, name.as_ref(), |stat| stat.st_size <= LARGEST)
 }
 
-/// Takes a name away; `is_to_be_wiped` says whether the bytes of a file are overwritten first.
-fn erase(dir: BorrowedFd<'_>, name: &OsStr, is_to_be_wiped: impl Fn(&FileStat) -> bool) -> io::Result<bool> {
-    // Told before it is opened: to open a device or a pipe may do something, or hang.
-    let there = match openat(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
-        Ok(there) => there,
+/// Removes a name; `needs_overwriting` decides whether the bytes of a regular file are overwritten first.
+fn erase(dir: BorrowedFd<'_>, name: &OsStr, needs_overwriting: impl Fn(&FileStat) -> bool) -> io::Result<bool> {
+    // The kind is checked before the file is opened: opening a device or a pipe may have effects, or block.
+    let found = match openat(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(found) => found,
         Err(Errno::ENOENT) => return Ok(false),
         Err(errno) => return Err(errno.into()),
     };
-    let stat = fstat(&there)?;
+    let stat = fstat(&found)?;
     match kind_of(&stat) {
-        SFlag::S_IFREG if is_to_be_wiped(&stat) => {
-            overwrite(&reopen(there.as_fd(), OFlag::O_WRONLY | OFlag::O_NONBLOCK)?)?;
+        SFlag::S_IFREG if needs_overwriting(&stat) => {
+            overwrite(&reopen(found.as_fd(), OFlag::O_WRONLY | OFlag::O_NONBLOCK)?)?;
         }
         SFlag::S_IFDIR => {
             return Err(io::Error::new(
                 io::ErrorKind::IsADirectory,
-                format!("{} in its folder is a folder; take it away", name.display()),
+                format!("a directory named {} is in the way; remove it", name.display()),
             ));
         }
-        // A symlink, a pipe, a device: its name is all there is to take.
+        // A symlink, a pipe, a device: only its name is removed.
         _ => {}
     }
-    let was_there = remove(dir, name)?;
+    let existed = remove(dir, name)?;
     fsync(dir)?;
-    Ok(was_there)
+    Ok(existed)
 }
 
-/// The kind of a file (inode(7), `S_IFMT`).
+/// Returns the kind of a file (inode(7), `S_IFMT`).
 pub fn kind_of(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
-/// Opens what a descriptor stands for, with other rights. It is not looked up by a path again (proc(5), `/proc/self/fd`).
+/// Opens the file of a descriptor again with other access rights, without resolving its path (proc(5), `/proc/self/fd`).
 ///
 /// # Errors
 /// The I/O error.
@@ -262,12 +262,12 @@ pub fn reopen(descriptor: BorrowedFd<'_>, flags: OFlag) -> io::Result<File> {
     Ok(open(opened.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
 }
 
-/// Files with secrets are smaller than this many bytes.
+/// Maximum size in bytes of a leftover that is overwritten; files with secrets are smaller.
 const LARGEST_LEFTOVER: i64 = 65_536;
-/// The same of what others may have put in the place of one.
+/// Maximum size in bytes of a file that is overwritten, including one that another program put at the path.
 const LARGEST: i64 = 64 << 20;
 
-/// Writes newlines over a whole file. One with a second name is somebody else's, too, and left as it is.
+/// Overwrites a whole file with newlines. A file with a second hard link also belongs to something else, and stays unchanged.
 fn overwrite(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     if metadata.nlink() != 1 {
@@ -281,10 +281,10 @@ fn overwrite(file: &File) -> io::Result<()> {
     Ok(fsync(file.as_fd())?)
 }
 
-/// Takes `name` out of the folder in one step: readers see a whole file or none. Whether it was there.
+/// Removes `name` from the directory atomically; returns whether it existed.
 ///
 /// # Errors
-/// The I/O error; that nothing is there is none.
+/// The I/O error; a missing file is not an error.
 pub fn remove(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<bool> {
     match unlinkat(dir, name.as_ref(), UnlinkatFlags::NoRemoveDir) {
         Ok(()) => {

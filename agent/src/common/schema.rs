@@ -1,6 +1,6 @@
-//! JSON Schema (2020-12) of what the programs print and write, generated from the types.
+//! JSON Schema (2020-12) of the programs' output and files, generated from the types.
 //!
-//! Built with the feature `schema` alone: for `docs/schema` and for the tests, not for the programs that are shipped.
+//! Compiled only with the feature `schema`: for `docs/schema` and for the tests, not for the released programs.
 
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
@@ -9,20 +9,20 @@ use serde_json::{Map, Value, json};
 
 use crate::common::check::Check;
 
-/// `$id` of a document is this and its name. A URN, because nothing is to be fetched.
+/// Prefix of a document's `$id`, before its name. A URN, because there is nothing to fetch.
 const ID: &str = "urn:azaion:schema:";
 
 /// The schema of one kind of file, or of one line of output.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// Its name: that of the file in `docs/schema`, without the extension.
+    /// The name of the file in `docs/schema`, without the extension.
     pub name: &'static str,
     /// The schema.
     pub schema: Schema,
 }
 
 impl Document {
-    /// The schema of `T` as it is serialised. `what` says where the JSON is found, and what it is for.
+    /// Generates the schema of `T` as it is serialised. `what` describes where the JSON is found, and what it is for.
     pub fn of<T: JsonSchema>(name: &'static str, title: &str, what: &str) -> Self {
         let mut schema = of::<T>();
         for (key, text) in [("$id", format!("{ID}{name}")), ("title", title.into()), ("description", what.into())] {
@@ -31,19 +31,19 @@ impl Document {
         Self { name, schema }
     }
 
-    /// The schema of a [`Check`] of a program that makes the checks `ids`.
+    /// Generates the schema of a [`Check`] of a program that makes the checks `ids`.
     pub fn of_checks(name: &'static str, title: &str, what: &str, ids: &[&str]) -> Self {
         Self::of::<Check>(name, title, what).narrowed("id", "enum", json!(ids))
     }
 
-    /// The same with a further keyword for one of the fields.
+    /// Adds a keyword to the schema of one field.
     #[must_use]
     pub fn narrowed(mut self, field: &str, keyword: &str, value: Value) -> Self {
         narrow(&mut self.schema, &format!("/properties/{field}"), keyword, value);
         self
     }
 
-    /// The same for an object that has several forms, exactly one of which an object is of.
+    /// Declares that an object has exactly one of several forms.
     #[must_use]
     pub fn of_forms(mut self, forms: &[Form<'_>]) -> Self {
         self.schema.insert("oneOf".to_owned(), forms.iter().map(Form::schema).collect());
@@ -51,9 +51,9 @@ impl Document {
     }
 }
 
-/// Adds a keyword to the schema at a place (a JSON pointer) inside of another one.
-pub fn narrow(schema: &mut Schema, place: &str, keyword: &str, value: Value) {
-    if let Some(part) = schema.pointer_mut(place).and_then(Value::as_object_mut) {
+/// Adds a keyword to the part of a schema at a JSON pointer.
+pub fn narrow(schema: &mut Schema, pointer: &str, keyword: &str, value: Value) {
+    if let Some(part) = schema.pointer_mut(pointer).and_then(Value::as_object_mut) {
         part.insert(keyword.to_owned(), value);
     }
 }
@@ -61,13 +61,13 @@ pub fn narrow(schema: &mut Schema, place: &str, keyword: &str, value: Value) {
 /// One of several forms of an object.
 #[derive(Clone, Debug, Default)]
 pub struct Form<'a> {
-    /// What the object says in this form.
+    /// What the object means in this form.
     pub title: &'a str,
-    /// A field that tells this form from the others, and the schema of its values there.
+    /// A field that distinguishes this form from the others, and the schema of its values in this form.
     pub discriminator: Option<(&'a str, Value)>,
-    /// Fields that are there, besides those that all forms have.
+    /// Required fields, in addition to those of all forms.
     pub required: &'a [&'a str],
-    /// Fields that are not there.
+    /// Fields that this form does not have.
     pub absent: &'a [&'a str],
 }
 
@@ -82,7 +82,7 @@ impl Form<'_> {
     }
 }
 
-/// The schema of `T` as it is serialised, complete in itself.
+/// Generates the self-contained schema of `T` as it is serialised.
 pub fn of<T: JsonSchema>() -> Schema {
     let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
@@ -92,8 +92,8 @@ pub fn of<T: JsonSchema>() -> Schema {
     schema
 }
 
-/// Drops the formats of Rust's numbers, which JSON Schema does not define and strict readers refuse; the bounds stay. Drops what a
-/// field that is absent means to our own readers.
+/// Removes the formats of Rust's numbers, which JSON Schema does not define and strict readers refuse; the bounds stay. Removes the
+/// default values of absent fields, which only our own readers use.
 fn portable(schema: &mut Schema) {
     schema.remove("default");
     let is_of_rust = |format: &Value| format.as_str().is_some_and(|format| format.starts_with("uint"));
@@ -102,14 +102,14 @@ fn portable(schema: &mut Schema) {
     }
 }
 
-/// Closes an object, so that also a field that is not described is noticed.
+/// Closes an object, so that a field without a description is an error.
 fn closed(schema: &mut Schema) {
     if schema.get("properties").is_some() && schema.get("additionalProperties").is_none() {
         schema.insert("additionalProperties".to_owned(), Value::Bool(false));
     }
 }
 
-/// Forbids null in a field that need not be there: the programs leave it out instead.
+/// Forbids null in an optional field: the programs omit the field instead.
 fn never_null(schema: &mut Schema) {
     let required = schema.get("required").cloned().unwrap_or_default();
     let is_required = |name: &str| required.as_array().is_some_and(|names| names.iter().any(|other| other == name));

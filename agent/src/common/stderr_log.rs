@@ -1,4 +1,4 @@
-//! The log for people at a terminal: level and message on standard error.
+//! Log for people at a terminal: level and message on standard error.
 
 use std::io::{self, Write};
 
@@ -6,17 +6,16 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::common::plain_text::escaped;
 
-/// Writes what our own code logs to standard error.
+/// A logger that writes the messages of our own code to standard error.
 #[derive(Debug)]
 pub struct StandardError;
 
-/// How much is logged with so many `-v`, where `least` is logged without one.
+/// Returns the log level for the number of `-v` options; `least` is the level without any.
 pub fn level(least: LevelFilter, verbose: u8) -> LevelFilter {
     LevelFilter::iter().nth(least as usize + usize::from(verbose)).unwrap_or(LevelFilter::Trace)
 }
 
-/// Whether our own code says it. What the HTTP and TLS libraries say is of no use to people, and is not ours to keep
-/// free of secrets.
+/// Whether the message comes from our own code. Messages of the HTTP and TLS libraries do not help users, and may contain secrets.
 pub fn is_ours(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("azaion")
 }
@@ -35,7 +34,7 @@ impl Log for StandardError {
     fn flush(&self) {}
 }
 
-/// Writes a message that is [`escaped`] already; its line ends are the caller's own.
+/// Writes a message that is already [`escaped`]; it may contain newlines of the caller.
 pub fn write(level: Level, text: &str) {
     let level = match level {
         Level::Error => "error",

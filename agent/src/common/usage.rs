@@ -1,6 +1,6 @@
-//! A command line that is wrong: what is said about it never repeats what should not have been there.
+//! Reports an invalid command line without repeating unexpected arguments.
 //!
-//! What stands in a wrong place may be a password. A value of a known option is repeated, for none of them takes a secret.
+//! An unexpected argument may be a password. The value of a known option is shown, because no option takes a secret.
 
 use std::ffi::OsString;
 
@@ -9,14 +9,14 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::common::exit::Exit;
 use crate::common::plain_text::escaped;
 
-/// Prints what is wrong with the command line of this process, or the help that was asked for.
+/// Prints the error in the command line of this process, or the requested help; returns the exit code.
 pub fn report(error: clap::Error) -> Exit {
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
     let _ = without_secrets(error, std::env::args_os()).print();
     exit
 }
 
-/// The error without what may be a secret, and with its position in `arguments` instead.
+/// Returns the error with the position in `arguments` instead of an argument that may be a secret.
 fn without_secrets(mut error: clap::Error, arguments: impl Iterator<Item = OsString>) -> clap::Error {
     let kind = match error.kind() {
         ErrorKind::UnknownArgument => Some(ContextKind::InvalidArg),
@@ -25,34 +25,34 @@ fn without_secrets(mut error: clap::Error, arguments: impl Iterator<Item = OsStr
         _ => None,
     };
     if let Some(kind) = kind {
-        // It repeats the argument as well.
+        // The suggestion repeats the argument, too.
         error.remove(ContextKind::Suggested);
         if let Some(ContextValue::String(secret)) = error.remove(kind) {
-            let tip = format!("{}it is not repeated here, for it may be a secret", position(&secret, arguments));
+            let tip = format!("{}it is not shown, because it may be a secret", position(&secret, arguments));
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         }
     }
-    let odd: Vec<_> = error.context().filter_map(|(kind, value)| Some((kind, plain(value)?))).collect();
-    for (kind, value) in odd {
+    let escaped: Vec<_> = error.context().filter_map(|(kind, value)| Some((kind, without_control_characters(value)?))).collect();
+    for (kind, value) in escaped {
         error.insert(kind, value);
     }
     error
 }
 
-/// Where the argument stands, if it is found: that with which a longer one begins (`--option=value`) counts, too.
+/// Returns the argument's position as text, empty if it is not found; an argument that is one side of `--option=value` counts, too.
 fn position(argument: &str, arguments: impl Iterator<Item = OsString>) -> String {
     let arguments: Vec<String> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
-    let is_it = |other: &String| other == argument;
+    let equals = |other: &String| other == argument;
     let begins = |other: &String| other.strip_prefix(argument).is_some_and(|rest| rest.starts_with('='));
     let ends = |other: &String| other.strip_suffix(argument).is_some_and(|rest| rest.ends_with('='));
-    let found = [&is_it as &dyn Fn(&String) -> bool, &begins, &ends]
+    let found = [&equals as &dyn Fn(&String) -> bool, &begins, &ends]
         .into_iter()
-        .find_map(|is_it| arguments.iter().skip(1).position(is_it));
+        .find_map(|matches| arguments.iter().skip(1).position(matches));
     found.map_or(String::new(), |index| format!("it is argument {} of the command line; ", index + 1))
 }
 
-/// The value without control characters, if it has any.
-fn plain(value: &ContextValue) -> Option<ContextValue> {
+/// Returns the value with its control characters escaped; `None` if it has none.
+fn without_control_characters(value: &ContextValue) -> Option<ContextValue> {
     match value {
         ContextValue::String(text) if escaped(text) != text.as_str() => {
             Some(ContextValue::String(escaped(text).into_owned()))
@@ -76,10 +76,10 @@ mod tests {
             .subcommand(Command::new("boot").arg(number).arg(Arg::new("file").long("password-file")))
     }
 
-    // Promise: what is not expected is named by its place alone; what is known keeps its name, its value and its help.
+    // Promise: an unexpected argument is named only by its position; a known option keeps its name, its value and its help.
     #[test]
-    fn what_is_not_expected_is_not_repeated() {
-        for (arguments, said) in [
+    fn unexpected_arguments_are_not_shown() {
+        for (arguments, part) in [
             ("boot hush", "argument 2 "),
             ("boot --number 5 hush", "argument 4 "),
             ("boot --hush", "argument 2 "),
@@ -101,7 +101,7 @@ mod tests {
             let error = command().try_get_matches_from(&arguments).unwrap_err();
             let text = without_secrets(error, arguments.clone().into_iter()).render().to_string();
             let text = text.replace("\\u{a}", "");
-            assert!(text.contains(said) && text.starts_with("error: "), "{arguments:?}: {text}");
+            assert!(text.contains(part) && text.starts_with("error: "), "{arguments:?}: {text}");
             assert!(!text.contains("hush"), "{arguments:?}: {text}");
         }
     }

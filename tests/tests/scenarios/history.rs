@@ -209,8 +209,8 @@ fn a_history_of_others() -> anyhow::Result<()> {
     }
     for (content, says) in [
         (hostile(32).replace("\"version\":1", "\"version\":7"), "version 7"),
-        ("hush".to_owned(), "not what azaion-agent writes"),
-        (String::new(), "not what azaion-agent writes"),
+        ("hush".to_owned(), "not a history that azaion-agent wrote"),
+        (String::new(), "not a history that azaion-agent wrote"),
         (" ".repeat(64 * 1024 + 1), ""),
     ] {
         station.put(&format!("rootfs/{HISTORY}"), content, 0o644)?;

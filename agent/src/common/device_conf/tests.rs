@@ -1,14 +1,19 @@
+use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::{Mutex, Once};
 
+use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
 use proptest::prelude::*;
 use proptest::string::string_regex;
+use secrecy::ExposeSecret;
 
 use super::*;
 
 fn good() -> String {
+    let [email, password, api_url] = [Key::Email, Key::Password, Key::ApiUrl].map(Key::name);
     format!(
-        "{EMAIL}=azaion-jetson-0042@azaion.com\n{PASSWORD}=abcDEF0123456789abcDEF0123456789\n{API_URL}=https://a.example\n"
+        "{email}=azaion-jetson-0042@azaion.com\n{password}=abcDEF0123456789abcDEF0123456789\n{api_url}=https://a.example\n"
     )
 }
 
@@ -33,7 +38,7 @@ prop_compose! {
 }
 
 proptest! {
-    // Promise: the device reads exactly what the station wrote, padded with newlines or not.
+    // Promise: the device reads exactly what the host wrote, with or without newlines appended.
     #[test]
     fn parse_is_the_inverse_of_render(conf in any_conf(), padding in 0usize..64) {
         let text = conf.render().expose_secret().to_owned() + &"\n".repeat(padding);
@@ -46,40 +51,40 @@ proptest! {
         prop_assert_eq!(&read.module_serial, &conf.module_serial);
     }
 
-    // Promise: no bytes whatever make the parser panic.
+    // Promise: no input makes the parser panic.
     #[test]
-    fn any_bytes_are_judged(bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
+    fn the_parser_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
         let _ = DeviceConf::parse(&bytes, Path::new("f"));
     }
 }
 
-/// The files by which the whole programs are tested, too.
-fn kept() -> PathBuf {
+/// Returns the directory of the sample files, which the tests of the whole programs use, too.
+fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/device_conf")
 }
 
-// Promise: whatever is wrong, the message says what it is, in which file and, where one is to blame, in which line.
+// Promise: each error says what is wrong, in which file and, if it is in one line, in which line.
 #[test]
 fn errors_name_file_and_line() {
-    let expected = std::fs::read_to_string(kept().join("expected.tsv")).unwrap();
+    let expected = std::fs::read_to_string(samples().join("expected.tsv")).unwrap();
     let rows: Vec<Vec<&str>> =
         expected.lines().filter(|l| !l.starts_with('#')).map(|l| l.split('\t').collect()).collect();
     assert!(rows.len() > 80);
     for row in rows {
-        let (name, line, says) = (row[0], row[1], row[2]);
-        let bytes = std::fs::read(kept().join(format!("{name}.conf"))).unwrap();
+        let (name, line, part) = (row[0], row[1], row[2]);
+        let bytes = std::fs::read(samples().join(format!("{name}.conf"))).unwrap();
         match DeviceConf::parse(&bytes, Path::new("f")) {
-            Ok(conf) => assert_eq!((says, conf.email.as_str()), ("good", "azaion-jetson-0042@azaion.com"), "{name}"),
+            Ok(conf) => assert_eq!((part, conf.email.as_str()), ("good", "azaion-jetson-0042@azaion.com"), "{name}"),
             Err(error) => {
-                let place = if line == "-" { "f".to_owned() } else { format!("f:{line}") };
-                assert_eq!(error.to_string(), place, "{name}");
-                assert!(error.problem.to_string().contains(says), "{name}: {}", error.problem);
+                let expected = if line == "-" { "f".to_owned() } else { format!("f:{line}") };
+                assert_eq!(error.to_string(), expected, "{name}");
+                assert!(error.problem.to_string().contains(part), "{name}: {}", error.problem);
             }
         }
     }
 }
 
-/// Takes what is logged; nothing else in the tests of this crate does.
+/// Collects what is logged. No other test of this crate sets a logger.
 struct Logged(Mutex<Vec<String>>);
 
 impl log::Log for Logged {
@@ -96,35 +101,35 @@ impl log::Log for Logged {
 
 static LOGGED: Logged = Logged(Mutex::new(Vec::new()));
 
-/// What was logged about this file, without its name.
+/// Returns what was logged about this file, without its name.
 fn logged_about(file: &Path) -> Vec<String> {
     let logged = LOGGED.0.lock().unwrap();
     let name = file.display().to_string();
     logged.iter().filter_map(|line| line.strip_prefix(&name).map(str::to_owned)).collect()
 }
 
-fn log_here() {
+fn install_logger() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| log::set_logger(&LOGGED).unwrap());
     log::set_max_level(log::LevelFilter::Warn);
 }
 
-// Promise: unknown keys are left aside, so that an older agent reads a newer file, and nothing else is warned of.
+// Promise: unknown keys are ignored with one warning each, so that an older agent reads a newer file.
 #[test]
 fn unknown_keys_are_ignored() {
-    log_here();
+    install_logger();
     let (text, file) = (good() + "AZAION_SHOE_SIZE=42\n# done", Path::new("newer"));
     assert_eq!(DeviceConf::parse(text.as_bytes(), file).unwrap().email, "azaion-jetson-0042@azaion.com");
     assert_eq!(logged_about(file), [":4: unknown key ignored"]);
 }
 
-// Promise: a file that belongs to somebody else than root is read, and root is warned.
+// Promise: a file that another user than root owns is read, and root gets a warning.
 #[test]
-fn another_owner_is_warned_of() {
+fn another_owner_is_a_warning() {
     if !geteuid().is_root() {
         return;
     }
-    log_here();
+    install_logger();
     for (owner, warnings) in [(0, 0), (1000, 1)] {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file.as_file(), good().as_bytes()).unwrap();
@@ -134,9 +139,10 @@ fn another_owner_is_warned_of() {
     }
 }
 
-// Promise: whoever runs a program without being root is told so, and not that the file is damaged.
+// Promise: a missing permission is distinguished from other I/O errors, so that a user who is not root is not told that the file
+// is damaged.
 #[test]
-fn a_missing_permission_is_told_apart() {
+fn permission_denied_is_distinguished() {
     let io = |kind: io::ErrorKind| Problem::Io(Arc::new(kind.into()));
     for (problem, expected) in
         [(io(io::ErrorKind::PermissionDenied), true), (io(io::ErrorKind::Interrupted), false), (Problem::NoFile, false)]
@@ -146,9 +152,9 @@ fn a_missing_permission_is_told_apart() {
     }
 }
 
-// Promise: a file may have 4096 bytes, which are all read, and not one more.
+// Promise: a file of 4096 bytes is read completely, and a larger one is refused.
 #[test]
-fn the_largest_file_is_read_whole() {
+fn the_size_limit_is_exact() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let last = "\nAZAION_DEVICE_SERIAL=AZJN-0042";
     let text = good();
@@ -169,9 +175,9 @@ fn the_password_is_not_shown() {
     assert!(!format!("{error} {error:?}").contains("DEF0123"));
 }
 
-// Promise: what others could have read or put there is refused, and nothing in that place hangs the boot.
+// Promise: a file that others can read or change is refused, and no kind of file at this path blocks the boot.
 #[test]
-fn open_files_are_refused() {
+fn files_that_others_can_access_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("device.conf");
     let problem = |path: &Path| DeviceConf::read(path).unwrap_err().problem;
@@ -192,9 +198,9 @@ fn open_files_are_refused() {
     assert!(matches!(problem(&fifo), Problem::NotAFile));
 }
 
-// Promise: a file is of the device whose e-mail it has, and whose serial, where it has one; people are told the serial.
+// Promise: a file belongs to the device with its e-mail address and, if it has one, its serial; messages name the serial.
 #[test]
-fn says_whose_it_is() {
+fn a_file_belongs_to_one_device() {
     let serial: Serial = "AZJN-0042".parse().unwrap();
     let (own, other) = ("azaion-jetson-0042@azaion.com", "azaion-jetson-0041@azaion.com");
     for (named, email, is_of, whose) in [
@@ -210,22 +216,24 @@ fn says_whose_it_is() {
     }
 }
 
-// Promise: a module's serial number is 1 to 64 characters that need no quotes; no other is taken from a file.
+// Promise: a module's serial number has 1 to 64 characters that need no quotes; a file with any other is refused.
 #[test]
-fn modules_have_a_serial_number() {
+fn module_serials_are_validated() {
+    let key = Key::ModuleSerial.name();
     let (longest, too_long) = ("1".repeat(64), "1".repeat(65));
     for (text, expected) in [("1421024001234", true), (&longest, true), (&too_long, false), ("", false), ("1 2", false)]
     {
         assert_eq!(is_module_serial(text), expected, "{text}");
-        let read = DeviceConf::parse(format!("{}{MODULE_SERIAL}={text}\n", good()).as_bytes(), Path::new("f"));
+        let read = DeviceConf::parse(format!("{}{key}={text}\n", good()).as_bytes(), Path::new("f"));
         assert_eq!(read.ok().and_then(|conf| conf.module_serial).as_deref(), expected.then_some(text), "{text}");
     }
 }
 
-// Promise: the fingerprint is that of one version of the file: another content, or another file of the same content, has another.
+// Promise: the fingerprint identifies one version of the file: it differs for other content, and for another file with the same
+// content.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
-fn each_version_has_its_fingerprint() {
+#[expect(clippy::disallowed_methods, reason = "a temporary file of this test")]
+fn fingerprints_identify_versions() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("device.conf");
     let write = |name: &str, text: &str| {

@@ -1,4 +1,4 @@
-//! The effects of writing that a power cut can come between, told to a simulation where one runs.
+//! File-system effects between which a power cut can occur; a running simulation is notified of each.
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 #[cfg(feature = "simulation")]
 use crate::simulation::{Effect, tell};
 
-/// Writes a file, or the names of a directory, through to the disk.
+/// Flushes a file, or the entries of a directory, to the disk (fsync(2)).
 pub(super) fn fsync(file: BorrowedFd<'_>) -> nix::Result<()> {
     nix::unistd::fsync(file)?;
     #[cfg(feature = "simulation")]
@@ -14,15 +14,15 @@ pub(super) fn fsync(file: BorrowedFd<'_>) -> nix::Result<()> {
     Ok(())
 }
 
-/// A name of the directory stands for a new file.
-#[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "nobody is told"))]
+/// Notifies the simulation that a name of the directory refers to a new file.
+#[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "only the simulation uses them"))]
 pub(super) fn named(dir: BorrowedFd<'_>, name: &OsStr) {
     #[cfg(feature = "simulation")]
     tell(&Effect::Named(dir, name.as_ref()));
 }
 
-/// A name is gone from the directory.
-#[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "nobody is told"))]
+/// Notifies the simulation that a name was removed from the directory.
+#[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "only the simulation uses them"))]
 pub(super) fn removed(dir: BorrowedFd<'_>, name: &OsStr) {
     #[cfg(feature = "simulation")]
     tell(&Effect::Removed(dir, name.as_ref()));

@@ -6,7 +6,7 @@ use super::*;
 
 const PRIVATE: Attributes = Attributes { mode: 0o600, uid: None, gid: None };
 
-// Promise: first write and replacement both end with the content, the mode and nothing beside it.
+// Promise: a first write and a replacement both give the content and the mode, and leave no other file.
 #[test]
 fn replaces_whole_files() {
     let dir = tempfile::tempdir().unwrap();
@@ -20,16 +20,16 @@ fn replaces_whole_files() {
     }
 }
 
-// Promise: what a killed run left is gone after the next one, and is never written through.
+// Promise: the next run removes the leftover of a killed run, and never writes through a symlink in its place.
 #[test]
-fn leftovers_are_taken_away() {
+fn leftovers_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let mut elsewhere = tempfile::NamedTempFile::new().unwrap();
     elsewhere.write_all(b"of another").unwrap();
     let fd = File::open(dir.path()).unwrap();
     assert!(has_no_leftovers(fd.as_fd(), "f"));
     std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(".f.new")).unwrap();
-    // It is there whatever it leads to, and to whoever may only look.
+    // A symlink counts whatever its target is, and the check works without the permission to list the directory.
     let by_path = openat(AT_FDCWD, dir.path(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
     assert!(!has_no_leftovers(by_path.as_fd(), "f") && has_no_leftovers(by_path.as_fd(), "g"));
     replace(fd.as_fd(), "f", PRIVATE, b"x", Lifetime::ThisBoot).unwrap();
@@ -40,7 +40,7 @@ fn leftovers_are_taken_away() {
     assert!(!erase_all(fd.as_fd(), "f").unwrap());
 }
 
-// Promise: a name that can't be replaced is an error, and leaves nothing beside it.
+// Promise: a name that can't be replaced is an error, and leaves no leftover.
 #[test]
 fn a_failed_write_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -50,20 +50,20 @@ fn a_failed_write_leaves_nothing() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
-/// A file of so many bytes at `path`, open to look at it when it has no name any more.
+/// Creates a file of `size` bytes at `path`, and keeps it open to read it after its name is removed.
 fn filled(path: &Path, size: usize) -> File {
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
     file.write_all_at(&vec![b'x'; size], 0).unwrap();
     file
 }
 
-// Promise: the bytes of a file that is taken away do not stay on the disk; a copy of an image, or a file with a second
-// name, keeps its own.
+// Promise: the bytes of a removed file do not stay on the disk; a copy of an image, or a file with a second hard link, keeps its
+// bytes.
 #[test]
-fn bytes_are_taken_first() {
+fn bytes_are_overwritten_first() {
     let dir = tempfile::tempdir().unwrap();
     let fd = File::open(dir.path()).unwrap();
-    for (name, size, names, blank) in [
+    for (name, size, links, is_overwritten) in [
         ("f", 0, 1, true),
         ("f", 1, 1, true),
         ("f", 4096, 1, true),
@@ -76,22 +76,22 @@ fn bytes_are_taken_first() {
         let path = dir.path().join(name);
         let file = filled(&path, size);
         let second = dir.path().join("second");
-        if names == 2 {
+        if links == 2 {
             fs::hard_link(&path, &second).unwrap();
         }
         assert_eq!(erase_all(fd.as_fd(), "f").unwrap(), name == "f");
         assert!(!path.exists());
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut &file, &mut bytes).unwrap();
-        let left = if blank { b'\n' } else { b'x' };
+        let expected = if is_overwritten { b'\n' } else { b'x' };
         assert_eq!(bytes.len(), size);
-        assert!(bytes.iter().all(|&b| b == left), "{name} {size} {names}");
+        assert!(bytes.iter().all(|&b| b == expected), "{name} {size} {links}");
     }
 }
 
-// Promise: something else in a file's place goes as well, and hangs nobody.
+// Promise: a FIFO at the path is removed without blocking.
 #[test]
-fn a_fifo_is_taken_away() {
+fn a_fifo_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let fd = File::open(dir.path()).unwrap();
     for is_read in [false, true] {
@@ -104,16 +104,15 @@ fn a_fifo_is_taken_away() {
     }
 }
 
-// Promise: what has to be there after a power cut is written through to the disk, which a pipe can't be; other files
-// are not waited for.
+// Promise: a durable file is flushed to the disk, which fails for a pipe; other files are not flushed.
 #[test]
-fn durable_means_written_through() {
+fn durable_means_flushed() {
     let (_reader, writer) = std::io::pipe().unwrap();
     assert!(sync(writer.as_fd(), Lifetime::Durable).is_err());
     assert!(sync(writer.as_fd(), Lifetime::ThisBoot).is_ok());
 }
 
-// Promise: owner and group are set each for itself.
+// Promise: owner and group are set independently.
 #[test]
 fn owner_and_group_are_set() {
     if !nix::unistd::geteuid().is_root() {
@@ -129,9 +128,9 @@ fn owner_and_group_are_set() {
     }
 }
 
-// Promise: a folder that stands where the new version has to wait is named, and left alone.
+// Promise: the error names a directory at the temporary name, and the directory stays.
 #[test]
-fn a_folder_in_the_way_is_named() {
+fn a_directory_in_the_way_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let fd = File::open(dir.path()).unwrap();
     fs::create_dir(dir.path().join(".f.new")).unwrap();
