@@ -1,7 +1,7 @@
-//! ES256 for the JWT library, through ring, which TLS brings along anyway.
+//! ES256 for the JWT library, implemented with ring, which TLS already requires.
 //!
-//! Nothing else can be verified in these programs, and nothing signed: an algorithm that a token talks somebody into
-//! is not there. It also spares the agent four crates of cryptography, RSA among them, and 300 KB.
+//! The programs can verify no other algorithm, and sign nothing, so a token cannot make them use a weak algorithm. This also saves
+//! the agent four cryptography crates, including RSA, and 300 KB.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, Result};
@@ -15,13 +15,13 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Makes the JWT library use this; call it before anything is decoded.
+/// Makes the JWT library use this provider; call it before decoding a token.
 pub(crate) fn install() {
-    // It is there already from the second call on.
+    // It fails from the second call on, because the provider is already installed.
     let _ = PROVIDER.install_default();
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the library gives the signature")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the library defines the signature")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
     if *algorithm != Algorithm::ES256 || key.family() != AlgorithmFamily::Ec {
         return Err(Error::from(ErrorKind::InvalidAlgorithm));
@@ -48,21 +48,21 @@ impl JwtVerifier for Es256 {
 mod tests {
     use super::*;
 
-    // Promise: only ES256 is verified, and only with a key for it, whatever a token or a caller asks for.
+    // Promise: only ES256 is verified, and only with a key for it, even if a token or a caller asks for another algorithm.
     #[test]
-    fn nothing_else_is_verified() {
+    fn only_es256_is_verified() {
         let number = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         let elliptic = DecodingKey::from_ec_components(number, number).unwrap();
         let edwards = DecodingKey::from_ed_components(number).unwrap();
-        for (algorithm, key, is_given) in [
+        for (algorithm, key, is_supported) in [
             (Algorithm::ES256, &elliptic, true),
             (Algorithm::ES384, &elliptic, false),
             (Algorithm::ES256, &edwards, false),
             (Algorithm::EdDSA, &edwards, false),
             (Algorithm::HS256, &DecodingKey::from_secret(b"secret"), false),
         ] {
-            let given = verifier(&algorithm, key).ok().map(|verifier| verifier.algorithm());
-            assert_eq!(given, is_given.then_some(Algorithm::ES256), "{algorithm:?}");
+            let found = verifier(&algorithm, key).ok().map(|verifier| verifier.algorithm());
+            assert_eq!(found, is_supported.then_some(Algorithm::ES256), "{algorithm:?}");
         }
     }
 }

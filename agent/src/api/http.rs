@@ -1,5 +1,4 @@
-//! The one HTTP client of both programs: rustls with a clock of our own, no redirect, no proxy but the one that is configured,
-//! bounded answers.
+//! The HTTP client of both programs: rustls with our own clock, no redirects, only the configured proxy, answers of limited size.
 
 mod answer;
 mod ca_file;
@@ -29,14 +28,14 @@ pub use verifier::{Chain, ChainVerifier};
 
 /// The time by which certificates are validated.
 pub trait TlsClock: Send + Sync + fmt::Debug {
-    /// The best guess at the true time.
+    /// Returns the best estimate of the true time.
     fn now(&self) -> Timestamp;
 
-    /// Time since boot.
+    /// Returns the time since boot.
     fn boot(&self) -> Duration;
 
-    /// The earliest that the true time can be, where nobody knows more; `None` where [`TlsClock::now`] is the time and nothing else
-    /// is accepted.
+    /// Returns the lower bound of the true time if the time is unknown; `None` if [`TlsClock::now`] is reliable and no other time is
+    /// accepted.
     fn unknown_since(&self) -> Option<Timestamp> {
         None
     }
@@ -52,48 +51,49 @@ impl<T: Clock> TlsClock for T {
     }
 }
 
-/// The client can't be made.
+/// The client can't be created.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum HttpError {
-    #[error("reading the CA file {}{}", path.display(), mode_hint(source))]
+    #[error("cannot read the CA file {}{}", path.display(), mode_hint(source))]
     CaFile {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("the CA file {} holds no certificate that can be used; it must be PEM", path.display())]
+    #[error("the CA file {} has no usable certificate; it must be PEM", path.display())]
     NoCertificate { path: PathBuf },
-    #[error("making the HTTP client")]
+    #[error("cannot create the HTTP client")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What to do about a file that is there for all to read, and can't be read.
+/// Returns what to do about a world-readable file that can't be read; empty for other errors than a missing permission.
 pub(crate) fn mode_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            " (it is not read as root: chmod 0644 it, and 0755 the directories that it is in)"
+            " (it is not read as root: chmod 0644 it, and chmod 0755 its parent directories)"
         }
         _ => "",
     }
 }
 
-/// The API, as both programs call it: [`Http`] over the network, or something else in its place.
+/// A client of the API: [`Http`] over the network, or a replacement in tests.
 pub trait ApiClient: fmt::Debug + Sync {
-    /// The API's address.
+    /// Returns the API's URL.
     fn api(&self) -> &ApiUrl;
 
-    /// Makes one call; any status is an answer.
+    /// Makes one call; any status counts as an answer.
     ///
     /// # Errors
-    /// No time for it, no whole answer within `limit`, one that is too large, or one that does not say the time where nobody knows it.
+    /// There is no time for the call, no complete answer within `limit`, the answer is too large, or it has no `Date` while the time
+    /// is unknown.
     fn call(&self, call: &Call<'_>, limit: Limit) -> Result<Answer, Fault>;
 
-    /// What time it is by the last answer that came through TLS.
+    /// Returns the current time according to the last answer over TLS.
     fn server_date(&self) -> Option<Timestamp>;
 }
 
-/// A call to be made. `Debug` does not show its body.
+/// A request to the API. `Debug` does not show its body.
 pub struct Call<'a> {
     /// The method.
     pub method: Method,
@@ -103,12 +103,12 @@ pub struct Call<'a> {
     pub body: Option<Zeroizing<Vec<u8>>>,
     /// An access token.
     pub bearer: Option<&'a SecretString>,
-    /// Whether caches on the way are to ask the server themselves.
+    /// Whether caches on the way have to revalidate with the server.
     pub is_uncached: bool,
 }
 
 impl Call<'_> {
-    /// As messages name it, `POST /login`.
+    /// Returns the name of the call in messages, such as `POST /login`.
     pub fn step(&self) -> String {
         format!("{} {}", self.method, self.path)
     }

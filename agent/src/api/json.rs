@@ -1,4 +1,4 @@
-//! The JSON that goes over the wire, both ways; bodies hold passwords and tokens.
+//! JSON of request and answer bodies, which contain passwords and tokens.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::api::fault::Problem;
 
-/// A request body; wiped after use. Grown once, so that no copy of a password stays behind.
+/// Serialises a request body, which is wiped after use. It is allocated once, so that no copy of a password stays in memory.
 pub fn body(content: &impl Serialize) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
     // Maps of strings can't fail to serialise, and a Vec takes every write.
@@ -18,32 +18,32 @@ pub fn body(content: &impl Serialize) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// Reads a JSON body: what is not JSON at all is damage, what is JSON of another form is an answer.
+/// Parses a JSON body. A body that is not JSON is damaged; JSON of another form is an invalid answer.
 ///
 /// # Errors
 /// As a [`Problem`] that repeats nothing of the body.
 pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, Problem> {
     if has_duplicate_names(body) {
-        return Err(Problem::Form("an object with each name once"));
+        return Err(Problem::Form("an object with unique names"));
     }
     serde_json::from_slice(body).map_err(|_| {
-        // The form is judged while reading: what is cut after that is damage all the same.
+        // serde reports a wrong form before it reaches the end of the body: a body that is cut after that is still damaged.
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
         if is_json { Problem::Form(expected) } else { Problem::NotJson }
     })
 }
 
-/// Whether this is JSON in which an object, at any depth, has a name twice. Parsers differ in which of the two values they
-/// take (RFC 8259, 4), so that one program would check what another one does not use.
+/// Whether this is JSON in which an object, at any depth, has a duplicate name. Parsers differ in which of the values they use
+/// (RFC 8259, 4), so one program could validate a value that another one does not use.
 pub fn has_duplicate_names(json: &[u8]) -> bool {
     match serde_json::from_slice::<UniqueNames>(json) {
         Ok(_) => false,
-        // Its other errors are about the JSON itself, which the caller's own reading finds.
+        // Other errors concern the JSON itself; the caller's own parsing reports them.
         Err(error) => error.is_data(),
     }
 }
 
-/// Any JSON value whose objects have each name once. Keeps nothing of it: bodies hold secrets.
+/// Any JSON value whose objects have unique names. It stores nothing, because bodies contain secrets.
 struct UniqueNames;
 
 impl<'de> Deserialize<'de> for UniqueNames {
@@ -100,10 +100,10 @@ impl<'de> Visitor<'de> for UniqueNames {
     }
 }
 
-/// The code of the API's error object, `{"ErrorCode": int, "Message": string}`, in any casing (`errorCode`, `error_code`); none
-/// where the body is not that object.
+/// Returns the code of the API's error object, `{"ErrorCode": int, "Message": string}`, in any casing (`errorCode`, `error_code`);
+/// `None` if the body is not that object.
 ///
-/// Both fields are needed: gateways, proxies and portals have JSON of their own, which says nothing about the credentials.
+/// Both fields are required: gateways, proxies and portals send their own JSON, which says nothing about the credentials.
 pub(crate) fn error_code(body: &[u8]) -> Option<u32> {
     let object: Map<String, Value> = read(body, "an error object").ok()?;
     let field = |name: &str| {
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    // Promise: a body is the JSON of what was given, and what is read from one is that again.
+    // Promise: a body is the JSON of its content, and parsing gives the same content.
     #[test]
     fn bodies_are_json() {
         let content = BTreeMap::from([("email", "d@azaion.com"), ("password", "p")]);
@@ -130,8 +130,8 @@ mod tests {
         assert_eq!(read::<BTreeMap<&str, &str>>(&body, "an object").unwrap(), content);
     }
 
-    // Promise: a name twice in one object is refused at any depth, also where it is spelled in another way; the same name
-    // in two objects is not.
+    // Promise: a duplicate name in one object is refused at any depth, also with another escape sequence; the same name in two
+    // objects is allowed.
     #[test]
     fn names_are_unique() {
         for (body, is_refused) in [
@@ -149,15 +149,14 @@ mod tests {
             let read = read::<serde_json::Value>(body.as_bytes(), "anything");
             assert_eq!(matches!(read, Err(Problem::Form(_))), is_refused, "{body}");
         }
-        // What is no JSON is damage, not a form.
+        // A body that is not JSON is damaged, and not of a wrong form.
         for body in ["", "{", r#"{"a":1,"b""#, "<html>", "{}x"] {
             assert!(!has_duplicate_names(body.as_bytes()), "{body}");
             assert!(matches!(read::<serde_json::Value>(body.as_bytes(), "anything"), Err(Problem::NotJson)), "{body}");
         }
     }
 
-    // Promise: the API's error object is read in every casing; what has not both of its fields, of the right types, is somebody
-    // else's.
+    // Promise: the API's error object is parsed in every casing; an object without both fields of the right types is not the API's.
     #[test]
     fn reads_error_codes() {
         for (body, code) in [

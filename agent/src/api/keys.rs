@@ -13,23 +13,25 @@ use crate::api::retry::Budget;
 use crate::api::token::{self, Accepted, Expected, Keys, TokenError};
 use crate::common::clock::Timestamp;
 
-/// Asks the server for its keys. `is_uncached` asks caches on the way to ask the server themselves (RFC 9111, 5.2.1.4): the
-/// list may be an hour old otherwise.
+/// Fetches the server's keys. `is_uncached` makes caches on the way revalidate with the server (RFC 9111, 5.2.1.4): otherwise the
+/// list may be an hour old.
 ///
 /// # Errors
-/// No answer, or one that is no key set, or a set without a key for ES256.
+/// There is no answer, or it is not a key set, or the set has no key for ES256.
 pub fn fetch(http: &dyn ApiClient, is_uncached: bool, limit: Limit) -> Result<Keys, Fault> {
     let path = "/.well-known/jwks.json";
     let answer = http.call(&Call { method: Method::GET, path, body: None, bearer: None, is_uncached }, limit)?;
     keys_of(&answer)
 }
 
-/// Validates a token with the server's keys. If its key is not listed, the list is fetched again, past all caches, until the
-/// budget is used up: a key is published before the first token is signed with it, but a cache may hold the list of before.
-/// `answer` is that which the token came in, and `now` says the best known time.
+/// Validates a token with the server's keys.
+///
+/// If the token's key is not listed, the list is fetched again, bypassing caches, until the budget is used up: a key is published
+/// before the first token is signed with it, but a cache may have an outdated list. `answer` is the one that contained the token;
+/// `now` returns the best known time.
 ///
 /// # Errors
-/// The keys are out of reach, or the token fails a check.
+/// The keys are unreachable, or the token fails a check.
 pub fn validate_token(
     http: &dyn ApiClient,
     budget: &Budget<'_>,
@@ -54,7 +56,7 @@ pub fn validate_token(
     })
 }
 
-/// Reads the answer to the request for keys.
+/// Parses the answer to the request for keys.
 ///
 /// # Errors
 /// As [`fetch`].
@@ -62,12 +64,13 @@ fn keys_of(answer: &Answer) -> Result<Keys, Fault> {
     if answer.status == 404 {
         return Ok(Keys::None);
     }
-    let body = answer.accept(&[200]).map_err(out_of_reach)?;
+    let body = answer.accept(&[200]).map_err(refusal_is_transient)?;
     usable(body).map(Keys::Set).map_err(|problem| answer.fault(problem))
 }
 
-/// No credentials are sent with this request, so none can be refused: where a proxy or a firewall does so, the keys are out of reach.
-fn out_of_reach(fault: Fault) -> Fault {
+/// Turns a refusal into a transient fault. This request has no credentials that the API could refuse, so the refusal comes from a
+/// proxy or a firewall.
+fn refusal_is_transient(fault: Fault) -> Fault {
     let problem = match fault.problem {
         Problem::Page { status, .. } => Problem::Page { status, class: Class::Later },
         Problem::Status { status, code, class } if class == Class::Refused || needs_error_object(status) => {
@@ -78,10 +81,10 @@ fn out_of_reach(fault: Fault) -> Fault {
     Fault { problem, ..fault }
 }
 
-/// The keys of a set that can verify ES256. Others may stand beside them.
+/// Returns the keys of a set that can verify ES256, and ignores all others.
 ///
 /// # Errors
-/// It is no key set, or one without such a key.
+/// The body is not a key set, or has no such key.
 pub fn usable(body: &[u8]) -> Result<Vec<Jwk>, Problem> {
     #[derive(Deserialize)]
     struct Set {
@@ -90,12 +93,13 @@ pub fn usable(body: &[u8]) -> Result<Vec<Jwk>, Problem> {
     let set: Set = json::read(body, "an object with a list of keys")?;
     let keys: Vec<Jwk> =
         set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).filter(is_es256).collect();
-    if keys.is_empty() { Err(Problem::Form("no key for ES256 is in it")) } else { Ok(keys) }
+    if keys.is_empty() { Err(Problem::Form("it has no key for ES256")) } else { Ok(keys) }
 }
 
+/// Whether a key is for verifying ES256.
 fn is_es256(key: &Jwk) -> bool {
     let curve = matches!(&key.algorithm, AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256);
-    // RFC 7517, 4.2 and 4.3: each may be missing; the one that is there limits what the key is for.
+    // RFC 7517, 4.2 and 4.3: both are optional; a present one limits the use of the key.
     let purpose = matches!(key.common.public_key_use, None | Some(PublicKeyUse::Signature));
     let operation = key.common.key_operations.as_ref().is_none_or(|list| list.contains(&KeyOperations::Verify));
     let algorithm = matches!(key.common.key_algorithm, None | Some(KeyAlgorithm::ES256));
@@ -123,7 +127,7 @@ mod tests {
         key
     }
 
-    // Promise: of a key set the keys for ES256 count, whatever stands beside them; a set without one is refused.
+    // Promise: only the keys for ES256 of a key set are used, with any others beside them; a set without one is refused.
     #[test]
     fn only_keys_for_es256_count() {
         for (change, counts) in [
@@ -152,9 +156,9 @@ mod tests {
         }
     }
 
-    // Promise: a set that is cut is damage, and one of another form, or an empty one, can't be accepted.
+    // Promise: a set that was cut is damaged; a set of another form, or an empty one, is invalid.
     #[test]
-    fn what_is_no_set_is_told_apart() {
+    fn damaged_and_invalid_sets_are_distinguished() {
         for (body, is_json) in [
             ("", false),
             (r#"{"keys":["#, false),
@@ -169,7 +173,7 @@ mod tests {
         }
     }
 
-    /// What one answer of this status makes of the request for keys.
+    /// Returns the result of the request for keys when the server answers with this status and body.
     fn fetched(status: u16, body: &str) -> Result<Keys, Fault> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let api = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -187,8 +191,8 @@ mod tests {
         keys
     }
 
-    // Promise: only a 404 says that there are no keys; a refusal by something on the way is no word about the device's
-    // credentials, so it is tried again.
+    // Promise: only a 404 means that there are no keys; a refusal does not come from the API and says nothing about the device's
+    // credentials, so it is transient.
     #[test]
     fn each_status_has_its_meaning() {
         let set = json!({"keys": [key(&json!({}))]}).to_string();

@@ -1,42 +1,44 @@
-//! The address of an HTTP proxy that tunnels TLS (CONNECT, RFC 9110, 9.3.6).
+//! The URL of an HTTP proxy that tunnels TLS (CONNECT, RFC 9110, 9.3.6).
 
 use std::str::FromStr;
 
 use reqwest::Url;
 
-/// An HTTP proxy, `http://HOST:PORT`. TLS goes through it end to end, so the proxy sees neither passwords nor tokens.
+/// The URL of an HTTP proxy, `http://HOST:PORT`. TLS is end to end, so the proxy sees neither passwords nor tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyUrl(Url);
 
-/// Why a text is not the address of a proxy. The text itself is not repeated: it may hold a secret.
+/// Why a text is not the URL of a proxy. The text is not repeated, because it may contain a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyUrlError {
     /// Not a URL with a host.
     #[error("the proxy is not a URL such as http://proxy.example.com:3128")]
     Malformed,
-    /// Another scheme.
-    #[error("the proxy must be an http:// URL; TLS goes through it end to end")]
+    /// The scheme is not http.
+    #[error("the proxy must be an http:// URL; TLS is end to end through it")]
     Scheme,
     /// A user or password.
-    #[error("a user or password inside the proxy's URL is refused; let the proxy know this machine by its address")]
+    #[error(
+        "a user or password inside the proxy's URL is refused; configure the proxy to accept this machine by its IP address"
+    )]
     UserInfo,
     /// A path, query or fragment.
-    #[error("the proxy's URL has more than host and port")]
+    #[error("the proxy's URL must have only host and port")]
     Path,
 }
 
 impl ProxyUrl {
-    /// As a URL.
+    /// Returns the URL.
     pub fn url(&self) -> &Url {
         &self.0
     }
 
-    /// Name or address.
+    /// Returns the name or IP address.
     pub fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// The TCP port.
+    /// Returns the TCP port.
     pub fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or(80)
     }
@@ -67,7 +69,7 @@ impl FromStr for ProxyUrl {
 mod tests {
     use super::*;
 
-    // Promise: only plain host and port are a proxy; what may be a secret is never repeated.
+    // Promise: only a URL with host and port is accepted; errors never repeat a possible secret.
     #[test]
     fn only_host_and_port_are_a_proxy() {
         for (text, expected) in [

@@ -1,7 +1,7 @@
-//! Logging in and renewing: the wire form of `POST /login` and `POST /token/refresh`.
+//! Login and token refresh: the request and answer formats of `POST /login` and `POST /token/refresh`.
 //!
-//! Three generations of the API are in the field at once. None says which it is; their answers differ in
-//! what they hold and in how they spell it (`accessToken`, `access_token`, `AccessToken`).
+//! Three generations of the API are in use. None reports its version; their answers differ in their fields and in the spelling of
+//! the names (`accessToken`, `access_token`, `AccessToken`).
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -11,28 +11,28 @@ use crate::api::fault::{Fault, Limit, Problem};
 use crate::api::http::{Answer, ApiClient, Call, Method};
 use crate::api::json;
 
-/// What a login gives. `Debug` does not show the tokens.
+/// The tokens from a login. `Debug` does not show the tokens.
 #[derive(Debug)]
 pub struct Tokens {
     /// The access token, a JWT.
     pub access: SecretString,
-    /// The refresh token, where the server has such.
+    /// The refresh token, if the server issues them.
     pub refresh: Option<RefreshToken>,
 }
 
-/// A refresh token and the name of the field that it came in, under which it goes back.
+/// A refresh token and the name of its field in the answer, which the request has to use.
 #[derive(Clone, Debug)]
 pub struct RefreshToken {
     /// `refreshToken`, `refresh_token` or `RefreshToken`.
     pub field: String,
-    /// Works once.
+    /// The token; it works only once.
     pub token: SecretString,
 }
 
-/// `POST /login`.
+/// Logs in with `POST /login`.
 ///
 /// # Errors
-/// No answer, or one that gives no token.
+/// There is no answer, or it has no token.
 pub fn login(
     http: &dyn ApiClient,
     email: &str,
@@ -45,19 +45,21 @@ pub fn login(
         password: &'a str,
     }
     let body = json::body(&Body { email, password: password.expose_secret() });
-    ask(http, "/login", body, limit)
+    request_tokens(http, "/login", body, limit)
 }
 
-/// `POST /token/refresh`. Never made twice with the same token: a server that sees a used one ends the session.
+/// Renews the tokens with `POST /token/refresh`. Never call it twice with the same token: the server ends the session when it sees a
+/// used one.
 ///
 /// # Errors
-/// No answer, or one that gives no token; log in then.
+/// There is no answer, or it has no token; the caller has to log in then.
 pub fn refresh(http: &dyn ApiClient, refresh: &RefreshToken, limit: Limit) -> Result<(Tokens, Answer), Fault> {
     let body = json::body(&std::collections::BTreeMap::from([(refresh.field.as_str(), refresh.token.expose_secret())]));
-    ask(http, "/token/refresh", body, limit)
+    request_tokens(http, "/token/refresh", body, limit)
 }
 
-fn ask(
+/// Sends a request for tokens.
+fn request_tokens(
     http: &dyn ApiClient,
     path: &'static str,
     body: Zeroizing<Vec<u8>>,
@@ -69,7 +71,7 @@ fn ask(
     Ok((tokens, answer))
 }
 
-/// A login answer in all its spellings. `token` is all that the oldest servers give, and newer ones repeat there.
+/// A login answer in all spellings. The oldest servers send only `token`; newer ones repeat the access token there.
 #[derive(Deserialize)]
 struct LoginAnswer {
     #[serde(alias = "access_token", alias = "AccessToken")]
@@ -87,16 +89,16 @@ struct LoginAnswer {
     mfa_required: bool,
 }
 
-/// Reads the answer to a login or a refresh.
+/// Parses the answer to a login or a refresh.
 ///
 /// # Errors
-/// It is no JSON, has no token, or asks for a second factor.
+/// The body is not JSON, has no token, or requires a second factor.
 pub fn tokens_of(body: &[u8]) -> Result<Tokens, Problem> {
     let answer: LoginAnswer = json::read(body, "an object with the token as a string")?;
     if answer.mfa_required {
         return Err(Problem::Mfa);
     }
-    let access = answer.access.or(answer.token).ok_or(Problem::Form("there is no token in it"))?;
+    let access = answer.access.or(answer.token).ok_or(Problem::Form("it has no token"))?;
     let refresh = [
         ("refreshToken", answer.refresh_camel),
         ("refresh_token", answer.refresh_snake),
@@ -111,9 +113,9 @@ pub fn tokens_of(body: &[u8]) -> Result<Tokens, Problem> {
 mod tests {
     use super::*;
 
-    // Promise: the answers of all generations are read in every spelling, and what is none is told apart.
+    // Promise: the answers of all generations are parsed in every spelling; other answers are classified as invalid or damaged.
     #[test]
-    fn reads_every_spelling() {
+    fn parses_every_spelling() {
         for (body, expected) in [
             (r#"{"token":"t"}"#, "t -"),
             (r#"{"Token":"t"}"#, "t -"),
@@ -147,7 +149,7 @@ mod tests {
         }
     }
 
-    // Promise: a token never shows in a `Debug`.
+    // Promise: `Debug` never shows a token.
     #[test]
     fn tokens_are_not_shown() {
         let tokens = tokens_of(br#"{"token":"hush","refreshToken":"hush"}"#).unwrap();

@@ -1,4 +1,4 @@
-//! Validates an access token: signature where the server has keys, claims and times always.
+//! Validates an access token: the signature if the server publishes keys, claims and times always.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,22 +23,22 @@ mod user_id;
 pub use error::TokenError;
 pub use user_id::UserId;
 
-/// Allowed difference between the server's clock and ours, as the API's other verifiers allow.
+/// Tolerated difference between the server's clock and ours, as in the API's other verifiers.
 pub const SKEW: Duration = Duration::from_secs(30);
 
-/// The issuer of every generation.
+/// The issuer in all generations of the API.
 pub const DEFAULT_ISSUER: &str = "AzaionApi";
 
-/// What a server publishes.
+/// The keys that a server publishes.
 #[derive(Debug)]
 pub enum Keys {
-    /// It publishes none (404): the oldest generation, whose tokens a device can't check.
+    /// No keys (404): the oldest generation, whose signatures a device can't verify.
     None,
-    /// Its keys that can verify ES256; at least one.
+    /// The keys that can verify ES256; at least one.
     Set(Vec<Jwk>),
 }
 
-/// Whether a token that can't be checked for its signature may be used.
+/// Whether a token may be used if its signature can't be verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SignaturePolicy {
@@ -49,14 +49,14 @@ pub enum SignaturePolicy {
     Required,
 }
 
-/// What is known of a token's signature.
+/// Whether a token's signature was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Signature {
-    /// Checked with a key that the server publishes.
+    /// Verified with a key that the server publishes.
     Verified,
-    /// Not to be checked by a device: the server publishes no keys.
+    /// Not verifiable by a device, because the server publishes no keys.
     Unverified,
 }
 
@@ -69,29 +69,29 @@ impl std::fmt::Display for Signature {
     }
 }
 
-/// What a token must say.
+/// The expected claims of a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
     /// The device's e-mail.
     pub email: &'a str,
     /// The issuer.
     pub issuer: &'a str,
-    /// The audience; not checked where none is set.
+    /// The audience; not checked if none is set.
     pub audience: Option<&'a str>,
-    /// Whether the signature has to be checked.
+    /// Whether the signature has to be verified.
     pub signature: SignaturePolicy,
 }
 
-/// What a token that was accepted says.
+/// The content of an accepted token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// When it was issued, where it says so.
+    /// When it was issued, if the token says so.
     pub issued_at: Option<Timestamp>,
-    /// The first moment in which it is not valid any more.
+    /// The first second at which it is no longer valid.
     pub expires_at: Timestamp,
-    /// What is known of its signature.
+    /// Whether its signature was verified.
     pub signature: Signature,
-    /// The account's id, where it says one.
+    /// The account's id, if the token has one.
     pub user_id: Option<UserId>,
 }
 
@@ -107,7 +107,7 @@ const EMAIL_CLAIMS: [&str; 4] = [
 
 type Claims = BTreeMap<String, Value>;
 
-/// Accepts a token, or says why not. `now` is the best known true time, not the system clock.
+/// Validates a token. `now` is the best known true time, not the system clock.
 ///
 /// # Errors
 /// The first check that failed.
@@ -123,18 +123,17 @@ pub fn validate(
     Ok(Accepted { issued_at, expires_at, signature, user_id: user_id::of(&claims) })
 }
 
-/// Whether a token that was accepted earlier still agrees with what is expected now; its signature is not checked
-/// again.
+/// Whether a token that was accepted earlier still has the expected claims; its signature is not verified again.
 pub fn still_agrees(token: &SecretString, signature: Signature, expected: Expected<'_>) -> bool {
-    let signed_enough = signature == Signature::Verified || expected.signature == SignaturePolicy::Auto;
+    let is_signature_sufficient = signature == Signature::Verified || expected.signature == SignaturePolicy::Auto;
     let claims = insecure_decode::<Claims>(token.expose_secret());
-    let is_clear = !token.expose_secret().split('.').take(2).any(has_duplicates);
-    signed_enough && is_clear && claims.is_ok_and(|data| check_claims(&data.claims, expected).is_ok())
+    let is_unambiguous = !token.expose_secret().split('.').take(2).any(has_duplicates);
+    is_signature_sufficient && is_unambiguous && claims.is_ok_and(|data| check_claims(&data.claims, expected).is_ok())
 }
 
-/// Whether a token says, unchecked, that it has another role than a device's. A token that can't be read says nothing.
+/// Whether an unverified token names another role than a device's; `false` if it can't be parsed.
 pub fn names_another_role(token: &SecretString) -> bool {
-    // With a claim twice, it says two things.
+    // A duplicate claim may name another role, too.
     token.expose_secret().split('.').take(2).any(has_duplicates)
         || insecure_decode::<Claims>(token.expose_secret()).is_ok_and(|data| {
             ROLE_CLAIMS.iter().any(|name| data.claims.contains_key(*name))
@@ -142,9 +141,9 @@ pub fn names_another_role(token: &SecretString) -> bool {
         })
 }
 
-/// The claims, after the signature has been checked as far as it can be.
+/// Returns the claims after verifying the signature as far as possible.
 fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result<(Claims, Signature), TokenError> {
-    // Three parts of base64url (RFC 7515, 3.1), checked also where the signature can't be: others read it, too.
+    // Three parts of base64url (RFC 7515, 3.1), checked even if the signature can't be: other programs parse the token, too.
     let is_base64url = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if token.split('.').count() != 3 || !token.split('.').all(is_base64url) {
         return Err(TokenError::NotAJwt);
@@ -152,9 +151,9 @@ fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result
     if token.split('.').take(2).any(has_duplicates) {
         return Err(TokenError::Duplicate);
     }
-    // A header with an algorithm that the library does not know, `none` among them, is no header to it.
+    // The library refuses a header with an algorithm that it does not know, including `none`.
     let header = decode_header(token).map_err(|_| TokenError::Algorithm)?;
-    // RFC 7515, 4.1.11: whoever does not understand all of it must refuse the token; we understand none.
+    // RFC 7515, 4.1.11: a token with an unsupported critical extension must be refused; we support none.
     if header.crit.is_some() {
         return Err(TokenError::Critical);
     }
@@ -178,8 +177,8 @@ fn authentic_claims(token: &str, keys: &Keys, policy: SignaturePolicy) -> Result
     }
 }
 
-/// Whether a token's signature is as long as an HMAC of this algorithm (RFC 7518, 3.2). Only the server can verify it, but a
-/// token without a signature, or with a part of one, comes from no server that verifies its own tokens.
+/// Whether a token's signature has the length of an HMAC of this algorithm (RFC 7518, 3.2). Only the server can verify it, but a
+/// server that verifies its own tokens sends none with a missing or incomplete signature.
 fn has_hmac_length(token: &str, algorithm: Algorithm) -> bool {
     let length = match algorithm {
         Algorithm::HS256 => 32,
@@ -190,20 +189,21 @@ fn has_hmac_length(token: &str, algorithm: Algorithm) -> bool {
     matches!(signature, Some(Ok(bytes)) if bytes.len() == length)
 }
 
-/// Whether a part of a token has a name twice: others who read it might take the other value (RFC 7519, 4).
+/// Whether a part of a token has a duplicate name: other programs might use the other value (RFC 7519, 4).
 fn has_duplicates(part: &str) -> bool {
     BASE64_URL_SAFE_NO_PAD.decode(part).map(Zeroizing::new).is_ok_and(|json| has_duplicate_names(&json))
 }
 
+/// Verifies the signature with the keys that have the token's key id, or all keys if it has none, and returns the claims.
 fn verified_claims(token: &str, kid: Option<&str>, keys: &[Jwk]) -> Result<Claims, TokenError> {
-    let named = |key: &&Jwk| kid.is_none() || key.common.key_id.as_deref() == kid;
+    let has_key_id = |key: &&Jwk| kid.is_none() || key.common.key_id.as_deref() == kid;
     es256::install();
     let mut refused = TokenError::UnknownKey;
-    for key in keys.iter().filter(named) {
+    for key in keys.iter().filter(has_key_id) {
         let Ok(key) = DecodingKey::from_jwk(key) else {
             continue;
         };
-        match decode::<Claims>(token, &key, &signature_alone()) {
+        match decode::<Claims>(token, &key, &signature_only()) {
             Ok(data) => return Ok(data.claims),
             Err(error) if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature) => {
                 refused = TokenError::Signature;
@@ -214,8 +214,8 @@ fn verified_claims(token: &str, kid: Option<&str>, keys: &[Jwk]) -> Result<Claim
     Err(refused)
 }
 
-/// Pins the algorithm and leaves the claims to us: the library would judge times by the system clock.
-fn signature_alone() -> Validation {
+/// Makes the library verify only the signature, with ES256: it would validate times by the system clock.
+fn signature_only() -> Validation {
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_required_spec_claims::<&str>(&[]);
     validation.validate_exp = false;
@@ -224,6 +224,7 @@ fn signature_alone() -> Validation {
     validation
 }
 
+/// Checks issuer, audience, role and e-mail address.
 fn check_claims(claims: &Claims, expected: Expected<'_>) -> Result<(), TokenError> {
     if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer) {
         return Err(TokenError::Issuer);
@@ -240,7 +241,7 @@ fn check_claims(claims: &Claims, expected: Expected<'_>) -> Result<(), TokenErro
     Ok(())
 }
 
-/// `aud` is one string or a list of them (RFC 7519, 4.1.3).
+/// Whether the claims name the audience; `aud` is one string or a list of them (RFC 7519, 4.1.3).
 fn has_audience(claims: &Claims, audience: &str) -> bool {
     match claims.get("aud") {
         Some(Value::Array(list)) => list.iter().any(|one| one.as_str() == Some(audience)),
@@ -249,7 +250,7 @@ fn has_audience(claims: &Claims, audience: &str) -> bool {
     }
 }
 
-/// The one value that all claims of these names agree on: a second role, or two e-mails, are not a device's.
+/// Returns the single value on which all claims of these names agree: a device has neither a second role nor a second e-mail address.
 fn single<'a>(claims: &'a Claims, names: &[&str]) -> Option<&'a str> {
     let mut values = names.iter().filter_map(|name| claims.get(*name)).map(|value| match value {
         Value::Array(list) if list.len() == 1 => list.first().and_then(Value::as_str),
@@ -259,10 +260,11 @@ fn single<'a>(claims: &'a Claims, names: &[&str]) -> Option<&'a str> {
     values.all(|other| other == Some(first)).then_some(first)
 }
 
+/// Checks the times of a token; returns when it was issued and when it expires.
 fn check_times(claims: &Claims, now: Timestamp) -> Result<(Option<Timestamp>, Timestamp), TokenError> {
     let expires_at = time(claims, "exp")?.ok_or(TokenError::NoExpiry)?;
     let (issued_at, not_before) = (time(claims, "iat")?, time(claims, "nbf")?);
-    // Without skew: a token that has ended by the server's own time is of no use to anybody.
+    // No tolerance: a token that has expired by the server's own time is useless.
     if now >= expires_at {
         return Err(TokenError::Expired);
     }
@@ -272,8 +274,8 @@ fn check_times(claims: &Claims, now: Timestamp) -> Result<(Option<Timestamp>, Ti
     Ok((issued_at, expires_at))
 }
 
-/// A `NumericDate` (RFC 7519, 2): seconds since 1970, perhaps with a fraction.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the float is checked to be a time")]
+/// Reads a `NumericDate` claim (RFC 7519, 2): seconds since 1970, possibly with a fraction.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range of the float is checked")]
 fn time(claims: &Claims, name: &str) -> Result<Option<Timestamp>, TokenError> {
     let Some(value) = claims.get(name) else {
         return Ok(None);

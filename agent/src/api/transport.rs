@@ -1,4 +1,4 @@
-//! Why no answer came: the kinds of failure below HTTP, told apart for whoever has to mend them.
+//! Failures below HTTP, classified by what has to be fixed.
 
 use std::error::Error;
 use std::fmt;
@@ -7,38 +7,38 @@ use std::io;
 use crate::common::clock::Timestamp;
 use crate::common::plain_text::excerpt;
 
-/// Bytes of a library's message that are shown: what the server sent may be quoted in it.
+/// Maximum length in bytes of a library's message, which may quote data from the server.
 const LONGEST_DETAIL: usize = 500;
 
-/// How a call failed before an answer was there.
+/// The kind of failure of a call without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// The server's name has no address, or no name server answered.
     NameLookup,
-    /// Nothing listens there.
+    /// Nothing listens at the address.
     Refused,
-    /// There is no way to the server's network.
+    /// There is no route to the server's network.
     NoRoute,
-    /// The connection was cut.
+    /// The connection was closed early.
     Cut,
     /// No answer in time.
     Timeout,
-    /// The certificate is not valid yet: somebody's clock is wrong.
+    /// The certificate is not valid yet: a clock is wrong.
     NotYetValid,
     /// The certificate has expired, or a clock is ahead.
     Expired {
-        /// When it ended.
+        /// When it expired.
         until: Option<Timestamp>,
     },
-    /// The server's own certificate is that of a CA, as a self-signed one mostly is.
+    /// The server's own certificate is a CA certificate, as most self-signed ones are.
     CaAsServer,
-    /// TLS failed otherwise.
+    /// TLS failed for another reason.
     Tls,
     /// The proxy can't be reached.
     ProxyUnreachable,
-    /// The proxy asks for a login.
+    /// The proxy requires a login.
     ProxyLogin,
-    /// The proxy does not let the connection through.
+    /// The proxy refuses the connection.
     ProxyRefused,
     /// Anything else below HTTP.
     Other,
@@ -47,16 +47,16 @@ pub enum Transport {
 /// Why a certificate is not valid at a given time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutsideValidity {
-    /// It begins later.
+    /// Its validity begins later.
     Begins(Timestamp),
-    /// It has ended.
+    /// Its validity has ended.
     Ended(Timestamp),
-    /// It is not valid at all, by another check.
+    /// Another check failed.
     Invalid,
 }
 
 impl OutsideValidity {
-    /// What rustls says.
+    /// Converts the error of rustls.
     pub(crate) fn of(error: &rustls::Error) -> Self {
         use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
         match error {
@@ -76,7 +76,7 @@ impl fmt::Display for OutsideValidity {
         match self {
             Self::Begins(from) => write!(f, "is valid from {from} on"),
             Self::Ended(until) => write!(f, "was valid until {until}"),
-            Self::Invalid => f.write_str("is not valid then"),
+            Self::Invalid => f.write_str("is not valid at that time"),
         }
     }
 }
@@ -84,24 +84,24 @@ impl fmt::Display for OutsideValidity {
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NameLookup => "the name could not be looked up; is the network up, is DNS set?",
-            Self::Refused => "the connection was refused; does the API run there?",
-            Self::NoRoute => "there is no route to the server; is the network up?",
-            Self::Cut => "the connection was cut before the whole answer was there",
+            Self::NameLookup => "the name could not be looked up; check the network and the DNS settings",
+            Self::Refused => "the connection was refused; check that the API runs at this address",
+            Self::NoRoute => "there is no route to the server; check the network",
+            Self::Cut => "the connection was closed before the answer was complete",
             Self::Timeout => "no answer in time",
-            Self::NotYetValid => "TLS: the server's certificate is not valid yet; is the clock right?",
-            Self::Expired { .. } => "TLS: the server's certificate has expired; is the clock right?",
+            Self::NotYetValid => "TLS: the server's certificate is not valid yet; check the clock",
+            Self::Expired { .. } => "TLS: the server's certificate has expired; check the clock",
             Self::CaAsServer => {
                 "TLS: the server's own certificate is marked as that of a CA (CA:TRUE, as in a self-signed one), which a server must not \
                  use; give the server a certificate that this CA signs, or a self-signed one with basicConstraints=CA:FALSE"
             }
-            Self::ProxyUnreachable => "CONNECT: the proxy can't be reached; does it run, and is its address right?",
+            Self::ProxyUnreachable => "CONNECT: the proxy can't be reached; check that it runs and that its address is correct",
             Self::ProxyLogin => {
-                "CONNECT: the proxy asks for a login (HTTP 407), which is not supported; let it know this machine by its address"
+                "CONNECT: the proxy requires a login (HTTP 407), which is not supported; configure the proxy to accept this machine by its IP address"
             }
-            Self::ProxyRefused => "CONNECT: the proxy did not open a connection to the API; does it permit that?",
+            Self::ProxyRefused => "CONNECT: the proxy did not open a connection to the API; check that it permits this",
             Self::Tls => {
-                "TLS failed; is the server's certificate from a known CA (--ca-file, ca_file), and for this name?"
+                "TLS failed; check that the server's certificate is from a known CA (--ca-file, ca_file) and for this name"
             }
             Self::Other => "the call failed",
         })
@@ -109,7 +109,7 @@ impl fmt::Display for Transport {
 }
 
 impl Transport {
-    /// Reads the kind off the chain of causes, and the words of the last one.
+    /// Returns the kind of failure from the chain of causes, and the message of the last cause.
     pub(crate) fn of(error: &reqwest::Error) -> (Self, String) {
         let causes: Vec<_> = std::iter::successors(Some(error as &(dyn Error + 'static)), |e| cause(*e)).collect();
         let detail = causes.last().map(ToString::to_string).unwrap_or_default();
@@ -119,7 +119,7 @@ impl Transport {
             return (Self::Timeout, detail);
         }
         let kinds: Vec<_> = causes.into_iter().filter_map(Self::of_cause).collect();
-        // What failed of CONNECT says more than how.
+        // The failed step of CONNECT is more specific than its cause.
         let kind = kinds.iter().find(|kind| kind.is_of_proxy()).or(kinds.last());
         (kind.copied().unwrap_or(Self::Other), detail)
     }
@@ -135,7 +135,7 @@ impl Transport {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             return Self::of_io(io.kind());
         }
-        // hyper and hyper-util keep their error types to themselves; these words are the only sign.
+        // The error types of hyper and hyper-util are private; only their messages distinguish them.
         match error.to_string().as_str() {
             "dns error" => return Some(Self::NameLookup),
             "connection closed before message completed" => return Some(Self::Cut),
@@ -148,7 +148,7 @@ impl Transport {
         error.downcast_ref::<reqwest::Error>().filter(|e| e.is_body() || e.is_decode()).map(|_| Self::Cut)
     }
 
-    /// What hyper-util says of a step of CONNECT.
+    /// Classifies hyper-util's message about a step of CONNECT.
     fn of_tunnel(step: &str) -> Self {
         match step {
             "failed to create underlying connection" => Self::ProxyUnreachable,
@@ -165,7 +165,7 @@ impl Transport {
                 Self::Expired { until: Some(Timestamp::from_unix(not_after.as_secs())) }
             }
             rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => Self::NotYetValid,
-            // webpki's error, whose type is not at hand.
+            // webpki's error, whose type is not a dependency.
             rustls::Error::InvalidCertificate(Other(other)) if other.0.to_string() == "CaUsedAsEndEntity" => {
                 Self::CaAsServer
             }
@@ -173,12 +173,12 @@ impl Transport {
         }
     }
 
-    /// The kind of an I/O error, where the error says more than that something failed.
+    /// Classifies an I/O error; `None` if its kind says nothing specific.
     pub fn of_io(kind: io::ErrorKind) -> Option<Self> {
         use io::ErrorKind as Io;
         match kind {
             Io::ConnectionRefused => Some(Self::Refused),
-            // A route that prohibits, or a firewall, gives EACCES or EPERM.
+            // A prohibiting route, or a firewall, returns EACCES or EPERM.
             Io::NetworkUnreachable
             | Io::HostUnreachable
             | Io::AddrNotAvailable
@@ -191,7 +191,7 @@ impl Transport {
     }
 }
 
-/// The next cause. An `io::Error` made from another error hides it: its `source` is that error's source.
+/// Returns the next cause. An `io::Error` that wraps another error hides it: its `source` is that error's source.
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => Some(inner),

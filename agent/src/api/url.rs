@@ -1,4 +1,4 @@
-//! The address of the admin API, checked once so that nobody sends a password in the clear.
+//! The URL of the admin API, validated once so that no password is sent unencrypted.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,26 +6,26 @@ use std::str::FromStr;
 
 use reqwest::Url;
 
-/// The API's base address: https, or plain http to a loopback address; no user, query or fragment.
+/// The API's base URL: https, or plain http to a loopback address; no user, query or fragment.
 ///
-/// Written in the characters that a `device.conf` value may have, so that it can always be stored.
+/// It has only characters that a `device.conf` value may have, so that it can always be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiUrl {
-    /// As it was given, without slashes at the end.
+    /// The given text without trailing slashes.
     text: String,
     url: Url,
 }
 
-/// Why a text is not an acceptable address. The text itself is not repeated: it may hold a secret.
+/// Why a text is not an acceptable URL. The text is not repeated, because it may contain a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiUrlError {
-    /// Not a URL at all.
+    /// Not a URL.
     #[error("not a URL such as https://admin.example.com")]
     Malformed,
     /// Neither https nor http.
     #[error("the scheme must be https")]
     Scheme,
-    /// Plain http to somewhere else than this machine.
+    /// Plain http to another machine.
     #[error("plain http is accepted only to a loopback address such as 127.0.0.1; use https")]
     PlainHttp,
     /// A user or password inside the URL.
@@ -35,11 +35,11 @@ pub enum ApiUrlError {
     #[error("a query or fragment is refused")]
     Query,
     /// A character that a `device.conf` value can't have.
-    #[error("only the characters A-Z a-z 0-9 @ % + = : , . / _ - are possible")]
+    #[error("only the characters A-Z a-z 0-9 @ % + = : , . / _ - are allowed")]
     Character,
 }
 
-/// Characters between two dots of a name (RFC 1035, 2.3.4).
+/// Maximum number of characters between two dots of a name (RFC 1035, 2.3.4).
 const LONGEST_LABEL: usize = 63;
 
 /// Whether `value` can stand in a `device.conf` line without quoting.
@@ -51,7 +51,7 @@ impl FromStr for ApiUrl {
     type Err = ApiUrlError;
 
     fn from_str(given: &str) -> Result<Self, ApiUrlError> {
-        // Before all else, so that the two fields can't differ.
+        // First of all, so that the two fields can't differ.
         let text = given.trim_end_matches('/');
         let url = Url::parse(text).map_err(|_| ApiUrlError::Malformed)?;
         let host = url.host_str().ok_or(ApiUrlError::Malformed)?;
@@ -77,14 +77,16 @@ impl FromStr for ApiUrl {
     }
 }
 
-/// Whether host and port stand in the text as they are meant: the URL parser also takes `https:host`, `https:///host`,
-/// `https://%61.example` or `http://2130706433`, which a person, a shell or another program would read otherwise.
+/// Whether the text contains host and port literally: the URL parser also accepts `https:host`, `https:///host`,
+/// `https://%61.example` or `http://2130706433`, which a person, a shell or another program would read differently.
 fn is_written_out(text: &str, url: &Url) -> bool {
     let plain = format!("{}://{}", url.scheme(), url.authority());
     let rest = text.get(plain.len()..).filter(|_| text.to_ascii_lowercase().starts_with(&plain));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']))
 }
 
+/// Whether a host is a loopback address.
+///
 /// `localhost` counts: the HTTP client pins that name to `127.0.0.1` and `::1` (RFC 6761, 6.3).
 fn is_loopback(host: &str) -> bool {
     let literal = host.trim_start_matches('[').trim_end_matches(']');
@@ -92,32 +94,32 @@ fn is_loopback(host: &str) -> bool {
 }
 
 impl ApiUrl {
-    /// The address as text, without slashes at the end.
+    /// Returns the URL as text, without trailing slashes.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Name or address of the server.
+    /// Returns the name or IP address of the server.
     pub fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Host and port for messages, as in `admin.example.com:8443`.
+    /// Returns host and port for messages, such as `admin.example.com:8443`.
     pub fn authority(&self) -> &str {
         self.url.authority()
     }
 
-    /// The TCP port, that of the scheme where none is given.
+    /// Returns the TCP port, by default that of the scheme.
     pub fn port(&self) -> u16 {
         self.url.port_or_known_default().unwrap_or(443)
     }
 
-    /// Whether answers come through TLS.
+    /// Whether the connection uses TLS.
     pub fn is_tls(&self) -> bool {
         self.url.scheme() == "https"
     }
 
-    /// The URL of one route; `path` starts with a slash.
+    /// Returns the URL of one route; `path` starts with a slash.
     pub(crate) fn route(&self, path: &str) -> Url {
         let mut url = self.url.clone();
         let base = url.path().trim_end_matches('/').to_owned();
@@ -139,7 +141,7 @@ mod tests {
     /// A label of 64 letters.
     const LONG_LABEL: &str = "https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.example";
 
-    // Promise: a password goes out through TLS, or not further than this machine.
+    // Promise: a password is sent only through TLS, or to this machine.
     #[test]
     fn accepts_only_safe_addresses() {
         for (text, expected) in [
@@ -177,18 +179,18 @@ mod tests {
         }
     }
 
-    // Promise: what was written to a device.conf is the same address when it is read (found by fuzzing: the path was `//`).
+    // Promise: a URL that was written to a device.conf is equal when it is read (found by fuzzing: the path was `//`).
     #[test]
-    fn is_the_same_when_read_again() {
+    fn survives_writing_and_reading() {
         for text in ["https://a.example//", "https://a.example:///", "https://a.example/base//"] {
             let url: ApiUrl = text.parse().unwrap();
             assert_eq!(url.as_str().parse(), Ok(url), "{text}");
         }
     }
 
-    // Promise: messages and the checks of name, port and TLS get what the address says, and the usual port else.
+    // Promise: host, port and TLS are those of the URL, with the default port of the scheme.
     #[test]
-    fn is_taken_apart() {
+    fn is_split_into_its_parts() {
         for (text, host, authority, port, is_tls) in [
             ("https://a.example", "a.example", "a.example", 443, true),
             ("https://a.example:8443/base", "a.example", "a.example:8443", 8443, true),
@@ -202,7 +204,7 @@ mod tests {
         }
     }
 
-    // Promise: a path prefix in the address is kept in front of every route.
+    // Promise: a path prefix in the URL precedes every route.
     #[test]
     fn routes_keep_the_prefix() {
         for (base, route) in [

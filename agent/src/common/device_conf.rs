@@ -98,7 +98,7 @@ pub enum Problem {
     Empty(&'static str),
     #[error("sets {} to something that is not an e-mail address", Key::Email.name())]
     Email,
-    #[error("sets {}: {0}", Key::ApiUrl.name())]
+    #[error("sets {key}: {0}", key = Key::ApiUrl.name())]
     ApiUrl(ApiUrlError),
     #[error("sets {} to something that is not an RFC 3339 time in UTC", Key::ProvisionedAt.name())]
     ProvisionedAt,

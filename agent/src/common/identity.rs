@@ -123,7 +123,7 @@ pub fn new_password() -> Result<SecretString, rand::rngs::SysError> {
     let mut random = Zeroizing::new([0; 2 * PASSWORD_LENGTH]);
     while characters.len() < PASSWORD_LENGTH {
         SysRng.try_fill_bytes(&mut *random)?;
-        // Six bits are a number below 64. The two values without a character are dropped, so that all characters are equally likely.
+        // Six bits are a number below 64. The two values without a character are dropped, so that all are equally likely.
         let drawn = random.iter().filter_map(|byte| ALPHANUMERIC.get(usize::from(byte >> 2)));
         let missing = PASSWORD_LENGTH - characters.len();
         characters.extend(drawn.take(missing).copied().map(char::from));
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    // Promise: a serial is `AZJN-` and 1 to 32 capital letters and digits, kept unchanged; any other text is refused with the reason.
+    // Promise: a serial is `AZJN-` and 1 to 32 capital letters and digits; any other text is refused with the reason.
     #[test]
     fn serials_are_checked() {
         let longest = format!("AZJN-{}", "0".repeat(32));

@@ -36,8 +36,8 @@ pub struct Attributes {
     pub gid: Option<u32>,
 }
 
-/// Returns the temporary name of a new version until it is renamed. There is one per file, so that a killed run leaves at most one
-/// leftover, which the next run removes.
+/// Returns the temporary name of a new version. There is one per file, so that a killed run leaves at most one leftover, which the
+/// next run removes.
 fn staged_name(name: &OsStr) -> OsString {
     [OsStr::new("."), name, OsStr::new(".new")].into_iter().collect()
 }
@@ -153,8 +153,8 @@ pub fn scratch(dir: BorrowedFd<'_>, name: &(impl AsRef<OsStr> + ?Sized)) -> io::
     Ok(file)
 }
 
-/// Removes the access control list that a new file inherits from its directory (acl(5)): after the file gets its mode, the list would
-/// grant access to users that the mode excludes.
+/// Removes the access control list that a new file inherits from its directory (acl(5)): once the file has its mode, the list
+/// would grant access to users that the mode excludes.
 fn drop_access_list(file: &File) -> io::Result<()> {
     use rustix::io::Errno;
     match fremovexattr(file, "system.posix_acl_access") {

@@ -32,7 +32,8 @@ fn without_secrets(mut error: clap::Error, arguments: impl Iterator<Item = OsStr
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         }
     }
-    let escaped: Vec<_> = error.context().filter_map(|(kind, value)| Some((kind, without_control_characters(value)?))).collect();
+    let escaped: Vec<_> =
+        error.context().filter_map(|(kind, value)| Some((kind, without_control_characters(value)?))).collect();
     for (kind, value) in escaped {
         error.insert(kind, value);
     }

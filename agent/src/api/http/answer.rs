@@ -1,4 +1,4 @@
-//! An answer of the server, read with limits.
+//! An answer of the server, read with size and time limits.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,18 +13,17 @@ use crate::api::json::error_code;
 use crate::common::clock::Timestamp;
 
 use super::Call;
-use super::client::transport;
 use super::verifier::Chain;
 
-/// Bytes that an answer may have at most; a login answer has about two thousand.
+/// Maximum size of an answer in bytes; a login answer has about two thousand.
 pub const LARGEST_ANSWER: usize = 64 * 1024;
-/// The longest wait that a `Retry-After` can ask for: the longest that the agent itself imposes. A server that
-/// wants more says so again, and a mistaken header can't put a unit out of service for years.
+/// Maximum wait for a `Retry-After`, equal to the agent's own longest wait. A server that needs longer can repeat it, and a wrong
+/// header can't put a device out of service for years.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
-/// The wait for a `Retry-After` that can't be read. The server asks to wait, so it must not be asked again at once.
+/// The wait for an invalid `Retry-After`. The server asks to wait, so a retry at once would be wrong.
 const UNREADABLE_RETRY_AFTER: Duration = Duration::from_mins(1);
 
-/// An answer, whatever its status. `Debug` does not show its body.
+/// An answer with any status. `Debug` does not show its body.
 pub struct Answer {
     step: String,
     host: String,
@@ -34,13 +33,13 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// The `Date` header.
     pub date: Option<Timestamp>,
-    /// The certificates that the server presented; `None` where there was no TLS.
+    /// The certificate chain that the server presented; `None` without TLS.
     pub chain: Option<Arc<Chain>>,
     body: Zeroizing<Vec<u8>>,
 }
 
 impl Answer {
-    /// An answer that came in another way than by HTTP, to a call at `host`.
+    /// Creates an answer to a call at `host` without an HTTP response.
     pub fn new(call: &Call<'_>, host: &str, status: u16, headers: &HeaderMap, body: Vec<u8>) -> Self {
         let date = text(headers, &DATE).and_then(Timestamp::from_http_date);
         let wait = headers.get(RETRY_AFTER);
@@ -55,22 +54,21 @@ impl Answer {
         }
     }
 
-    /// The head of a response to the call `step`; the body is empty.
+    /// Creates an answer with an empty body from the head of a response.
     pub(super) fn head_of(call: &Call<'_>, host: &str, response: &Response, chain: Option<Arc<Chain>>) -> Self {
         Self { chain, ..Self::new(call, host, response.status().as_u16(), response.headers(), Vec::new()) }
     }
 
-    /// This answer with the rest of the response.
+    /// Reads the body of the response into this answer.
     pub(super) async fn with_body_of(mut self, response: Response) -> Result<Self, Problem> {
         self.body = body_of(response).await?;
         Ok(self)
     }
 
-    /// Refuses an answer over a connection whose certificates were accepted for an unknown time, unless its `Date` says a time at
-    /// which they are valid.
+    /// Refuses an answer over a connection whose certificates were accepted for an unknown time, unless they are valid at its `Date`.
     ///
     /// # Errors
-    /// It does not.
+    /// The answer has no `Date`, or the certificates are not valid then.
     pub fn check_unknown_time(self) -> Result<Self, Fault> {
         match &self.chain {
             Some(chain) if chain.is_time_unknown() => match self.date {
@@ -81,10 +79,10 @@ impl Answer {
         }
     }
 
-    /// Checks that all certificates of the server are valid at the `Date` of this answer, give or take 30 s.
+    /// Checks that all certificates of the server are valid at the `Date` of this answer, with a tolerance of 30 s.
     ///
     /// # Errors
-    /// They are not.
+    /// A certificate is not valid at that time.
     pub fn check_date(&self) -> Result<(), Fault> {
         let (Some(date), Some(chain)) = (self.date, &self.chain) else { return Ok(()) };
         chain.agrees_with(date).map_err(|error| {
@@ -93,10 +91,10 @@ impl Answer {
         })
     }
 
-    /// The body of an answer with an expected status.
+    /// Returns the body of an answer with an expected status.
     ///
     /// # Errors
-    /// Any other status, with what it means; or a web page, which is not from the API, whatever its status is.
+    /// Any other status, classified; or a web page with any status, because the API sends none.
     pub fn accept(&self, statuses: &[u16]) -> Result<&[u8], Fault> {
         let is_page = self.body.trim_ascii_start().starts_with(b"<");
         if statuses.contains(&self.status) {
@@ -111,7 +109,7 @@ impl Answer {
         }))
     }
 
-    /// A fault of this answer.
+    /// Creates a fault of the call that this answer belongs to.
     pub fn fault(&self, problem: Problem) -> Fault {
         Fault { step: self.step.clone(), host: self.host.clone(), retry_after: self.retry_after, problem }
     }
@@ -123,11 +121,12 @@ impl fmt::Debug for Answer {
     }
 }
 
+/// Reads the body of a response, up to the maximum size.
 async fn body_of(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    // As large as it can get from the start: a Vec that grows leaves copies of the token behind.
+    // Allocated with the full size: a Vec that grows leaves copies of the token in memory.
     let length = response.content_length().and_then(|length| usize::try_from(length).ok());
     let mut body = Zeroizing::new(Vec::with_capacity(length.unwrap_or(LARGEST_ANSWER).min(LARGEST_ANSWER)));
-    while let Some(chunk) = response.chunk().await.map_err(|e| transport(&e))? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| Problem::of_transport(&e))? {
         if body.len() + chunk.len() > LARGEST_ANSWER {
             return Err(Problem::TooLarge(LARGEST_ANSWER));
         }
@@ -136,11 +135,12 @@ async fn body_of(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Problem> 
     Ok(body)
 }
 
+/// Returns the trimmed text of a header.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
-/// `Retry-After` (RFC 9110, 10.2.3): seconds, or an HTTP date, which counts from the answer's own `Date`.
+/// Parses `Retry-After` (RFC 9110, 10.2.3): seconds, or an HTTP date, relative to the answer's own `Date`.
 fn retry_after(value: &str, date: Option<Timestamp>) -> Duration {
     let value = value.trim();
     let wait = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
@@ -158,7 +158,7 @@ mod tests {
     use super::super::tests::{DAY, GET, response};
     use super::*;
 
-    // Promise: both forms of Retry-After are obeyed, absurd ones are cut, and garbage is a minute.
+    // Promise: both forms of Retry-After are accepted, long ones are limited, and an invalid one means a minute.
     #[test]
     fn retry_after_in_both_forms() {
         let date = Timestamp::from_http_date(DAY);
@@ -181,9 +181,9 @@ mod tests {
         assert_eq!(retry_after("Sun, 03 May 2026 10:00:30 GMT", None).as_secs(), 60);
     }
 
-    // Promise: an answer as large as may be is read whole, and one that is larger not at all.
+    // Promise: an answer of the maximum size is read completely, and a larger one is refused.
     #[test]
-    fn an_answer_has_an_end() {
+    fn the_size_limit_is_exact() {
         assert_eq!(LARGEST_ANSWER, 65_536);
         let runtime = Builder::new_current_thread().build().unwrap();
         for (size, is_read) in [(0, true), (LARGEST_ANSWER, true), (LARGEST_ANSWER + 1, false)] {
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    // Promise: an answer does not show its body in a `Debug`.
+    // Promise: `Debug` of an answer does not show its body.
     #[test]
     fn bodies_are_not_shown() {
         let head = Answer::head_of(&GET, "api.example", &response(&[], Vec::new()), None);

@@ -1,4 +1,4 @@
-//! CA certificates that are added to the usual roots.
+//! CA certificates in addition to the public roots.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::HttpError;
 
-/// Bytes that a CA file may have at most; all of Mozilla's roots have 220,000.
+/// Maximum size of a CA file in bytes; all of Mozilla's roots have 220,000.
 const LARGEST_CA_FILE: u64 = 4 * 1024 * 1024;
 
 /// A file with CA certificates (PEM).
@@ -23,17 +23,17 @@ pub struct CaFile {
 }
 
 impl CaFile {
-    /// Reads it.
+    /// Reads a CA file.
     ///
     /// # Errors
     /// [`HttpError::CaFile`].
     pub fn read(path: &Path) -> Result<Self, HttpError> {
-        // O_NONBLOCK: a FIFO in this place must not hang the boot.
+        // O_NONBLOCK: a FIFO at this path must not block the boot.
         let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
         Self::read_from(file, path)
     }
 
-    /// Reads one that is open, or was to be; `path` is for messages.
+    /// Reads a CA file from the result of opening it; `path` is used in messages.
     ///
     /// # Errors
     /// [`HttpError::CaFile`].
@@ -42,13 +42,14 @@ impl CaFile {
         let fail = |source| HttpError::CaFile { path: path.to_owned(), source };
         file.and_then(|file| file.take(LARGEST_CA_FILE + 1).read_to_end(&mut pem)).map_err(fail)?;
         if pem.len() as u64 > LARGEST_CA_FILE {
-            let message = format!("it is larger than {} MiB; leave in it only what is needed", LARGEST_CA_FILE >> 20);
+            let message =
+                format!("it is larger than {} MiB; keep only the certificates that are needed", LARGEST_CA_FILE >> 20);
             return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, message)));
         }
         Ok(Self { path: path.to_owned(), pem })
     }
 
-    /// Adds its certificates to the roots.
+    /// Adds the certificates to the roots.
     pub(super) fn add_to(&self, roots: &mut RootCertStore) -> Result<(), HttpError> {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.pem).collect();
         let (added, _) = roots.add_parsable_certificates(certificates.unwrap_or_default());
@@ -66,7 +67,8 @@ mod tests {
     use super::*;
     use crate::api::fault::chain;
 
-    // Promise: a CA file without a certificate is told from one that can't be read, or is too large; none is passed over or cut.
+    // Promise: a CA file without a certificate, one that can't be read, and one that is too large are different errors; none is
+    // ignored or cut.
     #[test]
     fn bad_ca_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
@@ -80,7 +82,7 @@ mod tests {
             );
         }
         assert!(matches!(CaFile::read(&missing), Err(HttpError::CaFile { .. })));
-        // Cut, a certificate that is needed would be missing from it.
+        // A file that was cut could lack the certificate that is needed.
         let large = File::options().write(true).open(&file).unwrap();
         large.set_len(LARGEST_CA_FILE).unwrap();
         CaFile::read(&file).unwrap();

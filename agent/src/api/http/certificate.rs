@@ -6,7 +6,7 @@ use x509_cert::time::Time;
 
 use crate::common::clock::Timestamp;
 
-/// When a certificate (DER) begins and ends to be valid; `None` if it can't be read.
+/// Returns the begin and the end of a certificate's (DER) validity; `None` if it can't be parsed.
 pub(crate) fn validity(certificate: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let validity = certificate.tbs_certificate().validity();

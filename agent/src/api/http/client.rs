@@ -1,4 +1,4 @@
-//! The client for one API: one constructor for both programs, one way to make a call.
+//! The HTTP client for one API, with the same settings in both programs.
 
 use std::fmt;
 use std::pin::pin;
@@ -15,7 +15,6 @@ use zeroize::Zeroizing;
 
 use crate::api::fault::{Fault, Limit, Problem};
 use crate::api::proxy_url::ProxyUrl;
-use crate::api::transport::Transport;
 use crate::api::url::ApiUrl;
 use crate::common::clock::{ServerTime, Timestamp};
 
@@ -28,55 +27,56 @@ use super::TlsClock;
 use super::tls;
 use super::verifier::{Chain, ChainVerifier};
 
-/// How long a connection is kept that nobody uses: less than servers do (nginx: 75 s), which would close it under a call.
+/// How long an idle connection is kept: shorter than servers do (nginx: 75 s), which could otherwise close it during a call.
 const LONGEST_IDLE: Duration = Duration::from_secs(20);
 
-/// How long connecting may take, shared by the addresses of one family: one that is dead leaves time for the next within a call.
-/// The other family is tried beside it after 300 ms (RFC 8305), so that dead IPv6 costs no more than that.
+/// How long connecting may take, shared by the addresses of one family: an unreachable one leaves time for the next within a call.
+/// The other family is tried in parallel after 300 ms (RFC 8305), so that broken IPv6 costs no more than that.
 const LONGEST_CONNECT: Duration = Duration::from_secs(8);
 
-/// How often a call in progress looks whether the network has changed, and how long it may take from then on.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often a call in progress checks whether the network has changed.
+const NETWORK_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a call in progress may still take after the network has changed.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How the server is reached and validated.
+/// How to reach and validate the server.
 #[derive(Debug)]
 pub struct Options<'a> {
-    /// CA certificates beside the usual roots.
+    /// CA certificates in addition to the public roots.
     pub ca: Option<&'a CaFile>,
-    /// The HTTP proxy that TLS is tunnelled through; plain http never goes there. No environment variable is read.
+    /// The HTTP proxy for TLS tunnels; plain http never uses it. No environment variable is read.
     pub proxy: Option<&'a ProxyUrl>,
-    /// The time for certificates.
+    /// The clock for certificate validation.
     pub clock: Arc<dyn TlsClock>,
 }
 
-/// The client, for one API.
+/// The HTTP client for one API.
 #[derive(Debug)]
 pub struct Http {
     api: ApiUrl,
     client: reqwest::Client,
     verifier: Arc<ChainVerifier>,
-    /// As messages name it.
+    /// The proxy's URL for messages.
     proxy: Option<String>,
-    /// There until the client is dropped.
+    /// `Some` until the client is dropped.
     runtime: Option<Runtime>,
-    /// What the last answer that came through TLS said the time is.
+    /// The time according to the last answer over TLS.
     date: ServerTime,
     clock: Arc<dyn TlsClock>,
-    /// Says that a call in progress waits for a network that is not the one of now.
+    /// Detects that the network has changed during a call.
     is_overtaken: Option<Overtaken>,
 }
 
-/// Says whether the network has become another one since it was last asked.
+/// Detects a change of the network since the last check, which makes a call in progress obsolete.
 pub struct Overtaken(Box<dyn Fn() -> bool + Send + Sync>);
 
 impl Overtaken {
-    /// By this function.
+    /// Creates a detector from a function that returns whether the network has changed since its last call.
     pub fn new(has_changed: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Box::new(has_changed))
     }
 
-    /// Asks it.
+    /// Whether the network has changed since the last check.
     pub fn has_changed(&self) -> bool {
         self.0()
     }
@@ -90,7 +90,7 @@ impl fmt::Debug for Overtaken {
 
 impl Drop for Http {
     fn drop(&mut self) {
-        // A name lookup that hangs (getaddrinfo can't be cancelled) must not hold the end of the program up.
+        // A blocked name lookup (getaddrinfo can't be cancelled) must not delay the end of the program.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -98,11 +98,11 @@ impl Drop for Http {
 }
 
 impl Http {
-    /// A client that trusts the usual roots (Mozilla's) and those of [`Options::ca`].
+    /// Creates a client that trusts the public roots (Mozilla's) and those of [`Options::ca`].
     ///
     /// # Errors
-    /// The CA file can't be used, or the system refuses what a client needs.
-    #[expect(clippy::disallowed_methods, reason = "this is the one constructor")]
+    /// The CA file has no usable certificate, or the system does not provide the resources.
+    #[expect(clippy::disallowed_methods, reason = "the only constructor")]
     pub fn new(api: &ApiUrl, Options { ca, proxy, clock }: Options<'_>) -> Result<Self, HttpError> {
         let localhost = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
         let (tls, verifier) = tls::config(ca, Arc::clone(&clock))?;
@@ -113,18 +113,18 @@ impl Http {
             .no_proxy()
             .connect_timeout(LONGEST_CONNECT)
             .pool_idle_timeout(LONGEST_IDLE)
-            // A loopback address by name stays one, whatever /etc/hosts says.
+            // `localhost` is always a loopback address, even if /etc/hosts differs.
             .resolve_to_addrs("localhost", &localhost)
             .user_agent(concat!("azaion/", env!("CARGO_PKG_VERSION")));
         let proxy = proxy.filter(|_| api.is_tls()).map(ProxyUrl::url);
         if let Some(proxy) = proxy {
             let tunnel = Proxy::https(proxy.clone()).map_err(|e| HttpError::Client(e.into()))?;
-            // So that the chain that was verified last is that of the call, see `chain_of`.
+            // One connection per call, so that the chain verified last belongs to the call, see `chain_of`.
             builder = builder.proxy(tunnel).pool_max_idle_per_host(0);
         }
         let client = builder.build().map_err(|e| HttpError::Client(e.into()))?;
-        // A thread of its own sees at once that the server has closed a connection that nobody uses: a call that goes out on one
-        // may or may not have been carried out.
+        // A separate thread notices at once when the server closes an idle connection: it would be unknown whether a call sent on
+        // it was carried out.
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = Some(runtime.map_err(|e| HttpError::Client(e.into()))?);
         let proxy = proxy.map(|url| url.as_str().trim_end_matches('/').to_owned());
@@ -140,20 +140,19 @@ impl Http {
         })
     }
 
-    /// The same, which gives a call up soon after the network has changed: a lookup or a connection that began before may take ten
-    /// seconds to notice.
+    /// Aborts calls soon after the network has changed: a lookup or a connection that began before could take ten seconds to fail.
     #[must_use]
     pub fn given_up_when(mut self, is_overtaken: Overtaken) -> Self {
         self.is_overtaken = Some(is_overtaken);
         self
     }
 
-    /// Waits for a call; not for its end once the network has changed, unless it is about to succeed.
+    /// Waits for a call to end; once the network has changed, only for [`GRACE`]. `None` if the call was aborted.
     async fn until_overtaken<T>(&self, call: impl Future<Output = T>) -> Option<T> {
         let Some(network) = &self.is_overtaken else { return Some(call.await) };
         let mut call = pin!(call);
         loop {
-            match timeout(LOOK, call.as_mut()).await {
+            match timeout(NETWORK_CHECK_INTERVAL, call.as_mut()).await {
                 Ok(done) => return Some(done),
                 Err(_) if network.has_changed() => return timeout(GRACE, call).await.ok(),
                 Err(_) => {}
@@ -161,12 +160,14 @@ impl Http {
         }
     }
 
+    /// Stores the time of an answer that came over TLS.
     fn learn(&self, answer: &Answer) {
         if let (Some(date), Some(_)) = (answer.date, &answer.chain) {
             self.date.learn(date, self.clock.boot());
         }
     }
 
+    /// Builds the HTTP request of a call.
     fn request(&self, call: &Call<'_>, limit: Duration) -> reqwest::Result<reqwest::Request> {
         let mut request = self.client.request(call.method.clone(), self.api.route(call.path)).timeout(limit);
         if let Some(bearer) = call.bearer {
@@ -180,31 +181,31 @@ impl Http {
             request = request.header(CONTENT_LENGTH, "0");
         }
         if let Some(body) = &call.body {
-            // The request needs a copy of its own, which is wiped as ours is.
+            // The request needs its own copy, which is wiped like ours.
             request = request.header(CONTENT_TYPE, "application/json").body(Bytes::from_owner(body.clone()));
         }
         request.build()
     }
 
-    /// The certificates behind this response; `None` where there was no TLS.
+    /// Returns the certificate chain of the connection of this response; `None` without TLS.
     fn chain_of(&self, response: &Response) -> Result<Option<Arc<Chain>>, Problem> {
         if !self.api.is_tls() {
             return Ok(None);
         }
-        let shown =
+        let presented =
             response.extensions().get::<reqwest::tls::TlsInfo>().and_then(reqwest::tls::TlsInfo::peer_certificate);
-        let chain = match (shown, &self.proxy) {
+        let chain = match (presented, &self.proxy) {
             (Some(own), _) => self.verifier.chain_of(own),
-            // reqwest does not say what the server showed in a tunnel. There each call has a connection of its own.
+            // reqwest does not report the server's certificate in a tunnel, where each call has its own connection.
             (None, Some(_)) => self.verifier.last_chain(),
             (None, None) => None,
         };
-        chain.map(Some).ok_or(Problem::Form("its certificate is not one that was verified"))
+        chain.map(Some).ok_or(Problem::Form("the connection's certificate was not verified"))
     }
 
-    /// What went wrong below HTTP, with the proxy that the call went through.
+    /// Converts an error below HTTP, and adds the proxy of the call.
     fn transport(&self, error: &reqwest::Error) -> Problem {
-        match (transport(error), &self.proxy) {
+        match (Problem::of_transport(error), &self.proxy) {
             (Problem::Transport { kind, detail, before_request, .. }, proxy @ Some(_)) => {
                 Problem::Transport { kind, detail, before_request, proxy: proxy.as_deref().map(Into::into) }
             }
@@ -223,8 +224,8 @@ impl ApiClient for Http {
         let fail = |problem| Fault { step: call.step(), host: host(), retry_after: None, problem };
         let limit = limit.map_err(|why| fail(Problem::NotCalled(why)))?;
         let request = self.request(call, limit).map_err(|e| fail(self.transport(&e)))?;
-        // The runtime is gone only once the client is.
-        let runtime = self.runtime.as_ref().ok_or_else(|| fail(Problem::Form("the client is gone")))?;
+        // The runtime exists as long as the client.
+        let runtime = self.runtime.as_ref().ok_or_else(|| fail(Problem::Form("the client was dropped")))?;
         let answer = async {
             let response = self.client.execute(request).await.map_err(|e| fail(self.transport(&e)))?;
             let chain = self.chain_of(&response).map_err(fail)?;
@@ -241,16 +242,11 @@ impl ApiClient for Http {
     }
 }
 
-/// What went wrong below HTTP.
-pub(super) fn transport(error: &reqwest::Error) -> Problem {
-    let (kind, detail) = Transport::of(error);
-    Problem::Transport { kind, detail: detail.into(), before_request: error.is_connect(), proxy: None }
-}
-
+/// Creates the `Authorization` header, hidden in `Debug` and wiped after use.
 fn bearer_header(token: &SecretString) -> HeaderValue {
     let text = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
-    // Wiped when the last that shares it is dropped. A token that can't stand in a header is no token; the server will
-    // say so.
+    // Wiped when the last reference is dropped. A token that is not a valid header value is not a valid token; the server refuses
+    // it.
     let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
     let mut value = value.unwrap_or_else(|_| HeaderValue::from_static("Bearer invalid"));
     value.set_sensitive(true);
@@ -258,46 +254,4 @@ fn bearer_header(token: &SecretString) -> HeaderValue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::{DAY, GET, response};
-    use super::super::verifier::tests::some_chain;
-    use super::*;
-    use crate::common::clock::virtual_clock::VirtualClock;
-
-    // Promise: a bearer token does not show in a `Debug` of the request.
-    #[test]
-    fn the_bearer_header_is_sensitive() {
-        assert_eq!(format!("{:?}", bearer_header(&SecretString::from("abc"))), "Sensitive");
-    }
-
-    // Promise: what an answer says of the time is read; it is believed only if it came through TLS.
-    #[test]
-    fn the_time_comes_through_tls_alone() {
-        let clock = Arc::new(VirtualClock::at("2026-05-03T10:00:00Z"));
-        let api = "https://api.example".parse().unwrap();
-        let client =
-            Http::new(&api, Options { ca: None, proxy: None, clock: Arc::clone(&clock) as Arc<dyn TlsClock> }).unwrap();
-        let chain = Arc::new(some_chain());
-        let day = Timestamp::from_http_date(DAY);
-        let head = |headers: &[(&str, &str)]| Answer::head_of(&GET, "api", &response(headers, Vec::new()), None);
-        let mut dated =
-            head(&[("date", " Sun, 03 May 2026 10:00:00 GMT "), ("retry-after", "Sun, 03 May 2026 10:00:07 GMT")]);
-        assert_eq!((dated.date, dated.retry_after), (day, Some(Duration::from_secs(7))));
-        client.learn(&dated);
-        assert_eq!(client.server_date(), None);
-        dated.chain = Some(Arc::clone(&chain));
-        client.learn(&dated);
-        assert_eq!(client.server_date(), day);
-        // The boot clock carries it on: what takes half a minute after the answer does not make the server's clock look wrong.
-        clock.advance(Duration::from_secs(33));
-        assert_eq!(client.server_date(), day.map(|day| day.plus(Duration::from_secs(33))));
-        clock.advance(Duration::from_secs(27));
-        client.learn(&dated);
-        assert_eq!(client.server_date(), day);
-        // One without keeps what is known.
-        let mut undated = head(&[("date", "today")]);
-        undated.chain = Some(chain);
-        client.learn(&undated);
-        assert_eq!(client.server_date(), day);
-    }
-}
+mod tests;

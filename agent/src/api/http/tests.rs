@@ -4,17 +4,17 @@ use super::*;
 
 pub(super) const DAY: &str = "Sun, 03 May 2026 10:00:00 GMT";
 
-/// A call without anything in it.
+/// A call without body and token.
 pub(super) const GET: Call<'_> = Call { method: Method::GET, path: "/", body: None, bearer: None, is_uncached: false };
 
-/// An answer with these headers.
+/// Creates a response with these headers.
 pub(super) fn response(headers: &[(&str, &str)], body: Vec<u8>) -> Response {
     let builder =
         headers.iter().fold(http::Response::builder(), |builder, (name, value)| builder.header(*name, *value));
     Response::from(builder.body(body).unwrap())
 }
 
-// Promise: a call does not show its body in a `Debug`.
+// Promise: `Debug` of a call does not show its body.
 #[test]
 fn bodies_are_not_shown() {
     let bearer = SecretString::from("hush");

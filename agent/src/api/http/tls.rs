@@ -1,4 +1,4 @@
-//! The TLS side of the client: roots, verifier and clock.
+//! TLS configuration of the client: roots, verifier and clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::HttpError;
 use super::TlsClock;
 use super::verifier::ChainVerifier;
 
-/// TLS that trusts the usual roots (Mozilla's) and those of `ca`, with the verifier that keeps the chains.
+/// Creates a TLS configuration that trusts the public roots (Mozilla's) and those of `ca`, and the verifier that keeps the chains.
 pub(super) fn config(
     ca: Option<&CaFile>,
     clock: Arc<dyn TlsClock>,
@@ -32,12 +32,12 @@ pub(super) fn config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
         .with_no_client_auth();
-    // A session that is resumed shows no certificate that could be validated at the time of that connection.
+    // A resumed session has no certificate that could be validated at the time of the connection.
     config.resumption = Resumption::disabled();
     Ok((config, verifier))
 }
 
-/// Lets rustls see our clock.
+/// Provides our clock to rustls.
 #[derive(Debug)]
 struct CertificateTime(Arc<dyn TlsClock>);
 
@@ -52,9 +52,9 @@ mod tests {
     use super::*;
     use crate::common::clock::Timestamp;
 
-    // Promise: certificates are validated by the clock that is given, not by the system's.
+    // Promise: certificates are validated by the given clock, not by the system's.
     #[test]
-    fn certificates_have_our_time() {
+    fn certificates_are_validated_by_our_clock() {
         #[derive(Debug)]
         struct Then(Timestamp);
         impl TlsClock for Then {

@@ -1,8 +1,8 @@
-//! Validation of a server's certificate chain, also where the time is known as an interval only.
+//! Validation of a server's certificate chain, also if the time is known only as an interval.
 //!
-//! Each chain is first verified at the best guess of the time. Where that fails for a validity period alone, and nobody knows the
-//! time, a chain is accepted that verifies at any time from the floor up to [`LONGEST_UNKNOWN`] after it. The `Date` of each
-//! answer over such a connection must then lie within the chain's validity, see [`Chain::agrees_with`].
+//! Each chain is first verified at the best estimate of the time. If only a validity period fails, and the time is unknown, a chain is
+//! accepted if it is valid at any time from the lower bound (floor) up to [`LONGEST_UNKNOWN`] after it. The `Date` of each answer over
+//! such a connection must then be within the chain's validity, see [`Chain::agrees_with`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,42 +19,42 @@ use crate::common::clock::Timestamp;
 use super::TlsClock;
 use super::certificate::validity;
 
-/// How long after the floor the true time may be at most: ten years, longer than a device lies on a shelf.
+/// Maximum distance of the true time from the floor: ten years, longer than a device is stored before use.
 const LONGEST_UNKNOWN: Duration = Duration::from_hours(24 * 3653);
-/// The most certificates of one chain for which a time is searched; real chains have two to four.
+/// Maximum number of certificates in a chain for which a time is searched; real chains have two to four.
 const MOST_CERTIFICATES: usize = 10;
-/// How many chains are kept for the answers to come: a client talks to one host, whose certificate may be renewed meanwhile.
+/// How many chains are kept for later answers: a client talks to one host, whose certificate may be renewed meanwhile.
 const KEPT_CHAINS: usize = 4;
 
-/// A chain that was accepted.
+/// An accepted certificate chain.
 #[derive(Debug)]
 pub struct Chain {
     webpki: Arc<WebPkiServerVerifier>,
     name: ServerName<'static>,
-    /// The server's own certificate is the first.
+    /// The server's own certificate comes first.
     certificates: Vec<CertificateDer<'static>>,
     is_time_unknown: bool,
 }
 
 impl Chain {
-    /// Whether it was accepted for a time that nobody knows, so that the answer has to say the time.
+    /// Whether the chain was accepted for an unknown time, so that the answer must have a `Date`.
     pub fn is_time_unknown(&self) -> bool {
         self.is_time_unknown
     }
 
-    /// Whether all of the chain is valid at this time.
+    /// Verifies the whole chain at this time.
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why it is not valid.
     pub fn verify_at(&self, time: Timestamp) -> Result<(), Error> {
         let Some((own, others)) = self.certificates.split_first() else { return Err(Error::NoCertificatesPresented) };
         self.webpki.verify_server_cert(own, others, &self.name, &[], unix_time(time)).map(drop)
     }
 
-    /// Whether all of the chain is valid at the time that an answer says, give or take [`SKEW`].
+    /// Verifies the whole chain at the `Date` of an answer, with a tolerance of [`SKEW`].
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why it is not valid.
     pub fn agrees_with(&self, date: Timestamp) -> Result<(), Error> {
         match self.verify_at(date) {
             Err(error) if is_expired(&error) => self.verify_at(date.minus(SKEW)).map_err(|_| error),
@@ -63,7 +63,7 @@ impl Chain {
         }
     }
 
-    /// The times at which the chain can become valid: the floor, and the begin of each certificate after it, the earliest first.
+    /// Returns the times at which the chain can become valid: the floor, and the begin of each certificate after it, in order.
     fn candidates(&self, floor: Timestamp) -> Vec<Timestamp> {
         let latest = floor.plus(LONGEST_UNKNOWN);
         let begins = self.certificates.iter().filter_map(|certificate| Some(validity(certificate)?.0));
@@ -73,10 +73,10 @@ impl Chain {
         times
     }
 
-    /// Whether the chain is valid at any time from the floor on.
+    /// Verifies that the chain is valid at any time from the floor on.
     ///
     /// # Errors
-    /// Why it is not at the floor.
+    /// Why it is not valid at the floor.
     fn verify_since(&self, floor: Timestamp) -> Result<(), Error> {
         let mut results = self.candidates(floor).into_iter().map(|time| self.verify_at(time));
         let at_floor = results.next().unwrap_or(Err(Error::General("no time to verify at".to_owned())));
@@ -84,7 +84,7 @@ impl Chain {
     }
 }
 
-/// Verifies chains by [`WebPkiServerVerifier`], and keeps those it has accepted.
+/// Verifies chains with [`WebPkiServerVerifier`], and keeps the accepted ones.
 #[derive(Debug)]
 pub struct ChainVerifier {
     webpki: Arc<WebPkiServerVerifier>,
@@ -93,18 +93,18 @@ pub struct ChainVerifier {
 }
 
 impl ChainVerifier {
-    /// With the roots of `webpki`, by this clock.
+    /// Creates a verifier with the roots of `webpki` and this clock.
     pub fn new(webpki: Arc<WebPkiServerVerifier>, clock: Arc<dyn TlsClock>) -> Self {
         Self { webpki, clock, accepted: Mutex::default() }
     }
 
-    /// The chain that was accepted last with this certificate (DER) as the server's own.
+    /// Returns the chain accepted last with this certificate (DER) as the server's own.
     pub fn chain_of(&self, certificate: &[u8]) -> Option<Arc<Chain>> {
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         accepted.iter().find(|chain| chain.certificates.first().is_some_and(|own| own.as_ref() == certificate)).cloned()
     }
 
-    /// The chain that was accepted last.
+    /// Returns the chain accepted last.
     pub fn last_chain(&self) -> Option<Arc<Chain>> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner).front().cloned()
     }

@@ -1,8 +1,8 @@
-//! Why a token is refused.
+//! Errors of token validation.
 
 use crate::common::identity::ROLE;
 
-/// Why a token is refused. No message repeats a claim's value.
+/// The reason why a token is refused. No message repeats a claim's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum TokenError {
@@ -12,27 +12,27 @@ pub enum TokenError {
     Algorithm,
     #[error("it is signed with a shared secret though the server publishes keys")]
     KeyConfusion,
-    #[error("the server publishes no key to check it with")]
+    #[error("the server publishes no key to verify it with")]
     NoKeys,
     #[error(
-        "its signature can't be checked, the server publishes no keys, and agent.toml says signature = \"required\""
+        "its signature can't be verified, because the server publishes no keys, and agent.toml has signature = \"required\""
     )]
     Unverifiable,
     #[error("the server publishes no key with its key id")]
     UnknownKey,
     #[error("its signature is wrong")]
     Signature,
-    #[error("its header or its claims have a name twice")]
+    #[error("its header or its claims have a duplicate name")]
     Duplicate,
-    #[error("its header asks for what is not known here (crit)")]
+    #[error("its header requires an extension that is not supported (crit)")]
     Critical,
-    #[error("its claims have not the expected form")]
+    #[error("its claims do not have the expected form")]
     Claims,
     #[error("it does not say when it expires")]
     NoExpiry,
-    #[error("it has expired; is the server's clock right?")]
+    #[error("it has expired; check the server's clock")]
     Expired,
-    #[error("it is from the future; is the server's clock right?")]
+    #[error("it is not valid yet; check the server's clock")]
     FromTheFuture,
     #[error("its issuer is not the expected one (issuer in agent.toml)")]
     Issuer,

@@ -10,7 +10,7 @@ const NOW: u64 = 1_800_000_000;
 const EXPECTED: Expected<'_> =
     Expected { email: "d@azaion.com", issuer: "AzaionApi", audience: None, signature: SignaturePolicy::Auto };
 
-/// A token as an HMAC server makes it; what its signature is does not matter, for a device can't check it.
+/// Creates a token like a server with HMAC; the signature is arbitrary, because a device can't verify it.
 fn hmac_token(claims: &Value) -> SecretString {
     let part = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
     let token = [part(br#"{"alg":"HS256","typ":"JWT"}"#), part(claims.to_string().as_bytes()), part(&[7; 32])];
@@ -76,9 +76,9 @@ fn claims_are_checked() {
     }
 }
 
-// Promise: the audience is checked where one is set, in both forms.
+// Promise: the audience is checked if one is set, in both forms.
 #[test]
-fn the_audience_is_checked_where_set() {
+fn the_audience_is_checked_if_set() {
     let expected = Expected { audience: Some("A"), ..EXPECTED };
     for (aud, ok) in [
         (json!("A"), true),
@@ -129,7 +129,7 @@ fn hmac_tokens_need_a_whole_signature() {
     }
 }
 
-// Promise: what is no JWT, or has no algorithm, is refused whatever the server publishes.
+// Promise: a text that is not a JWT, or has no algorithm, is refused with and without published keys.
 #[test]
 fn other_tokens_are_refused() {
     let none = "eyJhbGciOiJub25lIn0.e30.";
@@ -155,8 +155,7 @@ fn other_tokens_are_refused() {
     assert_eq!(validated.unwrap_err(), TokenError::UnknownKey);
 }
 
-// Promise: a token with a name twice, in its header or in its claims, at any depth, is refused, whichever value is the
-// right one.
+// Promise: a token with a duplicate name in its header or in its claims, at any depth, is refused, whichever value is correct.
 #[test]
 fn names_are_unique() {
     let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
@@ -218,7 +217,7 @@ impl Signer {
     }
 }
 
-// Promise: a signature counts only if it is of a published key with the token's key id; a token without one may be of any.
+// Promise: a signature is valid only with a published key that has the token's key id; without a key id, any published key counts.
 #[test]
 fn signatures_are_checked() {
     use TokenError as E;
@@ -241,7 +240,7 @@ fn signatures_are_checked() {
     let no_object = server.token(None, &json!([]));
     let validated = validate(&no_object, &Keys::Set(vec![server.key(None)]), EXPECTED, Timestamp::from_unix(NOW));
     assert_eq!(validated.unwrap_err(), E::Claims);
-    // A signature does not make up for it.
+    // A valid signature does not make a duplicate name acceptable.
     let message = ["{\"alg\":\"ES256\"}", "{\"role\":\"ApiAdmin\",\"role\":\"CompanionPC\"}"];
     let message = message.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
     let signature = server.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
@@ -250,12 +249,11 @@ fn signatures_are_checked() {
     assert_eq!(validated.unwrap_err(), E::Duplicate);
 }
 
-// Promise: a signed token is validated by the given time alone, however far the system's clock is from it, and its claims
-// as any other's.
+// Promise: a signed token is validated only by the given time, independent of the system's clock, and its claims are checked, too.
 #[test]
-fn the_clock_of_the_system_does_not_count() {
+fn the_system_clock_is_not_used() {
     let server = Signer::new();
-    let judge_at = |now: u64, policy: SignaturePolicy| {
+    let validate_at = |now: u64, policy: SignaturePolicy| {
         let mut claims = good_claims();
         (claims["iat"], claims["nbf"], claims["exp"]) = (now.into(), now.into(), (now + 900).into());
         let (token, keys) = (server.token(None, &claims), Keys::Set(vec![server.key(None)]));
@@ -269,11 +267,11 @@ fn the_clock_of_the_system_does_not_count() {
             signature: Signature::Verified,
             user_id: None,
         };
-        assert_eq!(judge_at(now, SignaturePolicy::Required), Ok(accepted));
+        assert_eq!(validate_at(now, SignaturePolicy::Required), Ok(accepted));
     }
 }
 
-// Promise: a cached token is used on only while it agrees with a changed configuration.
+// Promise: a cached token is used only while it agrees with the current configuration.
 #[test]
 fn a_cached_token_has_to_agree() {
     let token = hmac_token(&good_claims());
@@ -292,7 +290,7 @@ fn a_cached_token_has_to_agree() {
     assert!(!still_agrees(&SecretString::from("opaque"), Signature::Verified, EXPECTED));
 }
 
-// Promise: reports say in words what is known of a signature.
+// Promise: reports say whether the signature is verified.
 #[test]
 fn signatures_have_their_word() {
     assert_eq!(
@@ -301,9 +299,9 @@ fn signatures_have_their_word() {
     );
 }
 
-// Promise: the host sees a role that is not a device's, and draws nothing from a token it can't read.
+// Promise: the host detects a role that is not a device's, and ignores a token that it can't parse.
 #[test]
-fn another_role_is_seen() {
+fn another_role_is_detected() {
     for (claims, other) in
         [(json!({"role": "ApiAdmin"}), true), (json!({"role": "CompanionPC"}), false), (json!({}), false)]
     {

@@ -1,7 +1,7 @@
 //! The account's id on the API: the claim that .NET calls `NameIdentifier`, a GUID.
 //!
-//! No check of a token rests on it, and a token without one is as good as any other: programs on the device need it to be told apart
-//! by the API, which names an aircraft by it.
+//! No check of a token depends on it, and a token without it is accepted. Programs on the device need it, because the API identifies
+//! an aircraft by it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 use super::Claims;
 use super::single;
 
-/// Names under which .NET writes it: short, or the full claim URI.
+/// Names of the claim in .NET: the short form, or the full claim URI.
 const CLAIMS: [&str; 2] = ["nameid", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];
-/// The name of RFC 7519, 4.1.2, for a token that has neither.
+/// The name in RFC 7519, 4.1.2, for a token that has neither.
 const FALLBACK: [&str; 1] = ["sub"];
-/// Digits between the hyphens of a GUID.
+/// Numbers of digits between the hyphens of a GUID.
 const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 
-/// A GUID as the API writes it: hexadecimal digits in groups of 8, 4, 4, 4 and 12, in lower case.
+/// The id of an account: a GUID as the API writes it, with hexadecimal digits in groups of 8, 4, 4, 4 and 12, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")))]
 pub struct UserId(String);
 
-/// A text is no GUID.
+/// A text is not a GUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is no GUID")]
+#[error("not a GUID")]
 pub struct NotAGuid;
 
 impl FromStr for UserId {
@@ -54,12 +54,12 @@ impl fmt::Display for UserId {
     }
 }
 
-/// The account's id, if the claims say one. Two that differ are none: a program must not act for another account.
+/// Returns the account's id, if the claims have one. Two different ids count as none: a program must not act for another account.
 pub(super) fn of(claims: &Claims) -> Option<UserId> {
     let names: &[&str] = if CLAIMS.iter().any(|name| claims.contains_key(*name)) { &CLAIMS } else { &FALLBACK };
     let id = single(claims, names).and_then(|id| id.parse().ok());
     if id.is_none() {
-        log::debug!("the token does not say the account's id, or not as one GUID: user_id is left out");
+        log::debug!("the token does not have the account's id as one GUID; user_id is omitted");
     }
     id
 }
@@ -78,8 +78,8 @@ mod tests {
         of(&serde_json::from_value(claims).unwrap()).map(|id| id.to_string())
     }
 
-    // Promise: the id is found under either name of .NET's, or else as the subject; one that is no GUID, or two that differ, are
-    // none.
+    // Promise: the id is found under either name of .NET, or else as the subject; an id that is not a GUID, or two different ids,
+    // count as none.
     #[test]
     fn the_id_is_found() {
         for (claims, expected) in [
@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    // Promise: only what the API writes is a GUID, also in a file.
+    // Promise: only GUIDs as the API writes them are accepted, also in files.
     #[test]
     fn guids() {
         for text in [

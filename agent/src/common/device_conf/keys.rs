@@ -123,7 +123,8 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Parses one assignment; returns whether its key is known.
     pub(super) fn parse_line(&mut self, line: &'a str) -> Result<bool, Problem> {
-        let (name, value) = line.split_once('=').filter(|(name, _)| is_key_name(name)).ok_or(Problem::NotAnAssignment)?;
+        let (name, value) =
+            line.split_once('=').filter(|(name, _)| is_key_name(name)).ok_or(Problem::NotAnAssignment)?;
         let key = Key::ALL.iter().copied().find(|key| key.name() == name);
         if !self.seen.insert(name) {
             return Err(key.map_or(Problem::DuplicateUnknown, |key| Problem::Duplicate(key.name())));

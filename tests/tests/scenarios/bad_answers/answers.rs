@@ -38,9 +38,9 @@ pub(super) fn statuses() -> Vec<Row> {
         (409, Some(30), 77, "password is wrong"),
         (409, Some(38), 77, "disabled"),
     ];
-    let transient = [408, 425, 500, 501, 502, 503, 504, 505, 511, 599].map(|code| (code, None, 75, "can't answer now"));
+    let transient = [408, 425, 500, 501, 502, 503, 504, 505, 511, 599].map(|code| (code, None, 75, "temporarily unavailable"));
     let limits = [(423, Some(50), 75, "locked"), (423, None, 75, "locked"), (429, Some(51), 75, "too many logins")];
-    let proxies = [(407, None, 75, "a proxy in between"), (407, Some(30), 75, "a proxy in between")];
+    let proxies = [(407, None, 75, "a proxy requires its own login"), (407, Some(30), 75, "a proxy requires its own login")];
     let rows = permanent.into_iter().chain(transient).chain(limits).chain(proxies);
     rows.map(|(code, error, exit, says)| login(status(code, error), exit, says)).collect()
 }
@@ -108,7 +108,7 @@ pub(super) fn pages() -> Vec<Row> {
         login(Fault::Answer { status, content_type: "text/html".into(), body, headers: Vec::new() }, exit, says)
     };
     let all = [401, 403, 409].map(|status| page(status, 76, "a web page came instead"));
-    all.into_iter().chain([page(407, 75, "a proxy in between"), page(404, 76, "404"), page(503, 75, "503")]).collect()
+    all.into_iter().chain([page(407, 75, "a proxy requires its own login"), page(404, 76, "404"), page(503, 75, "503")]).collect()
 }
 
 pub(super) fn bodies() -> Vec<Row> {
@@ -154,9 +154,9 @@ pub(super) fn bodies() -> Vec<Row> {
 
 pub(super) fn connections() -> Vec<Row> {
     vec![
-        login(Fault::DropBefore, 75, "cut"),
-        login(Fault::DropAfter, 75, "cut"),
-        login(Fault::Truncate, 75, "cut"),
+        login(Fault::DropBefore, 75, "closed before the answer"),
+        login(Fault::DropAfter, 75, "closed before the answer"),
+        login(Fault::Truncate, 75, "closed before the answer"),
         login(Fault::Hang, 75, "no answer in time"),
         login(Fault::Delay(Duration::from_mins(1)), 75, "no answer in time"),
         login(Fault::Drip(Duration::from_millis(300)), 75, "no answer in time"),
@@ -172,7 +172,7 @@ pub(super) fn key_sets() -> Vec<Row> {
     let encryption = r#"{"keys":[{"kty":"EC","crv":"P-256","use":"enc","x":"AQAB","y":"AQAB"}]}"#;
     let signing = r#"{"keys":[{"kty":"EC","crv":"P-256","use":"sig","key_ops":["sign"],"x":"AQAB","y":"AQAB"}]}"#;
     vec![
-        keys(status(500, None), 75, "can't answer now"),
+        keys(status(500, None), 75, "temporarily unavailable"),
         keys(status_with(503, "Retry-After", "600"), 75, "503"),
         keys(status(429, None), 75, "429"),
         // No credentials are sent with this question, so none can be refused: the keys are out of reach.
@@ -199,13 +199,13 @@ pub(super) fn key_sets() -> Vec<Row> {
         keys(status_with(503, "Retry-After", "soon"), 75, "asks to wait"),
         keys(Fault::Endless, 75, "larger than"),
         keys(Fault::Drip(Duration::from_millis(300)), 75, "no answer in time"),
-        keys(Fault::DropAfter, 75, "cut"),
+        keys(Fault::DropAfter, 75, "closed before the answer"),
         keys(body(encryption), 76, "no key for ES256"),
         keys(body(signing), 76, "no key for ES256"),
-        keys(Fault::Truncate, 75, "cut"),
+        keys(Fault::Truncate, 75, "closed before the answer"),
         keys(Fault::Hang, 75, "no answer in time"),
-        keys(Fault::DropBefore, 75, "cut"),
+        keys(Fault::DropBefore, 75, "closed before the answer"),
         keys(Fault::Huge(1_000_000), 75, "larger than"),
-        Row { logins: 1..=1, ..keys(status(404, None), 76, "no key to check it with") },
+        Row { logins: 1..=1, ..keys(status(404, None), 76, "no key to verify it with") },
     ]
 }

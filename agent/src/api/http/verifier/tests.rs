@@ -13,14 +13,14 @@ const YEAR: u64 = 365 * DAY;
 const FLOOR: u64 = 1_780_000_000;
 const NAME: &str = "api.example";
 
-/// When a certificate begins and ends, in seconds since 1970.
+/// The begin and the end of a certificate's validity, in seconds since 1970.
 type Window = (u64, u64);
 
 fn time(seconds: u64) -> Timestamp {
     Timestamp::from_unix(seconds)
 }
 
-/// The keys of a root, of a CA below it and of a server: made once, since that takes longer than all else.
+/// Returns the keys of a root, of a CA below it and of a server; generated once, because that is slow.
 fn keys() -> &'static [KeyPair; 3] {
     static KEYS: OnceLock<[KeyPair; 3]> = OnceLock::new();
     KEYS.get_or_init(|| [(); 3].map(|()| KeyPair::generate().unwrap()))
@@ -40,7 +40,7 @@ fn authority(common: &str, window: Window) -> CertificateParams {
     params
 }
 
-/// A root, and a server's certificate below it; with a CA between the two where there is a window for one.
+/// A root and a server's certificate below it, with an intermediate CA if there is a window for one.
 struct Made {
     roots: RootCertStore,
     certificates: Vec<CertificateDer<'static>>,
@@ -61,7 +61,7 @@ fn made(server: Window, between: Option<Window>, name: &str) -> Made {
     Made { roots, certificates: [server.unwrap().der().clone()].into_iter().chain(below).collect() }
 }
 
-/// A clock that shows `now`, and may know no more than that it is at least `floor`.
+/// A clock that shows `now`; with a `floor`, the true time is unknown but not before it.
 #[derive(Debug)]
 struct At {
     now: u64,
@@ -82,7 +82,7 @@ impl TlsClock for At {
     }
 }
 
-/// What becomes of a handshake, with the verifier afterwards.
+/// Verifies a chain; returns the result and the verifier.
 fn verified(made: Made, clock: At) -> (Result<(), Error>, ChainVerifier) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(made.roots), provider).build().unwrap();
@@ -93,33 +93,33 @@ fn verified(made: Made, clock: At) -> (Result<(), Error>, ChainVerifier) {
     (verifier.verify_server_cert(own, others, &name, &[], now).map(drop), verifier)
 }
 
-/// The chain that was accepted, or why it was not.
+/// Returns the accepted chain, or why it was refused.
 fn accepted(made: Made, clock: At) -> Result<Arc<Chain>, Error> {
     let own = made.certificates.first().unwrap().clone();
     let (result, verifier) = verified(made, clock);
     result.map(|()| verifier.chain_of(&own).unwrap())
 }
 
-/// Any chain.
+/// Returns any accepted chain.
 pub(in super::super) fn some_chain() -> Chain {
     let made = made((0, 4_000_000_000), None, NAME);
     Arc::into_inner(accepted(made, At { now: FLOOR, floor: None }).unwrap()).unwrap()
 }
 
-/// Whether a chain is accepted, and whether for a time that nobody knows.
+/// Returns whether a chain is accepted for an unknown time; `None` if it is refused.
 fn outcome(made: Made, now: u64, floor: Option<u64>) -> Option<bool> {
     accepted(made, At { now, floor }).ok().map(|chain| chain.is_time_unknown())
 }
 
-// Promise: strict comes first, and where the clock is relied on, nothing else does. Where nobody knows the time, each chain is
-// accepted that is valid at some time from the floor up to ten years after it; one that ended before the floor never is.
+// Promise: a chain is first verified strictly, and with a reliable clock only so. If the time is unknown, a chain is accepted if it is
+// valid at some time from the floor up to ten years after it; a chain that expired before the floor is refused.
 #[test]
 fn the_time_may_be_unknown() {
     let (known, unknown) = (None, Some(FLOOR));
     for (from, until, now, floor, expected) in [
         (FLOOR - DAY, FLOOR + DAY, FLOOR, known, Some(false)),
         (FLOOR - DAY, FLOOR + DAY, FLOOR, unknown, Some(false)),
-        // Issued after all that the device knows of time.
+        // Issued after the latest time that the device knows.
         (FLOOR + DAY, FLOOR + 90 * DAY, FLOOR, known, None),
         (FLOOR + DAY, FLOOR + 90 * DAY, FLOOR, unknown, Some(true)),
         (FLOOR + 3 * YEAR, FLOOR + 4 * YEAR, FLOOR, unknown, Some(true)),
@@ -128,7 +128,7 @@ fn the_time_may_be_unknown() {
         // A clock that is decades ahead.
         (FLOOR - DAY, FLOOR + DAY, FLOOR + 35 * YEAR, known, None),
         (FLOOR - DAY, FLOOR + DAY, FLOOR + 35 * YEAR, unknown, Some(true)),
-        // Ended around the floor.
+        // Expired around the floor.
         (FLOOR - 90 * DAY, FLOOR, FLOOR + YEAR, unknown, Some(true)),
         (FLOOR - 90 * DAY, FLOOR - 1, FLOOR + YEAR, unknown, None),
         (FLOOR - 90 * DAY, FLOOR - 1, FLOOR, unknown, None),
@@ -140,9 +140,9 @@ fn the_time_may_be_unknown() {
     }
 }
 
-// Promise: the interval mends a wrong time, nothing else: another name or CA is refused at every time.
+// Promise: the interval applies only to the time: another name or CA is refused at every time.
 #[test]
-fn all_else_stays_strict() {
+fn name_and_ca_are_always_checked() {
     for now in [FLOOR, FLOOR + 35 * YEAR] {
         let window = (FLOOR + DAY, FLOOR + 90 * DAY);
         let foreign = made(window, None, "other.example");
@@ -155,7 +155,7 @@ fn all_else_stays_strict() {
     }
 }
 
-// Promise: of a chain without end no time is searched.
+// Promise: for a very long chain no time is searched.
 #[test]
 fn a_long_chain_is_strict() {
     for (extra, expected) in [(MOST_CERTIFICATES - 1, Some(true)), (MOST_CERTIFICATES, None)] {
@@ -166,7 +166,7 @@ fn a_long_chain_is_strict() {
     }
 }
 
-// Promise: why a chain is refused is said for the earliest time that it can be, so that an end before the floor shows.
+// Promise: the reason for a refusal is that at the floor, so that an expiry before the floor is reported.
 #[test]
 fn the_reason_is_that_of_the_floor() {
     use CertificateError::{ExpiredContext, NotValidYetContext};
@@ -180,8 +180,7 @@ fn the_reason_is_that_of_the_floor() {
     assert!(matches!(late, Err(Error::InvalidCertificate(NotValidYetContext { .. }))), "{late:?}");
 }
 
-// Promise: a certificate that was verified before is found again by what the connection shows, the last verification counts, and
-// no others are kept for ever.
+// Promise: an accepted chain is found by the server's certificate, the last verification counts, and old chains are dropped.
 #[test]
 fn accepted_chains_are_kept() {
     let chain = made((FLOOR, FLOOR + DAY), None, NAME);
@@ -207,8 +206,8 @@ fn accepted_chains_are_kept() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    // Promise: whatever the windows of a chain are, it is accepted for an unknown time exactly if they have a time in common that
-    // is not before the floor and at most ten years after it; and a Date is taken exactly within those windows, give or take 30 s.
+    // Promise: for any windows, a chain is accepted for an unknown time exactly if they have a common time that is not before the
+    // floor and at most ten years after it; and a Date is accepted exactly within those windows, with a tolerance of 30 s.
     #[test]
     fn the_interval_is_exact(
         server in (0..15 * YEAR, 0..2 * YEAR),
@@ -238,7 +237,7 @@ proptest! {
         }
     }
 
-    // Promise: what webpki says at every edge of a window is what decides.
+    // Promise: the result is that of webpki at every edge of a window.
     #[test]
     fn webpki_decides(server in (0..12 * YEAR, 0..2 * YEAR), ca in (0..12 * YEAR, 0..6 * YEAR), floor in 0..3 * YEAR) {
         let window = |(from, length): (u64, u64)| (FLOOR + from, FLOOR + from + length);
