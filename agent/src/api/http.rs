@@ -34,8 +34,8 @@ pub trait TlsClock: Send + Sync + fmt::Debug {
     /// Returns the time since boot.
     fn boot(&self) -> Duration;
 
-    /// Returns the lower bound of the true time if the time is unknown; `None` if [`TlsClock::now`] is reliable and no other time is
-    /// accepted.
+    /// Returns the lower bound of the true time if the time is unknown; `None` if [`TlsClock::now`] is reliable and no other time
+    /// is accepted.
     fn unknown_since(&self) -> Option<Timestamp> {
         None
     }
@@ -85,8 +85,8 @@ pub trait ApiClient: fmt::Debug + Sync {
     /// Makes one call; any status counts as an answer.
     ///
     /// # Errors
-    /// There is no time for the call, no complete answer within `limit`, the answer is too large, or it has no `Date` while the time
-    /// is unknown.
+    /// There is no time for the call, no complete answer within `limit`, the answer is too large, or it has no `Date` while the
+    /// time is unknown.
     fn call(&self, call: &Call<'_>, limit: Limit) -> Result<Answer, Fault>;
 
     /// Returns the current time according to the last answer over TLS.

@@ -48,8 +48,9 @@ pub fn login(
     request_tokens(http, "/login", body, limit)
 }
 
-/// Renews the tokens with `POST /token/refresh`. Never call it twice with the same token: the server ends the session when it sees a
-/// used one.
+/// Renews the tokens with `POST /token/refresh`.
+///
+/// Never call it twice with the same token: the server ends the session when it sees a used one.
 ///
 /// # Errors
 /// There is no answer, or it has no token; the caller has to log in then.

@@ -250,7 +250,7 @@ fn has_audience(claims: &Claims, audience: &str) -> bool {
     }
 }
 
-/// Returns the single value on which all claims of these names agree: a device has neither a second role nor a second e-mail address.
+/// Returns the single value on which all claims of these names agree: a device has only one role and one e-mail address.
 fn single<'a>(claims: &'a Claims, names: &[&str]) -> Option<&'a str> {
     let mut values = names.iter().filter_map(|name| claims.get(*name)).map(|value| match value {
         Value::Array(list) if list.len() == 1 => list.first().and_then(Value::as_str),

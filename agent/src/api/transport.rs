@@ -97,7 +97,8 @@ impl fmt::Display for Transport {
             }
             Self::ProxyUnreachable => "CONNECT: the proxy can't be reached; check that it runs and that its address is correct",
             Self::ProxyLogin => {
-                "CONNECT: the proxy requires a login (HTTP 407), which is not supported; configure the proxy to accept this machine by its IP address"
+                "CONNECT: the proxy requires a login (HTTP 407), which is not supported; configure the proxy to accept this machine by \
+                 its IP address"
             }
             Self::ProxyRefused => "CONNECT: the proxy did not open a connection to the API; check that it permits this",
             Self::Tls => {

@@ -44,8 +44,8 @@ fn staged_name(name: &OsStr) -> OsString {
 
 /// Replaces the file `name` in the directory `dir` atomically: a reader sees the old file or the new one, also after a power cut.
 ///
-/// The caller holds the directory's lock. Where the file system supports it (`O_TMPFILE`, open(2)), the file has no name until it is
-/// complete, so that a killed run leaves no leftover on the first write.
+/// The caller holds the directory's lock. Where the file system supports it (`O_TMPFILE`, open(2)), the file has no name until it
+/// is complete, so that a killed run leaves no leftover on the first write.
 ///
 /// # Errors
 /// The first step that failed; the directory then has no new entry.

@@ -65,7 +65,8 @@ impl Answer {
         Ok(self)
     }
 
-    /// Refuses an answer over a connection whose certificates were accepted for an unknown time, unless they are valid at its `Date`.
+    /// Refuses an answer over a connection whose certificates were accepted for an unknown time, unless they are valid at its
+    /// `Date`.
     ///
     /// # Errors
     /// The answer has no `Date`, or the certificates are not valid then.

@@ -1,8 +1,8 @@
 //! Validation of a server's certificate chain, also if the time is known only as an interval.
 //!
-//! Each chain is first verified at the best estimate of the time. If only a validity period fails, and the time is unknown, a chain is
-//! accepted if it is valid at any time from the lower bound (floor) up to [`LONGEST_UNKNOWN`] after it. The `Date` of each answer over
-//! such a connection must then be within the chain's validity, see [`Chain::agrees_with`].
+//! Each chain is first verified at the best estimate of the time. If only a validity period fails, and the time is unknown, a
+//! chain is accepted if it is valid at any time from the lower bound (floor) up to [`LONGEST_UNKNOWN`] after it. The `Date` of each
+//! answer over such a connection must then be within the chain's validity, see [`Chain::agrees_with`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! The account's id on the API: the claim that .NET calls `NameIdentifier`, a GUID.
 //!
-//! No check of a token depends on it, and a token without it is accepted. Programs on the device need it, because the API identifies
-//! an aircraft by it.
+//! No check of a token depends on it, and a token without it is accepted. Programs on the device need it, because the API
+//! identifies an aircraft by it.
 
 use std::fmt;
 use std::str::FromStr;

@@ -38,9 +38,11 @@ pub(super) fn statuses() -> Vec<Row> {
         (409, Some(30), 77, "password is wrong"),
         (409, Some(38), 77, "disabled"),
     ];
-    let transient = [408, 425, 500, 501, 502, 503, 504, 505, 511, 599].map(|code| (code, None, 75, "temporarily unavailable"));
+    let transient =
+        [408, 425, 500, 501, 502, 503, 504, 505, 511, 599].map(|code| (code, None, 75, "temporarily unavailable"));
     let limits = [(423, Some(50), 75, "locked"), (423, None, 75, "locked"), (429, Some(51), 75, "too many logins")];
-    let proxies = [(407, None, 75, "a proxy requires its own login"), (407, Some(30), 75, "a proxy requires its own login")];
+    let proxies =
+        [(407, None, 75, "a proxy requires its own login"), (407, Some(30), 75, "a proxy requires its own login")];
     let rows = permanent.into_iter().chain(transient).chain(limits).chain(proxies);
     rows.map(|(code, error, exit, says)| login(status(code, error), exit, says)).collect()
 }
@@ -108,7 +110,9 @@ pub(super) fn pages() -> Vec<Row> {
         login(Fault::Answer { status, content_type: "text/html".into(), body, headers: Vec::new() }, exit, says)
     };
     let all = [401, 403, 409].map(|status| page(status, 76, "a web page came instead"));
-    all.into_iter().chain([page(407, 75, "a proxy requires its own login"), page(404, 76, "404"), page(503, 75, "503")]).collect()
+    all.into_iter()
+        .chain([page(407, 75, "a proxy requires its own login"), page(404, 76, "404"), page(503, 75, "503")])
+        .collect()
 }
 
 pub(super) fn bodies() -> Vec<Row> {

@@ -79,8 +79,20 @@ const NO_HTTP: [Row; 11] = [
     (Tls::ThenSays(b"HTTP/1.1 999999 OK\r\n\r\n"), own, NOT_YET, "the call failed", AGAIN),
     (Tls::ThenSays(b"HTTP/3.7 200 OK\r\n\r\n"), own, NOT_YET, "the call failed", AGAIN),
     (Tls::ThenSays(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}"), own, NOT_YET, "the call failed", AGAIN),
-    (Tls::ThenSays(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{}"), own, NOT_YET, "closed before the answer", AGAIN),
-    (Tls::ThenSays(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhush\r\n"), own, NOT_YET, "closed before the answer", AGAIN),
+    (
+        Tls::ThenSays(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{}"),
+        own,
+        NOT_YET,
+        "closed before the answer",
+        AGAIN,
+    ),
+    (
+        Tls::ThenSays(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhush\r\n"),
+        own,
+        NOT_YET,
+        "closed before the answer",
+        AGAIN,
+    ),
     (Tls::ThenSays(b"HTTP/1.1 100 Continue\r\n\r\n"), own, NOT_YET, CLOSED, AGAIN),
     (Tls::ThenSays(b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64"), own, NOT_YET, "the call failed", AGAIN),
 ];

@@ -132,7 +132,10 @@ fn bad_answers_are_not_the_admins_fault() -> anyhow::Result<()> {
         for run in runs {
             let said = run.ended_with(76)?.words();
             ensure!(
-                said.contains("captive portal") && !said.contains("right?") && !said.contains("check the API URL") && !said.contains("ApiAdmin"),
+                said.contains("captive portal")
+                    && !said.contains("right?")
+                    && !said.contains("check the API URL")
+                    && !said.contains("ApiAdmin"),
                 "{said}"
             );
         }

@@ -111,8 +111,8 @@ fn outcome(made: Made, now: u64, floor: Option<u64>) -> Option<bool> {
     accepted(made, At { now, floor }).ok().map(|chain| chain.is_time_unknown())
 }
 
-// Promise: a chain is first verified strictly, and with a reliable clock only so. If the time is unknown, a chain is accepted if it is
-// valid at some time from the floor up to ten years after it; a chain that expired before the floor is refused.
+// Promise: a chain is first verified strictly, and with a reliable clock only so. If the time is unknown, a chain is accepted if it
+// is valid at some time from the floor up to ten years after it; a chain that expired before the floor is refused.
 #[test]
 fn the_time_may_be_unknown() {
     let (known, unknown) = (None, Some(FLOOR));
