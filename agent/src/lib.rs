@@ -6,6 +6,8 @@
 //! [`device`] (feature `device`) is what the binary `azaion-agent` dispatches to.
 
 pub mod api;
+#[cfg(feature = "device")]
+pub mod cli;
 pub mod common;
 #[cfg(feature = "device")]
 pub mod device;
