@@ -6,6 +6,8 @@
 //! [`device`] (feature `device`) implements the commands of the binary `azaion-agent`.
 
 pub mod api;
+#[cfg(feature = "device")]
+pub mod cli;
 pub mod common;
 #[cfg(feature = "device")]
 pub mod device;

@@ -2,7 +2,7 @@
 
 pub mod bsp;
 pub mod completions;
-pub mod dev_api;
+pub use azaion_dev_api as dev_api;
 pub mod machine;
 pub mod netns;
 pub mod pages;

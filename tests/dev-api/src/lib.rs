@@ -3,7 +3,7 @@
 //! own. Tests script faults into it and look at what it was asked.
 //!
 //! ```
-//! use azaion_tests::dev_api::{DevApi, Options};
+//! use azaion_dev_api::{DevApi, Options};
 //!
 //! let api = DevApi::start(Options::default()).unwrap();
 //! api.add_user("azaion-jetson-0042@azaion.com", "password-1", "CompanionPC");

@@ -1,6 +1,6 @@
 //! A small HTTPS client: one connection a request, nothing hidden.
 
-use crate::dev_api::{DevApi, Tls};
+use crate::{DevApi, Tls};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};

@@ -1,7 +1,7 @@
 //! Starts the development admin API by hand and says how to use it, until Ctrl-C or `SIGTERM`.
 
 use anyhow::Context as _;
-use azaion_tests::dev_api::{
+use azaion_dev_api::{
     ADMIN_EMAIL, ADMIN_PASSWORD, Casing, ClaimNames, DevApi, Generation, Hashing, Limiter, Options, RoleForm, Tls,
 };
 use clap::Parser;
