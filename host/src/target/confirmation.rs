@@ -30,13 +30,13 @@ pub(crate) fn without_confirmation(text: &[u8]) -> &[u8] {
 /// Returns the text with the confirmation comment at its end.
 ///
 /// # Errors
-/// The text is not UTF-8, or the result would be larger than a `device.conf` may be.
+/// The reason, as the predicate of a sentence: the text is not UTF-8, or the result would be larger than a `device.conf` may be.
 pub(crate) fn with_confirmation(text: &[u8]) -> Result<SecretString, &'static str> {
     let text = std::str::from_utf8(text.trim_ascii_end()).map_err(|_| "is not UTF-8")?;
     let mut confirmed = Zeroizing::new(String::with_capacity(text.len() + COMMENT.len() + 2));
     for part in [text, "\n", COMMENT, "\n"] {
         if confirmed.len() + part.len() > LARGEST {
-            return Err("has no room for a confirmation comment");
+            return Err("would exceed 4096 bytes with a confirmation comment");
         }
         confirmed.push_str(part);
     }

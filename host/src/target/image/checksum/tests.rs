@@ -21,7 +21,7 @@ const CONF: &str =
 #[test]
 fn only_the_digits_change() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, sum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
+    let (path, checksum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
     put(&path, b"image");
     let image = Image::open(&path).unwrap();
     let (old, new) = ("A".repeat(40), "1b".repeat(20));
@@ -40,16 +40,16 @@ fn only_the_digits_change() {
         (&other, &format!("  ./i\n{other}")),
         (&format!("{other}SHA1 (i) = "), "\n"),
     ] {
-        put(&sum, format!("{before}{old}{after}").as_bytes());
-        fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
+        put(&checksum, format!("{before}{old}{after}").as_bytes());
+        fs::set_permissions(&checksum, Permissions::from_mode(0o640)).unwrap();
         let read = ChecksumFile::read(&image).unwrap().unwrap();
         assert!(read.is(&old.to_lowercase()) && !read.is(&new));
         read.set(&image, &new).unwrap();
         // In upper case, as before.
-        assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{before}{}{after}", new.to_uppercase()));
-        assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(fs::read_to_string(&checksum).unwrap(), format!("{before}{}{after}", new.to_uppercase()));
+        assert_eq!(checksum.metadata().unwrap().mode() & 0o7777, 0o640);
     }
-    fs::remove_file(&sum).unwrap();
+    fs::remove_file(&checksum).unwrap();
     assert!(ChecksumFile::read(&image).unwrap().is_none());
 }
 
@@ -57,17 +57,17 @@ fn only_the_digits_change() {
 #[test]
 fn another_hard_link_keeps_its_checksum() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, sum, other) = (dir.path().join("i"), dir.path().join("i.sha1sum"), dir.path().join("other"));
+    let (path, checksum, other) = (dir.path().join("i"), dir.path().join("i.sha1sum"), dir.path().join("other"));
     put(&path, b"image");
     let (old, new) = ("a".repeat(40), "1".repeat(40));
-    put(&sum, format!("{old}  i\n").as_bytes());
-    fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
-    fs::hard_link(&sum, &other).unwrap();
+    put(&checksum, format!("{old}  i\n").as_bytes());
+    fs::set_permissions(&checksum, Permissions::from_mode(0o640)).unwrap();
+    fs::hard_link(&checksum, &other).unwrap();
     let image = Image::open(&path).unwrap();
     ChecksumFile::read(&image).unwrap().unwrap().set(&image, &new).unwrap();
-    assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{new}  i\n"));
+    assert_eq!(fs::read_to_string(&checksum).unwrap(), format!("{new}  i\n"));
     assert_eq!(fs::read_to_string(&other).unwrap(), format!("{old}  i\n"));
-    assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
+    assert_eq!(checksum.metadata().unwrap().mode() & 0o7777, 0o640);
 }
 
 fn write(path: &Path, conf: &str) -> Result<()> {
@@ -166,32 +166,32 @@ fn an_existing_conf_with_a_wrong_checksum() {
 #[test]
 fn a_killed_run_is_finished() {
     let (dir, path) = image(Kind::Ext4);
-    let (sum, state) = (dir.path().join("system.img.sha1sum"), dir.path().join(".system.img.azaion-sha1"));
-    let original = fs::read(&sum).unwrap();
+    let (checksum, state) = (dir.path().join("system.img.sha1sum"), dir.path().join(".system.img.azaion-sha1"));
+    let original = fs::read(&checksum).unwrap();
     write(&path, CONF).unwrap();
     // Killed after the image was replaced and before the checksum was written.
     let state_before = ChecksumState::load(&Image::open(&path).unwrap()).unwrap();
     let pending = ChecksumState::pending(&state_before.prefix().unwrap());
     pending.save(&Image::open(&path).unwrap()).unwrap();
-    put(&sum, &original);
+    put(&checksum, &original);
     open(&path).unwrap().remove_leftovers().unwrap();
     assert!(summed(&path));
     // Killed after the slot was overwritten and before the checksum was written.
-    let before = (fs::read(&sum).unwrap(), fs::read(&state).unwrap());
+    let before = (fs::read(&checksum).unwrap(), fs::read(&state).unwrap());
     write(&path, &CONF.replace("first", "second")).unwrap();
-    put(&sum, &before.0);
+    put(&checksum, &before.0);
     put(&state, &before.1);
     open(&path).unwrap().remove_leftovers().unwrap();
     assert!(summed(&path));
     // Another program changed the image, before or behind the slot, with a right or a wrong checksum.
-    let left = [&path, &sum, &state].map(|path| fs::read(path).unwrap());
+    let left = [&path, &checksum, &state].map(|path| fs::read(path).unwrap());
     for offset in [100, (8 << 20) - 1] {
         for is_killed in [false, true] {
-            for (path, bytes) in [&path, &sum, &state].into_iter().zip(&left) {
+            for (path, bytes) in [&path, &checksum, &state].into_iter().zip(&left) {
                 put(path, bytes);
             }
             if is_killed {
-                put(&sum, &before.0);
+                put(&checksum, &before.0);
                 put(&state, &before.1);
             }
             change(&path, offset);
@@ -222,7 +222,7 @@ fn the_checksum_is_verified() {
     type Change = fn(&Path, &Path);
     let cases: [(&str, Change, bool, bool); 6] = [
         ("unchanged", |_, _| (), true, false),
-        ("another checksum", |_, sum| put(sum, "0".repeat(40).as_bytes()), false, true),
+        ("another checksum", |_, checksum| put(checksum, "0".repeat(40).as_bytes()), false, true),
         ("another image", |path, _| change(path, 100), false, true),
         ("another image behind the slot", |path, _| change(path, (8 << 20) - 1), false, true),
         (
@@ -234,16 +234,16 @@ fn the_checksum_is_verified() {
             true,
             true,
         ),
-        ("no checksum", |_, sum| fs::remove_file(sum).unwrap(), true, false),
+        ("no checksum", |_, checksum| fs::remove_file(checksum).unwrap(), true, false),
     ];
     for (name, make, is_right, is_read) in cases {
         let (dir, path) = image(Kind::Ext4);
         write(&path, CONF).unwrap();
         make(&path, &dir.path().join("system.img.sha1sum"));
         let image = Image::open(&path).unwrap();
-        let sum = ChecksumFile::read(&image).unwrap();
-        assert_eq!(sum.as_ref().is_some_and(|sum| !is_known(&image, sum)), is_read, "{name}");
-        let checked = check_while(&image, sum.as_ref(), || Ok(()));
+        let checksum = ChecksumFile::read(&image).unwrap();
+        assert_eq!(checksum.as_ref().is_some_and(|checksum| !is_known(&image, checksum)), is_read, "{name}");
+        let checked = check_while(&image, checksum.as_ref(), || Ok(()));
         assert_eq!(checked.map_err(|error| error.exit()), if is_right { Ok(()) } else { Err(Exit::Target) }, "{name}");
     }
 }
@@ -252,14 +252,14 @@ fn the_checksum_is_verified() {
 #[test]
 fn the_checksum_file_is_read_first() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, sum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
+    let (path, checksum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
     put(&path, b"image");
     let image = Image::open(&path).unwrap();
     assert!(!may_write(&image).unwrap());
-    put(&sum, "0".repeat(40).as_bytes());
+    put(&checksum, "0".repeat(40).as_bytes());
     assert!(may_write(&image).unwrap());
-    fs::remove_file(&sum).unwrap();
-    std::os::unix::fs::symlink("elsewhere", &sum).unwrap();
+    fs::remove_file(&checksum).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &checksum).unwrap();
     assert_eq!(may_write(&image).unwrap_err().exit(), Exit::Target);
 }
 

@@ -63,12 +63,12 @@ impl Fixture {
         all.extend((!has_format).then_some("--xattrs"));
         all.extend(arguments);
         self.run("tar", &all);
-        self.sum();
+        self.write_checksum();
     }
 
-    fn sum(&self) {
-        let sum = self.run("sha1sum", &[NAME]);
-        put(&self.dir.path().join("system.img.sha1sum"), &sum.stdout);
+    fn write_checksum(&self) {
+        let output = self.run("sha1sum", &[NAME]);
+        put(&self.dir.path().join("system.img.sha1sum"), &output.stdout);
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
@@ -113,7 +113,7 @@ impl Fixture {
         Some(text.split_inclusive('\n').filter(is_setting).collect())
     }
 
-    fn check_sum(&self) {
+    fn verify_checksum(&self) {
         self.run("sha1sum", &["-c", "--strict", "system.img.sha1sum"]);
     }
 
@@ -168,7 +168,7 @@ fn gnu_tar_unpacks_what_is_written() {
             for conf in [CONF, OTHER] {
                 fixture.write(conf);
                 assert_eq!(fixture.unpacked().as_deref(), Some(conf), "{format} {names:?}");
-                fixture.check_sum();
+                fixture.verify_checksum();
             }
             let list = String::from_utf8(fixture.run("tar", &["-tvf", NAME]).stdout).unwrap();
             let dot = if names == ["."] { "./" } else { "" };
@@ -191,10 +191,10 @@ fn attributes_are_skipped() {
     archive.append_pax_extensions([("SCHILY.xattr.user.odd", value), ("mtime", b"1.5")]).unwrap();
     archive.append_path_with_name(fixture.root("etc/hostname"), "etc/hostname").unwrap();
     archive.finish().unwrap();
-    fixture.sum();
+    fixture.write_checksum();
     fixture.write(CONF);
     assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
-    fixture.check_sum();
+    fixture.verify_checksum();
 }
 
 // Promise: from the second device on, the size stays, and only the block of text differs.
@@ -226,7 +226,7 @@ fn an_archive_never_shrinks() {
         assert_eq!(fixture.bytes().len() == before, same, "{blocking}");
         assert_eq!(fixture.bytes().len() % 10_240, 0);
         assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
-        fixture.check_sum();
+        fixture.verify_checksum();
     }
 }
 
@@ -290,7 +290,7 @@ fn clearing_erases_the_bytes() {
     assert!(!fixture.open().clear().unwrap());
     assert!(!fixture.contains("firstpassword"));
     assert_eq!((fixture.read_conf(), fixture.unpacked().as_deref()), (None, Some("")));
-    fixture.check_sum();
+    fixture.verify_checksum();
     fixture.write(OTHER);
     assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
 }
@@ -306,11 +306,11 @@ fn restores_the_earlier_conf() {
     target.restore(before.as_ref()).unwrap();
     drop(target);
     assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
-    fixture.check_sum();
+    fixture.verify_checksum();
     fixture.open().restore(None).unwrap();
     assert_eq!(fixture.read_conf(), None);
     assert!(!fixture.contains("firstpassword"));
-    fixture.check_sum();
+    fixture.verify_checksum();
 }
 
 /// Returns the number of bytes that this thread has read.
@@ -337,7 +337,7 @@ fn the_image_is_not_read_again() {
     // Twice: for the copy, and for the checksum of the copy.
     assert!(read[0] < 2 * (17 << 20), "{read:?}");
     assert!(read[1..].iter().all(|&bytes| bytes < 1 << 18), "{read:?}");
-    fixture.check_sum();
+    fixture.verify_checksum();
 }
 
 // Promise: the first write creates another file, so that a process that has the original open can't read the password; later writes

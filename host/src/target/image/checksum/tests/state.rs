@@ -27,10 +27,10 @@ fn hashing_continues_from_a_saved_state() {
 #[test]
 fn a_state_is_trusted_only_for_its_image() {
     let (dir, path) = image(Kind::Ext4);
-    let (sum, state) = (dir.path().join("system.img.sha1sum"), dir.path().join(".system.img.azaion-sha1"));
+    let (checksum, state) = (dir.path().join("system.img.sha1sum"), dir.path().join(".system.img.azaion-sha1"));
     write(&path, CONF).unwrap();
     let slot_offset = ChecksumState::load(&Image::open(&path).unwrap()).unwrap().prefix_end();
-    let left = [&path, &sum, &state].map(|path| fs::read(path).unwrap());
+    let left = [&path, &checksum, &state].map(|path| fs::read(path).unwrap());
     let begin_at = |end: u64| begin(&Image::open(&path).unwrap(), end);
     for end in [slot_offset, slot_offset - 4096, slot_offset + 4096] {
         let prefix = begin_at(end).unwrap().unwrap().0;
@@ -40,11 +40,11 @@ fn a_state_is_trusted_only_for_its_image() {
     }
     change(&path, 100);
     assert_eq!(begin_at(slot_offset).unwrap_err().exit(), Exit::Target);
-    assert_eq!([&sum, &state].map(|path| fs::read(path).unwrap()), [left[1].as_slice(), &left[2]]);
-    put(&sum, sum_of(&path).as_bytes());
+    assert_eq!([&checksum, &state].map(|path| fs::read(path).unwrap()), [left[1].as_slice(), &left[2]]);
+    put(&checksum, sum_of(&path).as_bytes());
     let bytes = &fs::read(&path).unwrap()[..usize::try_from(slot_offset).unwrap()];
     assert_eq!(hex(begin_at(slot_offset).unwrap().unwrap().0.sha1), hex(Sha1::new_with_prefix(bytes)));
-    fs::remove_file(&sum).unwrap();
+    fs::remove_file(&checksum).unwrap();
     assert!(begin_at(slot_offset).unwrap().is_none());
 }
 

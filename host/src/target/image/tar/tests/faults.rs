@@ -12,7 +12,7 @@ fn open_and_remove_leftovers(fixture: &Fixture) {
 /// The image, its checksum file and its checksum state, to be restored.
 struct Snapshot {
     image: Vec<u8>,
-    sum: Vec<u8>,
+    checksum: Vec<u8>,
     state: Option<Vec<u8>>,
 }
 
@@ -20,14 +20,14 @@ impl Snapshot {
     fn of(fixture: &Fixture) -> Self {
         Self {
             image: fixture.bytes(),
-            sum: fs::read(fixture.dir.path().join("system.img.sha1sum")).unwrap(),
+            checksum: fs::read(fixture.dir.path().join("system.img.sha1sum")).unwrap(),
             state: fs::read(fixture.state()).ok(),
         }
     }
 
     /// Restores the checksum file and the checksum state.
     fn restore_checksum(&self, fixture: &Fixture) {
-        put(&fixture.dir.path().join("system.img.sha1sum"), &self.sum);
+        put(&fixture.dir.path().join("system.img.sha1sum"), &self.checksum);
         match &self.state {
             Some(state) => put(&fixture.state(), state),
             None => drop(fs::remove_file(fixture.state())),
@@ -54,10 +54,10 @@ fn a_half_written_later_block() {
                 assert_eq!(fixture.read_conf(), None);
             }
             open_and_remove_leftovers(&fixture);
-            fixture.check_sum();
+            fixture.verify_checksum();
             fixture.write(OTHER);
             assert_eq!(fixture.unpacked().as_deref(), Some(OTHER), "{edge}");
-            fixture.check_sum();
+            fixture.verify_checksum();
         }
     }
 }
@@ -66,7 +66,7 @@ fn a_half_written_later_block() {
 // appendix; with a wrong checksum the archive is refused and stays unchanged.
 #[test]
 fn added_members() {
-    for is_summed in [true, false] {
+    for has_right_checksum in [true, false] {
         let fixture = Fixture::new(&["."]);
         fixture.write(CONF);
         fs::create_dir(fixture.dir.path().join("more")).unwrap();
@@ -74,17 +74,17 @@ fn added_members() {
         let more = fixture.dir.path().join("more");
         let added = Command::new("tar").arg("-rf").arg(fixture.image()).arg("-C").arg(more).arg("./by-hand").status();
         assert!(added.unwrap().success());
-        if !is_summed {
+        if !has_right_checksum {
             let before = fixture.bytes();
             let refused = open(&fixture.image()).and_then(|target| target.remove_leftovers()).unwrap_err();
             assert_eq!(refused.exit(), Exit::Target);
             assert!(fixture.bytes() == before);
             continue;
         }
-        fixture.sum();
+        fixture.write_checksum();
         assert_eq!(fixture.read_conf().as_deref(), Some(CONF));
         fixture.write(OTHER);
-        fixture.check_sum();
+        fixture.verify_checksum();
         assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
         assert!(fixture.contains("by hand") && !fixture.contains("firstpassword"));
     }
@@ -100,12 +100,12 @@ fn a_killed_run_is_finished() {
         fixture.write(CONF);
         first.restore_checksum(&fixture);
         open_and_remove_leftovers(&fixture);
-        fixture.check_sum();
+        fixture.verify_checksum();
         assert_eq!(fixture.read_conf().as_deref(), Some(CONF));
         // Killed between checksum state and checksum file.
-        put(&fixture.dir.path().join("system.img.sha1sum"), &first.sum);
+        put(&fixture.dir.path().join("system.img.sha1sum"), &first.checksum);
         open_and_remove_leftovers(&fixture);
-        fixture.check_sum();
+        fixture.verify_checksum();
     }
 }
 
@@ -120,14 +120,14 @@ fn state_is_only_a_hint() {
         bad[offset] ^= 1;
         put(&fixture.state(), &bad);
         fixture.write(if offset % 2 == 0 { OTHER } else { CONF });
-        fixture.check_sum();
+        fixture.verify_checksum();
     }
     put(&fixture.state(), &good[..good.len() / 2]);
     fixture.write(CONF);
-    fixture.check_sum();
+    fixture.verify_checksum();
     fs::remove_file(fixture.state()).unwrap();
     fixture.write(OTHER);
-    fixture.check_sum();
+    fixture.verify_checksum();
     assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
 }
 
@@ -137,20 +137,20 @@ fn another_image_at_the_same_path() {
     let fixture = Fixture::new(&["."]);
     fixture.write(CONF);
     put(&fixture.root("usr/bin/tool"), &[9; 10_000]);
-    let old_sum = Snapshot::of(&fixture).sum;
+    let old_checksum = Snapshot::of(&fixture).checksum;
     fixture.pack(&["."]);
     assert_eq!(fixture.read_conf(), None);
-    let new_sum = Snapshot::of(&fixture).sum;
-    put(&fixture.dir.path().join("system.img.sha1sum"), &old_sum);
+    let new_checksum = Snapshot::of(&fixture).checksum;
+    put(&fixture.dir.path().join("system.img.sha1sum"), &old_checksum);
     let before = fixture.bytes();
     let error =
         fixture.open().remove_leftovers().and_then(|()| fixture.open().write(&SecretString::from(CONF), Owner::Root));
     assert_eq!(error.unwrap_err().exit(), Exit::Target);
     assert!(fixture.bytes() == before);
-    put(&fixture.dir.path().join("system.img.sha1sum"), &new_sum);
+    put(&fixture.dir.path().join("system.img.sha1sum"), &new_checksum);
     fixture.write(OTHER);
     assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
-    fixture.check_sum();
+    fixture.verify_checksum();
 }
 
 // Promise: if others have changed a byte of the prefix, the archive is refused, and no checksum is computed over the change.
@@ -209,7 +209,7 @@ fn an_appendix_without_a_state() {
     fixture.write(CONF);
     fs::remove_file(fixture.state()).unwrap();
     open_and_remove_leftovers(&fixture);
-    fixture.check_sum();
+    fixture.verify_checksum();
     assert!(fixture.state().exists());
     fs::remove_file(fixture.state()).unwrap();
     put(&fixture.dir.path().join("system.img.sha1sum"), "0".repeat(40).as_bytes());

@@ -70,7 +70,7 @@ fn archive_with(blocks: &[u8]) -> Fixture {
     let mut bytes = [&start, blocks].concat();
     bytes.resize((bytes.len() + 1024).next_multiple_of(10_240), 0);
     put(&fixture.image(), &bytes);
-    fixture.sum();
+    fixture.write_checksum();
     fixture
 }
 

@@ -17,13 +17,13 @@ fn a_packed_conf_is_found_and_erased() {
         fixture.write(OTHER);
         assert!(!fixture.contains("firstpassword"));
         assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
-        fixture.check_sum();
+        fixture.verify_checksum();
 
         let fixture = with_conf(&[format, "--owner=0", "--group=0", "."]);
         assert!(fixture.open().clear().unwrap());
         assert!(!fixture.contains("firstpassword"));
         assert_eq!((fixture.read_conf(), fixture.unpacked().as_deref()), (None, Some("")));
-        fixture.check_sum();
+        fixture.verify_checksum();
     }
 }
 
@@ -40,7 +40,7 @@ fn a_packed_conf_is_restored() {
     target.restore(before.as_ref()).unwrap();
     drop(target);
     assert_eq!((fixture.read_conf().as_deref(), fixture.unpacked().as_deref()), (Some(CONF), Some(CONF)));
-    fixture.check_sum();
+    fixture.verify_checksum();
 }
 
 // Promise: a packed device.conf is in order only if it and its directory have the required modes and owner.
@@ -72,7 +72,7 @@ fn put_earlier_appendix(fixture: &Fixture, block: &[u8]) {
     let length = appendix::length(bytes.len() as u64, 0).unwrap();
     bytes.extend_from_slice(&appendix::make(block, true, None, length));
     put(&fixture.image(), &bytes);
-    fixture.sum();
+    fixture.write_checksum();
 }
 
 // Promise: the appendix of an earlier version, which changed archives in place, is found and replaced by a copy with an appendix of
@@ -94,12 +94,12 @@ fn appendices_of_earlier_versions() {
         assert_eq!((after.len(), end_of(&fixture)), (before.len(), end + 5120));
         assert!(after[..end] == before[..end] && !fixture.contains("firstpassword"));
         assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
-        fixture.check_sum();
+        fixture.verify_checksum();
         fixture.pack(&["."]);
         put_earlier_appendix(&fixture, &block);
         assert_eq!(fixture.open().clear().unwrap(), block != slot::blank());
         assert!(!fixture.contains("firstpassword"));
-        fixture.check_sum();
+        fixture.verify_checksum();
     }
 }
 
@@ -110,12 +110,12 @@ fn overridden_credentials() {
         let fixture = with_conf(&["."]);
         put(&fixture.root("etc/azaion/device.conf"), last.as_bytes());
         fixture.run("tar", &["-rf", NAME, "-C", "root", "./etc/azaion/device.conf"]);
-        fixture.sum();
+        fixture.write_checksum();
         assert!(fixture.contains("firstpassword"));
         assert_eq!(fixture.read_conf().as_deref(), (!last.is_empty()).then_some(last));
         assert!(fixture.open().clear().unwrap());
         assert!(!fixture.contains("firstpassword") && !fixture.contains("second"));
         assert!(!fixture.open().clear().unwrap());
-        fixture.check_sum();
+        fixture.verify_checksum();
     }
 }

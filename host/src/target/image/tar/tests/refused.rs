@@ -83,13 +83,13 @@ fn truncated_and_extended() {
     let (mut good, end) = (0, end_of(&fixture));
     for length in (end - 2048..=end + 1024).step_by(128) {
         put(&fixture.image(), &whole[..length]);
-        fixture.sum();
+        fixture.write_checksum();
         let listed = Command::new("tar").args(["-tf", NAME]).current_dir(&fixture.dir).output().unwrap();
         if listed.status.success() && whole[length / 512 * 512..length].iter().all(|&byte| byte == 0) {
             good += 1;
             fixture.write(CONF);
             assert_eq!(fixture.unpacked().as_deref(), Some(CONF), "{length}");
-            fixture.check_sum();
+            fixture.verify_checksum();
             fs::remove_file(fixture.state()).unwrap();
         } else {
             refused(&fixture, "damaged");
@@ -97,7 +97,7 @@ fn truncated_and_extended() {
     }
     assert!((9..20).contains(&good), "{good}");
     put(&fixture.image(), &[whole.as_slice(), b"x"].concat());
-    fixture.sum();
+    fixture.write_checksum();
     refused(&fixture, "damaged");
     put(&fixture.image(), &whole);
     // A terabyte of zeros is not read to the end.
@@ -114,7 +114,7 @@ fn bad_checksums() {
         let mut bytes = whole.clone();
         bytes[512 + at] ^= 1;
         put(&fixture.image(), &bytes);
-        fixture.sum();
+        fixture.write_checksum();
         refused(&fixture, "damaged");
     }
 }
@@ -158,7 +158,7 @@ fn impossible_sizes() {
         header.set_cksum();
         bytes[at..at + 512].copy_from_slice(header.as_bytes());
         put(&fixture.image(), &bytes);
-        fixture.sum();
+        fixture.write_checksum();
         refused(&fixture, "damaged");
     }
 }
@@ -166,15 +166,16 @@ fn impossible_sizes() {
 // Promise: an archive whose checksum is wrong, or whose checksum file could not be updated, is not changed.
 #[test]
 fn wrong_checksums() {
-    let sum = |fixture: &Fixture, text: &str| put(&fixture.dir.path().join("system.img.sha1sum"), text.as_bytes());
+    let put_checksum =
+        |fixture: &Fixture, text: &str| put(&fixture.dir.path().join("system.img.sha1sum"), text.as_bytes());
     let fixture = Fixture::new(&["."]);
-    sum(&fixture, &format!("{}  system.img\n", "0".repeat(40)));
+    put_checksum(&fixture, &format!("{}  system.img\n", "0".repeat(40)));
     refused(&fixture, "does not match");
     for text in ["", "no sum\n", &"a".repeat(41)] {
-        sum(&fixture, text);
+        put_checksum(&fixture, text);
         refused(&fixture, "holds no SHA-1");
     }
-    sum(&fixture, &format!("{0} x\n{0} y\n", "0".repeat(40)));
+    put_checksum(&fixture, &format!("{0} x\n{0} y\n", "0".repeat(40)));
     refused(&fixture, "none of them for this image");
     fs::remove_file(fixture.dir.path().join("system.img.sha1sum")).unwrap();
     symlink("elsewhere", fixture.dir.path().join("system.img.sha1sum")).unwrap();
