@@ -1,4 +1,4 @@
-//! The root file systems that are about to be flashed, one file a kind behind one trait.
+//! Targets: the root file systems to be flashed, one module for each kind behind one trait.
 
 pub(crate) mod confirmation;
 mod directory;
@@ -24,7 +24,7 @@ pub use error::{Error, Result};
 use lock::Access;
 use template::Template;
 
-/// The kind of a target, told by its content.
+/// The kind of a target, recognized by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -58,101 +58,105 @@ impl fmt::Display for Kind {
     }
 }
 
-/// IdentitySource owns what is written into a directory; in images it is root, by number.
+/// The owner of what is written into a directory. In images the owner is always root (0:0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// Root, by number.
+    /// Root (0:0).
     Root,
-    /// The caller.
+    /// The user who runs the program.
     Current,
 }
 
 /// The permission bits of `etc/azaion` in any target.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// A `device.conf` found in a target, whatever is in it.
+/// A `device.conf` found in a target; its content is not validated.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Its bytes, at most one more than a `device.conf` may have.
+    /// Content, at most one byte more than a `device.conf` may have.
     pub bytes: Zeroizing<Vec<u8>>,
     /// Permission bits.
     pub mode: u32,
-    /// Owner by number.
+    /// Owner.
     pub uid: u32,
-    /// Group by number.
+    /// Group.
     pub gid: u32,
 }
 
 impl Found {
-    /// What it says; its mode is not judged here, for writing it anew puts that right.
+    /// Parses the content. The mode is not checked here, because the next write corrects it.
     pub fn conf(&self, target: &Path) -> Result<DeviceConf, DeviceConfError> {
         DeviceConf::parse(&self.bytes, &target.join(PATH))
     }
 }
 
-/// A place that can take a `device.conf`. A value holds the target's lock until it is dropped.
+/// A root file system that a `device.conf` can be written to. A value opened for changes holds the target's lock until it is
+/// dropped.
 pub trait Target: fmt::Debug {
-    /// As it was named.
+    /// Returns the path as the user gave it.
     fn path(&self) -> &Path;
 
-    /// Told by its content.
+    /// Returns the kind, which the content determines.
     fn kind(&self) -> Kind;
 
-    /// Whether this run may write there, found out without writing.
+    /// Checks that this run may write to the target, without writing.
     fn may_write(&self, owner: Owner) -> Result<()>;
 
-    /// Takes away what a run that was killed may have left: nobody will go on with it.
+    /// Removes what a killed run may have left behind; no later run continues from it.
     fn remove_leftovers(&self) -> Result<()>;
 
-    /// Makes room for a `device.conf`, where that takes long, so that copies have it.
+    /// Makes the slot for a `device.conf` in targets where that takes long, so that copies already have it.
     fn prepare(&self) -> Result<()> {
         Ok(())
     }
 
-    /// The `device.conf` in it.
+    /// Reads the `device.conf`, if there is one.
     fn read_conf(&self) -> Result<Option<Found>>;
 
-    /// Whether what was found, and its folder, have the mode and owner that they must have.
+    /// Returns whether the `device.conf` that was found and its directory have the required mode and owner.
     fn is_in_order(&self, found: &Found, owner: Owner) -> Result<bool>;
 
-    /// Puts a `device.conf` there: durable when this returns, all or nothing.
+    /// Writes a `device.conf` atomically; it is durable when this returns.
     fn write(&self, conf: &SecretString, owner: Owner) -> Result<()>;
 
-    /// What does not keep it from being provisioned, but may keep the device from booting; one sentence each.
+    /// Returns warnings, one sentence each: what does not prevent provisioning, but may prevent the device from booting.
     fn warnings(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 
-    /// The content of the agent's `history.json`, if a device has run from it; at most a byte more than that may have.
+    /// Reads the agent's `history.json`, which exists if a device has run from this target; at most one byte more than the file
+    /// may have.
     fn history(&self) -> Result<Option<Vec<u8>>>;
 
-    /// What copies of it are made from.
+    /// Returns the template that copies of this target are made from.
     fn template(&self) -> Result<Template>;
 
-    /// Puts back what was there, file or none; folders may stay.
+    /// Restores the earlier `device.conf`, or removes the file if there was none. Directories that were created may stay.
     fn restore(&self, before: Option<&Found>) -> Result<()>;
 
-    /// Takes the password's bytes out, and the name. Whether there was one.
+    /// Erases the bytes of the password and removes the `device.conf`. Returns whether there was one.
     fn clear(&self) -> Result<bool>;
 }
 
 /// Opens a target and waits for its lock.
 ///
 /// # Errors
-/// It is missing, of a kind that can't take a `device.conf`, locked for too long, or can be changed by others (strict modes).
+/// The target is missing, of a kind that can't take a `device.conf`, locked for too long, or can be changed by others (strict
+/// modes).
 pub fn open(path: &Path) -> Result<Box<dyn Target>> {
     open_at(find(path)?)
 }
 
-/// Opens a target to be read, without its lock: another run may be working on it. A file system need not have been unmounted cleanly.
+/// Opens a target for reading, without its lock, because another run may be working on it. A file system need not have been
+/// unmounted cleanly.
 ///
 /// # Errors
-/// It is missing, of a kind that can't take a `device.conf`, or can be changed by others (strict modes).
+/// The target is missing, of a kind that can't take a `device.conf`, or can be changed by others (strict modes).
 pub fn open_to_read(path: &Path) -> Result<Box<dyn Target>> {
     open_for(find(path)?, Access::Read)
 }
 
-/// Follows the path of a target.
+/// Resolves the path of a target.
 pub(crate) fn find(path: &Path) -> Result<ResolvedPath> {
     ResolvedPath::find(path).map_err(|error| match error {
         PathError::Io(error) => refused(path, format_args!("can't be opened: {error}")),
@@ -160,10 +164,10 @@ pub(crate) fn find(path: &Path) -> Result<ResolvedPath> {
     })
 }
 
-/// The same for a target that may have to be made, with the directories on the way.
+/// Resolves the path of a target that may have to be created, and creates its missing parent directories.
 pub(crate) fn find_or_create_parents(path: &Path) -> Result<ResolvedPath> {
     ResolvedPath::find_or_create_parents(path).map_err(|error| match error {
-        PathError::Io(error) => io_failure(error, format!("making the way to {}", path.display())),
+        PathError::Io(error) => io_failure(error, format!("creating the parent directories of {}", path.display())),
         PathError::Unsafe(source) => Error::Unsafe { path: path.to_owned(), source },
     })
 }
@@ -172,37 +176,40 @@ fn refused(path: &Path, why: impl fmt::Display) -> Error {
     Error::unsuitable(path, why)
 }
 
-/// Opens the target at a place and waits for its lock.
-pub(crate) fn open_at(place: ResolvedPath) -> Result<Box<dyn Target>> {
-    open_for(place, Access::Change)
+/// Opens the target at a resolved path and waits for its lock.
+pub(crate) fn open_at(path: ResolvedPath) -> Result<Box<dyn Target>> {
+    open_for(path, Access::Change)
 }
 
-fn open_for(place: ResolvedPath, access: Access) -> Result<Box<dyn Target>> {
-    if !place.is_found() {
+fn open_for(path: ResolvedPath, access: Access) -> Result<Box<dyn Target>> {
+    if !path.is_found() {
         let missing = io::Error::from(nix::errno::Errno::ENOENT);
-        return Err(refused(place.path(), format_args!("can't be opened: {missing}")));
+        return Err(refused(path.path(), format_args!("can't be opened: {missing}")));
     }
-    if place.is_directory() {
-        return Ok(Box::new(directory::Directory::open(&place, access)?));
+    if path.is_directory() {
+        return Ok(Box::new(directory::Directory::open(&path, access)?));
     }
-    if !place.is_file() {
-        return Err(refused(place.path(), "is neither a directory nor a file; mount it and name the mount point"));
+    if !path.is_file() {
+        return Err(refused(
+            path.path(),
+            "is neither a directory nor a regular file; mount it and pass the mount point",
+        ));
     }
-    image::open(place, access)
+    image::open(path, access)
 }
 
-/// Opens all targets, in an order that two runs share, so that they can't wait for each other; returned as given.
-pub(crate) fn open_all(places: Vec<ResolvedPath>) -> Result<Vec<Box<dyn Target>>> {
-    // By what it is, not by its name: a file may have two. What is missing is refused when its turn comes.
-    let mut order: Vec<_> = places.into_iter().enumerate().collect();
-    order.sort_by_key(|(index, place)| (place.identity(), *index));
+/// Opens all targets and returns them in the given order. They are locked in an order that is the same for every run, so that two
+/// runs can't deadlock.
+pub(crate) fn open_all(paths: Vec<ResolvedPath>) -> Result<Vec<Box<dyn Target>>> {
+    // Sorted by identity, not by path, because a file may have two names. A missing target is refused when it is opened.
+    let mut order: Vec<_> = paths.into_iter().enumerate().collect();
+    order.sort_by_key(|(index, path)| (path.identity(), *index));
     if let Some([_, (_, twice)]) =
         order.array_windows().find(|[(_, one), (_, other)]| one.is_found() && one.identity() == other.identity())
     {
         return Err(Error::GivenTwice { path: twice.path().to_owned() });
     }
-    let mut opened =
-        order.into_iter().map(|(index, place)| Ok((index, open_at(place)?))).collect::<Result<Vec<_>>>()?;
+    let mut opened = order.into_iter().map(|(index, path)| Ok((index, open_at(path)?))).collect::<Result<Vec<_>>>()?;
     opened.sort_by_key(|(index, _)| *index);
     Ok(opened.into_iter().map(|(_, target)| target).collect())
 }

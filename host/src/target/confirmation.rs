@@ -1,20 +1,21 @@
-//! A comment in a `device.conf`, by which a batch that is run again knows the units that are done: to find it out by a
-//! login each would take hours, since the API allows ten a minute.
+//! The confirmation comment in a `device.conf`: it records that the API has accepted the password in this file.
 //!
-//! It stands in the file that it is about: whoever writes another password writes a file without it.
+//! A batch that is run rendered skips the devices whose file has the comment. Checking each of them by a login would take hours,
+//! because the API allows ten logins a minute. The comment is in the file that it confirms, so writing another password
+//! removes it.
 
 use azaion_agent::common::device_conf::LARGEST;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-const MARK: &str = "# azaion-provision: the API takes this password";
+const COMMENT: &str = "# azaion-provision: the API takes this password";
 
-/// Whether there is a mark in the text of a file.
+/// Returns whether a `device.conf` contains the confirmation comment.
 pub(crate) fn is_confirmed(text: &[u8]) -> bool {
-    text.split(|&byte| byte == b'\n').any(|line| line == MARK.as_bytes())
+    text.split(|&byte| byte == b'\n').any(|line| line == COMMENT.as_bytes())
 }
 
-/// The text without the mark at its end, if there is one, or a piece of one that a power cut has left.
+/// Returns the text without a confirmation comment at its end, or without the part of one that a power cut has left.
 pub(crate) fn without_confirmation(text: &[u8]) -> &[u8] {
     let text = text.trim_ascii_end();
     let (before, line) = match text.iter().rposition(|&byte| byte == b'\n') {
@@ -22,24 +23,24 @@ pub(crate) fn without_confirmation(text: &[u8]) -> &[u8] {
         None => (&b""[..], text),
     };
     let line = line.trim_ascii_start();
-    let is_piece = !line.is_empty() && MARK.as_bytes().windows(line.len()).any(|piece| piece == line);
-    if is_piece { before.trim_ascii_end() } else { text }
+    let is_part = !line.is_empty() && COMMENT.as_bytes().windows(line.len()).any(|part| part == line);
+    if is_part { before.trim_ascii_end() } else { text }
 }
 
-/// The same text with a mark at its end.
+/// Returns the text with the confirmation comment at its end.
 ///
 /// # Errors
-/// It is no text, or would be longer than a `device.conf` may be.
+/// The reason, as the predicate of a sentence: the text is not UTF-8, or the result would be larger than a `device.conf` may be.
 pub(crate) fn with_confirmation(text: &[u8]) -> Result<SecretString, &'static str> {
     let text = std::str::from_utf8(text.trim_ascii_end()).map_err(|_| "is not UTF-8")?;
-    let mut marked = Zeroizing::new(String::with_capacity(text.len() + MARK.len() + 2));
-    for part in [text, "\n", MARK, "\n"] {
-        if marked.len() + part.len() > LARGEST {
-            return Err("has no room for a confirmation comment");
+    let mut confirmed = Zeroizing::new(String::with_capacity(text.len() + COMMENT.len() + 2));
+    for part in [text, "\n", COMMENT, "\n"] {
+        if confirmed.len() + part.len() > LARGEST {
+            return Err("would exceed 4096 bytes with a confirmation comment");
         }
-        marked.push_str(part);
+        confirmed.push_str(part);
     }
-    Ok(SecretString::from(marked.as_str()))
+    Ok(SecretString::from(confirmed.as_str()))
 }
 
 #[cfg(test)]
@@ -53,40 +54,40 @@ mod tests {
 
     const CONF: &str = "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\nAZAION_API_URL=https://a.example\n";
 
-    // Promise: a file with a mark says the same as without, and one that is written anew has none.
+    // Promise: the confirmation comment does not change the settings, and a newly rendered file has none.
     #[test]
-    fn a_mark_is_a_comment() {
-        let marked = with_confirmation(CONF.as_bytes()).unwrap();
-        assert!(is_confirmed(marked.expose_secret().as_bytes()) && !is_confirmed(CONF.as_bytes()));
-        let conf = DeviceConf::parse(marked.expose_secret().as_bytes(), Path::new("device.conf")).unwrap();
-        let again = conf.render();
-        assert_eq!(again.expose_secret(), CONF);
-        assert!(!is_confirmed(again.expose_secret().as_bytes()));
+    fn the_confirmation_is_a_comment() {
+        let confirmed = with_confirmation(CONF.as_bytes()).unwrap();
+        assert!(is_confirmed(confirmed.expose_secret().as_bytes()) && !is_confirmed(CONF.as_bytes()));
+        let conf = DeviceConf::parse(confirmed.expose_secret().as_bytes(), Path::new("device.conf")).unwrap();
+        let rendered = conf.render();
+        assert_eq!(rendered.expose_secret(), CONF);
+        assert!(!is_confirmed(rendered.expose_secret().as_bytes()));
     }
 
-    // Promise: the mark at the end of a text is told from the text, whole or in pieces; and from a comment elsewhere.
+    // Promise: a confirmation comment at the end of a text is removed, also if only a part of it is there; other comments stay.
     #[test]
-    fn a_mark_may_be_taken_off() {
-        let marked = with_confirmation(CONF.as_bytes()).unwrap();
-        let (text, bare) = (marked.expose_secret().as_bytes(), CONF.trim_end().as_bytes());
+    fn the_confirmation_can_be_removed() {
+        let confirmed = with_confirmation(CONF.as_bytes()).unwrap();
+        let (text, bare) = (confirmed.expose_secret().as_bytes(), CONF.trim_end().as_bytes());
         for length in bare.len()..=text.len() {
             assert_eq!(without_confirmation(&text[..length]), bare, "{length}");
         }
-        assert_eq!(without_confirmation(&[bare, b"\n\n\n", &MARK.as_bytes()[7..]].concat()), bare);
+        assert_eq!(without_confirmation(&[bare, b"\n\n\n", &COMMENT.as_bytes()[7..]].concat()), bare);
         for other in ["", "# something else", "# azaion-provision: the API takes this password, too"] {
             let other = [text, other.as_bytes()].concat();
             assert_eq!(without_confirmation(&other) == bare, other == text, "{}", String::from_utf8_lossy(&other));
         }
-        assert_eq!((without_confirmation(b""), without_confirmation(MARK.as_bytes())), (&b""[..], &b""[..]));
+        assert_eq!((without_confirmation(b""), without_confirmation(COMMENT.as_bytes())), (&b""[..], &b""[..]));
     }
 
-    // Promise: a file never gets larger by its mark than one may be.
+    // Promise: the confirmation comment never makes a file larger than a device.conf may be.
     #[test]
-    fn there_must_be_room() {
-        let room = LARGEST - MARK.len() - 2;
-        for (length, fits) in [(room, true), (room + 1, false), (LARGEST, false)] {
-            let marked = with_confirmation(&vec![b'#'; length]);
-            assert_eq!(marked.map(|text| text.expose_secret().len()).ok(), fits.then_some(LARGEST), "{length}");
+    fn a_full_file_takes_no_confirmation() {
+        let limit = LARGEST - COMMENT.len() - 2;
+        for (length, fits) in [(limit, true), (limit + 1, false), (LARGEST, false)] {
+            let confirmed = with_confirmation(&vec![b'#'; length]);
+            assert_eq!(confirmed.map(|text| text.expose_secret().len()).ok(), fits.then_some(LARGEST), "{length}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Why a target can't be read or changed.
+//! Errors of targets.
 
 use std::fmt::Display;
 use std::io;
@@ -7,93 +7,93 @@ use std::path::{Path, PathBuf};
 use crate::resolved_path::PathError;
 use crate::strict_modes::UnsafePath;
 
-/// The result of something that is done to a target.
+/// The result of an operation on a target.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a target can't be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is missing, or of a kind or in a state that can't take a `device.conf`; `why` says what to do instead.
+    /// The target is missing, or its kind or state can't take a `device.conf`; `why` says what to do instead.
     #[error("the target {} {why}", path.display())]
     Unsuitable {
         /// The target.
         path: PathBuf,
-        /// Follows its name in a sentence.
+        /// The predicate of a sentence whose subject is the target.
         why: String,
     },
-    /// The same of something inside of it.
+    /// A file or directory in the target can't be used; `why` says what to do instead.
     #[error("{} {why}", path.display())]
     UnsuitableInside {
-        /// The target's path and the one inside.
+        /// Path of the file or directory, with the target's path before it.
         path: PathBuf,
-        /// Follows its name in a sentence.
+        /// The predicate of a sentence whose subject is that path.
         why: String,
     },
-    /// Others can change its path.
+    /// Other users can change the target's path.
     #[error("the target {}", path.display())]
     Unsafe {
         /// The target.
         path: PathBuf,
-        /// Which component, and who.
+        /// The component that can be changed, and by whom.
         #[source]
         source: UnsafePath,
     },
-    /// The system refused it.
+    /// A system call failed.
     #[error("{doing}")]
     Io {
-        /// What was being done, and to which file.
+        /// The operation and its file, such as `opening /path`.
         doing: String,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Another run holds it.
+    /// Another run holds the target's lock.
     #[error("another run has been working on {} for {seconds} s", path.display())]
     InUse {
         /// The target.
         path: PathBuf,
-        /// How long it was waited for.
+        /// How long this run has waited, in seconds.
         seconds: u64,
     },
-    /// The files of a root file system are root's, and the caller is not root.
-    #[error("a root file system belongs to root")]
+    /// The files are to be owned by root, and the caller is not root.
+    #[error("only root can write files that are owned by root")]
     NotRoot,
-    /// A `device.conf` does not fit.
-    #[error("the device.conf that was there has more than 4096 bytes, which can't be restored")]
+    /// The earlier `device.conf` is too large to be restored.
+    #[error("the earlier device.conf is larger than 4096 bytes and can't be restored")]
     TooLarge,
-    /// One target has two names on the command line.
+    /// Two paths on the command line name the same target.
     #[error("the target {} is given twice", path.display())]
     GivenTwice {
-        /// The second one.
+        /// The second path.
         path: PathBuf,
     },
-    /// Its checksum is wrong, by nothing that a run of ours has done.
+    /// The checksum file does not match the image, and no interrupted run of this program explains that.
     #[error("the target {} does not match the .sha1sum beside it; generate the images again", path.display())]
     ChangedByOthers {
         /// The target.
         path: PathBuf,
     },
-    /// A program that is needed is missing, or can't be run.
+    /// A required program is missing, or can't be run.
     #[error("{0}")]
     Program(String),
-    /// A fault of ours.
+    /// A bug in this program.
     #[error("{0}")]
     Internal(String),
 }
 
 impl Error {
-    /// A refusal; `why` follows the target's name, and says what to do instead.
+    /// Returns the error for an unsuitable target; `why` follows its name, and says what to do instead.
     pub(super) fn unsuitable(path: &Path, why: impl Display) -> Self {
         Self::Unsuitable { path: path.to_owned(), why: why.to_string() }
     }
 
-    /// A refusal of something inside of a target.
+    /// Returns the error for an unsuitable file or directory in a target.
     pub(super) fn unsuitable_inside(path: impl Into<PathBuf>, why: impl Display) -> Self {
         Self::UnsuitableInside { path: path.into(), why: why.to_string() }
     }
 }
 
-/// What is wrong with the path of a target.
+/// Returns the error for the path of a target that can't be resolved.
 pub(super) fn path_failure(error: PathError, path: &Path) -> Error {
     match error {
         PathError::Io(error) => io_failure(error, format!("opening {}", path.display())),
@@ -101,7 +101,7 @@ pub(super) fn path_failure(error: PathError, path: &Path) -> Error {
     }
 }
 
-/// Says what an I/O error happened to.
+/// Returns an I/O error with the operation and its file.
 pub(super) fn io_failure(source: impl Into<io::Error>, doing: impl Into<String>) -> Error {
     Error::Io { doing: doing.into(), source: source.into() }
 }

@@ -1,4 +1,4 @@
-//! Free room on a file system: what does not fit is refused before anything is written.
+//! Free space on a file system, checked before anything is written.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::fstatvfs;
 
-/// Bytes that this user may still write into the file system of a file.
+/// Returns the bytes that this user may still write to the file system that holds `file`.
 ///
 /// # Errors
 /// The I/O error.
@@ -15,21 +15,21 @@ pub(super) fn free(file: &File) -> io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Checks that there is room for so many bytes in the file system of a file.
+/// Checks that the file system that holds `file` has `bytes` free.
 ///
 /// # Errors
-/// There is not; or the I/O error.
+/// It has less (`StorageFull`), or the I/O error.
 pub(super) fn check(file: &File, bytes: u64) -> io::Result<()> {
     let free = free(file)?;
     if bytes <= free {
         return Ok(());
     }
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let message = format!("the copy takes {} MiB, and {} MiB are free there", mib(bytes), free >> 20);
+    let message = format!("the copy takes {} MiB, but only {} MiB are free there", mib(bytes), free >> 20);
     Err(io::Error::new(io::ErrorKind::StorageFull, message))
 }
 
-/// Bytes that a file takes on the disk.
+/// Returns the bytes that a file occupies on the disk; holes do not count.
 ///
 /// # Errors
 /// The I/O error.

@@ -1,9 +1,9 @@
-//! A value that is computed when it is first needed, and may fail to be.
+//! Fallible lazy initialization of a `OnceCell`.
 
 use crate::target::error::Result;
 use std::cell::OnceCell;
 
-/// The value in the cell, or the one that `make` gives; an error is not kept.
+/// Returns the value in the cell, which `make` computes on the first call. An error is not stored; the next call tries again.
 ///
 /// # Errors
 /// Those of `make`.

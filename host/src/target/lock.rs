@@ -1,4 +1,4 @@
-//! One run at a time changes a target. IdentitySource only reads it needs no lock, and sees no half of a write.
+//! The lock of a target: one run at a time changes it. Readers need no lock, and never see half of a write.
 
 use std::fs::File;
 use std::ops::Deref;
@@ -12,23 +12,23 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::interrupt;
 use crate::target::error::{Error, Result, io_failure};
 
-/// How long to wait for another run on the same target: as long as that may take for its calls.
+/// How long to wait for another run on the same target: as long as its API calls may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
-/// How long to read again what looks like half of a write, while another run has the lock. A write takes a moment.
+/// How long to repeat a read that looks like half of a write while another run holds the lock. A write takes milliseconds.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 const READ_POLL: Duration = Duration::from_millis(5);
 
 /// What a target is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// To be changed, by one run at a time.
+    /// For changes, by one run at a time.
     Change,
-    /// To be read, also while another run changes it.
+    /// For reading, also while another run changes it.
     Read,
 }
 
-/// An open target, with its lock if it may be changed.
+/// An open target, locked if it was opened for changes.
 #[derive(Debug)]
 pub(super) enum Held {
     Locked(Flock<File>),
@@ -47,7 +47,7 @@ impl Deref for Held {
 }
 
 impl Held {
-    /// Waits for other runs on this file or directory, if it may be changed.
+    /// Takes the lock if `access` is [`Access::Change`], waiting for other runs on this file or directory.
     pub(super) fn new(file: File, path: &Path, access: Access) -> Result<Self> {
         match access {
             Access::Change => wait(file, path).map(Self::Locked),
@@ -55,8 +55,8 @@ impl Held {
         }
     }
 
-    /// Reads the target. `read` also returns whether what it has read is certainly not half of a write; if it may be, and another
-    /// run may be writing, it is read again.
+    /// Reads the target with `read`, which also returns whether its result is certainly a complete write. If that is not certain
+    /// and another run may be writing, reads again.
     pub(super) fn read<T>(&self, read: impl Fn() -> Result<(T, bool)>) -> Result<T> {
         let clock = SystemClock;
         let until = clock.boot() + READ_PATIENCE;
@@ -66,7 +66,7 @@ impl Held {
             if is_whole || clock.boot() >= until {
                 return Ok(value);
             }
-            // While somebody has this lock, nobody writes. It belongs to the open file, so a copy of the descriptor will do.
+            // While this shared lock is held, nobody writes. It belongs to the open file, so a duplicate of the descriptor suffices.
             if let Ok(copy) = file.try_clone()
                 && let Ok(_lock) = Flock::lock(copy, FlockArg::LockSharedNonblock)
             {
@@ -77,7 +77,7 @@ impl Held {
     }
 }
 
-/// Waits for other runs on this file or folder, but not for ever: whoever can read it can hold its lock.
+/// Locks a file or directory, waiting for other runs. The wait is limited, because anyone who can read the file can lock it.
 pub(super) fn wait(mut file: File, path: &Path) -> Result<Flock<File>> {
     let clock = SystemClock;
     let until = clock.boot() + PATIENCE;

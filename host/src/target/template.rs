@@ -1,7 +1,7 @@
-//! What missing targets are copied from.
+//! The template that missing targets are copied from.
 //!
-//! A copy is made in a fresh directory that nobody else can enter, and gets its name when it is complete and durable: nobody can
-//! open it before a password is in it, and a power cut leaves a whole copy or none.
+//! A copy is made in a new directory that nobody else can enter, and gets its name when it is complete and durable. So nobody can
+//! open the copy before a password is in it, and a power cut leaves a complete copy or none.
 
 mod staging;
 mod tree;
@@ -24,11 +24,11 @@ use crate::target::image::copy::copy_with_holes;
 use crate::target::image::first_check;
 use staging::Staging;
 
-/// Of an image with a password in it, whatever the original's is.
+/// The mode of a copied image, which will hold a password, whatever the mode of the template.
 const IMAGE_MODE: u32 = 0o600;
-const SUM_MODE: u32 = 0o644;
+const CHECKSUM_MODE: u32 = 0o644;
 
-/// A target without a device.
+/// A target without a `device.conf`, from which others are copied.
 #[derive(Debug)]
 pub struct Template(Content);
 
@@ -37,7 +37,7 @@ enum Content {
     /// A root file system as a directory.
     Tree(OwnedFd),
     /// An image, with its name and the checksum file beside it.
-    Image { file: File, name: OsString, sum: Option<ChecksumFile> },
+    Image { file: File, name: OsString, checksum: Option<ChecksumFile> },
 }
 
 impl Template {
@@ -45,46 +45,46 @@ impl Template {
         Self(Content::Tree(root))
     }
 
-    pub(super) fn image(file: File, name: OsString, sum: Option<ChecksumFile>) -> Self {
-        Self(Content::Image { file, name, sum })
+    pub(super) fn image(file: File, name: OsString, checksum: Option<ChecksumFile>) -> Self {
+        Self(Content::Image { file, name, checksum })
     }
 
-    /// Copies it to a place where nothing is, and takes away what a run that was killed has left there.
-    pub(crate) fn copy_if_missing(&self, place: &mut ResolvedPath) -> Result<()> {
-        if !place.is_found() || staging::is_left(place) {
-            self.copy_to(place)?;
-            place.refresh().map_err(|error| path_failure(error, place.path()))?;
+    /// Copies the template to a path where no file exists, and removes what a killed run has left there.
+    pub(crate) fn copy_if_missing(&self, target: &mut ResolvedPath) -> Result<()> {
+        if !target.is_found() || staging::is_left(target) {
+            self.copy_to(target)?;
+            target.refresh().map_err(|error| path_failure(error, target.path()))?;
         }
         Ok(())
     }
 
-    /// Copies it to a place where nothing is: whole, or not at all. What has been put there meanwhile stays.
-    fn copy_to(&self, place: &ResolvedPath) -> Result<()> {
-        let fail = |error: io::Error| io_failure(error, format!("making {}", place.path().display()));
-        let staging = Staging::make(place)?;
-        if place.is_taken() {
+    /// Copies the template atomically to a path where no file exists. A file that was created there meanwhile stays.
+    fn copy_to(&self, target: &ResolvedPath) -> Result<()> {
+        let fail = |error: io::Error| io_failure(error, format!("creating {}", target.path().display()));
+        let staging = Staging::create(target)?;
+        if target.is_taken() {
             return staging.remove().map_err(fail);
         }
         match &self.0 {
             Content::Tree(root) => {
                 tree::copy(root, staging.directory(), staging::NAME).map_err(|error| {
-                    let what = format!("copying {} to {}", error.path.display(), place.path().display());
+                    let what = format!("copying {} to {}", error.path.display(), target.path().display());
                     io_failure(error.source, what)
                 })?;
                 syncfs(staging.directory()).map_err(|errno| fail(errno.into()))?;
             }
             Content::Image { file, .. } => copy_file(file, staging.directory()).map_err(fail)?,
         }
-        let directory = place.listed_directory().map_err(fail)?;
-        if let Content::Image { name, sum: Some(sum), .. } = &self.0 {
-            copy_checksum(sum, name, place, &directory).map_err(fail)?;
+        let directory = target.listed_directory().map_err(fail)?;
+        if let Content::Image { name, checksum: Some(checksum), .. } = &self.0 {
+            copy_checksum(checksum, name, target, &directory).map_err(fail)?;
         }
-        staging.give_name(place).map_err(fail)?;
+        staging.publish(target).map_err(fail)?;
         fsync(&directory).map_err(|errno| fail(errno.into()))
     }
 }
 
-/// Blocks are shared where the file system can do that.
+/// Copies an image into the staging directory, durably.
 fn copy_file(from: &File, directory: &OwnedFd) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let to: File = openat(directory, staging::NAME, flags, Mode::from_bits_truncate(IMAGE_MODE))?.into();
@@ -93,16 +93,17 @@ fn copy_file(from: &File, directory: &OwnedFd) -> io::Result<()> {
     to.sync_all()
 }
 
+/// Copies the content of a file, as a reflink where the file system supports that.
 fn copy_content(from: &File, to: &File) -> io::Result<()> {
     if ioctl_ficlone(to, from).is_ok() { Ok(()) } else { copy_with_holes(from, to) }
 }
 
-/// The name of the image stands in the file.
-fn copy_checksum(sum: &ChecksumFile, name: &OsStr, place: &ResolvedPath, directory: &OwnedFd) -> io::Result<()> {
-    let mut file = place.name().to_owned();
+/// Writes the checksum file of the copy, which contains the name of the copy.
+fn copy_checksum(checksum: &ChecksumFile, name: &OsStr, target: &ResolvedPath, directory: &OwnedFd) -> io::Result<()> {
+    let mut file = target.name().to_owned();
     file.push(ChecksumFile::SUFFIX);
-    let attributes = Attributes { mode: SUM_MODE, uid: None, gid: None };
-    let text = sum.text_for(name, place.name());
+    let attributes = Attributes { mode: CHECKSUM_MODE, uid: None, gid: None };
+    let text = checksum.text_for(name, target.name());
     private_file::replace(directory.as_fd(), &file, attributes, &text, Lifetime::Durable)
 }
 

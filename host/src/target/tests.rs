@@ -32,9 +32,9 @@ fn write_as_root(target: &dyn Target, conf: &str) {
     target.write(&SecretString::from(conf), Owner::Root).unwrap();
 }
 
-// Promise: written, found, cleared; folder and file have their modes; nothing is left beside the file.
+// Promise: a device.conf is written, read and cleared; directory and file have their modes; no other file is left beside it.
 #[test]
-fn writes_looks_and_clears() {
+fn writes_reads_and_clears() {
     let dir = tree();
     let root = dir.path().join("root");
     let target = open(&root).unwrap();
@@ -52,23 +52,23 @@ fn writes_looks_and_clears() {
     assert_eq!(fs::read_dir(root.join("etc/azaion")).unwrap().count(), 0);
 }
 
-// Promise: clearing takes the bytes, not only the name: whoever holds the file open sees them gone.
+// Promise: clearing erases the bytes, not only the name: a process that holds the file open no longer reads them.
 #[test]
-fn clearing_takes_the_bytes() {
+fn clearing_erases_the_bytes() {
     let dir = tree();
     let root = dir.path().join("root");
     let target = open(&root).unwrap();
     write(target.as_ref()).unwrap();
-    let mut held = File::open(root.join(PATH)).unwrap();
+    let mut opened = File::open(root.join(PATH)).unwrap();
     target.clear().unwrap();
     let mut bytes = Vec::new();
-    held.read_to_end(&mut bytes).unwrap();
+    opened.read_to_end(&mut bytes).unwrap();
     assert!(bytes.iter().all(|&b| b == b'\n') && bytes.len() == CONF.len());
 }
 
-// Promise: what was there is put back as it was, file or none.
+// Promise: a restore brings back the earlier file with its attributes, or removes the file if there was none.
 #[test]
-fn restores_what_was_there() {
+fn restores_the_earlier_file() {
     let dir = tree();
     let root = dir.path().join("root");
     let target = open(&root).unwrap();
@@ -82,7 +82,7 @@ fn restores_what_was_there() {
     assert_eq!((after.bytes, after.mode, after.uid), (before.bytes, before.mode, before.uid));
 }
 
-// Promise: symlinks lead nowhere but inside the tree, and what is no plain file is refused without a hang.
+// Promise: symlinks never lead out of the tree.
 #[test]
 fn never_leaves_the_tree() {
     let canary = tempfile::tempdir().unwrap();
@@ -98,9 +98,9 @@ fn never_leaves_the_tree() {
     }
 }
 
-// Promise: a file with nothing but white space is no device's, in a directory as in an image, and can be replaced and cleared.
+// Promise: a file of white space counts as no device.conf, in a directory as in an image, and can be replaced.
 #[test]
-fn blank_files_are_no_devices() {
+fn blank_files_count_as_missing() {
     for text in ["", "\n", " \t\r\n\n"] {
         let dir = tree();
         let root = dir.path().join("root");
@@ -113,14 +113,14 @@ fn blank_files_are_no_devices() {
     }
 }
 
-// Promise: an odd thing in the file's place is refused with 66, and left alone.
+// Promise: anything but a regular file with one name at the path of device.conf is refused with 66, without a hang, and unchanged.
 #[test]
-fn odd_files_are_refused() {
+fn irregular_files_are_refused() {
     type Make = fn(&Path);
     let kinds: [(&str, Make); 5] = [
         ("symlink", |path| symlink("/etc/passwd", path).unwrap()),
         ("fifo", |path| mkfifo(path, Mode::S_IRWXU).unwrap()),
-        ("folder", |path| fs::create_dir(path).unwrap()),
+        ("directory", |path| fs::create_dir(path).unwrap()),
         ("socket", |path| drop(UnixListener::bind(path).unwrap())),
         ("hard link", |path| {
             File::create(path.with_extension("other")).unwrap();
@@ -139,14 +139,14 @@ fn odd_files_are_refused() {
     }
 }
 
-// Promise: what is no root file system is refused with 66 and says what to do instead.
+// Promise: a target that is not a root file system is refused with 66, and the message says what to do instead.
 #[test]
 fn other_targets_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, at: usize, magic: &[u8]| {
+    let file = |name: &str, offset: usize, magic: &[u8]| {
         let path = dir.path().join(name);
         let mut bytes = vec![0; 4096];
-        bytes[at..at + magic.len()].copy_from_slice(magic);
+        bytes[offset..offset + magic.len()].copy_from_slice(magic);
         std::io::Write::write_all(&mut File::create(&path).unwrap(), &bytes).unwrap();
         path
     };
@@ -175,9 +175,9 @@ fn other_targets_are_refused() {
     assert_eq!(error.exit(), Exit::Target);
 }
 
-// Promise: the same place under two names is found out, instead of waiting for itself.
+// Promise: a target that is given under two names is refused, instead of a deadlock.
 #[test]
-fn a_target_given_twice_is_a_mistake() {
+fn a_target_given_twice_is_refused() {
     let dir = tree();
     let root = dir.path().join("root");
     symlink(&root, dir.path().join("alias")).unwrap();
@@ -186,47 +186,48 @@ fn a_target_given_twice_is_a_mistake() {
     assert_eq!(error.exit(), Exit::Usage);
 }
 
-// Promise: folders that are there keep what is in them; a wrong mode of etc/azaion is put right.
+// Promise: existing directories keep their content; a wrong mode of etc/azaion is corrected.
 #[test]
-fn puts_the_folder_right() {
+fn corrects_the_mode_of_the_directory() {
     let dir = tree();
-    let folder = dir.path().join("root/etc/azaion");
-    fs::create_dir(&folder).unwrap();
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
-    File::create(folder.join("agent.toml")).unwrap();
+    let directory = dir.path().join("root/etc/azaion");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    File::create(directory.join("agent.toml")).unwrap();
     write(open(&dir.path().join("root")).unwrap().as_ref()).unwrap();
-    assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o7777, 0o755);
-    assert!(folder.join("agent.toml").exists());
+    assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o7777, 0o755);
+    assert!(directory.join("agent.toml").exists());
 }
 
-/// Bytes from the first to the last in which two files of one length differ.
+/// Returns the number of bytes from the first to the last one in which two files of the same length differ.
 fn difference(one: &[u8], other: &[u8]) -> usize {
     assert_eq!(one.len(), other.len());
-    let mut places = one.iter().zip(other).enumerate().filter_map(|(at, (a, b))| (a != b).then_some(at));
-    places.next().map_or(0, |first| places.next_back().unwrap_or(first) - first + 1)
+    let mut offsets = one.iter().zip(other).enumerate().filter_map(|(at, (a, b))| (a != b).then_some(at));
+    offsets.next().map_or(0, |first| offsets.next_back().unwrap_or(first) - first + 1)
 }
 
-/// As a batch marks what the API has accepted.
-fn mark(target: &dyn Target) {
+/// Adds the confirmation comment, as a batch does once the API has accepted the password.
+fn confirm(target: &dyn Target) {
     let found = target.read_conf().unwrap().unwrap();
     if !is_confirmed(&found.bytes) {
         target.write(&with_confirmation(&found.bytes).unwrap(), Owner::Root).unwrap();
     }
 }
 
-/// The mark is there, and what is before it is this.
-fn assert_marked(target: &dyn Target, text: &str) {
+/// Checks that the file is `text` with the confirmation comment.
+fn assert_confirmed(target: &dyn Target, text: &str) {
     let found = target.read_conf().unwrap().unwrap();
     assert!(is_confirmed(&found.bytes));
     assert_eq!(std::str::from_utf8(without_confirmation(&found.bytes)).unwrap(), text.trim_end());
 }
 
-// Promise: a mark is put at the end of what this run or an earlier one wrote, once; no other byte changes, and a sum is right.
+// Promise: the confirmation comment is added once, to a file that this run or an earlier one wrote; only the bytes of the comment
+// change, and the checksum is right.
 #[test]
-fn a_mark_is_put_at_the_end() {
-    for (kind, has_sum) in [(Kind::Ext4, false), (Kind::Ext4, true), (Kind::Sparse, false), (Kind::Sparse, true)] {
+fn the_confirmation_is_added_in_place() {
+    for (kind, has_checksum) in [(Kind::Ext4, false), (Kind::Ext4, true), (Kind::Sparse, false), (Kind::Sparse, true)] {
         let (_dir, path) = image::fixture::image(kind);
-        if !has_sum {
+        if !has_checksum {
             fs::remove_file(path.with_file_name("system.img.sha1sum")).unwrap();
         }
         for is_earlier in [false, true] {
@@ -237,27 +238,27 @@ fn a_mark_is_put_at_the_end() {
                 target = open(&path).unwrap();
             }
             let before = fs::read(&path).unwrap();
-            mark(target.as_ref());
-            assert_marked(target.as_ref(), CONF);
+            confirm(target.as_ref());
+            assert_confirmed(target.as_ref(), CONF);
             let after = fs::read(&path).unwrap();
-            assert!((1..60).contains(&difference(&before, &after)), "{kind} {has_sum} {is_earlier}");
-            assert!(!has_sum || image::fixture::summed(&path), "{kind} {is_earlier}");
-            mark(target.as_ref());
-            assert!(fs::read(&path).unwrap() == after, "{kind} {has_sum} {is_earlier}");
+            assert!((1..60).contains(&difference(&before, &after)), "{kind} {has_checksum} {is_earlier}");
+            assert!(!has_checksum || image::fixture::summed(&path), "{kind} {is_earlier}");
+            confirm(target.as_ref());
+            assert!(fs::read(&path).unwrap() == after, "{kind} {has_checksum} {is_earlier}");
         }
     }
 }
 
-/// Where in a file these bytes start.
-fn place_of(path: &Path, bytes: &[u8]) -> u64 {
+/// Returns the offset at which these bytes start in a file.
+fn offset_of(path: &Path, bytes: &[u8]) -> u64 {
     let all = fs::read(path).unwrap();
     all.windows(bytes.len()).position(|window| window == bytes).unwrap() as u64
 }
 
-// Promise: who reads a target needs no lock. While another run has it, half of a write is not shown, but what it becomes; what stays
-// a half is none, and with nobody at work that is known at once.
+// Promise: a reader of a target needs no lock. While another run holds it, the reader waits for the complete write. A write that
+// stays incomplete counts as no device.conf; if no run holds the lock, the reader does not wait.
 #[test]
-fn half_a_write_is_not_shown() {
+fn readers_never_see_half_a_write() {
     let read_conf = |path: &Path| open_to_read(path).unwrap().read_conf().unwrap().map(|found| found.bytes);
     let whole = || Some(Zeroizing::new(CONF.as_bytes().to_vec()));
     for kind in [Kind::Directory, Kind::Ext4, Kind::Sparse] {
@@ -267,17 +268,17 @@ fn half_a_write_is_not_shown() {
         writer.write(&SecretString::from(CONF), Owner::Current).unwrap();
         assert_eq!(read_conf(&path), whole(), "{kind}");
         let file = if kind == Kind::Directory { path.join(PATH) } else { path.clone() };
-        let place = place_of(&file, CONF.as_bytes());
+        let offset = offset_of(&file, CONF.as_bytes());
         let file = File::options().write(true).open(&file).unwrap();
-        file.write_all_at(&[b'\n'; 40], place).unwrap();
+        file.write_all_at(&[b'\n'; 40], offset).unwrap();
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| read_conf(&path));
             SystemClock.sleep(Duration::from_millis(100));
-            file.write_all_at(CONF.as_bytes(), place).unwrap();
+            file.write_all_at(CONF.as_bytes(), offset).unwrap();
             assert_eq!(reader.join().unwrap(), whole(), "{kind}");
         });
         if kind != Kind::Directory {
-            file.write_all_at(b"\n\n\n", place).unwrap();
+            file.write_all_at(b"\n\n\n", offset).unwrap();
             assert_eq!(read_conf(&path), None, "{kind}");
             drop(writer);
             let start = SystemClock.boot();
@@ -287,10 +288,10 @@ fn half_a_write_is_not_shown() {
     }
 }
 
-// Promise: what others put in the place of a file is restored as it was; what was too large can't be, and then no password of ours
-// stays there.
+// Promise: a file of arbitrary bytes is restored unchanged; one that is too large can't be, and then the password that was written
+// in its stead is erased.
 #[test]
-fn restores_what_is_no_text() {
+fn restores_arbitrary_bytes() {
     let before = |bytes: &[u8]| Found { bytes: Zeroizing::new(bytes.to_vec()), mode: 0o600, uid: 0, gid: 0 };
     for kind in [Kind::Ext4, Kind::Sparse] {
         let (_dir, path) = image::fixture::image(kind);

@@ -1,7 +1,7 @@
-//! Whether the caller may write somewhere, found out without writing.
+//! Checks of write permissions, without writing.
 //!
-//! By faccessat(2), for the real user, who is the effective one, too. For the effective user it takes faccessat2(2), which is what
-//! the C library calls in any case, and which a container may refuse with `EPERM`.
+//! They use faccessat(2), which checks the real user; in this program that is also the effective one. A check of the effective user
+//! would need faccessat2(2), which a container may refuse with `EPERM`.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::path::Arg;
 
-/// Whether the caller may make and remove files in a directory.
+/// Checks that the caller may create and remove files in a directory.
 ///
 /// # Errors
 /// The I/O error, `EACCES` among them.
@@ -17,7 +17,7 @@ pub(super) fn may_write_into(directory: impl AsFd) -> io::Result<()> {
     Ok(accessat(directory, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty())?)
 }
 
-/// Whether the caller may write to a file in a directory.
+/// Checks that the caller may write to a file in a directory.
 ///
 /// # Errors
 /// The I/O error, `EACCES` among them.

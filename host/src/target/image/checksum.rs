@@ -1,11 +1,11 @@
-//! `NAME.sha1sum` beside an image: right for it whenever a run ends with 0, without reading all of a large image each time.
+//! The checksum file of an image, `NAME.sha1sum`: correct whenever a run ends with 0, without reading a large image each time.
 //!
-//! Before an image is changed for the first time, all of it is read: the sum beside it must be right, and the state of
-//! SHA-1 at the end of the part that never changes, the base, is kept in a file of its own ([`kept`]), with the sum of what
-//! never changes behind the bytes that do. From then on only what follows the base is read.
+//! Before an image is changed for the first time, all of it is read, and its checksum file must be correct. The checksum state
+//! ([`state`]) then stores the state of SHA-1 after the unchanged prefix, and the checksum of the unchanged rest behind the bytes
+//! that change. From then on only what follows the prefix is read.
 //!
-//! A run that is killed between its write and the new sum leaves a sum that is wrong. The next one knows by what was kept,
-//! which the image still bears out, that nobody else changed it, and puts the sum right.
+//! A run that is killed between its write and the new checksum leaves a wrong checksum file. If prefix and rest of the image still
+//! match the checksum state, nobody else has changed them, and the next run corrects the checksum file.
 
 mod file;
 mod hashing;
@@ -23,17 +23,18 @@ use crate::target::error::{Error, Result};
 use crate::target::image::file::Image;
 
 pub(in crate::target) use file::ChecksumFile;
-use state::{Kept, remove_leftovers};
+use state::{ChecksumState, remove_leftovers};
 
-/// SHA-1 as the files have it.
+/// Returns a SHA-1 in lowercase hexadecimal digits, as in checksum files.
 fn hex(sha1: Sha1) -> String {
     base16ct::lower::encode_string(&sha1.finalize())
 }
 
-/// Whether an image could not be put in order because its sum is wrong for that reason; if so, it is told of. What is asked for
-/// then can only be to take credentials out: the sum stays wrong, which whoever flashes the image will notice.
-pub(super) fn is_given_up(settled: Result<()>) -> Result<bool> {
-    match settled {
+/// Returns whether `result` is a wrong checksum that this program does not correct, and logs that as a warning.
+///
+/// `clear` then still erases the credentials. The checksum file stays wrong, which its check before flashing reveals.
+pub(super) fn is_given_up(result: Result<()>) -> Result<bool> {
+    match result {
         Err(error @ Error::ChangedByOthers { .. }) => {
             log::warn!("{}", chain(&error));
             Ok(true)
@@ -42,34 +43,36 @@ pub(super) fn is_given_up(settled: Result<()>) -> Result<bool> {
     }
 }
 
-/// Bytes of an image that never change, and the state of SHA-1 after them.
+/// The unchanged prefix of an image: its end, and the state of SHA-1 there.
 #[derive(Clone, Debug)]
-struct Base {
+struct Prefix {
     end: u64,
     sha1: Sha1,
-    /// The sum of what never changes, either, behind the bytes that do.
+    /// The checksum of the unchanged rest, behind the bytes that change.
     rest: String,
 }
 
-impl Base {
-    /// Reads all of an image that is about to be changed, and refuses it if the sum beside it is wrong, unless that is
-    /// the work of a run of ours. `changing` follows the base.
+impl Prefix {
+    /// Reads all of an image that is about to be changed. Refuses it if its checksum file is wrong, unless an interrupted run of
+    /// this program explains that. The part `changing` follows the prefix.
     fn read(image: &Image, changing: &Part) -> Result<Self> {
-        let sum = ChecksumFile::read(image)?;
+        let checksum = ChecksumFile::read(image)?;
         let hashes = hashing::read(&image.file(), changing).map_err(|error| image.failed("reading", error))?;
-        let base = Self { end: changing.start, sha1: hashes.base, rest: hashes.rest };
-        if sum.is_some_and(|sum| !sum.is(&hashes.whole)) && !Kept::load(image).is_some_and(|kept| kept.is_of(&base)) {
+        let prefix = Self { end: changing.start, sha1: hashes.prefix, rest: hashes.rest };
+        if checksum.is_some_and(|checksum| !checksum.is(&hashes.whole))
+            && !ChecksumState::load(image).is_some_and(|state| state.has_prefix(&prefix))
+        {
             return Err(changed_by_others(image));
         }
-        Ok(base)
+        Ok(prefix)
     }
 
-    /// Keeps it before the image is changed, so that a run that is killed can be told from a change by others.
-    fn keep(&self, image: &Image) -> Result<()> {
-        Kept::pending(self).save(image)
+    /// Saves the prefix before the image is changed, so that the next run can tell a killed run from a change by others.
+    fn save(&self, image: &Image) -> Result<()> {
+        ChecksumState::pending(self).save(image)
     }
 
-    /// After a change within the `length` bytes that follow the base: puts the sum beside the image right.
+    /// Corrects the checksum file after a change within the `length` bytes that follow the prefix.
     fn finish(&self, image: &Image, length: u64) -> Result<()> {
         let (mut whole, mut changing) = (self.sha1.clone(), Sha1::new());
         let file = image.file();
@@ -82,139 +85,147 @@ impl Base {
         .and_then(|size| hashing::feed(&file, end..size, |bytes| whole.update(bytes)))
         .map_err(|error| image.failed("reading", error))?;
         let whole = hex(whole);
-        if let Some(sum) = ChecksumFile::read(image)? {
-            sum.set(image, &whole)?;
+        if let Some(checksum) = ChecksumFile::read(image)? {
+            checksum.set(image, &whole)?;
         }
-        Kept::done(self, image, whole, length, hex(changing))?.save(image)
+        ChecksumState::complete(self, image, whole, length, hex(changing))?.save(image)
     }
 }
 
-/// The base of an image that has a checksum beside it, whose slot is about to be overwritten.
+/// A pending write to the slot of an image that has a checksum file.
 #[derive(Debug)]
-pub(super) struct Pending(Base);
+pub(super) struct Pending(Prefix);
 
 impl Pending {
-    /// Once the slot is overwritten: corrects the checksum beside the image.
+    /// Corrects the checksum file once the slot is overwritten.
     pub(super) fn finish(&self, image: &Image) -> Result<()> {
         self.0.finish(image, slot::SIZE as u64)
     }
 }
 
-/// Of an image whose slot lies at `place`, the base, if there is a sum beside it to be kept right; ready for a change.
-pub(super) fn begin(image: &Image, place: u64) -> Result<Option<Pending>> {
+/// Prepares a write to the slot at `offset`: makes sure that the checksum state is saved. Returns `None` if the image has no
+/// checksum file.
+pub(super) fn begin(image: &Image, offset: u64) -> Result<Option<Pending>> {
     if ChecksumFile::read(image)?.is_none() {
         return Ok(None);
     }
-    let kept = Kept::load(image).filter(|kept| kept.end() == place && kept.is_current(image));
-    if let Some(base) = kept.and_then(|kept| kept.base()) {
-        return Ok(Some(Pending(base)));
+    let state = ChecksumState::load(image).filter(|state| state.prefix_end() == offset && state.is_current(image));
+    if let Some(prefix) = state.and_then(|state| state.prefix()) {
+        return Ok(Some(Pending(prefix)));
     }
-    let base = Base::read(image, &slot_at(place))?;
-    base.keep(image)?;
-    Ok(Some(Pending(base)))
+    let prefix = Prefix::read(image, &slot_at(offset))?;
+    prefix.save(image)?;
+    Ok(Some(Pending(prefix)))
 }
 
-/// The checksum of all of an image with a slot, or of a copy that is to take its place.
+/// The checksum of a whole image with a slot, or of a copy that will replace the image.
 pub(super) struct ImageChecksum {
-    sum: ChecksumFile,
-    base: Base,
+    file: ChecksumFile,
+    prefix: Prefix,
     whole: String,
     slot: String,
 }
 
 impl ImageChecksum {
-    /// Reads an image or a copy with a slot at `place`; `sum` is what stands beside the image.
-    pub(super) fn read(image: &Image, copy: &File, place: u64, sum: ChecksumFile) -> Result<Self> {
+    /// Reads an image or a copy with a slot at `offset`; `file` is the checksum file beside the image.
+    pub(super) fn read(image: &Image, copy: &File, offset: u64, file: ChecksumFile) -> Result<Self> {
         let fail = |error| image.failed("computing the checksum of", error);
         let mut slot = Sha1::new();
-        hashing::feed(copy, slot_at(place), |bytes| slot.update(bytes)).map_err(fail)?;
-        let hashes = hashing::read(copy, &slot_at(place)).map_err(fail)?;
-        let base = Base { end: place, sha1: hashes.base, rest: hashes.rest };
-        Ok(Self { sum, base, whole: hashes.whole, slot: hex(slot) })
+        hashing::feed(copy, slot_at(offset), |bytes| slot.update(bytes)).map_err(fail)?;
+        let hashes = hashing::read(copy, &slot_at(offset)).map_err(fail)?;
+        let prefix = Prefix { end: offset, sha1: hashes.prefix, rest: hashes.rest };
+        Ok(Self { file, prefix, whole: hashes.whole, slot: hex(slot) })
     }
 
-    /// Before the copy takes the image's place: keeps its base, so that the next run can finish what this one began.
+    /// Saves the prefix before the copy replaces the image, so that the next run can finish an interrupted replacement.
     pub(super) fn keep(&self, image: &Image) -> Result<()> {
-        self.base.keep(image)
+        self.prefix.save(image)
     }
 
-    /// Once what was read is the image: corrects the checksum beside it, and records the image as it is.
+    /// Corrects the checksum file and saves the complete checksum state, once the file that was read is the image.
     pub(super) fn finish(self, image: &Image) -> Result<()> {
-        self.sum.set(image, &self.whole)?;
-        Kept::done(&self.base, image, self.whole, slot::SIZE as u64, self.slot)?.save(image)
+        self.file.set(image, &self.whole)?;
+        ChecksumState::complete(&self.prefix, image, self.whole, slot::SIZE as u64, self.slot)?.save(image)
     }
 }
 
-/// The bytes of a slot.
-fn slot_at(place: u64) -> Part {
-    place..place.saturating_add(slot::SIZE as u64)
+/// Returns the range of the slot at `offset`.
+fn slot_at(offset: u64) -> Part {
+    offset..offset.saturating_add(slot::SIZE as u64)
 }
 
-/// Whether there is a sum beside the image; refused, if that can't be put right.
+/// Returns whether the image has a checksum file.
+///
+/// # Errors
+/// The checksum file is malformed or can't be written.
 pub(super) fn may_write(image: &Image) -> Result<bool> {
-    let is_there = ChecksumFile::read(image)?.is_some();
-    if is_there {
+    let has_checksum = ChecksumFile::read(image)?.is_some();
+    if has_checksum {
         file::may_write(image)?;
     }
-    Ok(is_there)
+    Ok(has_checksum)
 }
 
-/// Does some work on an image, while another thread reads all of it to see that the checksum beside it is right; refused, if
-/// it is not.
-pub(super) fn check_while(image: &Image, sum: Option<&ChecksumFile>, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let Some(sum) = sum.filter(|sum| !is_known(image, sum)) else { return work() };
+/// Runs `work` on an image while another thread reads all of the image to verify its checksum file.
+///
+/// # Errors
+/// The checksum is wrong, or the error of `work`.
+pub(super) fn check_while(
+    image: &Image,
+    checksum: Option<&ChecksumFile>,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let Some(checksum) = checksum.filter(|checksum| !is_known(image, checksum)) else { return work() };
     let fail = |error| image.failed("reading", error);
     let file = image.file().try_clone().map_err(fail)?;
     let (whole, done) = thread::scope(|scope| {
         let reader = thread::Builder::new().spawn_scoped(scope, || hashing::whole(&file)).map_err(fail)?;
         let done = work();
-        let whole = reader.join().map_err(|_| lost("could not be computed"))?;
+        let whole =
+            reader.join().map_err(|_| Error::Internal("the thread that computes the checksum panicked".into()))?;
         Ok::<_, Error>((whole, done))
     })?;
-    if !sum.is(&whole.map_err(fail)?) {
+    if !checksum.is(&whole.map_err(fail)?) {
         return Err(changed_by_others(image));
     }
     done
 }
 
-/// Whether the image is as a run of ours has left it, with this sum.
-fn is_known(image: &Image, sum: &ChecksumFile) -> bool {
-    Kept::load(image).is_some_and(|kept| kept.is_current(image) && kept.is_summed_by(sum))
+/// Returns whether the checksum state shows that this checksum is right, without reading the image.
+fn is_known(image: &Image, checksum: &ChecksumFile) -> bool {
+    ChecksumState::load(image).is_some_and(|state| state.is_current(image) && state.matches(checksum))
 }
 
 fn changed_by_others(image: &Image) -> Error {
     Error::ChangedByOthers { path: image.path.clone() }
 }
 
-/// Corrects the checksum that a run that was killed has left wrong, and removes what it may have left of a state. Where no state
-/// says that an image with a slot at `place` is as a run of ours left it, all of it is read: its checksum has to be right.
-pub(super) fn settle(image: &Image, place: Option<u64>) -> Result<()> {
-    // Where there is no sum, nothing is kept.
-    let Some(sum) = ChecksumFile::read(image)? else { return Ok(()) };
+/// Corrects the checksum file that a killed run has left wrong, and removes leftovers of the checksum state.
+///
+/// An image with a slot at `slot_offset` but without a checksum state is read completely, and its checksum has to be right.
+pub(super) fn finish_killed_run(image: &Image, slot_offset: Option<u64>) -> Result<()> {
+    // Without a checksum file there is no checksum state.
+    let Some(checksum) = ChecksumFile::read(image)? else { return Ok(()) };
     remove_leftovers(image)?;
-    let Some(kept) = Kept::load(image) else {
-        // Without a slot, all is read when that is made.
-        let Some(place) = place else { return Ok(()) };
-        let found = ImageChecksum::read(image, &image.file(), place, sum)?;
-        return if found.sum.is(&found.whole) { found.finish(image) } else { Err(changed_by_others(image)) };
+    let Some(state) = ChecksumState::load(image) else {
+        // An image without a slot is read when the slot is made.
+        let Some(offset) = slot_offset else { return Ok(()) };
+        let found = ImageChecksum::read(image, &image.file(), offset, checksum)?;
+        return if found.file.is(&found.whole) { found.finish(image) } else { Err(changed_by_others(image)) };
     };
-    if kept.is_current(image) {
-        return kept.put_right(image, &sum);
+    if state.is_current(image) {
+        return state.correct(image, &checksum);
     }
     let size = hashing::size(&image.file()).map_err(|error| image.failed("reading", error))?;
-    let end = kept.end().min(size);
+    let end = state.prefix_end().min(size);
     // Versions up to November 2026 overwrote all that follows the members of an archive.
-    let changing = if place.is_none() && kept.has_no_rest() { end..size } else { slot_at(end) };
-    let base = Base::read(image, &changing)?;
-    // Else it is another image, with a sum that is right.
-    if kept.is_of(&base) { base.finish(image, changing.end - changing.start) } else { Ok(()) }
+    let changing = if slot_offset.is_none() && state.has_no_rest() { end..size } else { slot_at(end) };
+    let prefix = Prefix::read(image, &changing)?;
+    // Otherwise it is another image, with a correct checksum.
+    if state.has_prefix(&prefix) { prefix.finish(image, changing.end - changing.start) } else { Ok(()) }
 }
 
-fn lost(what: &str) -> Error {
-    Error::Internal(format!("the state of the sum {what}"))
-}
-
-/// A part of a file.
+/// A range of bytes of a file.
 type Part = Range<u64>;
 
 #[cfg(test)]

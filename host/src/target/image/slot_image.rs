@@ -186,7 +186,7 @@ impl SlotImage {
     /// Removes what a run that was killed may have left, and corrects the checksum.
     fn settle(&self, slot: Option<&Slot>) -> Result<()> {
         self.image.remove_leftovers()?;
-        checksum::settle(&self.image, slot.and_then(Slot::writable_place))?;
+        checksum::finish_killed_run(&self.image, slot.and_then(Slot::writable_place))?;
         if slot.is_some_and(Slot::is_packed_device) {
             // It may stay as it is. Then no copy is made, and nothing else checks the checksum.
             return checksum::check_while(&self.image, ChecksumFile::read(&self.image)?.as_ref(), || Ok(()));

@@ -1,17 +1,19 @@
-//! Tar archives, which `l4t_initrd_flash.sh` flashes as `system.img` up to R36.2. Of several members of one name, the last one
-//! wins: a directory and a `device.conf` follow the members of the image builder.
+//! Tar archives, which `l4t_initrd_flash.sh` flashes as `system.img` up to R36.2.
 //!
-//! The first device makes a copy with these members; each later device overwrites the text of `device.conf` in place. The
-//! header of the directory says where in the archive it lies, so that no walk over all headers is needed to find it again.
+//! If several members have one name, the last one wins. So the appendix, a directory and a `device.conf`, follows the members of
+//! the image builder. For the first device, the archive is copied with an appendix; for each later device, the text of its
+//! `device.conf` is overwritten in place. The header of the directory contains its own offset in the archive, so that the appendix
+//! is found again without a walk over all headers.
 
+pub(in crate::target) mod appendix;
 mod contents;
 mod extension;
 mod header;
 pub(in crate::target) mod packed;
+mod path;
 mod problem;
 pub(in crate::target) mod source;
 mod sparse_map;
-pub(in crate::target) mod tail;
 mod tree;
 pub(in crate::target) mod walk;
 
@@ -38,23 +40,23 @@ pub use problem::Problem;
 pub use source::{Plain, Source};
 pub use walk::walk;
 
-/// Bytes that are read at a time from the end of an archive: more than the usual padding.
+/// Bytes that are read at a time from the end of an archive; more than the usual padding.
 const CHUNK: u64 = 1 << 14;
 
-/// A plain archive.
+/// The format of a plain archive.
 #[derive(Debug, Default)]
 pub(super) struct TarFormat {
-    /// What the walk over the archive found.
+    /// The result of the walk over the archive.
     scan: OnceCell<Scan>,
 }
 
-/// What an archive without a slot holds.
+/// The relevant content of an archive without a slot.
 #[derive(Debug)]
 struct Scan {
-    /// Offset of the end of the members that stay.
+    /// Offset at which the members that stay end.
     end: u64,
     is_dotted: bool,
-    /// Whether the last `etc/azaion` has the mode and owner that it must have.
+    /// Whether the last `etc/azaion` has the required mode and owner.
     is_directory_in_order: bool,
     packed: Packed,
 }
@@ -66,12 +68,12 @@ impl Scan {
         let mut source = Plain::new(&file).map_err(fail)?;
         let archive = walk_members(&mut source).map_err(|problem| image.problem(problem))?;
         check_end_of(image, &mut source)?;
-        let earlier = tail_of_earlier_version(&file, &archive).map_err(fail)?;
+        let earlier = find_earlier_appendix(&file, &archive).map_err(fail)?;
         Ok(Self {
             end: earlier.unwrap_or(archive.end),
             is_dotted: archive.is_dotted,
             is_directory_in_order: archive
-                .folder
+                .directory
                 .is_some_and(|directory| (directory.mode, directory.uid, directory.gid) == (DIRECTORY_MODE, 0, 0)),
             packed: Packed::of(&archive, earlier.is_some()),
         })
@@ -111,14 +113,14 @@ impl Format for TarFormat {
         let file = image.file();
         let fail = |error| image.failed("making a copy of", error);
         let size = file.metadata().map_err(fail)?.len();
-        let length = tail::length(scan.end, size)
+        let length = appendix::length(scan.end, size)
             .ok_or_else(|| image.refused("is too large; provision the rootfs directory"))?;
-        let tail = tail::make(block, scan.is_dotted, Some(scan.end), length);
+        let appendix = appendix::make(block, scan.is_dotted, Some(scan.end), length);
         copy_with_holes(&file, into)
             .and_then(|()| {
                 scan.packed.blanks().iter().try_for_each(|blank| into.write_all_at(&blank.text, blank.start))
             })
-            .and_then(|()| into.write_all_at(&tail, scan.end))
+            .and_then(|()| into.write_all_at(&appendix, scan.end))
             .map_err(fail)
     }
 
@@ -131,33 +133,34 @@ impl Format for TarFormat {
     }
 }
 
-/// The slot of an archive that has one, by what lies at its end.
+/// Reads the slot at the end of an archive, if there is one.
 fn slot_at_end(file: &File) -> io::Result<Option<Slot>> {
     let Some(last) = last_byte(file)? else { return Ok(None) };
     let end = last.checked_add(1).and_then(|end| end.checked_next_multiple_of(BLOCK));
-    let Some(start) = end.and_then(|end| end.checked_sub(tail::MEMBERS)) else { return Ok(None) };
-    let block = tail_at(file, start, Some(start))?;
-    Ok(block.map(|block| made_slot(&block, start + tail::CONTENT as u64)))
+    let Some(start) = end.and_then(|end| end.checked_sub(appendix::MEMBERS)) else { return Ok(None) };
+    let block = read_appendix(file, start, Some(start))?;
+    Ok(block.map(|block| made_slot(&block, start + appendix::CONTENT as u64)))
 }
 
-/// Reads what follows the members of an archive. GNU tar does without an end marker, but it may be cut then.
+/// Validates what follows the members of an archive. Warns if the end-of-archive marker is incomplete: GNU tar accepts that, but the
+/// archive may be truncated.
 pub(in crate::target::image) fn check_end_of(image: &Image, source: &mut dyn Source) -> Result<()> {
     if !check_end(source).map_err(|problem| image.problem(problem))? {
         log::warn!(
-            "{} has no whole end-of-archive marker; if its end is missing, generate the images again",
+            "{} has no complete end-of-archive marker; if the archive is truncated, generate the images again",
             image.path.display()
         );
     }
     Ok(())
 }
 
-/// Offset of the last byte that is not zero, as far as padding may reach.
+/// Returns the offset of the last nonzero byte, unless more zeros follow it than padding may have.
 fn last_byte(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
     let mut end = size;
     while end > 0 && size - end <= MOST_PADDING {
         let start = end.saturating_sub(CHUNK);
-        // It may hold a password.
+        // Zeroizing: it may contain a password.
         let mut bytes = Zeroizing::new(vec![0; usize::try_from(end - start).unwrap_or_default()]);
         file.read_exact_at(&mut bytes, start)?;
         if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
@@ -168,21 +171,21 @@ fn last_byte(file: &File) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-/// The block of text of a tail that starts at `start`, if there is one; `says` is what its header says of that.
-fn tail_at(file: &File, start: u64, says: Option<u64>) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    let mut tail = Zeroizing::new(vec![0; tail::SHORTEST]);
-    match file.read_exact_at(&mut tail, start) {
-        Ok(()) => Ok(tail::parse(&tail, says).map(|block| Zeroizing::new(block.to_vec()))),
+/// Reads the block of text of the appendix at `start`, if there is one. Its header has to contain `offset`.
+fn read_appendix(file: &File, start: u64, offset: Option<u64>) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let mut bytes = Zeroizing::new(vec![0; appendix::SHORTEST]);
+    match file.read_exact_at(&mut bytes, start) {
+        Ok(()) => Ok(appendix::parse(&bytes, offset).map(|block| Zeroizing::new(block.to_vec()))),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Where the tail starts that a version up to November 2026 wrote in place, or that was decompressed, if there is one. Its headers
-/// do not say where they lie, so that it gives way to another in a copy.
-fn tail_of_earlier_version(file: &File, archive: &Archive) -> io::Result<Option<u64>> {
-    let Some(start) = tail::offset_of(archive) else { return Ok(None) };
-    Ok(tail_at(file, start, None)?.map(|_| start))
+/// Returns the offset of an appendix whose headers do not contain their offset, if there is one. It was written by a version up to
+/// November 2026, or the archive was decompressed. A copy with another appendix replaces it.
+fn find_earlier_appendix(file: &File, archive: &Archive) -> io::Result<Option<u64>> {
+    let Some(start) = appendix::offset_of(archive) else { return Ok(None) };
+    Ok(read_appendix(file, start, None)?.map(|_| start))
 }
 
 #[cfg(test)]

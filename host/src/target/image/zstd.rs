@@ -1,5 +1,6 @@
-//! Images that are compressed with zstd: a tar archive, or a raw ext4 image.
+//! Images compressed with zstd: a tar archive, or a raw ext4 image.
 
+mod block;
 mod ext4;
 pub mod frame;
 mod slot_frame;
@@ -13,15 +14,15 @@ use super::signature::{HEAD, Signature, signature_of};
 use super::slot_image::{Format, made_slot};
 use crate::target::error::Result;
 use crate::target::image::file::Image;
-use stream::Stream;
+use block::BlockReader;
 
-/// What the flasher takes a compressed image's name for.
+/// The suffix by which the flasher recognizes a compressed disk image.
 const SUFFIX: &str = ".zst";
 
-/// The format of a compressed image, told by the start of its content.
+/// Returns the format of a compressed image, which the start of its content determines.
 ///
 /// # Errors
-/// It is cut, damaged, of a kind that can't be a target, or named as the other kind.
+/// The image is cut short, damaged, of a kind that can't be a target, or has a name of the other kind.
 pub(super) fn format(image: &Image) -> Result<Box<dyn Format>> {
     let head = head(&image.file()).map_err(|problem| image.problem(problem))?;
     match signature_of(&head) {
@@ -51,12 +52,12 @@ fn is_named_as_disk_image(image: &Image) -> bool {
     image.path.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes())
 }
 
-/// The first bytes of content.
+/// Decompresses the first bytes of content.
 fn head(file: &File) -> Result<Vec<u8>, Problem> {
-    let mut stream = Stream::new(file)?;
+    let mut blocks = BlockReader::new(file)?;
     let mut head = Vec::new();
     while head.len() < HEAD
-        && let Some(block) = stream.next_block()?
+        && let Some(block) = blocks.next_block()?
     {
         head.extend_from_slice(&block.content);
     }

@@ -15,61 +15,61 @@ use tempfile::TempDir;
 use super::*;
 use crate::target;
 
-/// A directory with something of everything.
+/// Creates a tree with files of every type and with every attribute.
 fn tree() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join("base").join(name);
+    let path_of = |name: &str| dir.path().join("template").join(name);
     for directory in ["etc", "usr/bin", "var/deep/er/est"] {
-        fs::create_dir_all(at(directory)).unwrap();
+        fs::create_dir_all(path_of(directory)).unwrap();
     }
     let file = |name: &str, content: &[u8], mode| {
-        File::create(at(name)).unwrap().write_all(content).unwrap();
-        fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+        File::create(path_of(name)).unwrap().write_all(content).unwrap();
+        fs::set_permissions(path_of(name), fs::Permissions::from_mode(mode)).unwrap();
     };
     file("etc/passwd", b"root:x:0:0::/:/bin/sh\n", 0o644);
     file("etc/shadow", b"root:*:\n", 0o640);
     file("usr/bin/sudo", b"#!", 0o4755);
     file("usr/bin/ping", b"#!", 0o755);
     file("usr/bin/unreadable", b"", 0o000);
-    fs::hard_link(at("etc/shadow"), at("var/deep/shadow-")).unwrap();
-    fs::hard_link(at("etc/shadow"), at("usr/shadow-")).unwrap();
-    symlink("../../etc/passwd", at("usr/bin/link")).unwrap();
-    symlink("/nowhere", at("var/dangling")).unwrap();
-    let mut holes = File::create(at("var/holes")).unwrap();
+    fs::hard_link(path_of("etc/shadow"), path_of("var/deep/shadow-")).unwrap();
+    fs::hard_link(path_of("etc/shadow"), path_of("usr/shadow-")).unwrap();
+    symlink("../../etc/passwd", path_of("usr/bin/link")).unwrap();
+    symlink("/nowhere", path_of("var/dangling")).unwrap();
+    let mut holes = File::create(path_of("var/holes")).unwrap();
     holes.seek(SeekFrom::Start(1 << 20)).unwrap();
     holes.write_all(b"end").unwrap();
     holes.set_len(3 << 20).unwrap();
-    mkfifo(&at("var/fifo"), Mode::S_IRUSR).unwrap();
-    drop(UnixListener::bind(at("var/socket")).unwrap());
-    fs::set_permissions(at("var/deep"), fs::Permissions::from_mode(0o1711)).unwrap();
-    setxattr(at("etc/passwd"), "user.note", b"\0binary\xff", XattrFlags::empty()).unwrap();
+    mkfifo(&path_of("var/fifo"), Mode::S_IRUSR).unwrap();
+    drop(UnixListener::bind(path_of("var/socket")).unwrap());
+    fs::set_permissions(path_of("var/deep"), fs::Permissions::from_mode(0o1711)).unwrap();
+    setxattr(path_of("etc/passwd"), "user.note", b"\0binary\xff", XattrFlags::empty()).unwrap();
     if geteuid().is_root() {
-        chown(at("usr/bin/sudo"), Some(1), Some(2)).unwrap();
-        fs::set_permissions(at("usr/bin/sudo"), fs::Permissions::from_mode(0o4755)).unwrap();
-        std::os::unix::fs::lchown(at("var/dangling"), Some(3), Some(4)).unwrap();
-        mknod(&at("var/null"), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), nix::libc::makedev(1, 3)).unwrap();
+        chown(path_of("usr/bin/sudo"), Some(1), Some(2)).unwrap();
+        fs::set_permissions(path_of("usr/bin/sudo"), fs::Permissions::from_mode(0o4755)).unwrap();
+        std::os::unix::fs::lchown(path_of("var/dangling"), Some(3), Some(4)).unwrap();
+        mknod(&path_of("var/null"), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), nix::libc::makedev(1, 3)).unwrap();
         // cap_net_raw=ep (capabilities(7)), and u::rw- u:65534:r-- g::r-- m::r-- o::---
         let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        setxattr(at("usr/bin/ping"), "security.capability", &capability, XattrFlags::empty()).unwrap();
+        setxattr(path_of("usr/bin/ping"), "security.capability", &capability, XattrFlags::empty()).unwrap();
         let nobody = 65_534_u32.to_le_bytes();
         let entry = |tag: u8, perm: u8, id: [u8; 4]| [&[tag, 0, perm, 0][..], &id].concat();
         let list = [(1, 6, [255; 4]), (2, 4, nobody), (4, 4, [255; 4]), (16, 4, [255; 4]), (32, 0, [255; 4])];
         let list: Vec<u8> = list.into_iter().flat_map(|(tag, perm, id)| entry(tag, perm, id)).collect();
         setxattr(
-            at("etc/shadow"),
+            path_of("etc/shadow"),
             "system.posix_acl_access",
             &[&[2, 0, 0, 0], &list[..]].concat(),
             XattrFlags::empty(),
         )
         .unwrap();
     }
-    // Last, for what is made in a directory changes its time.
+    // Last, because creating a file changes the time of its directory.
     let touch = ["-depth", "-exec", "touch", "-h", "-d", "2001-02-03 04:05:06.789", "{}", "+"];
-    assert!(Command::new("find").arg(dir.path().join("base")).args(touch).status().unwrap().success());
+    assert!(Command::new("find").arg(dir.path().join("template")).args(touch).status().unwrap().success());
     dir
 }
 
-/// All that there is to know of a tree, by name.
+/// Lists all attributes of the files in a tree, by name.
 fn listed(root: &Path) -> BTreeMap<String, String> {
     let (mut all, mut left, mut links) = (BTreeMap::new(), vec![root.to_owned()], BTreeMap::new());
     while let Some(path) = left.pop() {
@@ -83,7 +83,7 @@ fn listed(root: &Path) -> BTreeMap<String, String> {
             let file = File::open(&path);
             attributes = file.map_or_else(|error| error.to_string(), |file| extended(&file));
         }
-        // A directory has one link less for each directory that is not in it; which files are one is seen by their first names.
+        // Hard links of one file share its first name. Link counts are not compared: those of directories depend on the file system.
         let first = links.entry(metadata.ino()).or_insert_with(|| name.clone()).clone();
         let size = if kind.is_dir() { 0 } else { metadata.size() };
         let facts = format!(
@@ -123,14 +123,14 @@ fn extended(file: &File) -> String {
     all.join(" ")
 }
 
-// Promise: a copy of a tree is what `cp -a` makes of it, and nothing of the copying is left beside it.
+// Promise: a copy of a tree is the same as one by `cp -a`, and no staging directory is left beside it.
 #[test]
-fn as_cp_copies() {
+fn copies_as_cp_does() {
     let dir = tree();
-    let (base, ours, theirs) = (dir.path().join("base"), dir.path().join("ours"), dir.path().join("theirs"));
-    let copied = Command::new("cp").args(["-a", "-T"]).args([&base, &theirs]).status().unwrap();
-    let place = ResolvedPath::find_or_create_parents(&ours).unwrap();
-    target::open(&base).unwrap().template().unwrap().copy_to(&place).unwrap();
+    let (template, ours, theirs) = (dir.path().join("template"), dir.path().join("ours"), dir.path().join("theirs"));
+    let copied = Command::new("cp").args(["-a", "-T"]).args([&template, &theirs]).status().unwrap();
+    let target_path = ResolvedPath::find_or_create_parents(&ours).unwrap();
+    target::open(&template).unwrap().template().unwrap().copy_to(&target_path).unwrap();
     assert!(copied.success());
     let (ours, theirs) = (listed(&ours), listed(&theirs));
     for (name, facts) in &theirs {
@@ -139,49 +139,50 @@ fn as_cp_copies() {
     assert_eq!(ours.len(), theirs.len());
     let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["base", "ours", "theirs"]);
+    assert_eq!(names, ["ours", "template", "theirs"]);
 }
 
-// Promise: what is there stays, also if it came meanwhile; what a run that was killed has left is taken away.
+// Promise: an existing file stays, also if it was created meanwhile; what a killed run has left is removed.
 #[test]
-fn what_is_there_stays() {
+fn existing_files_stay() {
     let dir = tree();
-    let (base, copy) = (dir.path().join("base"), dir.path().join("copy"));
-    let template = target::open(&base).unwrap().template().unwrap();
-    let place = ResolvedPath::find_or_create_parents(&copy).unwrap();
+    let (template, copy) = (dir.path().join("template"), dir.path().join("copy"));
+    let template = target::open(&template).unwrap().template().unwrap();
+    let target_path = ResolvedPath::find_or_create_parents(&copy).unwrap();
     let left = dir.path().join(".copy.copying");
     let leave = || {
         fs::create_dir_all(left.join("copy/half")).unwrap();
         fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).unwrap();
-        setxattr(&left, staging::mark(), b"1", XattrFlags::empty()).unwrap();
+        setxattr(&left, staging::ownership_attribute(), b"1", XattrFlags::empty()).unwrap();
     };
     leave();
     File::create(&copy).unwrap();
-    template.copy_to(&place).unwrap();
+    template.copy_to(&target_path).unwrap();
     assert!(copy.is_file() && !left.exists());
-    // Killed after the copy had its name.
+    // Killed after the copy was renamed.
     leave();
     template.copy_if_missing(&mut ResolvedPath::find(&copy).unwrap()).unwrap();
     assert!(copy.is_file() && !left.exists());
     fs::remove_file(&copy).unwrap();
 }
 
-// Promise: nothing stays of a run that was killed before it could mark its directory.
+// Promise: nothing is left of a run that was killed before it could mark its directory.
 #[test]
-fn a_directory_without_its_mark() {
+fn unmarked_empty_directories_are_removed() {
     let dir = tree();
-    let (base, copy, left) = (dir.path().join("base"), dir.path().join("copy"), dir.path().join(".copy.copying"));
+    let (template, copy, left) =
+        (dir.path().join("template"), dir.path().join("copy"), dir.path().join(".copy.copying"));
     fs::create_dir(&left).unwrap();
     fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).unwrap();
-    let place = ResolvedPath::find_or_create_parents(&copy).unwrap();
-    target::open(&base).unwrap().template().unwrap().copy_to(&place).unwrap();
+    let target_path = ResolvedPath::find_or_create_parents(&copy).unwrap();
+    target::open(&template).unwrap().template().unwrap().copy_to(&target_path).unwrap();
     assert!(copy.join("etc/passwd").is_file());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
-// Promise: what others have put under the name of the directory is neither used nor emptied.
+// Promise: files of others under the name of the staging directory are neither used nor emptied.
 #[test]
-fn what_is_not_ours_is_left_alone() {
+fn files_of_others_are_not_touched() {
     let plants: [fn(&Path); 4] = [
         |path| symlink("/", path).unwrap(),
         |path| drop(File::create(path).unwrap()),
@@ -193,12 +194,12 @@ fn what_is_not_ours_is_left_alone() {
     ];
     for plant in plants {
         let dir = tree();
-        let (base, copy, planted) =
-            (dir.path().join("base"), dir.path().join("copy"), dir.path().join(".copy.copying"));
+        let (template, copy, planted) =
+            (dir.path().join("template"), dir.path().join("copy"), dir.path().join(".copy.copying"));
         plant(&planted);
         let before = fs::symlink_metadata(&planted).unwrap();
-        let place = ResolvedPath::find_or_create_parents(&copy).unwrap();
-        target::open(&base).unwrap().template().unwrap().copy_to(&place).unwrap();
+        let target_path = ResolvedPath::find_or_create_parents(&copy).unwrap();
+        target::open(&template).unwrap().template().unwrap().copy_to(&target_path).unwrap();
         let after = fs::symlink_metadata(&planted).unwrap();
         assert!(copy.join("etc/passwd").is_file() && before.ino() == after.ino());
         assert_eq!(planted.join("inner").exists(), before.is_dir());
@@ -206,17 +207,18 @@ fn what_is_not_ours_is_left_alone() {
     }
 }
 
-// Promise: a tree that is too deep is an error, and takes neither the stack nor all descriptors.
+// Promise: a tree that is too deep is an error, and exhausts neither the stack nor the file descriptors.
 #[test]
 fn a_deep_tree() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut deep, copy) = (dir.path().join("base/usr"), dir.path().join("copy"));
+    let (mut deep, copy) = (dir.path().join("template/usr"), dir.path().join("copy"));
     for _ in 0..300 {
         deep.push("d");
     }
     fs::create_dir_all(deep).unwrap();
-    let place = ResolvedPath::find_or_create_parents(&copy).unwrap();
-    let error = target::open(&dir.path().join("base")).unwrap().template().unwrap().copy_to(&place).unwrap_err();
-    assert!(chain(&error).contains("in one another"), "{error:?}");
+    let target_path = ResolvedPath::find_or_create_parents(&copy).unwrap();
+    let error =
+        target::open(&dir.path().join("template")).unwrap().template().unwrap().copy_to(&target_path).unwrap_err();
+    assert!(chain(&error).contains("levels deep"), "{error:?}");
     assert!(!copy.exists());
 }

@@ -1,5 +1,5 @@
-//! Copies and removes directory trees by descriptors alone: a directory of the tree that is moved meanwhile, or replaced by a symlink,
-//! does not lead elsewhere.
+//! Copies and removes directory trees through descriptors alone, so that a directory that is moved or replaced by a symlink meanwhile
+//! does not lead out of the tree.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr, OsString};
@@ -24,36 +24,36 @@ use crate::interrupt;
 use crate::resolved_path::names_in;
 use crate::target::error::Result;
 
-/// What a directory or file may be opened by, before it is known what it is.
-const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// Flags that open a file of any type without effects.
+const PATH_ONLY: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-/// Directories in directories: more than any root file system has, and less than the stack and the table of descriptors hold.
+/// Levels of nested directories: more than any root file system has, and few enough for the stack and the descriptor table.
 const DEEPEST: usize = 200;
-/// Bytes of an extended attribute, and of the list of their names (xattr(7)).
+/// Limit of an extended attribute, and of the list of their names, in bytes (xattr(7)).
 const LARGEST_ATTRIBUTE: usize = 65_536;
 
-/// What could not be copied.
+/// A file that could not be copied, and why.
 #[derive(Debug)]
 pub(super) struct TreeError {
-    /// From the root of the tree on.
+    /// Relative to the root of the tree.
     pub(super) path: PathBuf,
     pub(super) source: io::Error,
 }
 
-/// Copies a tree to `name` in the directory `into`, which nobody else can enter: content and holes, owners, modes, times, extended
-/// attributes, links of both kinds, devices and pipes, as `cp -a` does.
+/// Copies a tree to `name` in the directory `into`, which nobody else can enter. Copies content with holes, owners, modes, times,
+/// extended attributes, symlinks, hard links, devices and FIFOs, as `cp -a` does.
 pub(super) fn copy(root: &OwnedFd, into: &OwnedFd, name: &str) -> Result<(), TreeError> {
     let mut copier = Copier { into, top: name.into(), links: HashMap::new(), is_root: geteuid().is_root() };
     copier.directory(root.as_fd(), into.as_fd(), OsStr::new(name), Path::new(""))
 }
 
-/// Removes what has a name in a directory, with all that is in it; of a symlink, the link.
+/// Removes a file or directory tree from a directory. Does not follow symlinks.
 pub(super) fn remove(directory: impl AsFd, name: &OsStr) -> io::Result<()> {
     remove_at(directory.as_fd(), name, DEEPEST)
 }
 
 fn too_deep() -> io::Error {
-    io::Error::other(format!("there are more than {DEEPEST} directories in one another"))
+    io::Error::other(format!("directories are nested more than {DEEPEST} levels deep"))
 }
 
 fn remove_at(directory: Directory<'_>, name: &OsStr, depth: usize) -> io::Result<()> {
@@ -73,7 +73,7 @@ fn remove_at(directory: Directory<'_>, name: &OsStr, depth: usize) -> io::Result
 struct Copier<'a> {
     into: &'a OwnedFd,
     top: PathBuf,
-    /// Where the copies of files with several names are, by device and inode.
+    /// Paths of the copies of files with several hard links, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
     is_root: bool,
 }
@@ -107,37 +107,37 @@ impl Copier<'_> {
     fn entry(&mut self, from: Directory<'_>, to: Directory<'_>, name: &OsString, path: &Path) -> Result<(), TreeError> {
         let fail = |source: io::Error| TreeError { path: path.to_owned(), source };
         interrupt::check().map_err(fail)?;
-        let there = openat(from, name.as_os_str(), LOOK, Mode::empty()).map_err(|errno| fail(errno.into()))?;
-        let stat = fstat(&there).map_err(|errno| fail(errno.into()))?;
+        let source = openat(from, name.as_os_str(), PATH_ONLY, Mode::empty()).map_err(|errno| fail(errno.into()))?;
+        let stat = fstat(&source).map_err(|errno| fail(errno.into()))?;
         let kind = kind_of(&stat);
         if kind == SFlag::S_IFDIR {
-            return self.directory(there.as_fd(), to, name, path);
+            return self.directory(source.as_fd(), to, name, path);
         }
         if stat.st_nlink > 1 {
-            let place = self.top.join(path);
-            if let Some(first) = self.links.insert((stat.st_dev, stat.st_ino), place) {
+            let copied = self.top.join(path);
+            if let Some(first) = self.links.insert((stat.st_dev, stat.st_ino), copied) {
                 return linkat(self.into, &first, to, name.as_os_str(), AtFlags::empty())
                     .map_err(|errno| fail(errno.into()));
             }
         }
         let done = match kind {
-            SFlag::S_IFREG => self.file(there.as_fd(), to, name, &stat),
-            SFlag::S_IFLNK => self.symlink(there.as_fd(), to, name, &stat),
+            SFlag::S_IFREG => self.file(source.as_fd(), to, name, &stat),
+            SFlag::S_IFLNK => self.symlink(source.as_fd(), to, name, &stat),
             kind => self.node(kind, to, name, &stat),
         };
         done.map_err(fail)
     }
 
-    fn file(&self, there: Directory<'_>, to: Directory<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
-        let from = reopen(there, OFlag::O_RDONLY)?;
+    fn file(&self, source: Directory<'_>, to: Directory<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
+        let from = reopen(source, OFlag::O_RDONLY)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file: File = openat(to, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?.into();
         copy_content(&from, &file)?;
         self.attributes(from.as_fd(), file.as_fd(), stat)
     }
 
-    fn symlink(&self, there: Directory<'_>, to: Directory<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
-        let target = readlinkat(there, "")?;
+    fn symlink(&self, source: Directory<'_>, to: Directory<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
+        let target = readlinkat(source, "")?;
         symlinkat(target.as_os_str(), to, name)?;
         self.owner_of_name(to, name, stat)?;
         Ok(utimensat(to, name, &accessed(stat), &modified(stat), UtimensatFlags::NoFollowSymlink)?)
@@ -146,7 +146,7 @@ impl Copier<'_> {
     fn node(&self, kind: SFlag, to: Directory<'_>, name: &OsStr, stat: &FileStat) -> io::Result<()> {
         mknodat(to, name, kind, Mode::empty(), stat.st_rdev)?;
         self.owner_of_name(to, name, stat)?;
-        // It is no symlink: nobody else can enter this directory.
+        // Following is safe: nobody else can enter this directory to replace the node by a symlink.
         fchmodat(to, name, permissions(stat), FchmodatFlags::FollowSymlink)?;
         Ok(utimensat(to, name, &accessed(stat), &modified(stat), UtimensatFlags::NoFollowSymlink)?)
     }
@@ -164,7 +164,8 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// In this order: a new owner takes away set-user-id bits and capabilities, and each change a time.
+    /// Copies owner, mode, extended attributes and times, in this order: a change of owner clears set-user-id bits and capabilities,
+    /// and every change alters the times.
     fn attributes(&self, from: Directory<'_>, to: Directory<'_>, stat: &FileStat) -> io::Result<()> {
         if self.is_root {
             fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
@@ -174,7 +175,8 @@ impl Copier<'_> {
         Ok(futimens(to, &accessed(stat), &modified(stat))?)
     }
 
-    /// File capabilities and access control lists among them. Others than root may not set all of these, and leave those out.
+    /// Copies extended attributes, including file capabilities and access control lists. Users other than root skip those that they
+    /// may not set.
     fn extended_attributes(&self, from: Directory<'_>, to: Directory<'_>) -> io::Result<()> {
         use rustix::io::Errno;
         let mut names = vec![0; LARGEST_ATTRIBUTE];

@@ -67,7 +67,7 @@ const STREAMS: [Row; 27] = [
     refused(
         "another checksum",
         By(|bench| changed(bench, |bytes| *bytes.last_mut().unwrap() ^= 1)),
-        "another checksum",
+        "does not match its checksum",
     ),
     refused("a flipped bit", By(|bench| changed(bench, |bytes| flip(bytes))), DAMAGED),
     refused(

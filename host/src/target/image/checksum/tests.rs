@@ -17,11 +17,11 @@ mod state;
 const CONF: &str =
     "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=firstpassword\nAZAION_API_URL=https://a.example\n";
 
-// Promise: all but the digits stays as it was in the file, and so does its mode.
+// Promise: only the digits in a checksum file change; its format and mode stay.
 #[test]
-fn the_form_stays() {
+fn only_the_digits_change() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, sum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
+    let (path, checksum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
     put(&path, b"image");
     let image = Image::open(&path).unwrap();
     let (old, new) = ("A".repeat(40), "1b".repeat(20));
@@ -40,34 +40,34 @@ fn the_form_stays() {
         (&other, &format!("  ./i\n{other}")),
         (&format!("{other}SHA1 (i) = "), "\n"),
     ] {
-        put(&sum, format!("{before}{old}{after}").as_bytes());
-        fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
+        put(&checksum, format!("{before}{old}{after}").as_bytes());
+        fs::set_permissions(&checksum, Permissions::from_mode(0o640)).unwrap();
         let read = ChecksumFile::read(&image).unwrap().unwrap();
         assert!(read.is(&old.to_lowercase()) && !read.is(&new));
         read.set(&image, &new).unwrap();
-        // In capitals, as it was.
-        assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{before}{}{after}", new.to_uppercase()));
-        assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
+        // In upper case, as before.
+        assert_eq!(fs::read_to_string(&checksum).unwrap(), format!("{before}{}{after}", new.to_uppercase()));
+        assert_eq!(checksum.metadata().unwrap().mode() & 0o7777, 0o640);
     }
-    fs::remove_file(&sum).unwrap();
+    fs::remove_file(&checksum).unwrap();
     assert!(ChecksumFile::read(&image).unwrap().is_none());
 }
 
-// Promise: a sum that has another name, beside a copy of the image, is right there, too: it is not written through.
+// Promise: a checksum file with a second hard link is replaced, so that the other link, beside a copy of the image, stays correct.
 #[test]
-fn another_name_keeps_its_sum() {
+fn another_hard_link_keeps_its_checksum() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, sum, other) = (dir.path().join("i"), dir.path().join("i.sha1sum"), dir.path().join("other"));
+    let (path, checksum, other) = (dir.path().join("i"), dir.path().join("i.sha1sum"), dir.path().join("other"));
     put(&path, b"image");
     let (old, new) = ("a".repeat(40), "1".repeat(40));
-    put(&sum, format!("{old}  i\n").as_bytes());
-    fs::set_permissions(&sum, Permissions::from_mode(0o640)).unwrap();
-    fs::hard_link(&sum, &other).unwrap();
+    put(&checksum, format!("{old}  i\n").as_bytes());
+    fs::set_permissions(&checksum, Permissions::from_mode(0o640)).unwrap();
+    fs::hard_link(&checksum, &other).unwrap();
     let image = Image::open(&path).unwrap();
     ChecksumFile::read(&image).unwrap().unwrap().set(&image, &new).unwrap();
-    assert_eq!(fs::read_to_string(&sum).unwrap(), format!("{new}  i\n"));
+    assert_eq!(fs::read_to_string(&checksum).unwrap(), format!("{new}  i\n"));
     assert_eq!(fs::read_to_string(&other).unwrap(), format!("{old}  i\n"));
-    assert_eq!(sum.metadata().unwrap().mode() & 0o7777, 0o640);
+    assert_eq!(checksum.metadata().unwrap().mode() & 0o7777, 0o640);
 }
 
 fn write(path: &Path, conf: &str) -> Result<()> {
@@ -77,9 +77,9 @@ fn write(path: &Path, conf: &str) -> Result<()> {
     target.write(&SecretString::from(conf), Owner::Root)
 }
 
-// Promise: the sum beside images of the other kinds is right after each device, a restore, and a clear.
+// Promise: the checksum of ext4 and sparse images is right after each device, a restore, and a clear.
 #[test]
-fn other_kinds() {
+fn the_checksum_follows_each_change() {
     for kind in [Kind::Ext4, Kind::Sparse] {
         let (_dir, path) = image(kind);
         assert_eq!(open(&path).unwrap().kind(), kind);
@@ -97,9 +97,9 @@ fn other_kinds() {
     }
 }
 
-// Promise: an image whose sum is wrong is refused before anything is changed.
+// Promise: an image with a wrong checksum is refused before anything is changed.
 #[test]
-fn other_kinds_with_a_wrong_sum() {
+fn a_wrong_checksum_is_refused() {
     for kind in [Kind::Ext4, Kind::Sparse] {
         let (dir, path) = image(kind);
         put(&dir.path().join("system.img.sha1sum"), "0".repeat(40).as_bytes());
@@ -111,13 +111,13 @@ fn other_kinds_with_a_wrong_sum() {
     }
 }
 
-/// An image of a tree that was provisioned, made by a command, with the sum beside it.
+/// Returns an image of a tree that was provisioned, made by the command `make`, with its checksum file.
 fn packed(make: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("root/etc/azaion");
-    fs::create_dir_all(&folder).unwrap();
-    put(&folder.join("device.conf"), CONF.as_bytes());
-    fs::set_permissions(folder.join("device.conf"), Permissions::from_mode(0o600)).unwrap();
+    let directory = dir.path().join("root/etc/azaion");
+    fs::create_dir_all(&directory).unwrap();
+    put(&directory.join("device.conf"), CONF.as_bytes());
+    fs::set_permissions(directory.join("device.conf"), Permissions::from_mode(0o600)).unwrap();
     let done = Command::new("sh").args(["-c", make]).current_dir(dir.path()).status().unwrap();
     assert!(done.success(), "{make}");
     let path = dir.path().join("system.img");
@@ -125,10 +125,10 @@ fn packed(make: &str) -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
-// Promise: a device that is in an image already is reported only if the checksum beside it is right, also where there is no
-// state of it; `look` and `clear` work with a wrong one.
+// Promise: a `device.conf` that is already in an image is used only if the checksum is right, also without a checksum state;
+// `inspect` and `clear` work with a wrong checksum.
 #[test]
-fn a_device_that_is_there_with_a_wrong_sum() {
+fn an_existing_conf_with_a_wrong_checksum() {
     for make in [
         "PATH=$PATH:/usr/sbin:/sbin; mke2fs -q -t ext4 -b 4096 -d root system.img 8M >/dev/null",
         "PATH=$PATH:/usr/sbin:/sbin; mke2fs -q -t ext4 -b 4096 -d root raw 8M >/dev/null; img2simg raw system.img; rm raw",
@@ -141,18 +141,18 @@ fn a_device_that_is_there_with_a_wrong_sum() {
                 write(&path, CONF).unwrap();
                 fs::remove_file(dir.path().join(".system.img.azaion-sha1")).unwrap();
             }
-            let survey = || {
+            let read_for_update = || {
                 let target = open(&path).unwrap();
                 target.may_write(Owner::Root)?;
                 target.remove_leftovers()?;
                 target.read_conf().map(|found| found.is_some())
             };
             let image = fs::read(&path).unwrap();
-            assert!(survey().unwrap() && summed(&path), "{make}");
+            assert!(read_for_update().unwrap() && summed(&path), "{make}");
             let _ = fs::remove_file(dir.path().join(".system.img.azaion-sha1"));
             let wrong = "0".repeat(40);
             put(&dir.path().join("system.img.sha1sum"), wrong.as_bytes());
-            assert_eq!(survey().map_err(|error| error.exit()), Err(Exit::Target), "{make} {is_packed}");
+            assert_eq!(read_for_update().map_err(|error| error.exit()), Err(Exit::Target), "{make} {is_packed}");
             assert!(fs::read(&path).unwrap() == image, "{make}");
             let target = open(&path).unwrap();
             assert!(target.read_conf().unwrap().is_some() && target.clear().unwrap(), "{make}");
@@ -162,71 +162,71 @@ fn a_device_that_is_there_with_a_wrong_sum() {
     }
 }
 
-// Promise: a run that was killed before the sum is finished by the next, wherever it was; a change by others is not.
+// Promise: the next run finishes a run that was killed before it wrote the checksum; a change by others is refused.
 #[test]
 fn a_killed_run_is_finished() {
     let (dir, path) = image(Kind::Ext4);
-    let (sum, state) = (dir.path().join("system.img.sha1sum"), dir.path().join(".system.img.azaion-sha1"));
-    let original = fs::read(&sum).unwrap();
+    let (checksum, state) = (dir.path().join("system.img.sha1sum"), dir.path().join(".system.img.azaion-sha1"));
+    let original = fs::read(&checksum).unwrap();
     write(&path, CONF).unwrap();
-    // The image was replaced, its sum was not.
-    let kept = Kept::load(&Image::open(&path).unwrap()).unwrap();
-    let pending = Kept::pending(&kept.base().unwrap());
+    // Killed after the image was replaced and before the checksum was written.
+    let state_before = ChecksumState::load(&Image::open(&path).unwrap()).unwrap();
+    let pending = ChecksumState::pending(&state_before.prefix().unwrap());
     pending.save(&Image::open(&path).unwrap()).unwrap();
-    put(&sum, &original);
+    put(&checksum, &original);
     open(&path).unwrap().remove_leftovers().unwrap();
     assert!(summed(&path));
-    // The slot was overwritten, its sum was not.
-    let before = (fs::read(&sum).unwrap(), fs::read(&state).unwrap());
+    // Killed after the slot was overwritten and before the checksum was written.
+    let before = (fs::read(&checksum).unwrap(), fs::read(&state).unwrap());
     write(&path, &CONF.replace("first", "second")).unwrap();
-    put(&sum, &before.0);
+    put(&checksum, &before.0);
     put(&state, &before.1);
     open(&path).unwrap().remove_leftovers().unwrap();
     assert!(summed(&path));
-    // Someone else wrote into it, before the slot or behind it, and perhaps while the sum was wrong.
-    let left = [&path, &sum, &state].map(|path| fs::read(path).unwrap());
-    for place in [100, (8 << 20) - 1] {
+    // Another program changed the image, before or behind the slot, with a right or a wrong checksum.
+    let left = [&path, &checksum, &state].map(|path| fs::read(path).unwrap());
+    for offset in [100, (8 << 20) - 1] {
         for is_killed in [false, true] {
-            for (path, bytes) in [&path, &sum, &state].into_iter().zip(&left) {
+            for (path, bytes) in [&path, &checksum, &state].into_iter().zip(&left) {
                 put(path, bytes);
             }
             if is_killed {
-                put(&sum, &before.0);
+                put(&checksum, &before.0);
                 put(&state, &before.1);
             }
-            change(&path, place);
-            let told = open(&path).unwrap().remove_leftovers().map_err(|error| error.exit());
-            assert_eq!(told, Err(Exit::Target), "{place} {is_killed}");
+            change(&path, offset);
+            let result = open(&path).unwrap().remove_leftovers().map_err(|error| error.exit());
+            assert_eq!(result, Err(Exit::Target), "{offset} {is_killed}");
         }
     }
 }
 
 /// Changes one byte of the image, as another program would.
-fn change(path: &Path, place: u64) {
-    File::options().write(true).open(path).unwrap().write_all_at(b"x", place).unwrap();
+fn change(path: &Path, offset: u64) {
+    File::options().write(true).open(path).unwrap().write_all_at(b"x", offset).unwrap();
 }
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Gives a file another name, and puts a symlink to that in its place.
-fn link_to_itself(path: &Path) {
+/// Renames a file, and puts a symlink to it at the old path.
+fn replace_by_symlink(path: &Path) {
     fs::rename(path, path.with_file_name("other")).unwrap();
     std::os::unix::fs::symlink("other", path).unwrap();
 }
 
-// Promise: an image is given a slot only if the sum beside it is right; all of it is read for that only if it must be.
+// Promise: an image gets a slot only if its checksum is right; all of it is read only if the checksum state does not match.
 #[test]
-fn a_sum_is_checked() {
+fn the_checksum_is_verified() {
     type Change = fn(&Path, &Path);
     let cases: [(&str, Change, bool, bool); 6] = [
-        ("as it was left", |_, _| (), true, false),
-        ("another sum", |_, sum| put(sum, "0".repeat(40).as_bytes()), false, true),
+        ("unchanged", |_, _| (), true, false),
+        ("another checksum", |_, checksum| put(checksum, "0".repeat(40).as_bytes()), false, true),
         ("another image", |path, _| change(path, 100), false, true),
         ("another image behind the slot", |path, _| change(path, (8 << 20) - 1), false, true),
         (
-            "another image and its sum",
+            "another image and its checksum",
             |path, _| {
                 change(path, 100);
                 sum(path);
@@ -234,71 +234,73 @@ fn a_sum_is_checked() {
             true,
             true,
         ),
-        ("no sum", |_, sum| fs::remove_file(sum).unwrap(), true, false),
+        ("no checksum", |_, checksum| fs::remove_file(checksum).unwrap(), true, false),
     ];
     for (name, make, is_right, is_read) in cases {
         let (dir, path) = image(Kind::Ext4);
         write(&path, CONF).unwrap();
         make(&path, &dir.path().join("system.img.sha1sum"));
         let image = Image::open(&path).unwrap();
-        let sum = ChecksumFile::read(&image).unwrap();
-        assert_eq!(sum.as_ref().is_some_and(|sum| !is_known(&image, sum)), is_read, "{name}");
-        let checked = check_while(&image, sum.as_ref(), || Ok(()));
+        let checksum = ChecksumFile::read(&image).unwrap();
+        assert_eq!(checksum.as_ref().is_some_and(|checksum| !is_known(&image, checksum)), is_read, "{name}");
+        let checked = check_while(&image, checksum.as_ref(), || Ok(()));
         assert_eq!(checked.map_err(|error| error.exit()), if is_right { Ok(()) } else { Err(Exit::Target) }, "{name}");
     }
 }
 
-// Promise: whether there is a sum to be kept right is known before anything is written; an odd one is refused.
+// Promise: the checksum file is read before anything is written; a malformed one is refused.
 #[test]
-fn a_sum_is_looked_for_first() {
+fn the_checksum_file_is_read_first() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, sum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
+    let (path, checksum) = (dir.path().join("i"), dir.path().join("i.sha1sum"));
     put(&path, b"image");
     let image = Image::open(&path).unwrap();
     assert!(!may_write(&image).unwrap());
-    put(&sum, "0".repeat(40).as_bytes());
+    put(&checksum, "0".repeat(40).as_bytes());
     assert!(may_write(&image).unwrap());
-    fs::remove_file(&sum).unwrap();
-    std::os::unix::fs::symlink("elsewhere", &sum).unwrap();
+    fs::remove_file(&checksum).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &checksum).unwrap();
     assert_eq!(may_write(&image).unwrap_err().exit(), Exit::Target);
 }
 
-// Promise: what is no small file with one sum is refused, without a hang.
+// Promise: anything but a small regular file with one usable SHA-1 is refused, without a hang.
 #[test]
-fn odd_sums() {
+fn malformed_checksum_files_are_refused() {
     type Make = fn(&Path);
     let sum = |length: usize| [b"0".repeat(40), b"\n".repeat(length - 40)].concat();
-    let odd: [(&str, Make); 3] = [
+    let cases: [(&str, Make); 3] = [
         ("symlink", |path| std::os::unix::fs::symlink("elsewhere", path).unwrap()),
-        ("no small file", |path| fs::create_dir(path).unwrap()),
-        ("no small file", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+        ("not a regular file", |path| fs::create_dir(path).unwrap()),
+        ("not a regular file", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
     ];
     let dir = tempfile::tempdir().unwrap();
     put(&dir.path().join("i"), b"image");
     let image = Image::open(&dir.path().join("i")).unwrap();
     let path = dir.path().join("i.sha1sum");
-    for (says, make) in odd {
+    for (expected, make) in cases {
         make(&path);
-        assert!(ChecksumFile::read(&image).unwrap_err().to_string().contains(says), "{says}");
+        assert!(ChecksumFile::read(&image).unwrap_err().to_string().contains(expected), "{expected}");
         if path.is_dir() { fs::remove_dir(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
     }
-    for (bytes, says) in [
+    for (bytes, expected) in [
         (sum(65_536), None),
-        (sum(65_537), Some("no small file")),
+        (sum(65_537), Some("at most 64 KiB")),
         (b"0".repeat(39), Some("holds no SHA-1")),
         (b"0".repeat(41), Some("holds no SHA-1")),
         (b"0".repeat(64), Some("holds a SHA-256 instead of a SHA-1")),
         (b"0".repeat(128), Some("holds a SHA-512 instead of a SHA-1")),
         ([b"0".repeat(32), b"  i\n".to_vec()].concat(), Some("holds an MD5 instead of a SHA-1")),
-        ([sum(41), sum(40)].concat(), Some("has several lines with a SHA-1, and not one of them for this image")),
+        ([sum(41), sum(40)].concat(), Some("has several lines with a SHA-1, none of them for this image")),
         ([b"x-".to_vec(), sum(40), b"-x-".to_vec(), sum(40)].concat(), Some("more than once")),
         ([b"0".repeat(39), b"\n".to_vec(), sum(40)].concat(), None),
     ] {
         put(&path, &bytes);
-        let said = ChecksumFile::read(&image).err().map(|error| error.to_string());
+        let message = ChecksumFile::read(&image).err().map(|error| error.to_string());
         assert!(
-            said.as_deref().map_or(says.is_none(), |said| says.is_some_and(|says| said.contains(says))),
-            "{said:?}"
+            message
+                .as_deref()
+                .map_or(expected.is_none(), |message| expected.is_some_and(|expected| message.contains(expected))),
+            "{message:?}"
         );
     }
 }

@@ -1,31 +1,31 @@
-//! What an archive holds, as far as it matters here.
+//! The content of an archive that is relevant for a `device.conf`.
 
 use ::tar::EntryType;
 use zeroize::Zeroizing;
 
 use super::problem::Problem::{self, Refused};
 
-/// Versions of `device.conf` that an archive may have, one behind the other.
+/// The most `device.conf` members that an archive may have.
 const MOST_CONFS: usize = 16;
-/// Bytes that what is in the place of a `device.conf` may have, to be taken out.
-const MOST_CONF: u64 = 1 << 20;
-/// The names on its path.
+/// The largest `device.conf` member, in bytes, that is read and can be erased.
+const LARGEST_CONF: u64 = 1 << 20;
+/// The names on the path of `device.conf`.
 pub(super) const CONF: [&[u8]; 3] = [b"etc", b"azaion", b"device.conf"];
 
-/// A member that matters here.
+/// A member of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Offset at which it starts, with the headers before its own.
+    /// Offset at which the member starts, including extension headers.
     pub start: u64,
-    /// Offset at which its content starts.
+    /// Offset at which the content starts.
     pub content: u64,
     /// Bytes of content.
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
-    /// Owner by number.
+    /// Owner.
     pub uid: u32,
-    /// Group by number.
+    /// Group.
     pub gid: u32,
 }
 
@@ -44,7 +44,7 @@ impl std::fmt::Debug for PackedConf {
     }
 }
 
-/// What an archive holds, as far as it matters here.
+/// The content of an archive that is relevant for a `device.conf`.
 #[derive(Debug, Default)]
 pub struct Archive {
     /// Offset at which the last member ends.
@@ -52,7 +52,7 @@ pub struct Archive {
     /// Whether names start with `./`.
     pub is_dotted: bool,
     /// The last `etc/azaion`.
-    pub folder: Option<Member>,
+    pub directory: Option<Member>,
     /// Each `etc/azaion/device.conf`; the last one wins.
     pub confs: Vec<PackedConf>,
     has_etc: bool,
@@ -60,7 +60,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Records a member that matters here; `kind` is `None` for a regular file. Returns whether it is a `device.conf`.
+    /// Records a member if it is relevant; `kind` is `None` for a regular file. Returns whether it is a `device.conf`.
     pub(super) fn add(
         &mut self,
         path: &[u8],
@@ -77,7 +77,7 @@ impl Archive {
             [b"etc"] => check_directory(kind)?,
             [b"etc", b"azaion"] => {
                 check_directory(kind)?;
-                self.folder = Some(member);
+                self.directory = Some(member);
             }
             [b"etc", b"azaion", b"device.conf", rest @ ..] => {
                 self.check_conf(rest.is_empty(), kind, member)?;
@@ -92,32 +92,32 @@ impl Archive {
         match kind {
             None if is_last => {}
             Some(EntryType::Symlink) => {
-                return Err(Refused("has a symlink at etc/azaion/device.conf; take it away in the rootfs directory"));
+                return Err(Refused("has a symlink at etc/azaion/device.conf; remove it in the rootfs directory"));
             }
             Some(EntryType::Link) => {
-                return Err(Refused("has a hard link at etc/azaion/device.conf; take it away in the rootfs directory"));
+                return Err(Refused("has a hard link at etc/azaion/device.conf; remove it in the rootfs directory"));
             }
             _ => {
                 return Err(Refused(
-                    "has something at etc/azaion/device.conf that is no plain file; take it away in the rootfs directory",
+                    "has an etc/azaion/device.conf that is not a regular file; remove it in the rootfs directory",
                 ));
             }
         }
-        if member.size > MOST_CONF || self.confs.len() == MOST_CONFS {
+        if member.size > LARGEST_CONF || self.confs.len() == MOST_CONFS {
             return Err(Refused(
-                "has an etc/azaion/device.conf of more than 1 MiB, or too many of them; take it away by hand",
+                "has an etc/azaion/device.conf of more than 1 MiB, or more than 16 of them; remove it in the rootfs directory",
             ));
         }
         Ok(())
     }
 
-    /// Refuses an archive that is of no root file system.
+    /// Refuses an archive that is not of a root file system.
     pub(super) fn check_root(&self) -> Result<(), Problem> {
         if !self.has_etc {
             return Err(Refused(if self.has_boot {
-                "holds only /boot (flash.sh makes such for nvme0n1p1); provision the rootfs directory that it is made from"
+                "holds only /boot (flash.sh builds such an image for nvme0n1p1); provision the rootfs directory that it is made from"
             } else {
-                "has no /etc: it is no root file system; name the one that is, or the rootfs directory"
+                "has no /etc, so it is no root file system; pass the image of the root file system, or the rootfs directory"
             }));
         }
         Ok(())
@@ -128,8 +128,8 @@ fn check_directory(kind: Option<EntryType>) -> Result<(), Problem> {
     match kind {
         Some(EntryType::Directory) => Ok(()),
         Some(EntryType::Symlink) => {
-            Err(Refused("has a symlink in place of /etc or /etc/azaion; make it a folder, in the rootfs directory"))
+            Err(Refused("has a symlink in place of /etc or /etc/azaion; make it a directory in the rootfs directory"))
         }
-        _ => Err(Refused("has something in place of /etc or /etc/azaion that is no folder; take it away by hand")),
+        _ => Err(Refused("has an /etc or /etc/azaion that is not a directory; correct that in the rootfs directory")),
     }
 }

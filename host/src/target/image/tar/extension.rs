@@ -1,15 +1,15 @@
-//! Headers that precede a member and say more about it than its own: long names of GNU tar, records of pax.
+//! Extension headers, which precede the header of a member: long names of GNU tar, and pax records.
 
 use std::borrow::Cow;
 
 use ::tar::{EntryType, Header};
 
-use super::header::{Block, ODD_MEMBERS, decimal, is_gnu, is_star};
+use super::header::{Block, UNSUPPORTED_MEMBERS, decimal, is_gnu, is_star};
 use super::problem::Problem::{self, Refused};
 use super::problem::damaged;
 use super::sparse_map::SparseMap;
 
-/// What precedes a member and says more about it than its header can.
+/// The values of a member's extension headers, which override its own header.
 #[derive(Debug, Default)]
 pub(super) struct Extension {
     path: Option<Vec<u8>>,
@@ -17,17 +17,17 @@ pub(super) struct Extension {
     pub(super) size: Option<u64>,
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
-    /// Whether there are records of a sparse file; its size, and the version of its form.
+    /// Whether there are records of a sparse file; its size, and the major version of its format.
     is_sparse: bool,
     real_size: Option<u64>,
     major: u64,
-    /// Whether `path` is the name of a sparse file, which counts more than a plain one.
+    /// Whether `path` is the name of a sparse file, which overrides a plain one.
     has_sparse_name: bool,
     /// Whether there was a pax header.
     has_pax: bool,
 }
 
-/// Validates a pax header for all members that follow: what would change how ours is unpacked is refused.
+/// Validates a global pax header. Refuses records that would change how the appendix is unpacked.
 pub(super) fn check_global_pax(mut records: &[u8]) -> Result<(), Problem> {
     while !records.is_empty() {
         let (key, value, rest) = record(records)?;
@@ -47,7 +47,7 @@ pub(super) fn check_global_pax(mut records: &[u8]) -> Result<(), Problem> {
 
 type Record<'r> = (&'r [u8], &'r [u8], &'r [u8]);
 
-/// Key and value of the first record, `LENGTH KEY=VALUE\n`, and all records that follow. The value may hold any byte.
+/// Returns key and value of the first record, `LENGTH KEY=VALUE\n`, and the remaining records. The value may contain any byte.
 fn record(records: &[u8]) -> Result<Record<'_>, Problem> {
     let split = || {
         let digits = records.iter().position(|&byte| byte == b' ')?;
@@ -57,12 +57,12 @@ fn record(records: &[u8]) -> Result<Record<'_>, Problem> {
         let equals = text.iter().position(|&byte| byte == b'=')?;
         Some((text.get(..equals)?, text.get(equals + 1..)?, rest))
     };
-    // GNU tar ends a key at a NUL, and does not count blanks before it as a part of it.
+    // GNU tar ends a key at a NUL, and skips blanks before it.
     let is_clear = |key: &[u8]| !key.contains(&0) && !key.starts_with(b" ") && !key.starts_with(b"\t");
     split().filter(|(key, ..)| is_clear(key)).ok_or(damaged("a pax header is malformed"))
 }
 
-/// Refuses a time that is not seconds, with or without a fraction.
+/// Refuses a time that is not a number of seconds with an optional fraction.
 fn check_time(value: &[u8]) -> Result<(), Problem> {
     let unsigned = value.strip_prefix(b"-").unwrap_or(value);
     let mut parts = unsigned.splitn(2, |&byte| byte == b'.');
@@ -71,22 +71,23 @@ fn check_time(value: &[u8]) -> Result<(), Problem> {
     if is_good { Ok(()) } else { Err(BAD_PAX_NUMBER) }
 }
 
-/// A name of which nobody takes only a part: GNU tar ends one at a NUL, and of an empty one it takes the header's.
+/// Validates a name that every program reads in the same way. GNU tar ends a name at a NUL, and uses the header's name instead of an
+/// empty one, so both are refused.
 fn name(bytes: &[u8]) -> Result<Vec<u8>, Problem> {
     if bytes.is_empty() || bytes.contains(&0) {
-        return Err(damaged("a name is empty, or has a NUL in it"));
+        return Err(damaged("a name is empty or contains a NUL"));
     }
     Ok(bytes.to_vec())
 }
 
 impl Extension {
-    /// Adds the blocks of a header of GNU tar with the name of a member, or of what it links to. A NUL ends it, whatever size the
-    /// header claims; nothing but NULs may follow.
+    /// Adds a long name or a long link target from the content of a GNU tar header. A NUL ends it, whatever size the header claims;
+    /// only NULs may follow.
     pub(super) fn add_long(&mut self, kind: EntryType, blocks: &[u8]) -> Result<(), Problem> {
         let length = blocks.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         let name = name(blocks.get(..length).unwrap_or_default())?;
-        let place = if kind == EntryType::GNULongLink { &mut self.link } else { &mut self.path };
-        if self.has_pax || place.replace(name).is_some() {
+        let field = if kind == EntryType::GNULongLink { &mut self.link } else { &mut self.path };
+        if self.has_pax || field.replace(name).is_some() {
             return Err(TWO_HEADERS);
         }
         Ok(())
@@ -128,14 +129,14 @@ impl Extension {
             b"GNU.sparse.realsize" => self.real_size = Some(number()?),
             b"GNU.sparse.major" => self.major = number()?,
             b"GNU.sparse.minor" if number()? == 0 => {}
-            // Incremental archives, several volumes, and maps of sparse files that are no longer written.
-            _ if key.starts_with(b"GNU.") => return Err(ODD_MEMBERS),
+            // Incremental archives, multi-volume archives, and obsolete maps of sparse files.
+            _ if key.starts_with(b"GNU.") => return Err(UNSUPPORTED_MEMBERS),
             _ => {}
         }
         Ok(())
     }
 
-    /// The map of a sparse file, which its content starts with; none of any other file.
+    /// Returns the empty map of a sparse file in pax format, whose content starts with the map, or `None` for any other file.
     pub(super) fn sparse_map(&self, block: &Block, kind: EntryType) -> Result<Option<SparseMap>, Problem> {
         match self.real_size {
             _ if !self.is_sparse => Ok(None),
@@ -146,19 +147,19 @@ impl Extension {
         }
     }
 
-    /// The name of the member that follows, whose header this is.
+    /// Returns the path of the member with this header.
     pub(super) fn path_of<'h>(&'h self, header: &'h Header) -> Result<Cow<'h, [u8]>, Problem> {
         let path = self.path.as_deref().map_or_else(|| header.path_bytes(), Into::into);
         if path.is_empty() { Err(damaged("a member has no name")) } else { Ok(path) }
     }
 
-    /// What that member links to, if it is a link.
+    /// Returns the link target of the member with this header; empty if it is not a link.
     pub(super) fn link_of<'h>(&'h self, header: &'h Header) -> Cow<'h, [u8]> {
         let link = self.link.as_deref().map_or_else(|| header.link_name_bytes(), |link| Some(link.into()));
         link.unwrap_or_default()
     }
 }
 
-/// Of two headers that say more about a member, GNU tar takes the last one or that of pax, whichever order they have.
+/// GNU tar uses the last of two long names, but prefers a pax header in any order, so a member with two such headers is refused.
 const TWO_HEADERS: Problem = Refused("is a tar archive with two headers for one name; pack it with plain `tar -cpf`");
 const BAD_PAX_NUMBER: Problem = damaged("a pax header has an invalid number");

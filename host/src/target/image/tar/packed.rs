@@ -1,4 +1,4 @@
-//! Each `device.conf` that lies in an archive among the members of the image builder.
+//! The `device.conf` members of an archive that can't be overwritten in place: those that the image builder packed.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::contents::{Archive, Member};
 use crate::target::image::slot::{self, Content};
 use crate::target::image::slot_image::Slot;
 
-/// Every `device.conf` of an archive, the last of which is unpacked.
+/// Every packed `device.conf` of an archive. Unpacking the archive yields the last one.
 pub(in crate::target) struct Packed(Vec<(Member, Content)>);
 
 impl fmt::Debug for Packed {
@@ -18,7 +18,7 @@ impl fmt::Debug for Packed {
     }
 }
 
-/// What is to take the place of credentials.
+/// Bytes that overwrite credentials, and their offset in the archive.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::target) struct Blank {
     pub(in crate::target) start: u64,
@@ -26,12 +26,12 @@ pub(in crate::target) struct Blank {
 }
 
 impl Packed {
-    /// Those of an archive; `has_own` says that this program has written the last one.
-    pub(in crate::target) fn of(archive: &Archive, has_own: bool) -> Self {
-        let own = has_own.then(|| archive.confs.len().saturating_sub(1));
+    /// Classifies each `device.conf` of an archive. With `is_last_ours`, this program has written the last one.
+    pub(in crate::target) fn of(archive: &Archive, is_last_ours: bool) -> Self {
+        let own = is_last_ours.then(|| archive.confs.len().saturating_sub(1));
         let classify = |(index, conf): (usize, &super::PackedConf)| {
             let content = match conf.text.get(..=slot::SIZE) {
-                // One byte too many, by which it is known to be too large.
+                // One byte more than fits, so that the reader knows that it is too large.
                 Some(start) => Content::Conf(start.to_vec().into()),
                 None if Some(index) == own => slot::classify_own(&conf.text),
                 None => slot::classify(&conf.text),
@@ -41,7 +41,8 @@ impl Packed {
         Self(archive.confs.iter().enumerate().map(classify).collect())
     }
 
-    /// The one that is unpacked, which can't be overwritten in place; `is_in_order` says whether its directory is.
+    /// Returns the last `device.conf` as a slot that can't be overwritten in place. `is_in_order` says whether its directory has the
+    /// required mode and owner.
     pub(in crate::target::image) fn slot(&self, is_in_order: bool) -> Option<Slot> {
         let (member, content) = self.0.last()?;
         Some(Slot {
@@ -56,12 +57,12 @@ impl Packed {
         })
     }
 
-    /// Whether there are credentials in those that are not unpacked.
+    /// Returns whether an overridden `device.conf` contains credentials: any but the last one.
     pub(in crate::target) fn has_overridden(&self) -> bool {
         self.0.split_last().is_some_and(|(_, overridden)| overridden.iter().any(has_credentials))
     }
 
-    /// What is to take the place of the credentials in all of them, in the order of the archive.
+    /// Returns the bytes that overwrite all credentials, in the order of the archive.
     pub(in crate::target) fn blanks(&self) -> Vec<Blank> {
         let blank = |(member, _): &(Member, Content)| {
             let mut text = slot::blank();
@@ -77,12 +78,12 @@ fn has_credentials((_, content): &(Member, Content)) -> bool {
 }
 
 impl Blank {
-    /// Puts it into bytes that start at an offset.
-    pub(in crate::target) fn put_into(&self, bytes: &mut [u8], start: u64) {
-        for (offset, &byte) in (self.start..).zip(&self.text) {
-            let place = offset.checked_sub(start).and_then(|place| usize::try_from(place).ok());
-            if let Some(there) = place.and_then(|place| bytes.get_mut(place)) {
-                *there = byte;
+    /// Overwrites the credentials in `bytes`, a part of the archive that starts at the offset `start`.
+    pub(in crate::target) fn apply_to(&self, bytes: &mut [u8], start: u64) {
+        for (offset, &blank) in (self.start..).zip(&self.text) {
+            let index = offset.checked_sub(start).and_then(|index| usize::try_from(index).ok());
+            if let Some(byte) = index.and_then(|index| bytes.get_mut(index)) {
+                *byte = blank;
             }
         }
     }

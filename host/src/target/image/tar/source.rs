@@ -1,4 +1,4 @@
-//! An archive as a sequence of bytes, wherever they come from.
+//! The sources of an archive's bytes: a plain file, or a decompressed stream.
 
 use std::fs::File;
 use std::io;
@@ -7,22 +7,22 @@ use std::os::unix::fs::FileExt;
 use crate::target::error::Result;
 use crate::target::image::problem::Problem;
 
-/// The bytes of an archive, read from its start to its end.
+/// The bytes of an archive, read once from start to end.
 pub trait Source {
-    /// Fills the buffer with the bytes that follow, and returns how many there were: fewer only at the end.
+    /// Fills the buffer with the next bytes, and returns how many were read: fewer only at the end.
     ///
     /// # Errors
     /// The archive can't be read.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Problem>;
 
-    /// Skips bytes.
+    /// Skips `length` bytes.
     ///
     /// # Errors
-    /// The archive ends before, or can't be read.
+    /// The archive ends earlier, or can't be read.
     fn skip(&mut self, length: u64) -> Result<(), Problem>;
 }
 
-/// An archive that is a plain file.
+/// An uncompressed archive in a file.
 #[derive(Debug)]
 pub struct Plain<'f> {
     file: &'f File,
@@ -55,6 +55,6 @@ impl Source for Plain<'_> {
     }
 }
 
-/// The archive ends too early.
+/// The error for an archive that ends too early.
 pub(in crate::target) const CUT: Problem =
-    Problem::Damaged { what: "tar archive", how: "it is cut", advice: "generate the images again" };
+    Problem::Damaged { what: "tar archive", how: "it is cut short", advice: "generate the images again" };

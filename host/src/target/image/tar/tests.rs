@@ -1,4 +1,4 @@
-//! GNU tar and sha1sum are the judges here.
+//! Tests of archives, with GNU tar and sha1sum as the reference.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
@@ -24,7 +24,7 @@ const NAME: &str = "system.img";
 const CONF: &str = "AZAION_DEVICE_EMAIL=azaion-jetson-1@azaion.com\nAZAION_DEVICE_PASSWORD=firstpassword\nAZAION_API_URL=https://a.example\n";
 const OTHER: &str = "AZAION_DEVICE_EMAIL=azaion-jetson-22@azaion.com\nAZAION_DEVICE_PASSWORD=second\nAZAION_API_URL=https://a.example\n";
 
-/// A folder with a tree, the archive of it, and the sum of that.
+/// A directory with a tree, its archive, and the checksum file of the archive.
 struct Fixture {
     dir: TempDir,
 }
@@ -57,18 +57,18 @@ impl Fixture {
     }
 
     fn pack(&self, arguments: &[&str]) {
-        // Those are of pax archives alone.
+        // Extended attributes imply the pax format.
         let has_format = arguments.iter().any(|argument| argument.starts_with("--format"));
         let mut all = vec!["--numeric-owner", "-cpf", NAME, "-C", "root"];
         all.extend((!has_format).then_some("--xattrs"));
         all.extend(arguments);
         self.run("tar", &all);
-        self.sum();
+        self.write_checksum();
     }
 
-    fn sum(&self) {
-        let sum = self.run("sha1sum", &[NAME]);
-        put(&self.dir.path().join("system.img.sha1sum"), &sum.stdout);
+    fn write_checksum(&self) {
+        let output = self.run("sha1sum", &[NAME]);
+        put(&self.dir.path().join("system.img.sha1sum"), &output.stdout);
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
@@ -81,7 +81,7 @@ impl Fixture {
         open(&self.image()).unwrap()
     }
 
-    /// A whole run, as `device` goes about it.
+    /// Writes a `device.conf` in the steps of a whole run.
     fn write(&self, conf: &str) {
         let target = self.open();
         target.may_write(Owner::Root).unwrap();
@@ -97,23 +97,23 @@ impl Fixture {
         self.open().read_conf().unwrap().map(|found| String::from_utf8(found.bytes.to_vec()).unwrap())
     }
 
-    /// What is unpacked, without what our first lines say.
+    /// Unpacks the archive, and returns the text of `device.conf` without comments and blank lines.
     fn unpacked(&self) -> Option<String> {
         let out = self.dir.path().join("out");
         let _ = fs::remove_dir_all(&out);
         fs::create_dir(&out).unwrap();
-        let said = self.run("tar", &["--numeric-owner", "--xattrs", "-xpf", NAME, "-C", "out"]);
-        assert_eq!(String::from_utf8_lossy(&said.stderr), "");
+        let output = self.run("tar", &["--numeric-owner", "--xattrs", "-xpf", NAME, "-C", "out"]);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
         assert_eq!(fs::read(out.join("etc/hostname")).unwrap(), b"jetson\n");
         let file = out.join("etc/azaion/device.conf");
         let text = fs::read_to_string(&file).ok()?;
         assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600);
         assert_eq!(out.join("etc/azaion").metadata().unwrap().mode() & 0o7777, 0o755);
-        let is_ours = |line: &&str| !line.starts_with('#') && !line.trim().is_empty();
-        Some(text.split_inclusive('\n').filter(is_ours).collect())
+        let is_setting = |line: &&str| !line.starts_with('#') && !line.trim().is_empty();
+        Some(text.split_inclusive('\n').filter(is_setting).collect())
     }
 
-    fn check_sum(&self) {
+    fn verify_checksum(&self) {
         self.run("sha1sum", &["-c", "--strict", "system.img.sha1sum"]);
     }
 
@@ -121,7 +121,7 @@ impl Fixture {
         fs::read(self.image()).unwrap()
     }
 
-    fn holds(&self, text: &str) -> bool {
+    fn contains(&self, text: &str) -> bool {
         self.bytes().windows(text.len()).any(|window| window == text.as_bytes())
     }
 
@@ -146,7 +146,7 @@ fn end_of(fixture: &Fixture) -> usize {
     usize::try_from(walk(&mut Plain::new(&file).unwrap()).unwrap().end).unwrap()
 }
 
-// Promise: archives of each format that GNU tar writes are unpacked with our file, and the sum beside is right.
+// Promise: GNU tar unpacks archives of each of its formats with our file, and the checksum is right.
 #[test]
 fn gnu_tar_unpacks_what_is_written() {
     for format in ["gnu", "oldgnu", "posix", "ustar"] {
@@ -158,8 +158,8 @@ fn gnu_tar_unpacks_what_is_written() {
             symlink("t".repeat(if format == "ustar" { 90 } else { 300 }), fixture.root("usr/link")).unwrap();
             if format != "ustar" {
                 let sparse = File::create(fixture.root("usr/sparse")).unwrap();
-                for at in 0..40 {
-                    sparse.write_all_at(b"data", at * 100_000).unwrap();
+                for piece in 0..40 {
+                    sparse.write_all_at(b"data", piece * 100_000).unwrap();
                 }
             }
             let sparse: &[&str] = if format == "ustar" { &[] } else { &["--sparse"] };
@@ -168,7 +168,7 @@ fn gnu_tar_unpacks_what_is_written() {
             for conf in [CONF, OTHER] {
                 fixture.write(conf);
                 assert_eq!(fixture.unpacked().as_deref(), Some(conf), "{format} {names:?}");
-                fixture.check_sum();
+                fixture.verify_checksum();
             }
             let list = String::from_utf8(fixture.run("tar", &["-tvf", NAME]).stdout).unwrap();
             let dot = if names == ["."] { "./" } else { "" };
@@ -181,9 +181,9 @@ fn gnu_tar_unpacks_what_is_written() {
     }
 }
 
-// Promise: extended attributes, whose values may hold any byte, do not confuse the way from header to header.
+// Promise: extended attributes, whose values may contain any byte, do not confuse the walk over the headers.
 #[test]
-fn attributes_are_gone_by() {
+fn attributes_are_skipped() {
     let fixture = Fixture::tree();
     let mut archive = ::tar::Builder::new(File::create(fixture.image()).unwrap());
     archive.append_dir("etc", fixture.root("etc")).unwrap();
@@ -191,17 +191,17 @@ fn attributes_are_gone_by() {
     archive.append_pax_extensions([("SCHILY.xattr.user.odd", value), ("mtime", b"1.5")]).unwrap();
     archive.append_path_with_name(fixture.root("etc/hostname"), "etc/hostname").unwrap();
     archive.finish().unwrap();
-    fixture.sum();
+    fixture.write_checksum();
     fixture.write(CONF);
     assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
-    fixture.check_sum();
+    fixture.verify_checksum();
 }
 
-// Promise: from the second device on, the size stays and only the tail's block differs.
+// Promise: from the second device on, the size stays, and only the block of text differs.
 #[test]
 fn only_the_block_differs_between_devices() {
     let fixture = Fixture::new(&["."]);
-    let base = fixture.bytes();
+    let original = fixture.bytes();
     fixture.write(CONF);
     let first = fixture.bytes();
     assert_eq!(first.len() % 10_240, 0);
@@ -212,11 +212,11 @@ fn only_the_block_differs_between_devices() {
     let block = usize::try_from(end).unwrap() - slot::SIZE;
     let differing: Vec<usize> = (0..first.len()).filter(|&at| first[at] != second[at]).collect();
     assert!(differing.iter().all(|at| (block..block + slot::SIZE).contains(at)), "{differing:?}");
-    assert_eq!(base[..block - 1024], second[..block - 1024]);
-    assert!(!fixture.holds("firstpassword"));
+    assert_eq!(original[..block - 1024], second[..block - 1024]);
+    assert!(!fixture.contains("firstpassword"));
 }
 
-// Promise: an archive with more room behind its end keeps its size; one of another multiple gets the usual one.
+// Promise: an archive with enough padding keeps its size; any other gets a multiple of the usual record size.
 #[test]
 fn an_archive_never_shrinks() {
     for (blocking, same) in [("--blocking-factor=200", true), ("--blocking-factor=1", false)] {
@@ -226,14 +226,14 @@ fn an_archive_never_shrinks() {
         assert_eq!(fixture.bytes().len() == before, same, "{blocking}");
         assert_eq!(fixture.bytes().len() % 10_240, 0);
         assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
-        fixture.check_sum();
+        fixture.verify_checksum();
     }
 }
 
-// Promise: an archive grows to the next usual size if there is no room behind its base, and never shrinks.
+// Promise: an archive grows to a multiple of the usual record size if the appendix does not fit, and never shrinks.
 #[test]
-fn lengths_of_tails() {
-    for (base, size, length) in [
+fn lengths_of_appendices() {
+    for (prefix, size, length) in [
         (0, 0, Some(10_240)),
         (0, 6143, Some(10_240)),
         (0, 6144, Some(6144)),
@@ -245,40 +245,41 @@ fn lengths_of_tails() {
         (u64::MAX - 6144, 0, None),
         (u64::MAX - 6143, 0, None),
     ] {
-        assert_eq!(tail::length(base, size), length, "{base} {size}");
+        assert_eq!(appendix::length(prefix, size), length, "{prefix} {size}");
     }
 }
 
-// Promise: a tail of ours is known by all of it but its block: the headers, where they say that they lie, and zeros that end
-// the archive.
+// Promise: an appendix is recognized by everything except its block: the headers, the offset in them, and the zeros that end the
+// archive.
 #[test]
-fn tails_are_known() {
+fn appendices_are_recognized() {
     let block = slot::block_of(CONF.as_bytes()).unwrap();
-    for place in [None, Some(0), Some(10_240), Some((1 << 51) - 512)] {
+    for offset in [None, Some(0), Some(10_240), Some((1 << 51) - 512)] {
         for (is_dotted, length) in [(true, 6144), (false, 6144), (true, 10_240)] {
-            let tail = tail::make(&block, is_dotted, place, length);
-            assert_eq!((tail.len() as u64, tail::parse(&tail, place)), (length, Some(block.as_slice())));
-            for other in [None, Some(512), Some(1 << 30)].into_iter().filter(|&other| other != place) {
-                assert_eq!(tail::parse(&tail, other), None);
+            let appendix = appendix::make(&block, is_dotted, offset, length);
+            assert_eq!((appendix.len() as u64, appendix::parse(&appendix, offset)), (length, Some(block.as_slice())));
+            for other in [None, Some(512), Some(1 << 30)].into_iter().filter(|&other| other != offset) {
+                assert_eq!(appendix::parse(&appendix, other), None);
             }
-            let last = tail.len() - 1;
-            for (at, is_known) in
+            let last = appendix.len() - 1;
+            for (index, is_known) in
                 [(0, false), (511, false), (1023, false), (1024, true), (5119, true), (5120, false), (last, false)]
             {
-                let mut other = tail.to_vec();
-                other[at] ^= 1;
-                assert_eq!(tail::parse(&other, place).is_some(), is_known, "{at}");
+                let mut other = appendix.to_vec();
+                other[index] ^= 1;
+                assert_eq!(appendix::parse(&other, offset).is_some(), is_known, "{index}");
             }
             for short in [0, 1023, 1024, 5119, 5120, 6143] {
-                assert_eq!(tail::parse(&tail[..short], place), None, "{short}");
+                assert_eq!(appendix::parse(&appendix[..short], offset), None, "{short}");
             }
         }
     }
 }
 
-// Promise: clearing takes the password's bytes; what is unpacked then is no device's; nothing to clear is no change.
+// Promise: clearing erases the bytes of the password; the unpacked file then counts as no device.conf; an archive without one does
+// not change.
 #[test]
-fn clearing_takes_the_bytes() {
+fn clearing_erases_the_bytes() {
     let fixture = Fixture::new(&["."]);
     let before = fixture.bytes();
     assert!(!fixture.open().clear().unwrap());
@@ -287,16 +288,16 @@ fn clearing_takes_the_bytes() {
     fixture.write(CONF);
     assert!(fixture.open().clear().unwrap());
     assert!(!fixture.open().clear().unwrap());
-    assert!(!fixture.holds("firstpassword"));
+    assert!(!fixture.contains("firstpassword"));
     assert_eq!((fixture.read_conf(), fixture.unpacked().as_deref()), (None, Some("")));
-    fixture.check_sum();
+    fixture.verify_checksum();
     fixture.write(OTHER);
     assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
 }
 
-// Promise: what was there is put back, file or none.
+// Promise: a restore brings back the earlier device.conf, or none.
 #[test]
-fn restores_what_was_there() {
+fn restores_the_earlier_conf() {
     let fixture = Fixture::new(&["."]);
     fixture.write(CONF);
     let target = fixture.open();
@@ -305,20 +306,20 @@ fn restores_what_was_there() {
     target.restore(before.as_ref()).unwrap();
     drop(target);
     assert_eq!(fixture.unpacked().as_deref(), Some(CONF));
-    fixture.check_sum();
+    fixture.verify_checksum();
     fixture.open().restore(None).unwrap();
     assert_eq!(fixture.read_conf(), None);
-    assert!(!fixture.holds("firstpassword"));
-    fixture.check_sum();
+    assert!(!fixture.contains("firstpassword"));
+    fixture.verify_checksum();
 }
 
-/// Bytes that this thread has read.
+/// Returns the number of bytes that this thread has read.
 fn bytes_read() -> u64 {
     let io = fs::read_to_string("/proc/thread-self/io").unwrap();
     io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
 }
 
-// Promise: the image is read for its first device, and not again.
+// Promise: the image is read for its first device only.
 #[test]
 fn the_image_is_not_read_again() {
     let fixture = Fixture::tree();
@@ -333,13 +334,14 @@ fn the_image_is_not_read_again() {
     let before = bytes_read();
     assert!(fixture.open().clear().unwrap());
     read.push(bytes_read() - before);
-    // To be copied, and for the checksum of the copy.
+    // Twice: for the copy, and for the checksum of the copy.
     assert!(read[0] < 2 * (17 << 20), "{read:?}");
     assert!(read[1..].iter().all(|&bytes| bytes < 1 << 18), "{read:?}");
-    fixture.check_sum();
+    fixture.verify_checksum();
 }
 
-// Promise: the first device makes another file, which nobody has open who could read the image of before; later ones do not.
+// Promise: the first write creates another file, so that a process that has the original open can't read the password; later writes
+// are in place.
 #[test]
 fn nobody_has_the_file_with_a_password_open() {
     let fixture = Fixture::new(&["."]);
@@ -356,13 +358,13 @@ fn nobody_has_the_file_with_a_password_open() {
     assert!(read == before && opened.metadata().unwrap().len() == before.len() as u64);
 }
 
-// Promise: an archive with a device that is packed as a file, at the end of an archive, is not taken for the archive itself.
+// Promise: a provisioned archive that is packed as the last file of an archive is not mistaken for the end of the outer archive.
 #[test]
 fn an_archive_in_an_archive() {
     let inner = Fixture::new(&["."]);
     inner.write(OTHER);
     let fixture = Fixture::tree();
-    // Without what would follow its end.
+    // Without its padding.
     let end = inner.bytes().iter().rposition(|&byte| byte != 0).unwrap();
     put(&fixture.root("usr/inner"), &inner.bytes()[..=end]);
     for names in [&["bin", "etc", "usr/bin", "usr/inner"][..], &["usr/inner", "etc"]] {
@@ -376,9 +378,9 @@ fn an_archive_in_an_archive() {
     }
 }
 
-// Promise: without a sum beside the archive, none is made.
+// Promise: without a checksum file beside the archive, none is created.
 #[test]
-fn no_sum_is_made() {
+fn no_checksum_file_is_created() {
     let fixture = Fixture::new(&["."]);
     fs::remove_file(fixture.dir.path().join("system.img.sha1sum")).unwrap();
     fixture.write(CONF);

@@ -1,9 +1,8 @@
-//! The walk over the headers of a tar archive, to the end of its last member. It only reads, and no content but that of
-//! `device.conf`.
+//! The walk over the headers of a tar archive, up to the end of its last member. It reads no content except that of `device.conf`.
 //!
-//! GNU tar, which unpacks the archive on the device, decides what is in it: whatever it would not unpack to the end, without an
-//! error, is refused, and so is what it might read otherwise. That goes beyond what the `tar` crate checks, whose iterator also goes
-//! on behind what GNU tar stops at.
+//! GNU tar unpacks the archive on the device. So the walk refuses everything that GNU tar would not unpack completely and without an
+//! error, and everything that GNU tar may read differently. The checks of the `tar` crate are not enough: its iterator also continues
+//! where GNU tar stops.
 //!
 //! Sources: ustar and pax of POSIX.1-2017 (`pax`), "Basic Tar Format" of GNU tar's manual, the behaviour of GNU tar 1.34. Numbers
 //! from the archive are never trusted: all arithmetic is checked, and each step advances by at least one block.
@@ -16,34 +15,33 @@ use zeroize::Zeroizing;
 use super::contents::{Archive, CONF, Member, PackedConf};
 use super::extension::{self, Extension};
 use super::header::{self, BLOCK, BLOCK_BYTES, Block};
+use super::path::{BAD_PATH, MOST_PATH, is_directory_path, names, without_slashes};
 use super::problem::Problem::{self, Refused};
 use super::problem::{TOO_MANY, damaged};
 use super::source::{CUT, Source};
 use super::sparse_map::{MAP_SLOTS, SparseMap};
 use super::tree::Tree;
 
-/// Bytes that one header before a member may have: extended attributes are 64 KiB at most, names 4 KiB.
+/// The most bytes of one extension header: extended attributes have at most 64 KiB, names 4 KiB.
 const MOST_EXTENSION: u64 = 1 << 20;
-/// Headers and pieces of sparse files, and bytes of headers before members, that an archive may have: many times those of any root
-/// file system.
+/// The most headers and pieces of sparse files, and the most bytes of extension headers, of an archive: many times those of any
+/// root file system.
 const MOST_ITEMS: u32 = 2_000_000;
 const MOST_EXTENSIONS: u64 = 1 << 30;
-/// Names on a path that take as much time as a header: more than most paths have.
+/// Names on a path that count as much as a header, for the time they take; more than most paths have.
 const NAMES_PER_ITEM: usize = 16;
-/// Zeros that may follow the last member: more than any `--blocking-factor` in use leaves.
+/// The most zeros behind the last member: more than any `--blocking-factor` in use leaves.
 pub(in crate::target) const MOST_PADDING: u64 = 64 << 20;
-/// Bytes of them that are read at a time.
+/// Bytes of padding that are read at a time.
 const CHUNK: usize = 1 << 16;
-/// Bytes that a name, and a path or what a symlink holds, may have on Linux.
-const MOST_NAME: usize = 255;
-const MOST_PATH: usize = 4095;
-/// End-of-archive marker: two blocks of zeros.
-pub(super) const END_MARKS: u64 = 2 * BLOCK;
+/// Bytes of the end-of-archive marker: two blocks of zeros.
+pub(super) const END_MARKER: u64 = 2 * BLOCK;
 
-/// Walks over the members of an archive, up to the first block of its end marker, which is read, or to the end of the file.
+/// Walks over the members of an archive. Reads up to and including the first block of the end-of-archive marker, or to the end of the
+/// file.
 ///
 /// # Errors
-/// It is cut, damaged, no root file system, or has something odd in place of our members.
+/// The archive is cut short, damaged, not a root file system, or has an unsupported member at the path of an appendix member.
 pub(in crate::target) fn walk_members(source: &mut dyn Source) -> Result<Archive, Problem> {
     let mut walk = Walk::new(source);
     while let Some(block) = walk.next_header()? {
@@ -52,11 +50,11 @@ pub(in crate::target) fn walk_members(source: &mut dyn Source) -> Result<Archive
     walk.finish()
 }
 
-/// Reads what follows the members and the first block of the end marker: nothing but zeros. Returns whether the marker is whole;
-/// GNU tar does without.
+/// Checks that only zeros follow the members and the first block of the end-of-archive marker. Returns whether the marker is complete;
+/// GNU tar does not require that.
 ///
 /// # Errors
-/// Something follows the end, or too many zeros.
+/// Something other than zeros follows, or too many zeros.
 pub(in crate::target) fn check_end(source: &mut dyn Source) -> Result<bool, Problem> {
     let mut padding = 0;
     let mut bytes = vec![0; CHUNK];
@@ -70,15 +68,15 @@ pub(in crate::target) fn check_end(source: &mut dyn Source) -> Result<bool, Prob
             return Err(damaged("something follows its end"));
         }
         if length < CHUNK {
-            return Ok(padding >= END_MARKS - BLOCK);
+            return Ok(padding >= END_MARKER - BLOCK);
         }
     }
 }
 
-/// Walks over a whole archive.
+/// Walks over a whole archive, including its end.
 ///
 /// # Errors
-/// It is cut, damaged, no root file system, or has something odd in place of our members.
+/// The archive is cut short, damaged, not a root file system, or has an unsupported member at the path of an appendix member.
 pub fn walk(source: &mut dyn Source) -> Result<Archive, Problem> {
     let archive = walk_members(source)?;
     check_end(source)?;
@@ -87,13 +85,13 @@ pub fn walk(source: &mut dyn Source) -> Result<Archive, Problem> {
 
 struct Walk<'s> {
     source: &'s mut dyn Source,
-    at: u64,
-    /// Headers and pieces of sparse files so far, and bytes of headers before members.
+    offset: u64,
+    /// Headers and pieces of sparse files so far, and bytes of extension headers.
     items: u32,
     extensions: u64,
     archive: Archive,
     tree: Tree,
-    /// What the next member's own header does not say, and where that starts.
+    /// The extension headers of the next member, and the offset of the first one.
     next: Extension,
     start: Option<u64>,
 }
@@ -106,7 +104,7 @@ impl<'s> Walk<'s> {
     fn new(source: &'s mut dyn Source) -> Self {
         Self {
             source,
-            at: 0,
+            offset: 0,
             items: 0,
             extensions: 0,
             archive: Archive::default(),
@@ -116,16 +114,16 @@ impl<'s> Walk<'s> {
         }
     }
 
-    /// The next header; none at the end of the members.
+    /// Reads the next header, or returns `None` at the end of the members.
     fn next_header(&mut self) -> Result<Option<Block>, Problem> {
         self.count(1)?;
         let mut block = [0; BLOCK_BYTES];
         let length = self.source.read(&mut block)?;
-        self.archive.end = self.at;
+        self.archive.end = self.offset;
         if is_zero(&block) {
             return Ok(None);
         }
-        self.at = self.at.checked_add(BLOCK).filter(|_| length == BLOCK_BYTES).ok_or(CUT)?;
+        self.offset = self.offset.checked_add(BLOCK).filter(|_| length == BLOCK_BYTES).ok_or(CUT)?;
         Ok(Some(block))
     }
 
@@ -138,18 +136,18 @@ impl<'s> Walk<'s> {
         if self.source.read(buffer)? < buffer.len() {
             return Err(CUT);
         }
-        self.at = self.at.checked_add(buffer.len() as u64).ok_or(CUT)?;
+        self.offset = self.offset.checked_add(buffer.len() as u64).ok_or(CUT)?;
         Ok(())
     }
 
     fn skip(&mut self, length: u64) -> Result<(), Problem> {
-        let at = self.at.checked_add(length).ok_or(CUT)?;
+        let offset = self.offset.checked_add(length).ok_or(CUT)?;
         self.source.skip(length)?;
-        self.at = at;
+        self.offset = offset;
         Ok(())
     }
 
-    /// Reads content of `size` bytes, and skips what fills up its last block.
+    /// Reads content of `size` bytes, and skips the padding of its last block.
     fn read_content(&mut self, size: u64) -> Result<Vec<u8>, Problem> {
         let mut bytes = vec![0; usize::try_from(size).map_err(|_| CUT)?];
         self.read(&mut bytes)?;
@@ -157,10 +155,10 @@ impl<'s> Walk<'s> {
         Ok(bytes)
     }
 
-    /// Walks over a header that was read, and what belongs to it.
+    /// Walks over the content of a header that was read.
     fn step(&mut self, block: &Block) -> Result<(), Problem> {
         let header = header::parse(block)?;
-        let start = self.at - BLOCK;
+        let start = self.offset - BLOCK;
         match header.entry_type() {
             kind @ (EntryType::GNULongName | EntryType::GNULongLink) => {
                 let content = self.read_extension(header, BLOCK)?;
@@ -171,13 +169,13 @@ impl<'s> Walk<'s> {
                 self.next.add_pax(&records)?;
             }
             EntryType::XGlobalHeader => extension::check_global_pax(&self.read_extension(header, 1)?)?,
-            _ => return self.member(block, start),
+            _ => return self.add_member(block, start),
         }
         self.start.get_or_insert(start);
         Ok(())
     }
 
-    /// Reads the content of a header before a member, and what follows it up to a multiple of `unit`.
+    /// Reads the content of an extension header, up to a multiple of `unit` bytes.
     fn read_extension(&mut self, header: &Header, unit: u64) -> Result<Vec<u8>, Problem> {
         let size = header::size(header)?;
         if size > MOST_EXTENSION {
@@ -190,7 +188,7 @@ impl<'s> Walk<'s> {
         self.read_content(size.next_multiple_of(unit))
     }
 
-    fn member(&mut self, block: &Block, start: u64) -> Result<(), Problem> {
+    fn add_member(&mut self, block: &Block, start: u64) -> Result<(), Problem> {
         let header = Header::from_byte_slice(block);
         let (next, start) = (take(&mut self.next), self.start.take().unwrap_or(start));
         let (path, link) = (next.path_of(header)?, next.link_of(header));
@@ -200,14 +198,14 @@ impl<'s> Walk<'s> {
         let (uid, gid) = (header::id(&fields.uid)?, header::id(&fields.gid)?);
         let size = next.size.unwrap_or(own_size);
         if !header::has_content(kind) && (size, own_size) != (0, 0) {
-            return Err(damaged("a member that is no file has content"));
+            return Err(damaged("a member that is not a regular file has content"));
         }
         let map = next.sparse_map(block, kind)?;
         let names = self.add_to_tree(&path, &link, kind)?;
         let mode = header::number(&fields.mode).and_then(|mode| u32::try_from(mode & 0o7777).ok());
         let member = Member {
             start,
-            content: self.at,
+            content: self.offset,
             size,
             mode: mode.unwrap_or_default(),
             uid: next.uid.unwrap_or(uid),
@@ -227,41 +225,42 @@ impl<'s> Walk<'s> {
         self.skip(size.checked_next_multiple_of(BLOCK).ok_or(CUT)? - read)
     }
 
-    /// Adds a member to what is unpacked so far, if GNU tar can unpack it. Returns the names on its path.
+    /// Adds a member to the tree of paths, if GNU tar can unpack it. Returns the names on its path.
     fn add_to_tree<'p>(&mut self, path: &'p [u8], link: &[u8], kind: EntryType) -> Result<Vec<&'p [u8]>, Problem> {
-        let names = parts(path)?;
-        self.count(u32::try_from(names.len() / NAMES_PER_ITEM).unwrap_or(MOST_ITEMS))?;
-        if kind != EntryType::Directory && is_directory_name(without_slashes(path)) {
-            return Err(damaged("a member that is no directory has the name of one"));
+        let path_names = names(path)?;
+        self.count(u32::try_from(path_names.len() / NAMES_PER_ITEM).unwrap_or(MOST_ITEMS))?;
+        if kind != EntryType::Directory && is_directory_path(without_slashes(path)) {
+            return Err(damaged("a member that is not a directory has the path of one"));
         }
         let mut linked = None;
         match kind {
-            EntryType::Symlink if link.is_empty() || link.len() > MOST_PATH => return Err(BAD_NAME),
-            EntryType::Link if is_directory_name(link) => return Err(BAD_NAME),
-            EntryType::Link => linked = Some(parts(link)?),
+            EntryType::Symlink if link.is_empty() || link.len() > MOST_PATH => return Err(BAD_PATH),
+            EntryType::Link if is_directory_path(link) => return Err(BAD_PATH),
+            EntryType::Link => linked = Some(names(link)?),
             _ => {}
         }
-        if linked.as_deref().is_some_and(|names| names == CONF) {
-            return Err(Refused("has a second name (a hard link) for etc/azaion/device.conf; take it away by hand"));
+        if linked.as_deref().is_some_and(|linked| linked == CONF) {
+            return Err(Refused("has a hard link to etc/azaion/device.conf; remove it in the rootfs directory"));
         }
-        self.tree.add(&names, kind, linked.as_deref())?;
-        Ok(names)
+        self.tree.add(&path_names, kind, linked.as_deref())?;
+        Ok(path_names)
     }
 
-    /// Reads the map of a sparse file of GNU tar's own format, which lies in its header and before its content. Returns the bytes of
-    /// content that were read.
+    /// Reads the map of a sparse file in GNU tar's own format, which is in its header and before its content. Returns the number of
+    /// bytes of content that were read.
     fn read_map(&mut self, header: &Block, size: u64) -> Result<u64, Problem> {
-        let (mut map, mut goes_on) = SparseMap::of_header(header)?;
-        while goes_on {
+        let (mut map, mut continues) = SparseMap::of_header(header)?;
+        while continues {
             self.count(MAP_SLOTS)?;
             let mut block = [0; BLOCK_BYTES];
             self.read(&mut block)?;
-            goes_on = map.add_block(&block)?;
+            continues = map.add_block(&block)?;
         }
         map.check(0, size).map(|()| 0)
     }
 
-    /// Reads the map of a sparse file of pax, which its content starts with. Returns the bytes of content that were read.
+    /// Reads the map of a sparse file in pax format, with which its content starts. Returns the number of bytes of content that were
+    /// read.
     fn read_pax_map(&mut self, mut map: SparseMap, size: u64) -> Result<u64, Problem> {
         let mut text = Vec::new();
         loop {
@@ -286,30 +285,4 @@ impl<'s> Walk<'s> {
         self.archive.check_root()?;
         Ok(self.archive)
     }
-}
-
-const BAD_NAME: Problem = damaged("the name of a member, or what it links to, is not possible on Linux");
-
-/// The names on a path, as tar goes by them.
-fn parts(path: &[u8]) -> Result<Vec<&[u8]>, Problem> {
-    let parts: Vec<_> = path.split(|&byte| byte == b'/').filter(|&part| !matches!(part, b"" | b".")).collect();
-    if parts.contains(&&b".."[..]) {
-        return Err(Refused("is a tar archive with `..` in a name; pack it with plain `tar -cpf`"));
-    }
-    if path.len() > MOST_PATH || parts.iter().any(|part| part.len() > MOST_NAME) {
-        return Err(BAD_NAME);
-    }
-    Ok(parts)
-}
-
-fn without_slashes(mut path: &[u8]) -> &[u8] {
-    while let Some(rest) = path.strip_suffix(b"/") {
-        path = rest;
-    }
-    path
-}
-
-/// Whether a path can only be that of a directory.
-fn is_directory_name(path: &[u8]) -> bool {
-    matches!(path.rsplit(|&byte| byte == b'/').next(), Some(b"" | b"."))
 }

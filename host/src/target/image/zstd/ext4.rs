@@ -1,8 +1,8 @@
 //! A zstd-compressed raw ext4 image: `system.img.zst` of `l4t_initrd_flash.sh --sparse` since R39.
 //!
-//! The content is a whole partition, most of it zeros, so it is unpacked into a file with holes. The first device makes the slot
-//! there as in a raw image, and compresses all of it again, with the slot's block as a frame of its own (`slot_frame`), which
-//! each later device overwrites in place.
+//! The content is a whole partition, most of it zeros, so it is unpacked into a file with holes. For the first device, the slot is made
+//! there as in a raw image, and everything is compressed again, with the slot's block as a frame of its own (`slot_frame`). For each
+//! later device, this frame is overwritten in place.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -15,8 +15,8 @@ use std::thread::{self, available_parallelism};
 use zeroize::Zeroizing;
 use zstd::stream::write::Encoder;
 
+use super::block::{Block, BlockReader};
 use super::slot_frame::{self, HEADER};
-use super::stream::{Block, Stream};
 use crate::interrupt;
 use crate::target::error::Result;
 use crate::target::image::copy::data_after;
@@ -32,32 +32,32 @@ use crate::target::{Kind, free_space};
 /// Bytes that are compressed at a time.
 const CHUNK: usize = 1 << 20;
 
-/// Blocks that may wait to be written.
+/// The most decompressed blocks that wait to be written.
 const QUEUE: usize = 16;
-/// Threads that compress, at most: each takes some 20 MiB of memory.
+/// The most threads that compress; each takes about 20 MiB of memory.
 const MOST_THREADS: usize = 6;
 
-/// Bytes other than zeros that an image may hold: this, and so many times its compressed size. Of root file systems it is two to
-/// ten times that.
+/// Limit of an image's nonzero content, in bytes: this, plus its compressed size times the ratio. Root file systems have a ratio of
+/// two to ten.
 const MOST_DATA: u64 = 16 << 20;
 const MOST_DATA_RATIO: u64 = 32;
 
-/// A compressed raw image.
+/// The format of a compressed raw image.
 #[derive(Debug, Default)]
 pub(super) struct Ext4Format {
-    /// What the image unpacks to, in a file without a name.
+    /// The unpacked image, in a file without a name.
     unpacked: RefCell<Option<File>>,
 }
 
 impl Ext4Format {
-    /// Unpacks the image, unless it is already.
+    /// Unpacks the image on the first call, and returns the unpacked file.
     fn unpacked(&self, image: &Image) -> Result<File> {
         let mut unpacked = self.unpacked.borrow_mut();
         let fail = |error| image.failed("unpacking", error);
         let raw = if let Some(raw) = unpacked.take() {
             raw
         } else {
-            // Elsewhere there is rarely room for it; a user who cannot write there can still inspect the image.
+            // Other directories rarely have the space for it. A user who can't write to this one can still inspect the image.
             let raw = scratch(image)?;
             unpack(&image.file(), &raw, None).map_err(|problem| image.problem(problem))?;
             raw
@@ -65,11 +65,11 @@ impl Ext4Format {
         unpacked.insert(raw).try_clone().map_err(fail)
     }
 
-    /// The slot of an image that has one, by what lies at its end.
+    /// Reads the slot that the locator at the end of the image points to, if there is one.
     fn made_slot(file: &File) -> io::Result<Option<Slot>> {
-        let Some(place) = slot_frame::located(file)? else { return Ok(None) };
-        let block = slot_frame::content(file, place, slot::SIZE as u64)?;
-        Ok(block.map(|block| super::made_slot(&block, place)))
+        let Some(offset) = slot_frame::located(file)? else { return Ok(None) };
+        let block = slot_frame::content(file, offset, slot::SIZE as u64)?;
+        Ok(block.map(|block| super::made_slot(&block, offset)))
     }
 }
 
@@ -84,7 +84,7 @@ impl Format for Ext4Format {
         }
         let raw = self.unpacked(image)?;
         let medium = Raw::new(&raw).map_err(|error| image.failed("reading", error))?;
-        // What lies there is compressed in the image.
+        // Its block is compressed in the image, so it can't be overwritten in place.
         Ok(find_slot(image, &medium)?.map(|slot| Slot { place: None, ..slot }))
     }
 
@@ -94,10 +94,10 @@ impl Format for Ext4Format {
 
     fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()> {
         let raw = self.unpacked(image)?;
-        // It is not what the image unpacks to any more.
+        // The slot is made in this file, which then differs from the image.
         self.unpacked.take();
-        let place = make_slot(image, &raw, block)?;
-        pack(&raw, place, into).map_err(|error| image.failed("compressing the copy of", error))
+        let offset = make_slot(image, &raw, block)?;
+        pack(&raw, offset, into).map_err(|error| image.failed("compressing the copy of", error))
     }
 
     fn check_slot(&self, image: &Image, place: u64) -> Result<()> {
@@ -120,7 +120,7 @@ impl Format for Ext4Format {
     fn warnings(&self, image: &Image) -> Result<Vec<String>> {
         let file = image.file();
         if Self::made_slot(&file).map_err(|error| image.failed("reading", error))?.is_some() {
-            // Its superblock is compressed, and was looked at when the slot was made.
+            // The superblock was checked when the slot was made; reading it again would mean to unpack the image.
             return Ok(Vec::new());
         }
         let raw = self.unpacked(image)?;
@@ -128,7 +128,7 @@ impl Format for Ext4Format {
         warnings(image, &medium)
     }
 
-    /// Of one that is unpacked already: what has a slot is on its way to a device, and has no history.
+    /// Reads the history only if the image is already unpacked: an image with a slot has not run on a device yet.
     fn history(&self, image: &Image) -> Result<Option<Vec<u8>>> {
         let unpacked = self.unpacked.borrow();
         let Some(raw) = &*unpacked else { return Ok(None) };
@@ -136,29 +136,29 @@ impl Format for Ext4Format {
     }
 }
 
-/// Decompresses a file into an empty one, where blocks of zeros become holes; returns where the content of the frame at `frame`
-/// starts, if one starts there. Another thread writes, which takes as long.
+/// Decompresses a file into an empty one, where blocks of zeros become holes. Returns the offset in the content at which the frame at
+/// the file offset `frame` starts, if a frame starts there. Another thread writes, because writing takes as long as decompressing.
 fn unpack(from: &File, raw: &File, frame: Option<u64>) -> Result<Option<u64>, Problem> {
     let file_system = ext4::claimed_size(&super::head(from)?)?;
     let compressed = from.metadata()?.len();
     let mut budget = Budget {
         data: MOST_DATA.saturating_add(compressed.saturating_mul(MOST_DATA_RATIO)),
-        room: free_space::free(raw)?,
+        space: free_space::free(raw)?,
     };
-    let mut stream = Stream::new(from)?;
+    let mut reader = BlockReader::new(from)?;
     let (to_writer, blocks) = mpsc::sync_channel::<Block>(QUEUE);
     let (back, used) = mpsc::channel();
     let (size, start) = thread::scope(|scope| {
         let writer = thread::Builder::new().spawn_scoped(scope, move || {
             blocks.iter().try_for_each(|block| {
                 write_data(raw, &block.content, block.boundary.start, &mut budget)?;
-                // Nobody wants it back once everything is decompressed.
+                // Fails once everything is decompressed, when no buffer is needed any more.
                 let _ = back.send(block);
                 Ok::<_, Problem>(())
             })
         })?;
         let (mut size, mut start) = (0, None);
-        while let Some(block) = stream.next_block()? {
+        while let Some(block) = reader.next_block()? {
             size = block.end();
             if !ext4::is_plausible(size, file_system) {
                 return Err(Problem::Refused(
@@ -170,7 +170,7 @@ fn unpack(from: &File, raw: &File, frame: Option<u64>) -> Result<Option<u64>, Pr
                 start = Some(of_frame.start);
             }
             for block in used.try_iter() {
-                stream.reuse(block);
+                reader.reuse(block);
             }
             if to_writer.send(block).is_err() {
                 break;
@@ -184,24 +184,24 @@ fn unpack(from: &File, raw: &File, frame: Option<u64>) -> Result<Option<u64>, Pr
     Ok(start)
 }
 
-/// Bytes that may still be written.
+/// The bytes that may still be written: by the limit of nonzero content, and by the free space.
 struct Budget {
     data: u64,
-    room: u64,
+    space: u64,
 }
 
 impl Budget {
     fn spend(&mut self, bytes: u64) -> Result<(), Problem> {
         self.data = self.data.checked_sub(bytes).ok_or(Problem::Refused(
-            "decompresses to more than 32 times its size, zeros aside, as no root file system does; generate the images again",
+            "decompresses to more than 32 times its size without the zeros, more than any root file system; generate the images again",
         ))?;
-        self.room = self.room.checked_sub(bytes).ok_or(io::Error::from(io::ErrorKind::StorageFull))?;
+        self.space = self.space.checked_sub(bytes).ok_or(io::Error::from(io::ErrorKind::StorageFull))?;
         Ok(())
     }
 }
 
-/// Writes what is not zeros, run by run.
-fn write_data(raw: &File, content: &[u8], at: u64, budget: &mut Budget) -> Result<(), Problem> {
+/// Writes the nonzero blocks of `content`, which starts at `offset`.
+fn write_data(raw: &File, content: &[u8], offset: u64, budget: &mut Budget) -> Result<(), Problem> {
     const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
     let mut runs: Vec<Range<usize>> = Vec::new();
     for (number, block) in content.chunks(BLOCK_BYTES).enumerate() {
@@ -216,27 +216,27 @@ fn write_data(raw: &File, content: &[u8], at: u64, budget: &mut Budget) -> Resul
     }
     for run in runs {
         budget.spend(run.len() as u64)?;
-        raw.write_all_at(content.get(run.clone()).unwrap_or_default(), at + run.start as u64)?;
+        raw.write_all_at(content.get(run.clone()).unwrap_or_default(), offset + run.start as u64)?;
     }
     Ok(())
 }
 
-/// Compresses a raw image into an empty file, with the block at `place` as the slot's frame.
-fn pack(raw: &File, place: u64, mut into: &File) -> io::Result<()> {
+/// Compresses a raw image into an empty file, with the block at `offset` as the slot's frame, and appends the locator.
+fn pack(raw: &File, offset: u64, mut into: &File) -> io::Result<()> {
     let size = raw.metadata()?.len();
-    let after = place + slot::SIZE as u64;
-    compress(raw, 0..place, into)?;
+    let after = offset + slot::SIZE as u64;
+    compress(raw, 0..offset, into)?;
     let mut block = Zeroizing::new(vec![0; slot::SIZE]);
-    raw.read_exact_at(&mut block, place)?;
-    let at = into.seek(SeekFrom::End(0))?;
+    raw.read_exact_at(&mut block, offset)?;
+    let frame = into.seek(SeekFrom::End(0))?;
     into.write_all(&slot_frame::header(slot::SIZE as u64))?;
     into.write_all(&block)?;
     compress(raw, after..size, into)?;
     into.seek(SeekFrom::End(0))?;
-    into.write_all(&slot_frame::locator(at + HEADER))
+    into.write_all(&slot_frame::locator(frame + HEADER))
 }
 
-/// Appends a part of a raw image as a frame. Holes are not read.
+/// Appends a part of a raw image as a compressed frame. Holes are not read.
 fn compress(raw: &File, part: Range<u64>, mut into: &File) -> io::Result<()> {
     if part.is_empty() {
         return Ok(());
@@ -278,7 +278,7 @@ fn up_to(most: usize, left: u64) -> usize {
 mod tests {
     use super::*;
 
-    // Promise: blocks of zeros become holes, and everything else is written where it belongs.
+    // Promise: blocks of zeros become holes, everything else is written at its offset, and both limits are enforced.
     #[test]
     fn zeros_become_holes() {
         let raw = tempfile::tempfile().unwrap();
@@ -286,7 +286,7 @@ mod tests {
         content[BLOCK_BYTES + 1] = 1;
         content[2 * BLOCK_BYTES] = 2;
         content[5 * BLOCK_BYTES + 6] = 3;
-        let mut budget = Budget { data: 5 * 4096, room: 5 * 4096 };
+        let mut budget = Budget { data: 5 * 4096, space: 5 * 4096 };
         write_data(&raw, &content, 4096, &mut budget).unwrap();
         let mut read = vec![9; content.len()];
         raw.read_exact_at(&mut read, 4096).unwrap();
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(data_after(&raw, 0, 1 << 20).unwrap(), Some(2 * 4096..4 * 4096));
         assert_eq!(budget.data, 3 * 4096 - 7);
         assert!(matches!(write_data(&raw, &[1; 4 * 4096], 0, &mut budget), Err(Problem::Refused(_))));
-        budget = Budget { data: 4096, room: 4095 };
+        budget = Budget { data: 4096, space: 4095 };
         assert!(matches!(write_data(&raw, &[1; 4096], 0, &mut budget), Err(Problem::Io(_))));
     }
 }

@@ -1,27 +1,26 @@
-//! The layout of zstd frames: their headers, the headers of their blocks, skippable frames. What the blocks contain is the
-//! library's business.
+//! The layout of zstd frames: frame headers, block headers, and skippable frames. The library decodes the content of the blocks.
 //!
 //! Source: RFC 8878, sections 3.1.1 and 3.1.2. Numbers from a file are never trusted.
 
 use crate::target::error::Result;
 use crate::target::image::problem::Problem;
 
-/// Starts a frame.
+/// The magic number of a frame.
 pub const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Start of the magic numbers of skippable frames, in the last 28 bits.
+/// The magic number of skippable frames, whose lowest four bits may have any value.
 const SKIPPABLE: u32 = 0x184D_2A50;
 /// Bytes of the header of a skippable frame: magic number and length.
 pub const SKIPPABLE_HEADER: usize = 8;
-/// The most bytes that a frame header has.
+/// The longest frame header, in bytes, with its magic number.
 pub const LONGEST_HEADER: usize = 18;
 /// Bytes of a block header.
 pub const BLOCK_HEADER: usize = 3;
-/// The most bytes that a block has, before and after decompression.
+/// The largest block, in bytes, before and after decompression.
 pub const LONGEST_BLOCK: u32 = 128 << 10;
 /// Bytes of a content checksum.
 pub const CHECKSUM: u64 = 4;
 
-/// The largest window: what `zstd -d` accepts without an option.
+/// The largest window, in bytes, that `zstd -d` accepts without an option.
 const LARGEST_WINDOW: u64 = 128 << 20;
 
 /// Bits of the frame header descriptor.
@@ -29,6 +28,7 @@ const SINGLE_SEGMENT: u8 = 0x20;
 const RESERVED: u8 = 0x08;
 const HAS_CHECKSUM: u8 = 0x04;
 
+/// Returns the error for a malformed stream.
 pub(super) fn damaged(how: &'static str) -> Problem {
     Problem::Damaged { what: "zstd stream", how, advice: "generate the images again" }
 }
@@ -45,12 +45,12 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads the header at the start of `bytes`, and returns it with its length.
+    /// Parses the header at the start of `bytes`, and returns it with its length.
     ///
     /// # Errors
-    /// It is cut, has another form, needs a dictionary, or a window of more than 128 MiB.
+    /// The header is cut short or malformed, or needs a dictionary or a window of more than 128 MiB.
     pub fn parse(bytes: &[u8]) -> Result<(Self, usize), Problem> {
-        let cut = damaged("a frame header is cut");
+        let cut = damaged("a frame header is cut short");
         let Some((&descriptor, rest)) = bytes.strip_prefix(&MAGIC).and_then(<[u8]>::split_first) else {
             return Err(cut);
         };
@@ -64,7 +64,7 @@ impl FrameHeader {
         let Some(size) = rest.get(..size_length) else { return Err(cut) };
         let header = Self { descriptor, window: window.to_vec(), content_size: content_size(size) };
         if window.get(usize::from(!is_single)..).is_some_and(|dictionary| dictionary.iter().any(|&byte| byte != 0)) {
-            return Err(Problem::Refused("needs a zstd dictionary; compress it without"));
+            return Err(Problem::Refused("needs a zstd dictionary; compress it without one"));
         }
         if header.window_size() > LARGEST_WINDOW {
             return Err(Problem::Refused(
@@ -74,12 +74,12 @@ impl FrameHeader {
         Ok((header, MAGIC.len() + 1 + window_length + size_length))
     }
 
-    /// Whether a content checksum follows the last block.
+    /// Returns whether a content checksum follows the last block.
     pub fn has_checksum(&self) -> bool {
         self.descriptor & HAS_CHECKSUM != 0
     }
 
-    /// Bytes of the past that blocks may refer to.
+    /// Returns the number of preceding bytes that blocks may refer to.
     fn window_size(&self) -> u64 {
         match self.window.first() {
             Some(descriptor) if self.descriptor & SINGLE_SEGMENT == 0 => {
@@ -90,10 +90,10 @@ impl FrameHeader {
         }
     }
 
-    /// The header of the same frame with other content: a content size that is there becomes `size`.
+    /// Returns the header of the same frame with other content: a content size, if there is one, becomes `size`.
     pub fn with_content_size(mut self, size: u64) -> Vec<u8> {
         if self.content_size.is_some() {
-            // Of these widths, the smallest that any size but the largest fits into.
+            // A width of four bytes fits any size below 4 GiB.
             let width = if size_length(self.descriptor) == 8 || u32::try_from(size).is_err() { 8 } else { 4 };
             self.descriptor = self.descriptor & 0x3f | if width == 8 { 0xc0 } else { 0x80 };
             self.content_size = Some(size);
@@ -104,7 +104,7 @@ impl FrameHeader {
     }
 }
 
-/// Bytes of the field with the content size.
+/// Returns the length of the content size field.
 fn size_length(descriptor: u8) -> usize {
     match descriptor >> 6 {
         0 => usize::from(descriptor & SINGLE_SEGMENT != 0),
@@ -120,7 +120,7 @@ fn content_size(field: &[u8]) -> Option<u64> {
     let size = u64::from_le_bytes(bytes);
     match field.len() {
         0 => None,
-        // Of two bytes, the value counts from 256 on.
+        // A field of two bytes contains the size minus 256.
         2 => Some(size + 256),
         _ => Some(size),
     }
@@ -129,15 +129,17 @@ fn content_size(field: &[u8]) -> Option<u64> {
 /// A block header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockHeader {
-    /// Whether it is the last block of its frame.
+    /// Whether this is the last block of its frame.
     pub is_last: bool,
     /// Bytes that follow the header.
     pub length: u64,
 }
 
 impl BlockHeader {
+    /// Parses a block header.
+    ///
     /// # Errors
-    /// It has the reserved type, or is larger than a block may be.
+    /// The block has the reserved type, or is larger than a block may be.
     pub fn parse(bytes: [u8; BLOCK_HEADER]) -> Result<Self, Problem> {
         let [low, middle, high] = bytes.map(u32::from);
         let value = low | middle << 8 | high << 16;
@@ -146,7 +148,7 @@ impl BlockHeader {
             return Err(damaged("a block is too large"));
         }
         let length = match value >> 1 & 3 {
-            // One byte that stands for all.
+            // An RLE block: one byte, repeated.
             1 => 1,
             3 => return Err(damaged("a block has the reserved type")),
             _ => u64::from(size),
@@ -155,7 +157,7 @@ impl BlockHeader {
     }
 }
 
-/// The header of a raw block, which is the last of its frame.
+/// Returns the header of a raw block that is the last of its frame.
 pub(super) fn last_raw_block(size: u32) -> [u8; BLOCK_HEADER] {
     let [low, middle, high, _] = (size << 3 | 1).to_le_bytes();
     [low, middle, high]
@@ -166,13 +168,13 @@ pub(super) const fn with_last_bit(first: u8) -> u8 {
     first | 1
 }
 
-/// The length of the content of a skippable frame, if `header` starts one.
+/// Returns the length of the content of a skippable frame, if `header` is the header of one.
 pub fn skippable_length(header: [u8; SKIPPABLE_HEADER]) -> Option<u64> {
     let [a, b, c, d, length @ ..] = header;
     (u32::from_le_bytes([a, b, c, d]) & !0xf == SKIPPABLE).then(|| u64::from(u32::from_le_bytes(length)))
 }
 
-/// The header of a skippable frame of ours.
+/// Returns the header of a skippable frame of this program with `length` bytes of content.
 pub(super) fn skippable_header(length: u32) -> Vec<u8> {
     [(SKIPPABLE | 0xa).to_le_bytes(), length.to_le_bytes()].concat()
 }
@@ -187,7 +189,7 @@ mod tests {
         header
     }
 
-    // Promise: a header is read as RFC 8878 has it, whatever fields it has.
+    // Promise: a header with any fields is parsed as RFC 8878 defines it.
     #[test]
     fn headers() {
         let rows: [(&[u8], Option<u64>, u64, bool); 6] = [
@@ -206,7 +208,7 @@ mod tests {
         }
     }
 
-    // Promise: what can't be decoded on the device is refused; a header that is cut is damaged.
+    // Promise: a frame that can't be decoded on the device is refused, and so is a truncated header.
     #[test]
     fn refused() {
         let rows: [(&[u8], &str); 5] = [
@@ -216,14 +218,14 @@ mod tests {
             (b"\x08\x58", "reserved"),
             (b"\x84\x58\x01", "cut"),
         ];
-        for (rest, says) in rows {
-            let said = FrameHeader::parse(&[&MAGIC, rest].concat()).unwrap_err().to_string();
-            assert!(said.contains(says), "{rest:x?}: {said}");
+        for (rest, expected) in rows {
+            let message = FrameHeader::parse(&[&MAGIC, rest].concat()).unwrap_err().to_string();
+            assert!(message.contains(expected), "{rest:x?}: {message}");
         }
         assert!(FrameHeader::parse(&[&MAGIC[..], b"\x00\x88"].concat()).is_ok());
     }
 
-    // Promise: a new content size is in the header, and nothing else changes; where there was none, there is none.
+    // Promise: the content size in a header is replaced, and nothing else changes; a header without one gets none.
     #[test]
     fn another_size() {
         for rest in [
@@ -235,7 +237,7 @@ mod tests {
         ] {
             let before = header(&[&MAGIC, rest].concat());
             for size in [0, 1, 255, 300, 70_000, u64::from(u32::MAX), 1 << 32] {
-                // Of a single segment, the content is the window.
+                // In a single segment, the content size is the window size.
                 if size > LARGEST_WINDOW && before.descriptor & SINGLE_SEGMENT != 0 {
                     continue;
                 }
@@ -246,7 +248,7 @@ mod tests {
         }
     }
 
-    // Promise: a block header is read as RFC 8878 has it.
+    // Promise: a block header is parsed as RFC 8878 defines it.
     #[test]
     fn blocks() {
         let is = |bytes| BlockHeader::parse(bytes).map(|block| (block.is_last, block.length)).ok();

@@ -1,4 +1,4 @@
-//! Compressed images, as zstd, GNU tar and e2fsprogs see them.
+//! Tests of compressed images, with zstd, GNU tar and e2fsprogs as the reference.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn sh(dir: &Path, script: &str) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-/// An archive in a directory of its own, compressed by these commands, which read it from `archive`, into `system.img`.
+/// Packs a tree in a directory of its own into `archive`; the commands `compress` compress that into `system.img`.
 fn archive(tree: &str, compress: &str) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     sh(dir.path(), "mkdir -p root/etc root/usr root/boot; echo host >root/etc/hostname; seq 200000 >root/usr/numbers");
@@ -42,7 +42,7 @@ fn write(path: &Path, conf: &str) {
     target.write(&SecretString::from(conf), Owner::Root).unwrap();
 }
 
-/// What the flasher unpacks, without a word on standard error.
+/// Unpacks an image as the flasher does, and checks that nothing is written to standard error.
 fn unpacked(path: &Path) -> TempDir {
     let into = tempfile::tempdir().unwrap();
     sh(
@@ -59,8 +59,8 @@ fn conf_in(path: &Path) -> String {
     fs::read_to_string(unpacked(path).path().join("etc/azaion/device.conf")).unwrap()
 }
 
-/// A device, another, none: as the flasher sees it, sums, and growth.
-fn lives(dir: &Path, path: &Path) {
+/// Writes one device, another, and clears; checks what the flasher unpacks, the checksums, and the growth of the image.
+fn check_all_writes(dir: &Path, path: &Path) {
     let before = path.metadata().unwrap().len();
     write(path, CONF);
     assert!(conf_in(path).contains("firstpassword"));
@@ -70,7 +70,7 @@ fn lives(dir: &Path, path: &Path) {
     write(path, OTHER);
     assert!(conf_in(path).contains("otherpassword"));
     let second = fs::read(path).unwrap();
-    let differing: Vec<usize> = (0..first.len()).filter(|&at| first[at] != second[at]).collect();
+    let differing: Vec<usize> = (0..first.len()).filter(|&offset| first[offset] != second[offset]).collect();
     assert!(first.len() == second.len() && differing.last().unwrap() - differing[0] < 4096);
     assert!(summed(path));
     let target = open(path).unwrap();
@@ -116,20 +116,20 @@ const MAKES: [(&str, &str); 16] = [
     ),
 ];
 
-// Promise: an archive takes devices however it was compressed, as the flasher unpacks it; nothing else changes.
+// Promise: an archive can be provisioned however it was compressed, the flasher unpacks it, and nothing else changes.
 #[test]
-fn archives_of_every_make() {
+fn archives_of_every_compressor() {
     for (name, compress) in MAKES {
         println!("{name}");
         let (dir, path) = archive("", compress);
-        lives(dir.path(), &path);
+        check_all_writes(dir.path(), &path);
         if name == "pzstd" {
             sh(dir.path(), "pzstd -dcq system.img | tar -t >/dev/null");
         }
     }
 }
 
-// Promise: wherever in a record the last member ends, the slot is found again.
+// Promise: the slot is found again, wherever in a record the last member ends.
 #[test]
 fn every_alignment_of_the_end() {
     for blocks in 0..20 {
@@ -142,7 +142,7 @@ fn every_alignment_of_the_end() {
     }
 }
 
-// Promise: credentials that were packed with the rest are found, replaced and taken out, also where they are compressed.
+// Promise: packed credentials are found, replaced and erased, also where they are compressed.
 #[test]
 fn packed_credentials() {
     for compress in [
@@ -169,7 +169,7 @@ fn packed_credentials() {
     }
 }
 
-// Promise: a compressed disk image takes devices: only the slot differs between them, and everything else stays.
+// Promise: a compressed disk image can be provisioned: only the slot differs between devices.
 #[test]
 fn compressed_disk_images() {
     let (dir, _) = fixture::image(Kind::Ext4);
@@ -178,26 +178,26 @@ fn compressed_disk_images() {
         dir.path(),
         "truncate -s 64M system.img; /usr/sbin/resize2fs system.img 64M 2>/dev/null >/dev/null; zstd -q system.img -o system.img.zst; sha1sum system.img.zst | cut -c-40 >system.img.zst.sha1sum",
     );
-    let is_summed = || {
+    let has_right_checksum = || {
         sh(dir.path(), "sha1sum system.img.zst | cut -c-40")
             == fs::read_to_string(dir.path().join("system.img.zst.sha1sum")).unwrap()
     };
     write(&path, CONF);
-    assert!(is_summed());
+    assert!(has_right_checksum());
     let first = fs::read(&path).unwrap();
     sh(dir.path(), "zstd -tq system.img.zst; zstd -dcq system.img.zst >one");
     write(&path, OTHER);
-    assert!(is_summed());
+    assert!(has_right_checksum());
     let second = fs::read(&path).unwrap();
     assert_eq!(first.len(), second.len());
     sh(dir.path(), "zstd -dcq system.img.zst >two; /usr/sbin/e2fsck -fn two >/dev/null 2>&1");
     let (one, two) = (fs::read(dir.path().join("one")).unwrap(), fs::read(dir.path().join("two")).unwrap());
-    let differing: Vec<usize> = (0..one.len()).filter(|&at| one[at] != two[at]).collect();
+    let differing: Vec<usize> = (0..one.len()).filter(|&offset| one[offset] != two[offset]).collect();
     assert!(one.len() == 64 << 20 && differing.last().unwrap() / 4096 == differing[0] / 4096);
     assert!(
         sh(dir.path(), "/usr/sbin/debugfs -R 'cat /etc/azaion/device.conf' two 2>/dev/null").contains("otherpassword")
     );
     let target = open(&path).unwrap();
     assert!(target.clear().unwrap() && target.read_conf().unwrap().is_none());
-    assert!(is_summed() && !sh(dir.path(), "zstd -dcq system.img.zst | strings").contains(LINE));
+    assert!(has_right_checksum() && !sh(dir.path(), "zstd -dcq system.img.zst | strings").contains(LINE));
 }

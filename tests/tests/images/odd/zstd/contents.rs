@@ -69,7 +69,7 @@ const CONTENTS: [Row; 32] = [
     refused(
         "an archive that is cut",
         By(|bench| compressed(bench, "head -c 300000 archive | zstd -q >images/system.img")),
-        "damaged tar archive (it is cut)",
+        "damaged tar archive (it is cut short)",
     ),
     refused(
         "cut in its last block of content",
@@ -127,7 +127,7 @@ const CONTENTS: [Row; 32] = [
     ),
     refused("a symlink", By(|bench| of(bench, |tree| conf(tree, |at| Ok(symlink("/etc/passwd", at)?)))), "a symlink"),
     refused("two names", By(|bench| of(bench, two_names)), "a hard link"),
-    refused("a folder", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "no plain file"),
+    refused("a folder", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "not a regular file"),
     malformed("too large", By(|bench| of(bench, |tree| put(&tree.join(CONF), [b'#'; 4097], 0o600)))),
     malformed("no text", By(|bench| of(bench, |tree| put(&tree.join(CONF), b"\x7fELF\0\0", 0o600)))),
     Row {

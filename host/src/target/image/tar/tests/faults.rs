@@ -1,18 +1,18 @@
-//! Power cuts, killed runs, and files that others have changed.
+//! Power cuts, killed runs, and changes by others.
 
 use super::*;
 
-/// A run that has nothing to write, and so must leave all in order by what comes before.
-fn open_and_tidy(fixture: &Fixture) {
+/// Runs the steps before a write. A run that has nothing to write must finish a killed run by these alone.
+fn open_and_remove_leftovers(fixture: &Fixture) {
     let target = fixture.open();
     target.may_write(Owner::Root).unwrap();
     target.remove_leftovers().unwrap();
 }
 
-/// Everything beside the tree, to be put back.
+/// The image, its checksum file and its checksum state, to be restored.
 struct Snapshot {
     image: Vec<u8>,
-    sum: Vec<u8>,
+    checksum: Vec<u8>,
     state: Option<Vec<u8>>,
 }
 
@@ -20,14 +20,14 @@ impl Snapshot {
     fn of(fixture: &Fixture) -> Self {
         Self {
             image: fixture.bytes(),
-            sum: fs::read(fixture.dir.path().join("system.img.sha1sum")).unwrap(),
+            checksum: fs::read(fixture.dir.path().join("system.img.sha1sum")).unwrap(),
             state: fs::read(fixture.state()).ok(),
         }
     }
 
-    /// Puts back what lies beside the image.
-    fn put_beside(&self, fixture: &Fixture) {
-        put(&fixture.dir.path().join("system.img.sha1sum"), &self.sum);
+    /// Restores the checksum file and the checksum state.
+    fn restore_checksum(&self, fixture: &Fixture) {
+        put(&fixture.dir.path().join("system.img.sha1sum"), &self.checksum);
         match &self.state {
             Some(state) => put(&fixture.state(), state),
             None => drop(fs::remove_file(fixture.state())),
@@ -35,9 +35,10 @@ impl Snapshot {
     }
 }
 
-// Promise: a torn tail of a later device is no device's, and is made whole by the next run, also where its checksum is of before.
+// Promise: a half-written block of a later device counts as no device.conf, and the next run completes it, also if the checksum is
+// that of the earlier device.
 #[test]
-fn a_torn_later_tail() {
+fn a_half_written_later_block() {
     let fixture = Fixture::new(&["."]);
     fixture.write(CONF);
     let old = Snapshot::of(&fixture);
@@ -48,24 +49,24 @@ fn a_torn_later_tail() {
         let second = [&old.image[..edge], &new[edge..]].concat();
         for torn in [first, second] {
             put(&fixture.image(), &torn);
-            old.put_beside(&fixture);
+            old.restore_checksum(&fixture);
             if torn != new && torn != old.image {
                 assert_eq!(fixture.read_conf(), None);
             }
-            open_and_tidy(&fixture);
-            fixture.check_sum();
+            open_and_remove_leftovers(&fixture);
+            fixture.verify_checksum();
             fixture.write(OTHER);
             assert_eq!(fixture.unpacked().as_deref(), Some(OTHER), "{edge}");
-            fixture.check_sum();
+            fixture.verify_checksum();
         }
     }
 }
 
-// Promise: members that somebody added behind a device's are kept if the sum is right, and never taken for the half of
-// a tail; with a sum that is not, the archive is refused and left alone.
+// Promise: members that were added behind an appendix are kept if the checksum is right, and never mistaken for a half-written
+// appendix; with a wrong checksum the archive is refused and stays unchanged.
 #[test]
-fn members_that_were_added() {
-    for is_summed in [true, false] {
+fn added_members() {
+    for has_right_checksum in [true, false] {
         let fixture = Fixture::new(&["."]);
         fixture.write(CONF);
         fs::create_dir(fixture.dir.path().join("more")).unwrap();
@@ -73,24 +74,23 @@ fn members_that_were_added() {
         let more = fixture.dir.path().join("more");
         let added = Command::new("tar").arg("-rf").arg(fixture.image()).arg("-C").arg(more).arg("./by-hand").status();
         assert!(added.unwrap().success());
-        if !is_summed {
+        if !has_right_checksum {
             let before = fixture.bytes();
             let refused = open(&fixture.image()).and_then(|target| target.remove_leftovers()).unwrap_err();
             assert_eq!(refused.exit(), Exit::Target);
             assert!(fixture.bytes() == before);
             continue;
         }
-        fixture.sum();
+        fixture.write_checksum();
         assert_eq!(fixture.read_conf().as_deref(), Some(CONF));
         fixture.write(OTHER);
-        fixture.check_sum();
+        fixture.verify_checksum();
         assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
-        assert!(fixture.holds("by hand") && !fixture.holds("firstpassword"));
+        assert!(fixture.contains("by hand") && !fixture.contains("firstpassword"));
     }
 }
 
-// Promise: a run that was killed after its write and before the sum is finished by the next one, though that has nothing
-// to write.
+// Promise: the next run finishes a run that was killed after its write and before the checksum, even if it has nothing to write.
 #[test]
 fn a_killed_run_is_finished() {
     for make in [|| Fixture::new(&["."]), || with_conf(&["."])] {
@@ -98,64 +98,64 @@ fn a_killed_run_is_finished() {
         fixture.write(OTHER);
         let first = Snapshot::of(&fixture);
         fixture.write(CONF);
-        first.put_beside(&fixture);
-        open_and_tidy(&fixture);
-        fixture.check_sum();
+        first.restore_checksum(&fixture);
+        open_and_remove_leftovers(&fixture);
+        fixture.verify_checksum();
         assert_eq!(fixture.read_conf().as_deref(), Some(CONF));
-        // Between the state and the sum, the other way round.
-        put(&fixture.dir.path().join("system.img.sha1sum"), &first.sum);
-        open_and_tidy(&fixture);
-        fixture.check_sum();
+        // Killed between checksum state and checksum file.
+        put(&fixture.dir.path().join("system.img.sha1sum"), &first.checksum);
+        open_and_remove_leftovers(&fixture);
+        fixture.verify_checksum();
     }
 }
 
-// Promise: state that is lost, damaged, or of another image costs time alone.
+// Promise: a checksum state that is lost, damaged, or of another image only costs time.
 #[test]
 fn state_is_only_a_hint() {
     let fixture = Fixture::new(&["."]);
     fixture.write(CONF);
     let good = fs::read(fixture.state()).unwrap();
-    for at in (0..good.len()).step_by(11) {
+    for offset in (0..good.len()).step_by(11) {
         let mut bad = good.clone();
-        bad[at] ^= 1;
+        bad[offset] ^= 1;
         put(&fixture.state(), &bad);
-        fixture.write(if at % 2 == 0 { OTHER } else { CONF });
-        fixture.check_sum();
+        fixture.write(if offset % 2 == 0 { OTHER } else { CONF });
+        fixture.verify_checksum();
     }
     put(&fixture.state(), &good[..good.len() / 2]);
     fixture.write(CONF);
-    fixture.check_sum();
+    fixture.verify_checksum();
     fs::remove_file(fixture.state()).unwrap();
     fixture.write(OTHER);
-    fixture.check_sum();
+    fixture.verify_checksum();
     assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
 }
 
-// Promise: another archive in the same place, of the same size, is known to be another; a wrong sum for it is refused.
+// Promise: another archive of the same size at the same path is recognized as another; with a wrong checksum it is refused.
 #[test]
-fn another_image_in_its_place() {
+fn another_image_at_the_same_path() {
     let fixture = Fixture::new(&["."]);
     fixture.write(CONF);
     put(&fixture.root("usr/bin/tool"), &[9; 10_000]);
-    let old_sum = Snapshot::of(&fixture).sum;
+    let old_checksum = Snapshot::of(&fixture).checksum;
     fixture.pack(&["."]);
     assert_eq!(fixture.read_conf(), None);
-    let new_sum = Snapshot::of(&fixture).sum;
-    put(&fixture.dir.path().join("system.img.sha1sum"), &old_sum);
+    let new_checksum = Snapshot::of(&fixture).checksum;
+    put(&fixture.dir.path().join("system.img.sha1sum"), &old_checksum);
     let before = fixture.bytes();
     let error =
         fixture.open().remove_leftovers().and_then(|()| fixture.open().write(&SecretString::from(CONF), Owner::Root));
     assert_eq!(error.unwrap_err().exit(), Exit::Target);
     assert!(fixture.bytes() == before);
-    put(&fixture.dir.path().join("system.img.sha1sum"), &new_sum);
+    put(&fixture.dir.path().join("system.img.sha1sum"), &new_checksum);
     fixture.write(OTHER);
     assert_eq!(fixture.unpacked().as_deref(), Some(OTHER));
-    fixture.check_sum();
+    fixture.verify_checksum();
 }
 
-// Promise: a byte of the base that others have changed is not summed over.
+// Promise: if others have changed a byte of the prefix, the archive is refused, and no checksum is computed over the change.
 #[test]
-fn a_changed_base_is_refused() {
+fn a_changed_prefix_is_refused() {
     let fixture = Fixture::new(&["."]);
     fixture.write(CONF);
     let at = fixture.bytes().windows(7).position(|window| window == b"jetson\n").unwrap();
@@ -166,7 +166,7 @@ fn a_changed_base_is_refused() {
     assert!(error.to_string().contains("does not match"), "{error}");
 }
 
-// Promise: nothing but the image, its sum and one file of state is left in the folder.
+// Promise: only the image, its checksum file and its checksum state are left in the directory.
 #[test]
 fn nothing_else_is_left() {
     let fixture = Fixture::new(&["."]);
@@ -179,7 +179,7 @@ fn nothing_else_is_left() {
     assert_eq!(fixture.state().metadata().unwrap().mode() & 0o7777, 0o600);
 }
 
-// Promise: where nothing is left half done, nothing is written, and no large part of the archive is read.
+// Promise: if there is nothing to finish, nothing is written, and no large part of the archive is read.
 #[test]
 fn nothing_to_finish() {
     let fixture = Fixture::tree();
@@ -196,20 +196,20 @@ fn nothing_to_finish() {
             File::options().write(true).open(fixture.state()).unwrap().set_times(long_ago).unwrap();
         }
         let (before, read) = (files(), bytes_read());
-        open_and_tidy(&fixture);
+        open_and_remove_leftovers(&fixture);
         assert_eq!(files(), before, "{is_written}");
         assert!(bytes_read() - read < 1 << 20, "{is_written}");
     }
 }
 
-// Promise: without what was kept, an archive with our tail is believed only if its sum is right.
+// Promise: without a checksum state, an archive with an appendix is trusted only if its checksum is right.
 #[test]
-fn a_tail_without_state() {
+fn an_appendix_without_a_state() {
     let fixture = Fixture::new(&["."]);
     fixture.write(CONF);
     fs::remove_file(fixture.state()).unwrap();
-    open_and_tidy(&fixture);
-    fixture.check_sum();
+    open_and_remove_leftovers(&fixture);
+    fixture.verify_checksum();
     assert!(fixture.state().exists());
     fs::remove_file(fixture.state()).unwrap();
     put(&fixture.dir.path().join("system.img.sha1sum"), "0".repeat(40).as_bytes());

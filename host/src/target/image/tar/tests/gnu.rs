@@ -1,8 +1,8 @@
-//! What this walk and GNU tar make of the same odd archive.
+//! Comparison of this walk with GNU tar on the same unusual archives.
 
 use super::*;
 
-/// Numbers that are the same in each run.
+/// A generator of pseudorandom numbers.
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
@@ -12,10 +12,10 @@ impl Dice {
     }
 }
 
-/// A header and the content of a member, as many blocks as it takes.
+/// Returns a header and the content of a member, padded to whole blocks.
 pub(super) fn member(kind: u8, name: &[u8], content: &[u8]) -> Vec<u8> {
     let mut header = ::tar::Header::new_ustar();
-    header.as_old_mut().name.iter_mut().zip(name).for_each(|(there, &byte)| *there = byte);
+    header.as_old_mut().name.iter_mut().zip(name).for_each(|(field, &byte)| *field = byte);
     header.set_entry_type(::tar::EntryType::new(kind));
     header.set_mode(0o600);
     header.set_uid(0);
@@ -28,17 +28,17 @@ pub(super) fn member(kind: u8, name: &[u8], content: &[u8]) -> Vec<u8> {
     blocks
 }
 
-/// The file that is packed under whatever name.
+/// Returns a member with the text of `CONF` under this name.
 fn file(name: &[u8]) -> Vec<u8> {
     member(b'0', name, CONF.as_bytes())
 }
 
-/// A member of which bytes of the header are others.
-fn changed(mut member: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
-    member[at..at + bytes.len()].copy_from_slice(bytes);
-    let mut right = ::tar::Header::from_byte_slice(&member[..512]).clone();
-    right.set_cksum();
-    member[..512].copy_from_slice(right.as_bytes());
+/// Returns a member with these bytes at `offset` in its header, and a right checksum.
+fn changed(mut member: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
+    member[offset..offset + bytes.len()].copy_from_slice(bytes);
+    let mut header = ::tar::Header::from_byte_slice(&member[..512]).clone();
+    header.set_cksum();
+    member[..512].copy_from_slice(header.as_bytes());
     member
 }
 
@@ -53,7 +53,7 @@ pub(super) fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     [length.unwrap().to_string().as_bytes(), &text].concat()
 }
 
-/// A record of a `path`, with something in the place of its length.
+/// Returns a pax record of a `path` whose length field is `length` of the right length.
 fn path_with_length(length: impl Fn(usize) -> String) -> Vec<u8> {
     let text = b" path=usr/other\n";
     let digits = length(text.len() + 2);
@@ -63,26 +63,26 @@ fn path_with_length(length: impl Fn(usize) -> String) -> Vec<u8> {
 const OURS: &[u8] = b"etc/azaion/device.conf";
 const ELSEWHERE: &[u8] = b"usr/other";
 
-/// An archive with these blocks among its members.
+/// Returns an archive with these blocks behind its other members.
 fn archive_with(blocks: &[u8]) -> Fixture {
     let fixture = Fixture::tree();
     let start = [member(b'5', b"etc/", b""), member(b'0', b"etc/hostname", b"jetson\n")].concat();
     let mut bytes = [&start, blocks].concat();
     bytes.resize((bytes.len() + 1024).next_multiple_of(10_240), 0);
     put(&fixture.image(), &bytes);
-    fixture.sum();
+    fixture.write_checksum();
     fixture
 }
 
-// Promise: a name that says two things is refused; of any other, this walk takes what GNU tar takes.
+// Promise: an ambiguous name is refused; any other name, this walk reads as GNU tar does.
 #[test]
-fn names_that_say_two_things() {
+fn ambiguous_names() {
     let path = |value: &[u8]| pax(&[record(b"path", value)]);
     let long = |kind, name: &[u8]| member(kind, b"././@LongLink", name);
     let with_nul = [OURS, b"\0x"].concat();
     let ours_ended = [OURS, b"\0"].concat();
     let elsewhere_ended = [ELSEWHERE, b"\0"].concat();
-    // GNU tar takes all of the block for the name, up to a NUL.
+    // GNU tar reads the whole block as the name, up to a NUL.
     let padded_name = [&long(b'L', ELSEWHERE)[..512], &[b'x'; 300], &[0; 212]].concat();
     let longer_name = [&long(b'L', b"e")[..512], OURS, &[0; 490]].concat();
     let hard_link = |link: &[u8]| changed(member(b'1', b"usr/link", b""), 157, link);
@@ -134,10 +134,10 @@ fn names_that_say_two_things() {
         ("a long link", [file(OURS), long(b'K', &ours_ended), hard_link(b"usr")].concat(), false),
         ("a long link, NUL", [file(OURS), long(b'K', &with_nul), hard_link(b"usr")].concat(), false),
     ];
-    for (name, blocks, is_taken) in cases {
+    for (name, blocks, is_accepted) in cases {
         let fixture = archive_with(&blocks);
         let said = fixture.open().read_conf();
-        if !is_taken {
+        if !is_accepted {
             assert_eq!(said.map(drop).map_err(|error| error.exit()), Err(Exit::Target), "{name}");
             let before = fixture.bytes();
             let written = fixture.open().write(&SecretString::from(OTHER), Owner::Root);
@@ -148,40 +148,40 @@ fn names_that_say_two_things() {
         assert_eq!(said, fixture.unpacked(), "{name}");
         if said.is_some() {
             let cleared = archive_with(&blocks);
-            assert!(cleared.open().clear().unwrap() && !cleared.holds("firstpassword"), "{name}");
+            assert!(cleared.open().clear().unwrap() && !cleared.contains("firstpassword"), "{name}");
         }
         fixture.write(OTHER);
         assert_eq!(fixture.unpacked().as_deref(), Some(OTHER), "{name}");
     }
 }
 
-/// Bytes of a header, and where they lie.
+/// An offset in a header, and the bytes there.
 type Field<'f> = (usize, &'f [u8]);
 
-/// A sparse file of GNU tar's own format whose header has these bytes, with blocks behind it.
+/// Returns a sparse file in GNU tar's own format whose header has these bytes, with blocks behind it.
 fn sparse(fields: &[Field<'_>], blocks: &[u8]) -> Vec<u8> {
     let header = changed(member(b'S', ELSEWHERE, b""), 257, b"ustar  \0");
     let header = fields.iter().fold(header, |header, (at, bytes)| changed(header, *at, bytes));
     [&header, blocks].concat()
 }
 
-// Promise: where the map of a sparse file ends before a flag says so, or asks for other content than there is, GNU tar reads
-// something else: it is refused.
+// Promise: a map of a sparse file that ends before its flag says so, or that requires more content than there is, is refused,
+// because GNU tar reads it differently.
 #[test]
-fn odd_maps_of_sparse_files() {
+fn malformed_maps_of_sparse_files() {
     let slot = |offset: u64, bytes: u64| format!("{offset:011o}\0{bytes:011o}\0").into_bytes();
     let (one, full) = (slot(0, 512), slot(0, 0).repeat(4));
-    let [size, real_size, goes_on]: [Field<'_>; 3] = [(124, b"00000001000\0"), (483, b"00000001000\0"), (482, &[1])];
+    let [size, real_size, continues]: [Field<'_>; 3] = [(124, b"00000001000\0"), (483, b"00000001000\0"), (482, &[1])];
     let content = [b'x'; 512];
-    // A block of a map that hides a member from who steps over it.
+    // A map block that hides a member from a program that skips it.
     let hidden = file(OURS);
     let long = [slot(0, 0).repeat(21), vec![0; 8]].concat();
     for (name, blocks, is_good) in [
         ("no map", sparse(&[], b""), true),
         ("a map", sparse(&[(386, &one), size, real_size], &content), true),
-        ("a long map", sparse(&[(386, &full), real_size, goes_on], &long), true),
-        ("a flag behind an empty slot", sparse(&[goes_on], &hidden), false),
-        ("a flag behind a slot and an empty one", sparse(&[(386, &one), size, real_size, goes_on], &hidden), false),
+        ("a long map", sparse(&[(386, &full), real_size, continues], &long), true),
+        ("a flag behind an empty slot", sparse(&[continues], &hidden), false),
+        ("a flag behind a slot and an empty one", sparse(&[(386, &one), size, real_size, continues], &hidden), false),
         ("any other flag behind an empty slot", sparse(&[(482, b"0")], &hidden), false),
         ("more than the content", sparse(&[(386, &one), real_size], &content), false),
         ("more than the file", sparse(&[(386, &one), size], &content), false),

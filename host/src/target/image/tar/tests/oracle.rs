@@ -1,7 +1,7 @@
-//! Archives of every program at hand, whole and changed, with GNU tar as the oracle: whatever is accepted, it unpacks without an
-//! error, and with what was found in it.
+//! Archives of every installed packer, unchanged and mutated, with GNU tar as the oracle: it unpacks every accepted archive without
+//! an error, and with the content that the walk found.
 //!
-//! `AZAION_TAR_CASES` sets the number of changed archives, without a limit of time; `AZAION_TAR_SEED` repeats a run.
+//! `AZAION_TAR_CASES` sets the number of mutated archives, without a time limit; `AZAION_TAR_SEED` repeats a run.
 
 use std::env;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::gnu::Dice;
 use super::*;
 
-/// Time that may be spent where no number of cases is given.
+/// Time limit if no number of cases is given.
 const MOST_TIME: Duration = Duration::from_secs(8);
 const CASES: usize = 4000;
 const TEXT: &str = "AZAION_DEVICE_EMAIL=packed@example.com\n";
@@ -22,7 +22,7 @@ for name, format in ('ustar', tarfile.USTAR_FORMAT), ('gnu', tarfile.GNU_FORMAT)
         archive.add('root', '.')
 ";
 
-/// What packs `root`, if it is installed.
+/// Commands that pack `root`, if they are installed.
 const PACKERS: [(&str, &str); 12] = [
     ("gnu", "tar --format=gnu --sparse -cf gnu -C root ."),
     ("oldgnu", "tar --format=oldgnu --sparse -cf oldgnu -C root ."),
@@ -42,7 +42,7 @@ fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
 
-/// A tree of all kinds of members.
+/// Creates a tree with members of every type.
 fn rich_tree() -> Fixture {
     let fixture = Fixture::tree();
     let long = "long".repeat(40);
@@ -56,13 +56,13 @@ fn rich_tree() -> Fixture {
         fixture.run("mknod", &["root/usr/null", "c", "1", "3"]);
     }
     let sparse = File::create(fixture.root("usr/sparse")).unwrap();
-    (0..10).for_each(|at| sparse.write_all_at(b"data", at * 100_000).unwrap());
+    (0..10).for_each(|piece| sparse.write_all_at(b"data", piece * 100_000).unwrap());
     fs::create_dir(fixture.root("etc/azaion")).unwrap();
     put(&fixture.root("etc/azaion/device.conf"), TEXT.as_bytes());
     fixture
 }
 
-/// Archives that must be accepted as they are.
+/// Returns archives that must be accepted unchanged.
 fn corpus(fixture: &Fixture) -> Vec<(&'static str, Vec<u8>)> {
     for (name, command) in PACKERS {
         let program = command.split(' ').next().unwrap();
@@ -79,11 +79,11 @@ fn corpus(fixture: &Fixture) -> Vec<(&'static str, Vec<u8>)> {
     PACKERS.into_iter().filter_map(read).collect()
 }
 
-/// Changes that an archive gets.
-struct Changes<'d> {
+/// An archive that is being mutated.
+struct Mutation<'d> {
     dice: &'d mut Dice,
     bytes: Vec<u8>,
-    /// What was done, for who has to find the cause.
+    /// The changes made, for the report of a failure.
     done: Vec<String>,
 }
 
@@ -123,7 +123,7 @@ const NUMBERS: [&[u8]; 16] = [
     b"\x000000001",
     b" 12 \0",
 ];
-/// Where numbers lie in a header: of all formats, of sparse files, of star.
+/// Offsets of numbers in a header: in all formats, in those of sparse files, in star's.
 const FIELDS: [usize; 16] = [100, 108, 116, 124, 136, 329, 337, 386, 398, 410, 422, 434, 446, 476, 483, 488];
 const KEYS: [&[u8]; 18] = [
     b"path",
@@ -164,74 +164,76 @@ const VALUES: [&[u8]; 16] = [
     b"usr/bin/tool/x",
 ];
 
-impl Changes<'_> {
+impl Mutation<'_> {
     fn pick<'t, T: ?Sized>(&mut self, from: &[&'t T]) -> &'t T {
         from[self.dice.below(from.len())]
     }
 
-    /// Offset of one of the headers.
+    /// Returns the offset of a random header.
     fn header(&mut self) -> usize {
-        let is_header = |at: &usize| self.bytes[*at..].get(257..262) == Some(b"ustar");
+        let is_header = |offset: &usize| self.bytes[*offset..].get(257..262) == Some(b"ustar");
         let headers: Vec<usize> = (0..self.bytes.len() - 511).step_by(512).filter(is_header).collect();
         if headers.is_empty() { 0 } else { headers[self.dice.below(headers.len())] }
     }
 
-    fn overwrite(&mut self, at: usize, with: &[u8]) {
-        let end = self.bytes.len().min(at + with.len());
-        self.bytes[at..end].copy_from_slice(&with[..end - at]);
+    fn overwrite(&mut self, offset: usize, with: &[u8]) {
+        let end = self.bytes.len().min(offset + with.len());
+        self.bytes[offset..end].copy_from_slice(&with[..end - offset]);
     }
 
     fn change(&mut self) {
-        let at = self.header();
+        let offset = self.header();
         let which = self.dice.below(16);
-        self.done.push(format!("{which} at {at}"));
+        self.done.push(format!("{which} at {offset}"));
         match which {
-            0 => self.bytes[at + 156] = KINDS[self.dice.below(KINDS.len())],
-            1 => self.bytes[at + self.dice.below(512)] = u8::try_from(self.dice.below(256)).unwrap(),
+            0 => self.bytes[offset + 156] = KINDS[self.dice.below(KINDS.len())],
+            1 => self.bytes[offset + self.dice.below(512)] = u8::try_from(self.dice.below(256)).unwrap(),
             2 | 3 => {
-                let (field, number) = (at + FIELDS[self.dice.below(FIELDS.len())], self.pick(&NUMBERS));
+                let (field, number) = (offset + FIELDS[self.dice.below(FIELDS.len())], self.pick(&NUMBERS));
                 self.overwrite(field, number);
             }
             4 => {
-                let (field, name) = (at + [0, 157, 345][self.dice.below(3)], self.pick(&NAMES));
+                let (field, name) = (offset + [0, 157, 345][self.dice.below(3)], self.pick(&NAMES));
                 self.overwrite(field, name);
             }
             5 => {
                 let magic = self.pick(&[&b"ustar\x0000"[..], b"ustar  \0", b"ustar\0  "]);
-                self.overwrite(at + 257, magic);
+                self.overwrite(offset + 257, magic);
             }
             6 => {
-                let block = self.bytes[at..at + 512].to_vec();
+                let block = self.bytes[offset..offset + 512].to_vec();
                 let to = self.header();
                 self.bytes.splice(to..to, block);
             }
-            7 => drop(self.bytes.drain(at..at + 512)),
-            8 => drop(self.bytes.splice(at..at, [0; 512])),
-            9 => self.bytes.truncate(at + [0, 100, 512][self.dice.below(3)]),
-            10 => self.bytes[at + 482] = u8::try_from(self.dice.below(3)).unwrap(),
-            // In whatever follows a header: content of an extension, a map.
+            7 => drop(self.bytes.drain(offset..offset + 512)),
+            8 => drop(self.bytes.splice(offset..offset, [0; 512])),
+            9 => self.bytes.truncate(offset + [0, 100, 512][self.dice.below(3)]),
+            10 => self.bytes[offset + 482] = u8::try_from(self.dice.below(3)).unwrap(),
+            // In the blocks behind a header: the content of an extension, or a map.
             11 | 12 => {
-                let place = (at + 512 + self.dice.below(200)).min(self.bytes.len() - 1);
-                self.bytes[place] = b"\0 \t\n=/.0159GS"[self.dice.below(13)];
+                let target = (offset + 512 + self.dice.below(200)).min(self.bytes.len() - 1);
+                self.bytes[target] = b"\0 \t\n=/.0159GS"[self.dice.below(13)];
             }
             13 => {
                 let name = self.pick(&NAMES);
                 let extension = gnu::member(b"LK"[self.dice.below(2)], b"././@LongLink", name);
-                self.bytes.splice(at..at, extension);
+                self.bytes.splice(offset..offset, extension);
             }
             _ => {
                 let records: Vec<_> =
                     (0..=self.dice.below(3)).map(|_| gnu::record(self.pick(&KEYS), self.pick(&VALUES))).collect();
-                self.bytes.splice(at..at, gnu::pax(&records));
+                self.bytes.splice(offset..offset, gnu::pax(&records));
             }
         }
         self.bytes.resize(self.bytes.len().max(512), 0);
-        self.seal(at);
+        self.set_checksum(offset);
     }
 
-    /// Makes the checksum of a header right, most of the time; of bytes that are unsigned or signed.
-    fn seal(&mut self, at: usize) {
-        let Some(header) = self.bytes.get_mut(at..at + 512).filter(|header| header[257..].starts_with(b"ustar")) else {
+    /// Sets the checksum of a header: usually the right one, sometimes that of signed bytes, sometimes a wrong one.
+    fn set_checksum(&mut self, offset: usize) {
+        let Some(header) =
+            self.bytes.get_mut(offset..offset + 512).filter(|header| header[257..].starts_with(b"ustar"))
+        else {
             return;
         };
         header[148..156].fill(b' ');
@@ -245,10 +247,10 @@ impl Changes<'_> {
     }
 }
 
-/// The text, mode and owner of a file.
+/// The text, mode, owner and group of a file.
 type Conf = (Vec<u8>, u32, u32, u32);
 
-/// What GNU tar makes of an archive: the `device.conf`, if there is one.
+/// Unpacks an archive with GNU tar, and returns the `device.conf`, if there is one.
 fn unpack(dir: &Path, archive: &[u8]) -> Result<Option<Conf>, String> {
     let out = dir.join("out");
     if out.exists() {
@@ -257,17 +259,17 @@ fn unpack(dir: &Path, archive: &[u8]) -> Result<Option<Conf>, String> {
     fs::create_dir(&out).unwrap();
     put(&dir.join(NAME), archive);
     let unpack = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", NAME, "-C", "out"];
-    let said = Command::new("tar").args(unpack).env("LC_ALL", "C").current_dir(dir).output().unwrap();
-    let words = String::from_utf8_lossy(&said.stderr).into_owned();
-    if !said.status.success() && (is_root() || !words.contains("Cannot mknod")) {
-        return Err(words);
+    let output = Command::new("tar").args(unpack).env("LC_ALL", "C").current_dir(dir).output().unwrap();
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() && (is_root() || !messages.contains("Cannot mknod")) {
+        return Err(messages);
     }
     let file = out.join("etc/azaion/device.conf");
     let Ok(is) = file.symlink_metadata() else { return Ok(None) };
     Ok(Some((fs::read(&file).map_err(|error| error.to_string())?, is.mode(), is.uid(), is.gid())))
 }
 
-/// Whether an archive is accepted; the error says how GNU tar contradicts that, or what was found in it.
+/// Returns whether an archive is accepted. The error says how GNU tar contradicts the walk.
 fn compare(dir: &Path, bytes: &[u8]) -> Result<bool, String> {
     put(&dir.join("input"), bytes);
     let Ok(archive) = walk(&mut Plain::new(&File::open(dir.join("input")).unwrap()).unwrap()) else { return Ok(false) };
@@ -276,7 +278,7 @@ fn compare(dir: &Path, bytes: &[u8]) -> Result<bool, String> {
         let member = conf.member;
         (conf.text.to_vec(), 0o100_000 | member.mode, member.uid, member.gid)
     });
-    // It does not change an owner to the number that stands for none.
+    // GNU tar does not set the owner u32::MAX, which means "unchanged" to chown(2).
     let is_any = |id: u32| !is_root() || id == u32::MAX;
     let is_same = match (&unpacked, &last) {
         (Some(one), Some(other)) => {
@@ -292,14 +294,15 @@ fn compare(dir: &Path, bytes: &[u8]) -> Result<bool, String> {
     }
     let end = usize::try_from(archive.end).unwrap();
     let block = slot::block_of(CONF.as_bytes()).unwrap();
-    let tail = tail::make(&block, archive.is_dotted, Some(archive.end), tail::length(archive.end, 0).unwrap());
-    let (text, mode, uid, gid) = unpack(dir, &[&bytes[..end], &tail].concat())?.ok_or("no device.conf")?;
+    let length = appendix::length(archive.end, 0).unwrap();
+    let appendix = appendix::make(&block, archive.is_dotted, Some(archive.end), length);
+    let (text, mode, uid, gid) = unpack(dir, &[&bytes[..end], &appendix].concat())?.ok_or("no device.conf")?;
     let is_ours = text == *block && mode == 0o100_600 && (!is_root() || (uid, gid) == (0, 0));
     if is_ours { Ok(true) } else { Err(format!("ours is {mode:o} {uid} {gid}")) }
 }
 
-// Promise: archives of every program at hand are accepted, and whatever else is, GNU tar unpacks: it ends without an error, and
-// with the device.conf that was found, then with ours.
+// Promise: archives of every installed packer are accepted. GNU tar unpacks every accepted archive without an error and with the
+// device.conf that the walk found, and with ours once the appendix is written.
 #[test]
 fn gnu_tar_agrees() {
     let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -319,7 +322,7 @@ fn gnu_tar_agrees() {
         }
         let (name, bytes) = &corpus[dice.below(corpus.len())];
         let count = 1 + dice.below(3);
-        let mut changes = Changes { dice: &mut dice, bytes: bytes.clone(), done: Vec::new() };
+        let mut changes = Mutation { dice: &mut dice, bytes: bytes.clone(), done: Vec::new() };
         (0..count).for_each(|_| changes.change());
         match compare(dir, &changes.bytes) {
             Ok(is_accepted) => accepted += usize::from(is_accepted),

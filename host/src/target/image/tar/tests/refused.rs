@@ -1,4 +1,4 @@
-//! What is no archive of a root file system, or could be got wrong.
+//! Archives that are refused: those of something else than a root file system, and those that programs may read differently.
 
 use azaion_agent::api::fault::chain;
 
@@ -19,13 +19,13 @@ fn refused(fixture: &Fixture, advice: &str) {
     assert!(!fixture.state().exists(), "{advice}");
 }
 
-// Promise: odd trees are refused with 66, untouched, with what to do instead.
+// Promise: unsuitable trees are refused with 66 and stay unchanged; the message expected what to do instead.
 #[test]
-fn odd_trees() {
+fn unsuitable_trees() {
     type Make = fn(&Fixture);
     let cases: [(&str, Make); 7] = [
         ("symlink in place", |f| symlink("/run", f.root("etc/azaion")).unwrap()),
-        ("no folder", |f| put(&f.root("etc/azaion"), b"")),
+        ("not a directory", |f| put(&f.root("etc/azaion"), b"")),
         ("symlink at", |f| {
             fs::create_dir(f.root("etc/azaion")).unwrap();
             symlink("x", f.root("etc/azaion/device.conf")).unwrap();
@@ -35,7 +35,7 @@ fn odd_trees() {
             put(&f.root("etc/azaion/device.conf"), CONF.as_bytes());
             fs::hard_link(f.root("etc/azaion/device.conf"), f.root("etc/other")).unwrap();
         }),
-        ("no plain file", |f| fs::create_dir_all(f.root("etc/azaion/device.conf")).unwrap()),
+        ("not a regular file", |f| fs::create_dir_all(f.root("etc/azaion/device.conf")).unwrap()),
         ("more than 1 MiB", |f| {
             fs::create_dir(f.root("etc/azaion")).unwrap();
             put(&f.root("etc/azaion/device.conf"), &vec![b'#'; (1 << 20) + 1]);
@@ -55,7 +55,7 @@ fn odd_trees() {
     }
 }
 
-// Promise: archives of something else are refused, and told apart.
+// Promise: archives of something else are refused, each with its own message.
 #[test]
 fn other_archives() {
     let fixture = Fixture::new(&["usr"]);
@@ -71,25 +71,25 @@ fn other_archives() {
     fixture.pack(&["--transform=s,usr/bin/tool,../tool,", "-P", "."]);
     refused(&fixture, "`..`");
     fixture.pack(&["--format=gnu", "--listed-incremental=snapshot", "."]);
-    refused(&fixture, "odd kind");
+    refused(&fixture, "unsupported type");
 }
 
-// Promise: an archive that is cut is refused and left alone, unless GNU tar unpacks it and no member is cut; so is one with something
-// behind its end.
+// Promise: a truncated archive is refused and stays unchanged, unless GNU tar unpacks it and no member is truncated; so is one with
+// something behind its end.
 #[test]
-fn cut_and_continued() {
+fn truncated_and_extended() {
     let fixture = Fixture::new(&["--format=gnu", "-b1", "."]);
     let whole = fixture.bytes();
     let (mut good, end) = (0, end_of(&fixture));
     for length in (end - 2048..=end + 1024).step_by(128) {
         put(&fixture.image(), &whole[..length]);
-        fixture.sum();
-        let said = Command::new("tar").args(["-tf", NAME]).current_dir(&fixture.dir).output().unwrap();
-        if said.status.success() && whole[length / 512 * 512..length].iter().all(|&byte| byte == 0) {
+        fixture.write_checksum();
+        let listed = Command::new("tar").args(["-tf", NAME]).current_dir(&fixture.dir).output().unwrap();
+        if listed.status.success() && whole[length / 512 * 512..length].iter().all(|&byte| byte == 0) {
             good += 1;
             fixture.write(CONF);
             assert_eq!(fixture.unpacked().as_deref(), Some(CONF), "{length}");
-            fixture.check_sum();
+            fixture.verify_checksum();
             fs::remove_file(fixture.state()).unwrap();
         } else {
             refused(&fixture, "damaged");
@@ -97,15 +97,15 @@ fn cut_and_continued() {
     }
     assert!((9..20).contains(&good), "{good}");
     put(&fixture.image(), &[whole.as_slice(), b"x"].concat());
-    fixture.sum();
+    fixture.write_checksum();
     refused(&fixture, "damaged");
     put(&fixture.image(), &whole);
-    // Zeros without end are not read to the end.
+    // A terabyte of zeros is not read to the end.
     File::options().write(true).open(fixture.image()).unwrap().set_len(1 << 40).unwrap();
     assert!(fixture.open().read_conf().unwrap_err().to_string().contains("too much follows"));
 }
 
-// Promise: a wrong byte in any header is found by its checksum.
+// Promise: the checksum of a header reveals a wrong byte in it.
 #[test]
 fn bad_checksums() {
     let fixture = Fixture::new(&["--format=ustar", "."]);
@@ -114,12 +114,12 @@ fn bad_checksums() {
         let mut bytes = whole.clone();
         bytes[512 + at] ^= 1;
         put(&fixture.image(), &bytes);
-        fixture.sum();
+        fixture.write_checksum();
         refused(&fixture, "damaged");
     }
 }
 
-// Promise: whatever the bytes are, the walk ends, and without a panic.
+// Promise: the walk ends without a panic, whatever the bytes are.
 #[test]
 fn hostile_bytes() {
     let fixture = with_conf(&["--format=posix", "."]);
@@ -132,7 +132,7 @@ fn hostile_bytes() {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let place = usize::try_from(random >> 33).unwrap() % bytes.len();
             bytes[place] = u8::try_from(random >> 20 & 0xff).unwrap();
-            // A checksum that is right lets the rest be looked at.
+            // With a right checksum, the walk reads the other fields, too.
             let start = place / 512 * 512;
             let mut header = ::tar::Header::from_byte_slice(&bytes[start..start + 512]).clone();
             header.set_cksum();
@@ -143,7 +143,7 @@ fn hostile_bytes() {
     }
 }
 
-// Promise: sizes beyond all bounds are refused, also in binary.
+// Promise: sizes beyond all limits are refused, also in binary.
 #[test]
 fn impossible_sizes() {
     let fixture = Fixture::new(&["--format=gnu", "."]);
@@ -158,43 +158,46 @@ fn impossible_sizes() {
         header.set_cksum();
         bytes[at..at + 512].copy_from_slice(header.as_bytes());
         put(&fixture.image(), &bytes);
-        fixture.sum();
+        fixture.write_checksum();
         refused(&fixture, "damaged");
     }
 }
 
-// Promise: an archive that its sum does not fit, or whose sum could not be kept right, is not touched.
+// Promise: an archive whose checksum is wrong, or whose checksum file could not be updated, is not changed.
 #[test]
-fn wrong_sums() {
-    let sum = |fixture: &Fixture, text: &str| put(&fixture.dir.path().join("system.img.sha1sum"), text.as_bytes());
+fn wrong_checksums() {
+    let put_checksum =
+        |fixture: &Fixture, text: &str| put(&fixture.dir.path().join("system.img.sha1sum"), text.as_bytes());
     let fixture = Fixture::new(&["."]);
-    sum(&fixture, &format!("{}  system.img\n", "0".repeat(40)));
+    put_checksum(&fixture, &format!("{}  system.img\n", "0".repeat(40)));
     refused(&fixture, "does not match");
     for text in ["", "no sum\n", &"a".repeat(41)] {
-        sum(&fixture, text);
+        put_checksum(&fixture, text);
         refused(&fixture, "holds no SHA-1");
     }
-    sum(&fixture, &format!("{0} x\n{0} y\n", "0".repeat(40)));
-    refused(&fixture, "not one of them for this image");
+    put_checksum(&fixture, &format!("{0} x\n{0} y\n", "0".repeat(40)));
+    refused(&fixture, "none of them for this image");
     fs::remove_file(fixture.dir.path().join("system.img.sha1sum")).unwrap();
     symlink("elsewhere", fixture.dir.path().join("system.img.sha1sum")).unwrap();
     refused(&fixture, "symlink");
     assert_eq!(fixture.open().may_write(Owner::Root).unwrap_err().exit(), Exit::Target);
 }
 
-// Promise: limits are the last that is accepted: of zeros behind the end, of versions of device.conf, and of their size.
+// Promise: each limit is the largest accepted value: of zeros behind the end, of the number of device.conf members, and of their size.
 #[test]
 fn limits() {
     let fixture = Fixture::new(&["."]);
     let end = end_of(&fixture) as u64;
-    for (zeros, says) in
+    for (zeros, expected) in
         [(0, None), (1023, None), (1024, None), (64 << 20, None), ((64 << 20) + 1, Some("too much follows"))]
     {
         File::options().write(true).open(fixture.image()).unwrap().set_len(end + zeros).unwrap();
-        let said = fixture.open().read_conf().err().map(|error| error.to_string());
+        let message = fixture.open().read_conf().err().map(|error| error.to_string());
         assert!(
-            said.as_deref().map_or(says.is_none(), |said| says.is_some_and(|says| said.contains(says))),
-            "{said:?}"
+            message
+                .as_deref()
+                .map_or(expected.is_none(), |message| expected.is_some_and(|expected| message.contains(expected))),
+            "{message:?}"
         );
     }
     let fixture = Fixture::tree();
