@@ -130,8 +130,8 @@ impl Backoff {
     }
 
     /// What is in the file.
-    pub fn read(folder: &Path) -> Option<Self> {
-        files::read::<Self>(folder, BACKOFF_FILE).filter(|backoff| backoff.version == VERSION)
+    pub fn read(directory: &Path) -> Option<Self> {
+        files::read::<Self>(directory, BACKOFF_FILE).filter(|backoff| backoff.version == VERSION)
     }
 
     fn is_of(&self, now: &BootMoment, device_conf: &str) -> bool {
@@ -190,16 +190,16 @@ impl Backoff {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn write(&self, folder: &Directory) -> Result<(), FileError> {
-        folder.write(BACKOFF_FILE, Readers::Agent, self)
+    pub fn write(&self, directory: &Directory) -> Result<(), FileError> {
+        directory.write(BACKOFF_FILE, Readers::Agent, self)
     }
 
     /// Removes the file.
     ///
     /// # Errors
     /// The I/O error.
-    pub fn clear(folder: &Directory) -> Result<(), FileError> {
-        folder.remove(BACKOFF_FILE)
+    pub fn clear(directory: &Directory) -> Result<(), FileError> {
+        directory.remove(BACKOFF_FILE)
     }
 }
 

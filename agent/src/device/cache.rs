@@ -113,8 +113,8 @@ impl TokenCache {
     }
 
     /// Reads the cache.
-    pub fn read(folder: &Path) -> Option<Self> {
-        files::read(folder, TOKEN_FILE).filter(|cache: &Self| cache.version == VERSION)
+    pub fn read(directory: &Path) -> Option<Self> {
+        files::read(directory, TOKEN_FILE).filter(|cache: &Self| cache.version == VERSION)
     }
 
     /// How much longer the token is valid; nothing for a token of another boot, whose clock says nothing today.
@@ -148,29 +148,29 @@ impl TokenCache {
 ///
 /// # Errors
 /// The I/O error.
-pub fn write(folder: &Directory, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
+pub fn write(directory: &Directory, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
     match refresh {
         Some(RefreshToken { field, token }) => {
-            folder.write(
+            directory.write(
                 REFRESH_FILE,
                 Readers::Agent,
                 &RefreshRecord { version: VERSION, field, refresh_token: token },
             )?;
         }
-        None => folder.remove(REFRESH_FILE)?,
+        None => directory.remove(REFRESH_FILE)?,
     }
-    folder.write(TOKEN_FILE, Readers::Group, cache)
+    directory.write(TOKEN_FILE, Readers::Group, cache)
 }
 
 /// Takes the refresh token out of its file: it works once, and a second use ends the session on the server.
 ///
 /// # Errors
 /// The I/O error.
-pub fn take_refresh(folder: &Directory, path: &Path) -> Result<Option<RefreshToken>, FileError> {
+pub fn take_refresh(directory: &Directory, path: &Path) -> Result<Option<RefreshToken>, FileError> {
     let Some(record) = files::read::<RefreshRecord>(path, REFRESH_FILE) else {
         return Ok(None);
     };
-    folder.remove(REFRESH_FILE)?;
+    directory.remove(REFRESH_FILE)?;
     Ok((record.version == VERSION).then_some(RefreshToken { field: record.field, token: record.refresh_token }))
 }
 
@@ -178,9 +178,9 @@ pub fn take_refresh(folder: &Directory, path: &Path) -> Result<Option<RefreshTok
 ///
 /// # Errors
 /// The I/O error.
-pub fn clear(folder: &Directory) -> Result<(), FileError> {
-    folder.remove(TOKEN_FILE)?;
-    folder.remove(REFRESH_FILE)
+pub fn clear(directory: &Directory) -> Result<(), FileError> {
+    directory.remove(TOKEN_FILE)?;
+    directory.remove(REFRESH_FILE)
 }
 
 #[cfg(test)]

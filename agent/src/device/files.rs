@@ -63,7 +63,7 @@ pub struct FileError {
     source: io::Error,
 }
 
-const OPENING: &str = "opening the folder";
+const OPENING: &str = "opening the directory";
 
 impl FileError {
     /// Whether the directory itself is gone: any other program of root's may remove `/run/azaion` at any time. The next run
@@ -92,7 +92,7 @@ impl FileError {
 /// The lock by which one run at a time writes.
 pub type Lock = Flock<OwnedFd>;
 
-/// A folder of ours.
+/// A directory of ours.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -102,7 +102,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens the folder; one that is missing is made, for all to read whatever the umask is.
+    /// Opens the directory; one that is missing is made, for all to read whatever the umask is.
     ///
     /// # Errors
     /// The I/O error.
@@ -120,7 +120,7 @@ impl Directory {
     }
 
     /// Waits until no other run writes here, for `patience` at most; the lock goes with the value. `None`: another
-    /// run still does. The lock is a file that nobody else may open, for anybody could hold that of the folder.
+    /// run still does. The lock is a file that nobody else may open, for anybody could hold that of the directory.
     ///
     /// # Errors
     /// The I/O error.
@@ -129,7 +129,7 @@ impl Directory {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let open = || openat(&self.dir, LOCK, flags, Mode::from_bits_truncate(0o600));
         let file = open().or_else(|errno| match errno {
-            // Of a release that ran as root, where the folder is ours by now.
+            // Of a release that ran as root, where the directory is ours by now.
             Errno::EACCES => private_file::remove(self.dir.as_fd(), LOCK).map_err(|_| errno).and_then(|_| open()),
             other => Err(other),
         });
@@ -208,8 +208,8 @@ impl Directory {
 }
 
 /// Reads a file of ours; one that is missing, or that is not what we write, is as good as none.
-pub fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Option<T> {
-    let path = folder.join(name);
+pub fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Option<T> {
+    let path = directory.join(name);
     let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
     match File::open(&path).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes)) {
         Ok(_) => {}

@@ -78,16 +78,16 @@ impl Readiness {
     }
 
     /// What the last run said.
-    pub fn read(folder: &Path) -> Option<Self> {
-        files::read(folder, READY_FILE)
+    pub fn read(directory: &Path) -> Option<Self> {
+        files::read(directory, READY_FILE)
     }
 
     /// Writes the file.
     ///
     /// # Errors
     /// The I/O error.
-    pub fn write(&self, folder: &Directory) -> Result<(), FileError> {
-        folder.write(READY_FILE, Readers::All, self)
+    pub fn write(&self, directory: &Directory) -> Result<(), FileError> {
+        directory.write(READY_FILE, Readers::All, self)
     }
 }
 
@@ -117,8 +117,8 @@ pub struct FirstBoot {
 
 impl FirstBoot {
     /// What is remembered; nothing at first.
-    pub fn read(folder: &Path) -> Self {
-        Self { version: VERSION, ..files::read(folder, FIRST_BOOT_FILE).unwrap_or_default() }
+    pub fn read(directory: &Path) -> Self {
+        Self { version: VERSION, ..files::read(directory, FIRST_BOOT_FILE).unwrap_or_default() }
     }
 
     /// The same after the device was ready at `now` with this `device.conf` in this boot.
@@ -148,7 +148,7 @@ impl FirstBoot {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn write(&self, folder: &Directory) -> Result<(), FileError> {
-        folder.write(FIRST_BOOT_FILE, Readers::All, self)
+    pub fn write(&self, directory: &Directory) -> Result<(), FileError> {
+        directory.write(FIRST_BOOT_FILE, Readers::All, self)
     }
 }

@@ -81,9 +81,9 @@ impl Turn<'_> {
             other => other,
         };
         let run_dir = device.paths.run_dir();
-        let folder = Directory::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
+        let directory = Directory::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
         let before = Version::of(&run_dir.join(READY_FILE));
-        let Some(lock) = folder.lock(self.left, device.machine.as_ref())? else { return Err(NotReady::Busy) };
+        let Some(lock) = directory.lock(self.left, device.machine.as_ref())? else { return Err(NotReady::Busy) };
         // Many programs may have asked at once: one call is for all of them.
         if how.caller == Caller::Program
             && Version::of(&run_dir.join(READY_FILE)) != before
@@ -91,14 +91,14 @@ impl Turn<'_> {
         {
             return Err(NotReady::Shared { exit: readiness::exit_of(code), reason: reason.unwrap_or_default() });
         }
-        folder.remove_leftovers()?;
+        directory.remove_leftovers()?;
         or_warn(remove_state_leftovers(&device.paths.state_dir()));
-        let outcome = self.attempt(&folder, configuration);
+        let outcome = self.attempt(&directory, configuration);
         history::record_outcome(device, outcome.as_ref().map_err(|failed| &failed.error));
         Ok((outcome, lock))
     }
 
-    fn attempt(&self, folder: &Directory, (conf, settings): Configuration) -> Result<Ready, Failed> {
+    fn attempt(&self, directory: &Directory, (conf, settings): Configuration) -> Result<Ready, Failed> {
         let Self { device, how, left, .. } = *self;
         let conf = match conf {
             Ok(conf) => conf,
@@ -107,14 +107,14 @@ impl Turn<'_> {
                 if error.lacks_api_url()
                     && let Err(error) = settings =>
             {
-                return Err(record_failure(folder, None, error.into()).into());
+                return Err(record_failure(directory, None, error.into()).into());
             }
-            Err(error) => return Err(record_failure(folder, None, error.into()).into()),
+            Err(error) => return Err(record_failure(directory, None, error.into()).into()),
         };
         // Who this device is is not known then: what is said of another one would be taken for that one's state.
-        let board = board::check(&device.paths, &conf).map_err(|error| record_failure(folder, None, error.into()))?;
-        let settings = settings.map_err(|error| record_failure(folder, Some(&conf), error.into()))?;
-        let ready = Attempt { device, how, left, folder, conf: &conf, settings: &settings }.run()?;
+        let board = board::check(&device.paths, &conf).map_err(|error| record_failure(directory, None, error.into()))?;
+        let settings = settings.map_err(|error| record_failure(directory, Some(&conf), error.into()))?;
+        let ready = Attempt { device, how, left, directory, conf: &conf, settings: &settings }.run()?;
         if let Board::Unknown(why) = board
             && ready.is_first_report
         {

@@ -20,7 +20,7 @@ use crate::common::clock::{Clock, SystemClock, Timestamp};
 use super::paths::Paths;
 
 /// Where the file is that says that the clock is synchronised; `azaion-agent.service` can't write there.
-const FOLDER: &str = "run/azaion-clock";
+const DIRECTORY: &str = "run/azaion-clock";
 const SYNCHRONISED: &str = "synchronised";
 /// There while systemd-timesyncd runs and has synchronised the clock (systemd-timesyncd.service(8)).
 const TIMESYNCD: &str = "run/systemd/timesync/synchronized";
@@ -70,7 +70,7 @@ pub fn note(paths: &Paths) -> io::Result<bool> {
 }
 
 fn file(paths: &Paths) -> PathBuf {
-    paths.under_root(Path::new(FOLDER)).join(SYNCHRONISED)
+    paths.under_root(Path::new(DIRECTORY)).join(SYNCHRONISED)
 }
 
 /// Where the call is denied, as in a container, nobody is known to have synchronised the clock.

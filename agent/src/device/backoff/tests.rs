@@ -118,7 +118,7 @@ fn what_the_server_asked_for_stays() {
 #[test]
 fn is_kept_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = Directory::open(dir.path(), None, Lifetime::ThisBoot).unwrap();
+    let directory = Directory::open(dir.path(), None, Lifetime::ThisBoot).unwrap();
     for (class, exit) in [
         (Class::Refused, Exit::Refused),
         (Class::Protocol, Exit::Protocol),
@@ -126,11 +126,11 @@ fn is_kept_as_it_is() {
         (Class::Unreachable, Exit::Later),
     ] {
         let backoff = after(None, &fault(class, None), 100);
-        backoff.write(&folder).unwrap();
+        backoff.write(&directory).unwrap();
         let read = Backoff::read(dir.path()).unwrap();
         assert_eq!((&read, read.exit(), read.code), (&backoff, exit, exit.code()));
     }
-    Backoff::clear(&folder).unwrap();
+    Backoff::clear(&directory).unwrap();
     assert_eq!(Backoff::read(dir.path()), None);
 }
 

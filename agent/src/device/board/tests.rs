@@ -90,9 +90,9 @@ fn boards_that_say_nothing() {
     for empty in [&b""[..], b"\0", b"\n\0\n"] {
         assert!(unknown(&root(&[(USUAL, empty)])).contains("empty"));
     }
-    let folder = root(&[]);
-    fs::create_dir_all(folder.path().join(OTHER)).unwrap();
-    assert!(unknown(&folder).contains(OTHER));
+    let directory = root(&[]);
+    fs::create_dir_all(directory.path().join(OTHER)).unwrap();
+    assert!(unknown(&directory).contains(OTHER));
     let fifo = root(&[]);
     fs::create_dir_all(fifo.path().join("proc/device-tree")).unwrap();
     nix::unistd::mkfifo(&fifo.path().join(USUAL), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();

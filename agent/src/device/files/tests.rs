@@ -78,16 +78,16 @@ fn a_vanished_directory_is_reported_and_made_again() {
     let path = dir.path().join("azaion");
     let clock = Vanishing { path: path.clone(), other_run: Mutex::default() };
     let actions: [(&str, Action<'_>); 4] = [
-        ("write", &|folder| folder.write("token.json", Readers::Group, &7)),
-        ("replace", &|folder| folder.write("ready.json", Readers::All, &7)),
-        ("lock", &|folder| folder.lock(Duration::ZERO, &clock).map(drop)),
-        ("remove", &|folder| folder.remove("token.json").and_then(|()| folder.remove_leftovers())),
+        ("write", &|directory| directory.write("token.json", Readers::Group, &7)),
+        ("replace", &|directory| directory.write("ready.json", Readers::All, &7)),
+        ("lock", &|directory| directory.lock(Duration::ZERO, &clock).map(drop)),
+        ("remove", &|directory| directory.remove("token.json").and_then(|()| directory.remove_leftovers())),
     ];
     for (name, act) in actions {
-        let folder = open_run_dir(&path);
-        folder.write("ready.json", Readers::All, &7).unwrap();
+        let directory = open_run_dir(&path);
+        directory.write("ready.json", Readers::All, &7).unwrap();
         remove_dir_all(&path).unwrap();
-        match act(&folder) {
+        match act(&directory) {
             Ok(()) => assert_eq!(name, "remove", "{name} was done in a directory that nobody sees"),
             Err(error) => assert!(error.is_gone() && error.to_string().contains("makes it again"), "{name}: {error}"),
         }
