@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 
 #[cfg(feature = "simulation")]
-use crate::simulation::{Effect, tell};
+use crate::simulation::{Effect, report};
 
 /// Writes a file, or the names of a directory, through to the disk.
 pub(super) fn fsync(file: BorrowedFd<'_>) -> nix::Result<()> {
     nix::unistd::fsync(file)?;
     #[cfg(feature = "simulation")]
-    tell(&Effect::Synced(file));
+    report(&Effect::Synced(file));
     Ok(())
 }
 
@@ -18,12 +18,12 @@ pub(super) fn fsync(file: BorrowedFd<'_>) -> nix::Result<()> {
 #[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "nobody is told"))]
 pub(super) fn named(dir: BorrowedFd<'_>, name: &OsStr) {
     #[cfg(feature = "simulation")]
-    tell(&Effect::Named(dir, name.as_ref()));
+    report(&Effect::Named(dir, name.as_ref()));
 }
 
 /// A name is gone from the directory.
 #[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "nobody is told"))]
 pub(super) fn removed(dir: BorrowedFd<'_>, name: &OsStr) {
     #[cfg(feature = "simulation")]
-    tell(&Effect::Removed(dir, name.as_ref()));
+    report(&Effect::Removed(dir, name.as_ref()));
 }
