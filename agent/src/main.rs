@@ -113,8 +113,11 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Boot { deadline, now } => {
-            let caller =
-                if announce::is_unit() || std::env::var_os(UNIT_VARIABLE).is_some() { Caller::Unit } else { Caller::Person };
+            let caller = if announce::is_unit() || std::env::var_os(UNIT_VARIABLE).is_some() {
+                Caller::Unit
+            } else {
+                Caller::Person
+            };
             boot(&device, How { caller, deadline: deadline.map(Duration::from_secs), now, ..How::default() })
         }
         Command::Status { json, history: true, .. } => history::print(&device, json),

@@ -29,7 +29,10 @@ const HELD_WAIT: Duration = Duration::from_hours(1);
 /// Returns the failure of an attempt that the hold file prevents.
 fn held_failure(why: String, clock: &AlertClock<'_>) -> Failed {
     // This run waits, since the next run would be held as well.
-    Failed::new(NotReady::Held(why), Some(Retry { wait: HELD_WAIT, is_kept: false, surroundings: clock.surroundings() }))
+    Failed::new(
+        NotReady::Held(why),
+        Some(Retry { wait: HELD_WAIT, is_kept: false, surroundings: clock.surroundings() }),
+    )
 }
 
 /// Where the token of a ready device comes from.
@@ -75,7 +78,10 @@ impl Attempt<'_> {
                 let is_valid = |cache: &TokenCache| !cache.left(&self.device.moment()).is_zero();
                 let still_valid = cached.filter(|cache| failed.error.keeps_valid_token() && is_valid(cache));
                 let Some(cache) = still_valid else {
-                    return Err(Failed { error: record_failure(self.directory, Some(self.conf), failed.error), ..failed });
+                    return Err(Failed {
+                        error: record_failure(self.directory, Some(self.conf), failed.error),
+                        ..failed
+                    });
                 };
                 let token = match failed.error {
                     NotReady::Held(_) => Token::Held,
@@ -162,7 +168,8 @@ impl Attempt<'_> {
                 Ok(token)
             }
             Err(NotReady::Fault(fault)) if matches!(fault.problem, Problem::NotCalled(NotCalled::Held)) => {
-                let why = self.held().unwrap_or_else(|| "because the hold file was there at the time of the call".to_owned());
+                let why =
+                    self.held().unwrap_or_else(|| "because the hold file was there at the time of the call".to_owned());
                 Err(held_failure(why, &clock))
             }
             Err(NotReady::Fault(fault)) => Err(self.failed(*fault, clock.surroundings())),

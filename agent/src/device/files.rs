@@ -243,7 +243,9 @@ pub fn token_group(paths: &Paths) -> Option<u32> {
         return None;
     }
     if gid.is_none() {
-        log::warn!("the group {GROUP} does not exist, so token.json gets the caller's group; run systemd-sysusers azaion.conf");
+        log::warn!(
+            "the group {GROUP} does not exist, so token.json gets the caller's group; run systemd-sysusers azaion.conf"
+        );
     }
     gid
 }

@@ -109,10 +109,9 @@ fn configuration(device: &Device) -> (Known, Check) {
         Err(error) => return failed(&NotReady::from(error)),
         Ok(Board::Any) => Check::ok(CONFIGURATION, who),
         Ok(Board::Right(module)) => Check::ok(CONFIGURATION, format!("{who}, on the module {module}")),
-        Ok(Board::Unknown(why)) => Check::warning(
-            CONFIGURATION,
-            format!("{who}; cannot check that this is the module in device.conf: {why}"),
-        ),
+        Ok(Board::Unknown(why)) => {
+            Check::warning(CONFIGURATION, format!("{who}; cannot check that this is the module in device.conf: {why}"))
+        }
     };
     (Known::Whole(conf, settings), check)
 }
@@ -135,7 +134,9 @@ fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
     if wall < floor {
         return Check::warning(
             CLOCK,
-            format!("the clock says {wall}, but the true time is later than {floor}; the agent uses the time of the API's answers"),
+            format!(
+                "the clock says {wall}, but the true time is later than {floor}; the agent uses the time of the API's answers"
+            ),
         );
     }
     if device.machine.is_synchronised() {
@@ -148,15 +149,21 @@ fn clock(device: &Device, conf: Option<&DeviceConf>) -> Check {
 fn token(device: &Device, known: &Known) -> Check {
     let (now, directory) = (device.moment(), device.paths.run_dir());
     match TokenCache::read(&directory) {
-        Some(cache) if matches!(known, Known::Whole(conf, settings) if !cache.is_of(conf, settings)) => {
-            Check::failed(TOKEN, "the token belongs to another account, or does not agree with agent.toml; run `azaion-agent boot` to get a new one")
-        }
+        Some(cache) if matches!(known, Known::Whole(conf, settings) if !cache.is_of(conf, settings)) => Check::failed(
+            TOKEN,
+            "the token belongs to another account, or does not agree with agent.toml; run `azaion-agent boot` to get a new one",
+        ),
         None if is_denied(&directory.join(TOKEN_FILE)) => {
             let message = format!("only root and the group {GROUP} can read the token; {NEEDS_ROOT}");
             Check::warning(TOKEN, message)
         }
-        None => Check::failed(TOKEN, "there is no token yet; wait for the next run of azaion-agent.timer, or run `azaion-agent boot`"),
-        Some(cache) if cache.left(&now).is_zero() => Check::failed(TOKEN, "the token has expired; see the check readiness for the reason"),
+        None => Check::failed(
+            TOKEN,
+            "there is no token yet; wait for the next run of azaion-agent.timer, or run `azaion-agent boot`",
+        ),
+        Some(cache) if cache.left(&now).is_zero() => {
+            Check::failed(TOKEN, "the token has expired; see the check readiness for the reason")
+        }
         Some(cache) => {
             let user = cache.user_id.as_ref().map(|id| format!(", user {id}")).unwrap_or_default();
             let text = format!("valid for {} s more, signature {}{user}", cache.left(&now).as_secs(), cache.signature);
@@ -174,9 +181,10 @@ fn is_denied(path: &Path) -> bool {
 fn readiness_check(device: &Device) -> (Check, Exit) {
     let check = |check| (check, Exit::Later);
     match Readiness::read(&device.paths.run_dir()) {
-        None => {
-            check(Check::failed(READINESS, "the agent has not run since this boot; check `systemctl status azaion-agent.timer`"))
-        }
+        None => check(Check::failed(
+            READINESS,
+            "the agent has not run since this boot; check `systemctl status azaion-agent.timer`",
+        )),
         Some(Readiness { ready: true, since, held, .. }) => {
             let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
             let held = if held { ", held: tokens are not renewed" } else { "" };

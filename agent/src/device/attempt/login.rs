@@ -25,7 +25,11 @@ impl Attempt<'_> {
     ///
     /// The login comes before the keys, so that refused credentials are reported as such whatever else is wrong. A failed
     /// request for the keys is repeated without another login.
-    pub(super) fn request_token(&self, clock: &AlertClock<'_>, has_valid: bool) -> Result<(TokenCache, Timestamp), NotReady> {
+    pub(super) fn request_token(
+        &self,
+        clock: &AlertClock<'_>,
+        has_valid: bool,
+    ) -> Result<(TokenCache, Timestamp), NotReady> {
         let time = Arc::new(self.device.true_time(Some(self.conf)));
         let overtaken = Some(clock.overtaken());
         let http = self.device.client(&self.conf.api_url, self.settings, Arc::clone(&time), overtaken)?;

@@ -121,12 +121,14 @@ fn tls(api: &ApiUrl, device: &Device, conf: Option<&DeviceConf>, settings: &Sett
     };
     match keys::fetch(http.as_ref(), false, Ok(TIMEOUT)) {
         Ok(_) if !api.is_tls() => Check::warning("tls", "plain http: the identity of the server is not verified"),
-        Ok(Keys::Set(keys)) => {
-            Check::ok("tls", format!("the server's certificate is valid, and the server publishes {} key(s)", keys.len()))
-        }
-        Ok(Keys::None) => {
-            Check::warning("tls", "the server's certificate is valid, but the server publishes no keys: tokens are unverified")
-        }
+        Ok(Keys::Set(keys)) => Check::ok(
+            "tls",
+            format!("the server's certificate is valid, and the server publishes {} key(s)", keys.len()),
+        ),
+        Ok(Keys::None) => Check::warning(
+            "tls",
+            "the server's certificate is valid, but the server publishes no keys: tokens are unverified",
+        ),
         Err(fault) if matches!(fault.problem, Problem::Transport { .. }) => Check::failed("tls", chain(&fault)),
         Err(fault) if fault.class() == Class::Later => Check::warning("tls", chain(&fault)),
         Err(fault) => Check::failed("tls", chain(&fault)),
