@@ -52,7 +52,7 @@ pub enum Woken {
     /// The time is over, or another attempt may succeed.
     TryAgain,
     /// Another run has finished, or the hold file was created or removed.
-    LookAgain,
+    ReadAgain,
     /// The configuration has changed, and only a new process can read it.
     NewConfiguration,
 }
@@ -83,7 +83,7 @@ impl<'a> Wait<'a> {
                 return Woken::NewConfiguration;
             }
             if self.others.have_changed() {
-                return Woken::LookAgain;
+                return Woken::ReadAgain;
             }
             let left = until.saturating_sub(self.clock.boot());
             if left.is_zero() || self.clock.surroundings().has_more_than(&self.before) {
