@@ -1,7 +1,8 @@
 //! Sets the build time of the agent, a time that has certainly passed when the agent runs (its time floor).
 //!
-//! The build time is `SOURCE_DATE_EPOCH` if it is set, else the time of the last commit, else, outside a checkout, the release date
-//! of the oldest supported compiler. It is never the clock of the build machine, so that builds are reproducible.
+//! The build time is `SOURCE_DATE_EPOCH` if it is set, else the time of the last commit, else, outside a checkout, the
+//! release date of the oldest supported compiler. It is never the clock of the build machine, so that builds are
+//! reproducible.
 
 use std::process::Command;
 

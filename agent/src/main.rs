@@ -18,8 +18,8 @@ use azaion_agent::device::{history, status, time_sync, token};
 use clap::{Parser, Subcommand};
 use zeroizing_alloc::ZeroAlloc;
 
-/// Overwrites all memory that is freed. Our own values overwrite their secrets, but the libraries for HTTP, TLS and JSON copy
-/// secrets into buffers that they do not overwrite.
+/// Overwrites all memory that is freed. Our own values overwrite their secrets, but the libraries for HTTP, TLS and
+/// JSON copy secrets into buffers that they do not overwrite.
 #[global_allocator]
 static WIPING: ZeroAlloc<System> = ZeroAlloc(System);
 
@@ -74,8 +74,8 @@ enum Command {
     Clock,
 }
 
-/// Environment variable that azaion-agent.service sets, so that the program knows its caller even if a drop-in redirects
-/// standard error.
+/// Environment variable that azaion-agent.service sets, so that the program knows its caller even if a drop-in
+/// redirects standard error.
 const UNIT_VARIABLE: &str = "AZAION_AGENT_UNIT";
 
 const EXIT_CODES: &str = "\

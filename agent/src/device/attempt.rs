@@ -220,8 +220,8 @@ impl Attempt<'_> {
         Failed::new(fault.into(), retry)
     }
 
-    /// Reads `first-boot.json` and the refusals of the credentials. Where `/var` is not writable, `backoff.json` supplies
-    /// the refusals of this boot.
+    /// Reads `first-boot.json` and the refusals of the credentials. Where `/var` is not writable, `backoff.json`
+    /// supplies the refusals of this boot.
     fn known_refusals(&self) -> (FirstBoot, Option<Refusals>) {
         let mut known = FirstBoot::read(&self.device.paths.state_dir());
         let refusals = known.refusals.take();

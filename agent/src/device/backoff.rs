@@ -78,7 +78,8 @@ pub struct FailedCall<'a> {
 impl Backoff {
     /// Returns the backoff after a failed call, and the wait; `None` if the next run may try at once.
     ///
-    /// `before` is the previous content of the file. `refused` describes the refusal if the API refused the credentials.
+    /// `before` is the previous content of the file. `refused` describes the refusal if the API refused the
+    /// credentials.
     pub fn after(before: Option<Self>, call: FailedCall<'_>, refused: Option<Failure>) -> Option<(Self, Duration)> {
         let FailedCall { fault, now, surroundings, device_conf } = call;
         let class = fault.class();
@@ -96,8 +97,8 @@ impl Backoff {
         let (wait, outage) = schedule::after(failure, outage, now.since_boot);
         // Rounded up, so that no call comes earlier than the server asked for.
         let until = (now.since_boot + wait).as_secs() + 1;
-        // A `boot --now` ignored a wait that the server had asked for, and the server did not answer. That wait stays in force
-        // for other callers.
+        // A `boot --now` ignored a wait that the server had asked for, and the server did not answer. That wait stays
+        // in force for other callers.
         let is_unanswered = matches!(cause, Cause::Outage | Cause::ProtocolError);
         if let Some(asked) = asked.filter(|asked| is_unanswered && asked.until_boottime_s > until) {
             let wait = asked.left(now);
@@ -139,8 +140,8 @@ impl Backoff {
         self.boot_id == now.boot_id && self.device_conf == device_conf
     }
 
-    /// Returns whether something new on the machine ends the wait. Even a `Retry-After` may come from a network that is gone;
-    /// only a refusal of the account holds in every network.
+    /// Returns whether something new on the machine ends the wait. Even a `Retry-After` may come from a network that is
+    /// gone; only a refusal of the account holds in every network.
     pub fn is_ended_by(&self, surroundings: &Surroundings) -> bool {
         self.cause != Cause::Refusal && surroundings.has_more_than(&self.surroundings)
     }

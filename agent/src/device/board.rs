@@ -1,7 +1,7 @@
 //! Checks that this is the module that the device's image was made for.
 //!
-//! This guards against mix-ups, but proves nothing: a module's serial number is no secret, and a person who can change the
-//! image can change `device.conf`.
+//! This guards against mix-ups, but proves nothing: a module's serial number is no secret, and a person who can change
+//! the image can change `device.conf`.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -14,8 +14,8 @@ use crate::common::device_conf::{DeviceConf, is_placeholder_serial};
 
 use super::paths::Paths;
 
-/// The maximum number of bytes read of a serial number. `device.conf` can't hold one of this length, so a longer one never
-/// matches.
+/// The maximum number of bytes read of a serial number. `device.conf` can't hold one of this length, so a longer one
+/// never matches.
 const MAX_SERIAL: u64 = 256;
 
 /// The result of the check.

@@ -117,7 +117,8 @@ impl TokenCache {
         files::read(directory, TOKEN_FILE).filter(|cache: &Self| cache.version == VERSION)
     }
 
-    /// Returns how much longer the token is valid. Zero for a token of another boot, since the boot clocks are not comparable.
+    /// Returns how much longer the token is valid. Zero for a token of another boot, since the boot clocks are not
+    /// comparable.
     pub fn left(&self, now: &BootMoment) -> Duration {
         let age = now.since_boot.as_secs().checked_sub(self.obtained_boottime_s);
         match age.filter(|_| self.is_of_boot(now)) {
@@ -162,7 +163,8 @@ pub fn write(directory: &Directory, cache: &TokenCache, refresh: Option<RefreshT
     directory.write(TOKEN_FILE, Readers::Group, cache)
 }
 
-/// Reads the refresh token and deletes its file, since the token works once: a second use ends the session on the server.
+/// Reads the refresh token and deletes its file, since the token works once: a second use ends the session on the
+/// server.
 ///
 /// # Errors
 /// The I/O error.
@@ -200,7 +202,8 @@ mod tests {
         BootMoment { boot_id: boot_id.into(), since_boot: Duration::from_secs(seconds) }
     }
 
-    // Promise: lifetimes count on the boot clock, and a token is renewed when less than a third of its lifetime is left.
+    // Promise: lifetimes count on the boot clock, and a token is renewed when less than a third of its lifetime is
+    // left.
     #[test]
     fn lifetimes_count_on_the_boot_clock() {
         let cache = cache(900);

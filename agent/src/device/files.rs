@@ -1,4 +1,5 @@
-//! Reads and writes the agent's files: those of this boot in `/run/azaion`, those kept across boots in `/var/lib/azaion`.
+//! Reads and writes the agent's files: those of this boot in `/run/azaion`, those kept across boots in
+//! `/var/lib/azaion`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
@@ -37,7 +38,8 @@ pub(super) const STATE_FILES: [&str; 2] = [FIRST_BOOT_FILE, HISTORY_FILE];
 /// How often a waiting run tries to take the lock.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// Logs a failed write as a warning. A device with a valid token is ready even if the disk is full or `/var` is unusable.
+/// Logs a failed write as a warning. A device with a valid token is ready even if the disk is full or `/var` is
+/// unusable.
 pub(super) fn or_warn(done: Result<(), FileError>) {
     done.unwrap_or_else(|error| log::warn!("{}", chain(&error)));
 }
@@ -66,12 +68,13 @@ pub struct FileError {
 const OPEN: &str = "open the directory";
 
 impl FileError {
-    /// Returns whether the directory itself is gone: another program of root may remove `/run/azaion` at any time. The next
-    /// run creates it again.
+    /// Returns whether the directory itself is gone: another program of root may remove `/run/azaion` at any time. The
+    /// next run creates it again.
     pub fn is_gone(&self) -> bool {
         match self.source.kind() {
             io::ErrorKind::NotFound => true,
-            // In the service's sandbox this directory is the only writable path in /run, and only systemd can create it.
+            // In the service's sandbox this directory is the only writable path in /run, and only systemd can create
+            // it.
             io::ErrorKind::ReadOnlyFilesystem => self.action == OPEN,
             _ => false,
         }

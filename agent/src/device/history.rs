@@ -80,7 +80,8 @@ fn best_known_time(device: &Device) -> Timestamp {
     device.true_time(device.configuration().0.ok().as_ref()).now()
 }
 
-/// Records a state of the device, if it is a change. A failed write is logged as a warning. The caller holds the run lock.
+/// Records a state of the device, if it is a change. A failed write is logged as a warning. The caller holds the run
+/// lock.
 pub fn record(device: &Device, now: Timestamp, state: &str, code: u8, reason: Option<&str>) {
     let (state_dir, moment) = (device.paths.state_dir(), device.moment());
     let change = Change {
@@ -244,8 +245,8 @@ mod tests {
     const STATES: [(&str, u8); 4] = [("ready", 0), ("waiting", 75), ("held", 75), ("refused", 77)];
 
     proptest! {
-        // Promise: for any outcomes at any times, the history is in their order and within its bound, its last state is the
-        // device's, and there are no more writes than changes of state, boots, and hours.
+        // Promise: for any outcomes at any times, the history is in their order and within its bound, its last state is
+        // the device's, and there are no more writes than changes of state, boots, and hours.
         #[test]
         fn few_writes(outcomes in prop::collection::vec((0..STATES.len(), 0..3_u8, 0..600_u64, prop::bool::weighted(0.02)), 1..300)) {
             let (mut history, mut writes, mut allowed, mut total) = (History::default(), 0_u64, 1_u64, 0_u64);

@@ -1,6 +1,7 @@
 //! The hold file: while it exists, the device makes no API call.
 //!
-//! A login or a refresh ends the aircraft's mission sessions on the server, and the device must not cause traffic in flight.
+//! A login or a refresh ends the aircraft's mission sessions on the server, and the device must not cause traffic in
+//! flight.
 
 use std::fs;
 use std::io;

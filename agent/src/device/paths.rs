@@ -24,8 +24,9 @@ const MAX_LINKS: usize = 255;
 
 /// The root directory of all paths of the agent.
 ///
-/// Below another root than `/`, symlinks resolve as they do on the device: an absolute one starts at the root, and none leads
-/// out of it. Each call resolves its path again, so this protects against no process that changes the tree meanwhile.
+/// Below another root than `/`, symlinks resolve as they do on the device: an absolute one starts at the root, and none
+/// leads out of it. Each call resolves its path again, so this protects against no process that changes the tree
+/// meanwhile.
 #[derive(Clone, Debug)]
 pub struct Paths {
     root: PathBuf,
@@ -67,8 +68,8 @@ impl Paths {
         self.under_root(Path::new("var/lib/azaion"))
     }
 
-    /// The two files with the module's serial number: in `/proc/device-tree`, the documented path, and in the directory that
-    /// it links to, for a sandbox that leaves only processes in `/proc` (`ProcSubset=pid`).
+    /// The two files with the module's serial number: in `/proc/device-tree`, the documented path, and in the directory
+    /// that it links to, for a sandbox that leaves only processes in `/proc` (`ProcSubset=pid`).
     pub fn module_serial(&self) -> [PathBuf; 2] {
         ["proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number"]
             .map(|file| self.under_root(Path::new(file)))
@@ -79,8 +80,8 @@ impl Paths {
         self.under_root(Path::new("etc/group"))
     }
 
-    /// Resolves a path below the root. If the root is not `/`, the result has no symlink in it; `last` decides whether that
-    /// includes the last part.
+    /// Resolves a path below the root. If the root is not `/`, the result has no symlink in it; `last` decides whether
+    /// that includes the last part.
     fn resolve(&self, path: &Path, last: Last) -> PathBuf {
         let inside = path.strip_prefix("/").unwrap_or(path);
         if self.root == Path::new("/") {

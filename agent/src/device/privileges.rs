@@ -1,9 +1,9 @@
 //! Gives up root: only root can open `device.conf`, and once it is open, nothing else needs root.
 //!
 //! The service starts as root, with the capabilities for this change only (`ExecStart=!` in `azaion-agent.service`).
-//! `azaion-agent token` and `status` in an admin's shell start as root, too. After [`become_agent`] the process is the user
-//! [`USER`], so it reads policy, cache and answers of the API without privileges that could be misused. All files of the agent
-//! belong to that user, even if root started the agent.
+//! `azaion-agent token` and `status` in an admin's shell start as root, too. After [`become_agent`] the process is the
+//! user [`USER`], so it reads policy, cache and answers of the API without privileges that could be misused. All files
+//! of the agent belong to that user, even if root started the agent.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -45,11 +45,12 @@ pub enum PrivilegesError {
 
 /// Changes a process of root to the user [`USER`] for good.
 ///
-/// A process of another user is not changed; nor is one of root if the files do not lie below `/` (a test, the tree of an
-/// image), or if the user does not exist.
+/// A process of another user is not changed; nor is one of root if the files do not lie below `/` (a test, the tree of
+/// an image), or if the user does not exist.
 ///
-/// Before the change, root gives the agent's directories and files to that user: those of a release that ran as root, and
-/// `/run/azaion` if the service has not run since the boot. In the service this is denied, but systemd has done it already.
+/// Before the change, root gives the agent's directories and files to that user: those of a release that ran as root,
+/// and `/run/azaion` if the service has not run since the boot. In the service this is denied, but systemd has done it
+/// already.
 ///
 /// # Errors
 /// The step that failed. The process may have lost some of its privileges and must exit.
@@ -84,8 +85,8 @@ fn agent() -> Result<Option<(Uid, Gid)>, PrivilegesError> {
 
 /// Gives a directory of root to the agent's user, with the files in it that an agent as root has written.
 ///
-/// A missing directory is created. A directory of another user is not changed, since that user could have put any file there
-/// under such a name.
+/// A missing directory is created. A directory of another user is not changed, since that user could have put any file
+/// there under such a name.
 fn hand_over(path: &Path, files: &[&str], uid: Uid, gid: Gid) -> io::Result<()> {
     match DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -111,8 +112,8 @@ fn hand_over(path: &Path, files: &[&str], uid: Uid, gid: Gid) -> io::Result<()> 
     Ok(fchown(&directory, Some(uid), Some(gid))?)
 }
 
-/// Changes groups, group and user of the process, in this order, since only root can change groups. The change of user removes
-/// all capabilities (capabilities(7)).
+/// Changes groups, group and user of the process, in this order, since only root can change groups. The change of user
+/// removes all capabilities (capabilities(7)).
 fn change_to(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     let step = |step| move |source| PrivilegesError::Change { step, source };
     // A service has no other groups, and setgroups(2) is denied in the user namespace of `PrivateUsers=`.
@@ -126,8 +127,8 @@ fn change_to(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     set_dumpable(false).map_err(step("PR_SET_DUMPABLE"))
 }
 
-/// Checks that all ids of the process are this user and this group, that it has no capability, and that it can't become root
-/// again.
+/// Checks that all ids of the process are this user and this group, that it has no capability, and that it can't become
+/// root again.
 fn confirm(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     let (uids, gids) = (getresuid(), getresgid());
     if !uids.is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [uid; 3])
@@ -153,10 +154,11 @@ fn has_no_other_groups(gid: Gid) -> bool {
     getgroups().is_ok_and(|groups| groups.into_iter().all(|group| group == gid))
 }
 
-/// Returns whether all sets of capabilities are empty, but for the inheritable set (hexadecimal masks, `proc_pid_status(5)`).
+/// Returns whether all sets of capabilities are empty, but for the inheritable set (hexadecimal masks,
+/// `proc_pid_status(5)`).
 ///
-/// Some releases of systemd leave the inheritable set filled. It has no effect in a process that can't gain privileges by
-/// execve(2).
+/// Some releases of systemd leave the inheritable set filled. It has no effect in a process that can't gain privileges
+/// by execve(2).
 fn has_no_capabilities() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
     let is_empty = |set: &str| {
@@ -192,7 +194,8 @@ mod tests {
         path
     }
 
-    // Promise: the agent's files that root wrote are given to the agent's user; files of other programs keep their owner.
+    // Promise: the agent's files that root wrote are given to the agent's user; files of other programs keep their
+    // owner.
     #[test]
     fn files_of_a_release_that_ran_as_root_are_handed_over() {
         if !Uid::effective().is_root() {

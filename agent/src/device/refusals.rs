@@ -1,8 +1,9 @@
-//! Counts refusals of the credentials in a row across boots, and blocks further logins before the API locks the account.
+//! Counts refusals of the credentials in a row across boots, and blocks further logins before the API locks the
+//! account.
 //!
-//! The API limits an account to 5 failures in 300 s and locks it for 900 s after 10 in a row. The timer, a device that boots again
-//! and again, and a person with `boot --now` must all stay below these limits. Time is counted on the boot clock. The time between
-//! two boots is not known and does not count, so a block may last longer than needed.
+//! The API limits an account to 5 failures in 300 s and locks it for 900 s after 10 in a row. The timer, a device that
+//! boots again and again, and a person with `boot --now` must all stay below these limits. Time is counted on the boot
+//! clock. The time between two boots is not known and does not count, so a block may last longer than needed.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::cache::BootMoment;
 use crate::device::time_floor::Stretch;
 
-/// The maximum number of refusals within a time: as many as the API allows before it limits the account, and one less than lock it.
+/// The maximum number of refusals within a time: as many as the API allows before it limits the account, and one less
+/// than lock it.
 const GATES: [(usize, Duration); 2] = [(5, Duration::from_mins(5)), (KEPT, Duration::from_hours(1))];
 /// How often the elapsed time is written while logins are blocked.
 const NOTE_INTERVAL: Duration = Duration::from_mins(1);
@@ -49,8 +51,8 @@ impl Refusals {
         self.in_a_row
     }
 
-    /// Returns the refusals with the time elapsed until now, if that is worth a write. Without these notes a device that boots
-    /// again and again would stay blocked for ever.
+    /// Returns the refusals with the time elapsed until now, if that is worth a write. Without these notes a device
+    /// that boots again and again would stay blocked for ever.
     pub fn noted(&self, now: &BootMoment) -> Option<Self> {
         let is_due = self.since.since_note(now) >= NOTE_INTERVAL;
         is_due.then(|| Self { since: self.since.noted(now), ..self.clone() })
@@ -80,7 +82,8 @@ mod tests {
         BootMoment { boot_id: boot.into(), since_boot: Duration::from_secs(seconds) }
     }
 
-    /// Returns the times at which the gate lets a caller through that tries each second, over `boots` of `length` seconds.
+    /// Returns the times at which the gate lets a caller through that tries each second, over `boots` of `length`
+    /// seconds.
     fn tries(boots: u64, length: u64) -> Vec<u64> {
         let (mut known, mut made) = (None::<Refusals>, Vec::new());
         for boot in 0..boots {
@@ -97,7 +100,8 @@ mod tests {
         made
     }
 
-    // Promise: however often the device boots or a person tries, there are never more than 5 failures in 300 s or 10 in 900 s.
+    // Promise: however often the device boots or a person tries, there are never more than 5 failures in 300 s or 10 in
+    // 900 s.
     #[test]
     fn the_account_is_not_locked() {
         for (boots, length) in [(1, 10_000), (1000, 1), (200, 20), (100, 61), (20, 299), (5, 4000)] {

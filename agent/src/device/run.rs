@@ -1,4 +1,5 @@
-//! One run of the agent: `device.conf` → login → claims → cache → readiness, and for the systemd unit also the wait between attempts.
+//! One run of the agent: `device.conf` → login → claims → cache → readiness, and for the systemd unit also the wait
+//! between attempts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,8 +23,8 @@ use super::wait::{Version, Versions, Wait, Woken};
 
 /// Makes the device ready, or returns the reason why it is not. `ready.json` records the same result.
 ///
-/// A fresh token is kept without a call. While a token is still valid, a failed renewal leaves the device ready, unless the
-/// API refuses the account itself.
+/// A fresh token is kept without a call. While a token is still valid, a failed renewal leaves the device ready, unless
+/// the API refuses the account itself.
 ///
 /// # Errors
 /// Why the device is not ready.
@@ -73,7 +74,8 @@ struct LockedAttempt<'a> {
 }
 
 impl LockedAttempt<'_> {
-    /// Takes the lock and makes the attempt. Returns the lock with the outcome, so that the caller decides when to release it.
+    /// Takes the lock and makes the attempt. Returns the lock with the outcome, so that the caller decides when to
+    /// release it.
     fn take(&self, configuration: Configuration) -> Result<(Result<Ready, Failed>, Lock), NotReady> {
         let Self { device, how, .. } = *self;
         let configuration = match configuration {

@@ -1,7 +1,8 @@
-//! Computes when a device that is not ready tries again: pure functions of the failure, how often it occurred, and for how long.
+//! Computes when a device that is not ready tries again: pure functions of the failure, how often it occurred, and for
+//! how long.
 //!
-//! The waits balance three goals: a device becomes ready soon after the cause is gone, an API that is down does not get calls
-//! from a whole fleet at the same time, and no device locks its own account.
+//! The waits balance three goals: a device becomes ready soon after the cause is gone, an API that is down does not get
+//! calls from a whole fleet at the same time, and no device locks its own account.
 
 use std::time::Duration;
 
@@ -17,15 +18,16 @@ const SHORT_CAP: Duration = Duration::from_mins(1);
 const SHORT_OUTAGE: Duration = Duration::from_mins(10);
 /// The average wait after that. Each wait is random, up to a quarter shorter or longer.
 const LONG_AVERAGE: Duration = Duration::from_mins(5);
-/// The minimum time over which the calls after the same `Retry-After` are spread. It is at least a tenth of the `Retry-After`.
+/// The minimum time over which the calls after the same `Retry-After` are spread. It is at least a tenth of the
+/// `Retry-After`.
 const SPREAD: Duration = Duration::from_secs(5);
 
-/// The wait of the unit after an answer that can't be accepted. A captive portal may answer instead of the API, and fifty
-/// devices that log in each minute would use up the logins of their address (ten a minute).
+/// The wait of the unit after an answer that can't be accepted. A captive portal may answer instead of the API, and
+/// fifty devices that log in each minute would use up the logins of their address (ten a minute).
 const AFTER_PROTOCOL_ERROR: Duration = Duration::from_mins(5);
 
-/// The waits after the first refusals of the credentials for a device that was never ready with its `device.conf`: its account
-/// may not exist yet.
+/// The waits after the first refusals of the credentials for a device that was never ready with its `device.conf`: its
+/// account may not exist yet.
 const NEVER_READY: [Duration; 3] = [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15)];
 /// The wait after all later refusals, and after each refusal for a device that has been ready.
 const AFTER_REFUSAL: Duration = Duration::from_hours(1);
@@ -94,15 +96,15 @@ pub fn after(failure: Failure, outage: Option<Outage>, now: Duration) -> (Durati
     }
 }
 
-/// Returns the wait after a call without an answer, or with an error of the server. There were `tries` such calls before this
-/// one, the first of them `outage` ago.
+/// Returns the wait after a call without an answer, or with an error of the server. There were `tries` such calls
+/// before this one, the first of them `outage` ago.
 fn after_outage(tries: u32, outage: Duration) -> Duration {
     if outage < SHORT_OUTAGE {
         let longest = FIRST.saturating_mul(2_u32.saturating_pow(tries));
         return part_of(longest.min(SHORT_CAP));
     }
-    // Full jitter from zero to twice the average would have the same average, but one device in a hundred would detect only
-    // after 1.8 averages that the API is back.
+    // Full jitter from zero to twice the average would have the same average, but one device in a hundred would detect
+    // only after 1.8 averages that the API is back.
     LONG_AVERAGE * 3 / 4 + part_of(LONG_AVERAGE / 2)
 }
 
@@ -160,7 +162,8 @@ mod tests {
         }
     }
 
-    // Promise: a device that was never ready tries again after 1, 5, 15 and then 60 minutes; one that was ready, each hour.
+    // Promise: a device that was never ready tries again after 1, 5, 15 and then 60 minutes; one that was ready, each
+    // hour.
     #[test]
     fn refusals_are_tried_again() {
         let minutes = |was_ready| [1, 2, 3, 4, 5, 100].map(|n| after_refusal(n, was_ready).as_secs() / 60);

@@ -30,8 +30,8 @@ const HIDDEN: [&str; 8] = ["/tmp", "/var/tmp", "/home", "/root", "/dev", "/run/l
 /// The maximum deadline, an hour. A longer one is a mistake, and systemd would not start the unit again meanwhile.
 const LONGEST_DEADLINE_S: u64 = 3600;
 
-/// The policy of the fleet's owner for all devices. Every key is optional. An unknown key is an error, so that a mistyped key
-/// is not silently ignored.
+/// The policy of the fleet's owner for all devices. Every key is optional. An unknown key is an error, so that a
+/// mistyped key is not silently ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {

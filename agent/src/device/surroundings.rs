@@ -1,5 +1,5 @@
-//! Reads what an API call depends on: links, routes, name servers, and whether the clock is synchronised. When something new
-//! appears, a call that failed before may succeed now.
+//! Reads what an API call depends on: links, routes, name servers, and whether the clock is synchronised. When
+//! something new appears, a call that failed before may succeed now.
 //!
 //! A waiting run polls these four times a second. That takes a fraction of a millisecond, needs neither netlink nor the
 //! dispatcher of a network manager, and also detects what changed while no run was active.
@@ -10,8 +10,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Files that list name servers: that of the resolver, and those with the real name servers if the first one lists a local stub
-/// only (`systemd-resolved`, and `NetworkManager` with a local resolver).
+/// Files that list name servers: that of the resolver, and those with the real name servers if the first one lists a
+/// local stub only (`systemd-resolved`, and `NetworkManager` with a local resolver).
 const RESOLVER_FILES: [&str; 3] =
     ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
 /// Flag of a route that is usable (`RTF_UP`, `linux/route.h`).
@@ -60,8 +60,8 @@ impl Surroundings {
     }
 }
 
-/// Returns whether an interface belongs to a hardware device. Others come and go with containers, and matter only for a default
-/// route.
+/// Returns whether an interface belongs to a hardware device. Others come and go with containers, and matter only for a
+/// default route.
 fn is_device(interface: &str) -> bool {
     Path::new("/sys/class/net").join(interface).join("device").exists()
 }
@@ -88,8 +88,8 @@ fn routes(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = Stri
     })
 }
 
-/// Parses the routes of `/proc/net/ipv6_route`: destination, its length, source, its length, gateway, metric, two counters, flags,
-/// interface. Skips routes to the machine itself, link-local routes and multicast.
+/// Parses the routes of `/proc/net/ipv6_route`: destination, its length, source, its length, gateway, metric, two
+/// counters, flags, interface. Skips routes to the machine itself, link-local routes and multicast.
 fn routes_6(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = String> {
     table.lines().filter_map(move |line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
@@ -109,8 +109,8 @@ fn is_zero(hexadecimal: &str) -> bool {
 
 /// Parses the addresses of `/proc/net/if_inet6`: address, index, prefix length, scope, flags, interface.
 ///
-/// A route may exist before duplicate address detection has finished (RFC 4862, 5.4), so the address is needed as well. Skips
-/// link-local addresses, which exist as soon as a link is up.
+/// A route may exist before duplicate address detection has finished (RFC 4862, 5.4), so the address is needed as well.
+/// Skips link-local addresses, which exist as soon as a link is up.
 fn addresses_6(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = String> {
     table.lines().filter_map(move |line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
@@ -152,8 +152,8 @@ mod tests {
         }
     }
 
-    // Promise: the kernel's tables are read as they are (Linux 6.1); counters, routes to the machine itself and container interfaces
-    // are left out.
+    // Promise: the kernel's tables are read as they are (Linux 6.1); counters, routes to the machine itself and
+    // container interfaces are left out.
     #[test]
     fn kernel_tables_are_parsed() {
         let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\

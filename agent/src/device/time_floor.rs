@@ -1,14 +1,16 @@
-//! The time floor: the lowest time that the agent accepts from any clock, and how answers of the server raise and lower it.
+//! The time floor: the lowest time that the agent accepts from any clock, and how answers of the server raise and lower
+//! it.
 //!
-//! This module reads no clock and no file. Elapsed time is counted on the boot clock only, which the network can't change.
+//! This module reads no clock and no file. Elapsed time is counted on the boot clock only, which the network can't
+//! change.
 //!
 //! - An answer up to [`LARGEST_STEP`] above the confirmed time raises the floor at once.
-//! - The confirmed time rises when two answers at least [`AGREEMENT`] apart both say that it is at least that late. Steps are
-//!   measured from the confirmed time, so that many answers in a row raise the floor no further than one.
+//! - The confirmed time rises when two answers at least [`AGREEMENT`] apart both say that it is at least that late.
+//!   Steps are measured from the confirmed time, so that many answers in a row raise the floor no further than one.
 //! - The floor falls when two answers at least [`AGREEMENT`] apart, and all between them, say an earlier time.
-//! - If the floor is so high that the server's certificate looks expired, no answer arrives that could correct it. After
-//!   [`UNCONFIRMED_HOLDS`] in this state the unconfirmed part of the floor is lowered, after [`CONFIRMED_HOLDS`] all of it,
-//!   each only as far as the certificate requires.
+//! - If the floor is so high that the server's certificate looks expired, no answer arrives that could correct it.
+//!   After [`UNCONFIRMED_HOLDS`] in this state the unconfirmed part of the floor is lowered, after [`CONFIRMED_HOLDS`]
+//!   all of it, each only as far as the certificate requires.
 //!
 //! It never falls below the build time and the time of provisioning.
 
@@ -28,13 +30,15 @@ const AGREEMENT: Duration = Duration::from_hours(24);
 const UNCONFIRMED_HOLDS: Duration = Duration::from_hours(6);
 /// How long the confirmed part of the floor is kept in that state.
 const CONFIRMED_HOLDS: Duration = Duration::from_hours(7 * 24);
-/// The tolerance between two times: more than the servers behind one name differ, and than boot clocks drift in [`AGREEMENT`].
+/// The tolerance between two times: more than the servers behind one name differ, and than boot clocks drift in
+/// [`AGREEMENT`].
 const TOLERANCE: Duration = Duration::from_mins(5);
-/// The minimum time between two writes about an apparently expired certificate, since the run of each minute must not wear the flash.
+/// The minimum time between two writes about an apparently expired certificate, since the run of each minute must not
+/// wear the flash.
 const NOTE_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Boot-clock time since an event, over several boots. It is a lower bound: the time between two boots is not known and does
-/// not count.
+/// Boot-clock time since an event, over several boots. It is a lower bound: the time between two boots is not known and
+/// does not count.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct Stretch {

@@ -1,12 +1,14 @@
 //! Whether a time server has set this machine's clock.
 //!
-//! systemd-timesyncd, chrony (with and without `rtcsync`) and ntpd report the maximum error of the clock to the kernel each time
-//! they synchronise it. The kernel adds 0.5 ms per second, and discards the value when another program sets the clock. The
-//! maximum error is more reliable than `STA_UNSYNC`, which chrony without `rtcsync` leaves set; `timedatectl` uses it as well.
+//! systemd-timesyncd, chrony (with and without `rtcsync`) and ntpd report the maximum error of the clock to the kernel
+//! each time they synchronise it. The kernel adds 0.5 ms per second, and discards the value when another program sets
+//! the clock. The maximum error is more reliable than `STA_UNSYNC`, which chrony without `rtcsync` leaves set;
+//! `timedatectl` uses it as well.
 //!
-//! adjtimex(2) reads it without privileges, but the sandbox of `azaion-agent.service` denies the call, since it can also set the
-//! clock. So `azaion-clock.service`, which has no network, reads the value before each run of the agent, each minute, and
-//! whenever the clock is set, and records the result as a file. systemd-timesyncd creates its own file immediately.
+//! adjtimex(2) reads it without privileges, but the sandbox of `azaion-agent.service` denies the call, since it can
+//! also set the clock. So `azaion-clock.service`, which has no network, reads the value before each run of the agent,
+//! each minute, and whenever the clock is set, and records the result as a file. systemd-timesyncd creates its own file
+//! immediately.
 
 use std::fs::{File, create_dir_all, remove_file};
 use std::io;
@@ -24,7 +26,8 @@ const DIRECTORY: &str = "run/azaion-clock";
 const SYNCHRONISED: &str = "synchronised";
 /// The file that exists while systemd-timesyncd runs and has synchronised the clock (systemd-timesyncd.service(8)).
 const TIMESYNCD: &str = "run/systemd/timesync/synchronized";
-/// The maximum error, in microseconds, from which on the kernel reports the clock as not synchronised (`NTP_PHASE_LIMIT`).
+/// The maximum error, in microseconds, from which on the kernel reports the clock as not synchronised
+/// (`NTP_PHASE_LIMIT`).
 const UNKNOWN_ERROR: i64 = 16_000_000;
 
 /// The clocks of the device.
@@ -94,7 +97,8 @@ fn write_state(file: &Path, is_synchronised: bool) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    // Promise: the clock counts as synchronised exactly while the last answer of the kernel said so, or timesyncd's file exists.
+    // Promise: the clock counts as synchronised exactly while the last answer of the kernel said so, or timesyncd's
+    // file exists.
     #[test]
     fn files_record_synchronisation() {
         let root = tempfile::tempdir().unwrap();

@@ -22,8 +22,8 @@ use super::settings::{DEFAULT_DEADLINE, Settings};
 /// The longest that a client of the socket waits for a renewal; less where `agent.toml` has a shorter deadline.
 /// `RuntimeMaxSec=` of the unit allows for it.
 const LONGEST_RENEWAL: Duration = Duration::from_mins(1);
-/// The timeout of one write to a client. An answer fits into the buffer of a new connection, so that the write does not block
-/// even if the client does not read, unless an admin has set very small buffers.
+/// The timeout of one write to a client. An answer fits into the buffer of a new connection, so that the write does not
+/// block even if the client does not read, unless an admin has set very small buffers.
 const LONGEST_WRITE: Duration = Duration::from_secs(5);
 
 /// The answer to a client of the socket for whom there is no token.
@@ -111,7 +111,8 @@ fn write_to_client(bytes: &[u8]) -> io::Result<()> {
     // Standard output is no socket if a person runs this. Then no timeout is needed.
     let is_socket = client.set_write_timeout(Some(LONGEST_WRITE)).is_ok();
     out.write_all(bytes).and_then(|()| out.flush())?;
-    // systemd keeps the connection open until this process has ended, so the client needs the shutdown to see end of file.
+    // systemd keeps the connection open until this process has ended, so the client needs the shutdown to see end of
+    // file.
     if is_socket { client.shutdown(Shutdown::Write) } else { Ok(()) }
 }
 
@@ -120,8 +121,8 @@ fn cached(device: &Device) -> Option<TokenCache> {
     cached_if(device, TokenCache::is_fresh)
 }
 
-/// Returns the cached token if it belongs to this account and `is_usable`; for a caller who may not read `device.conf`, if it is
-/// valid.
+/// Returns the cached token if it belongs to this account and `is_usable`; for a caller who may not read `device.conf`,
+/// if it is valid.
 fn cached_if(device: &Device, is_usable: fn(&TokenCache, &BootMoment) -> bool) -> Option<TokenCache> {
     let now = device.moment();
     let cache = TokenCache::read(&device.paths.run_dir())?;

@@ -1,10 +1,10 @@
 //! Determines the true time on a machine whose clock starts in 1970.
 //!
-//! The agent ignores clocks below the [floor](crate::device::time_floor). TLS checks certificates at the later of clock and floor.
-//! While the clock is not synchronised, a certificate may be valid at any time from the floor on (see
-//! [`Chain`](crate::api::http::Chain)). The `Date` of an answer over TLS then gives the true time, even if it is below the floor:
-//! the certificate and the token of that answer are checked at that time, and the boot clock continues from it. The agent never
-//! sets the system clock.
+//! The agent ignores clocks below the [floor](crate::device::time_floor). TLS checks certificates at the later of clock
+//! and floor. While the clock is not synchronised, a certificate may be valid at any time from the floor on (see
+//! [`Chain`](crate::api::http::Chain)). The `Date` of an answer over TLS then gives the true time, even if it is below
+//! the floor: the certificate and the token of that answer are checked at that time, and the boot clock continues from
+//! it. The agent never sets the system clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +70,8 @@ impl TrueTime {
         Ok(())
     }
 
-    /// Returns the memory after an accepted answer. Its `Date` counts only if it lies within the validity of the server's
-    /// certificate and of the token, so that no server can raise the floor far into the future.
+    /// Returns the memory after an accepted answer. Its `Date` counts only if it lies within the validity of the
+    /// server's certificate and of the token, so that no server can raise the floor far into the future.
     pub fn after_answer(&self, answer: &Answer, token: &Accepted, now: &BootMoment) -> Memory {
         let mut floor = self.floor.clone();
         if let Some(date) = confirmed_date(answer, token) {

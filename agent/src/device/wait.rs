@@ -18,7 +18,8 @@ const POLL: Duration = Duration::from_millis(250);
 /// The longest wait of one run; after that systemd starts the next one. `TimeoutStartSec=` of the unit allows for it.
 const LONGEST: Duration = Duration::from_hours(1);
 
-/// The version of a file, from its metadata, so that reading the file is not needed. `None` inside: the file is missing.
+/// The version of a file, from its metadata, so that reading the file is not needed. `None` inside: the file is
+/// missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version(Option<(u64, i64, i64, u64)>);
 

@@ -23,8 +23,8 @@ use crate::device::wait::AlertClock;
 impl Attempt<'_> {
     /// Requests a token, validates and caches it. Returns it with the best known true time.
     ///
-    /// The login comes before the keys, so that refused credentials are reported as such whatever else is wrong. A failed
-    /// request for the keys is repeated without another login.
+    /// The login comes before the keys, so that refused credentials are reported as such whatever else is wrong. A
+    /// failed request for the keys is repeated without another login.
     pub(super) fn request_token(
         &self,
         clock: &AlertClock<'_>,
@@ -66,8 +66,8 @@ impl Attempt<'_> {
 
     /// Renews the session with the refresh token, if there is one. `None`: log in instead.
     ///
-    /// There is one try, since a refresh token works once. After a failure the caller logs in, unless the server asks for a
-    /// wait (`Retry-After`).
+    /// There is one try, since a refresh token works once. After a failure the caller logs in, unless the server asks
+    /// for a wait (`Retry-After`).
     fn refreshed(&self, http: &dyn ApiClient, budget: &Budget<'_>) -> Result<Option<(Tokens, Answer)>, NotReady> {
         let now = self.device.moment();
         let is_ours = self.cached().is_some_and(|cache| cache.is_of_boot(&now));

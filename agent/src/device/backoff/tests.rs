@@ -42,8 +42,8 @@ fn applies_to_its_boot_time_and_device_conf_only() {
     }
 }
 
-// Promise: the cause of a wait decides which callers it applies to: a `Retry-After` and refused credentials apply to all, an outage to
-// the unit and, once it is long, to programs; a person may try at once.
+// Promise: the cause of a wait decides which callers it applies to: a `Retry-After` and refused credentials apply to
+// all, an outage to the unit and, once it is long, to programs; a person may try at once.
 #[test]
 fn the_cause_decides_which_callers_wait() {
     for (class, retry_after, seconds, expected) in [
@@ -91,8 +91,8 @@ fn a_new_network_ends_a_wait() {
     assert!(wait <= Duration::from_millis(500));
 }
 
-// Promise: a call that ignored a `Retry-After` and got no answer does not end that wait; a refusal, another `Retry-After` and a new
-// network do.
+// Promise: a call that ignored a `Retry-After` and got no answer does not end that wait; a refusal, another
+// `Retry-After` and a new network do.
 #[test]
 fn a_retry_after_stays_in_force() {
     let asked = || after(None, &fault(Class::Later, Some(600)), 100);

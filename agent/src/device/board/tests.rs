@@ -34,8 +34,8 @@ fn checked(module: Option<&str>, root: &TempDir) -> Result<Board, WrongBoard> {
     check(&Paths::under(root.path()), &conf(module))
 }
 
-// Promise: the module is accepted only if its serial number is exactly the same, apart from a trailing NUL or newline; where
-// device.conf names no module, every module is accepted.
+// Promise: the module is accepted only if its serial number is exactly the same, apart from a trailing NUL or newline;
+// where device.conf names no module, every module is accepted.
 #[test]
 fn modules_are_compared_exactly() {
     for (module, tree, is_right) in [
@@ -58,8 +58,8 @@ fn modules_are_compared_exactly() {
     }
 }
 
-// Promise: the message about a mix-up names both modules and what to do, in ASCII whatever the device tree holds, and without
-// the password.
+// Promise: the message about a mix-up names both modules and what to do, in ASCII whatever the device tree holds, and
+// without the password.
 #[test]
 fn a_mix_up_is_reported() {
     let error = checked(Some(MODULE), &root(&[(USUAL, b"77\x1b\xff\0")])).unwrap_err().to_string();
@@ -78,7 +78,8 @@ fn the_serial_number_is_read_from_either_path() {
     assert!(checked(Some(MODULE), &root(&[(USUAL, b"77\0"), (OTHER, MODULE.as_bytes())])).is_err());
 }
 
-// Promise: a board without a readable serial number is reported as unknown, and no kind of file in its path hangs the agent.
+// Promise: a board without a readable serial number is reported as unknown, and no kind of file in its path hangs the
+// agent.
 #[test]
 fn boards_without_a_serial_number() {
     let unknown = |root: &TempDir| match checked(Some(MODULE), root).unwrap() {
@@ -98,8 +99,8 @@ fn boards_without_a_serial_number() {
     unknown(&fifo);
 }
 
-// Promise: a placeholder counts as no serial number, on the board and in device.conf; a serial number that only starts like a
-// placeholder is accepted as one.
+// Promise: a placeholder counts as no serial number, on the board and in device.conf; a serial number that only starts
+// like a placeholder is accepted as one.
 #[test]
 fn placeholders_are_no_serial_numbers() {
     for placeholder in [&b"0\0"[..], b"0000000000000\0", b" \0", b"  \t \0", &[0xFF; 13], b"\xff\xff\0", b" 00 \n\0"] {

@@ -21,8 +21,8 @@ fn open_run_dir(path: &Path) -> Directory {
     Directory::open(path, None, Lifetime::ThisBoot).unwrap()
 }
 
-// Promise: the agent's temporary files of killed runs are removed; files and directories of other programs stay, even with a
-// name that starts or ends like one of the agent's.
+// Promise: the agent's temporary files of killed runs are removed; files and directories of other programs stay, even
+// with a name that starts or ends like one of the agent's.
 #[test]
 fn files_of_other_programs_stay() {
     let dir = tempfile::tempdir().unwrap();

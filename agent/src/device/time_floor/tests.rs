@@ -35,8 +35,8 @@ fn after(mut floor: Floor, answers: &[(u64, u64, u64)]) -> u64 {
     floor.time().unix() - LOWEST
 }
 
-// Promise: a step of 30 days is taken at once, a longer one when a second answer agrees 24 h of boot clock later, also over
-// several boots; many answers in a row raise the floor no further than one.
+// Promise: a step of 30 days is taken at once, a longer one when a second answer agrees 24 h of boot clock later, also
+// over several boots; many answers in a row raise the floor no further than one.
 #[test]
 fn long_steps_need_two_answers() {
     for (answers, floor) in [
@@ -86,8 +86,8 @@ fn earlier_answers_lower_it() {
     assert_eq!(floor.time(), time(LOWEST));
 }
 
-// Promise: a floor that makes the certificate look expired is lowered: the part that no second answer has confirmed after 6 h,
-// all of it after a week, never below the lowest time.
+// Promise: a floor that makes the certificate look expired is lowered: the part that no second answer has confirmed
+// after 6 h, all of it after a week, never below the lowest time.
 #[test]
 fn a_certificate_that_looks_expired_lowers_it() {
     let (confirmed, high) = (10 * DAY, 20 * DAY);
@@ -202,8 +202,9 @@ impl std::fmt::Debug for Simulation {
 }
 
 proptest! {
-    // Promise: after one wrong answer, whatever it says, whenever it comes, and however often the device boots, the device is
-    // ready again within 24 h of uptime, and the floor stays between the lowest time and 30 days ahead of the truth.
+    // Promise: after one wrong answer, whatever it says, whenever it comes, and however often the device boots, the
+    // device is ready again within 24 h of uptime, and the floor stays between the lowest time and 30 days ahead of the
+    // truth.
     #[test]
     fn one_wrong_answer_heals(
         is_synchronised: bool,
