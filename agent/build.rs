@@ -1,11 +1,12 @@
-//! Tells the agent when it was built: a time that has certainly passed when it runs (its clock floor).
+//! Sets the build time of the agent, a time that has certainly passed when the agent runs (its time floor).
 //!
-//! `SOURCE_DATE_EPOCH` decides where it is set; else the time of the last commit; else, outside a checkout, a time
-//! before which nobody could build this. Never this machine's clock, so that a build can be repeated.
+//! The build time is `SOURCE_DATE_EPOCH` if it is set, else the time of the last commit, else, outside a checkout, the
+//! release date of the oldest supported compiler. It is never the clock of the build machine, so that builds are
+//! reproducible.
 
 use std::process::Command;
 
-/// The day on which Rust 1.95 was made, the oldest that compiles this: 14 April 2026, UTC.
+/// The day on which Rust 1.95 was made, the oldest supported compiler: 14 April 2026, UTC.
 const RUST_1_95: u64 = 1_776_124_800;
 
 fn main() {

@@ -14,14 +14,14 @@ use crate::device::run::{Caller, Device, How, NotReady, run};
 use crate::device::{history, status, time_sync, token};
 use clap::{Parser, Subcommand};
 
-/// Gives a provisioned Jetson its token for the admin API, and says whether it is ready.
+/// Gets the token of a provisioned Jetson for the admin API, and reports whether the device is ready.
 #[derive(Debug, Parser)]
 #[command(name = "azaion-agent", version, about, after_help = EXIT_CODES)]
 struct Cli {
-    /// Put every path under DIR, also those that agent.toml names
+    /// Resolve all paths below DIR, including those in agent.toml
     #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
-    /// More words; twice for even more
+    /// Increase verbosity (repeatable)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
@@ -30,53 +30,54 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make the unit ready: read device.conf, log in, validate the token, write the cache
+    /// Make the device ready: read device.conf, log in, validate the token, write the cache
     Boot {
-        /// Seconds to try for, where not as agent.toml says (60 if it says nothing)
+        /// Give up after SECONDS; the default is deadline_s of agent.toml, or 60
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
         deadline: Option<u64>,
-        /// Try at once, even if the last run was told to wait
+        /// Try at once, even if the last run requires a wait
         #[arg(long)]
         now: bool,
     },
     /// Print a valid access token, renewing it first if needed
     Token {
-        /// Print all of the token cache as JSON
+        /// Print the whole token cache as JSON
         #[arg(long)]
         json: bool,
         /// Answer a client of azaion-agent-token.socket, whose connection is standard output
         #[arg(long, conflicts_with = "json")]
         socket: bool,
     },
-    /// Say where on the way to a token it fails, one line a check
+    /// Check each step from device.conf to a valid token, one line per check
     Status {
-        /// Log in, too (counts against the API's ten logins a minute)
+        /// Also log in (counts against the API's ten logins a minute)
         #[arg(long)]
         login: bool,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
-        /// Instead of the checks, print the last changes of state, the oldest first
+        /// Print the last changes of state, oldest first, instead of the checks
         #[arg(long, conflicts_with = "login")]
         history: bool,
     },
-    /// Find out whether the clock is synchronised, for azaion-clock.service
+    /// Record whether the clock is synchronised, for azaion-clock.service
     #[command(hide = true)]
     Clock,
 }
 
-/// Set by azaion-agent.service, so that it is known as the unit wherever its standard error goes.
-const CALLER: &str = "AZAION_AGENT_UNIT";
+/// Environment variable that azaion-agent.service sets, so that the program knows its caller even if a drop-in
+/// redirects standard error.
+const UNIT_VARIABLE: &str = "AZAION_AGENT_UNIT";
 
 const EXIT_CODES: &str = "\
 Exit codes:
    0  ready
   64  wrong command line
-  70  a fault of the agent's own
+  70  internal error of the agent
   75  not yet: no network, no time, or the API says later; systemd tries again
   76  the server's answer can't be accepted
   77  the credentials are refused
-  78  device.conf or agent.toml is wrong, or the image is that of another unit's module";
+  78  device.conf or agent.toml is wrong, or the image is for another device's module";
 
 /// Runs the command that the command line names.
 pub fn run_command_line() -> Exit {
@@ -86,10 +87,10 @@ pub fn run_command_line() -> Exit {
     };
     announce::start_log(cli.verbose);
     if matches!(cli.command, Command::Clock) {
-        return note_clock(&Paths::under(&cli.root));
+        return record_clock(&Paths::under(&cli.root));
     }
     let device = Device::here(&cli.root);
-    // Before anything else is read, and before anybody is asked anything.
+    // Give up root before reading anything else, and before any network access.
     if let Err(error) = become_agent(&device.paths) {
         let error = NotReady::from(error);
         let exit = error.exit();
@@ -102,15 +103,18 @@ pub fn run_command_line() -> Exit {
     }
     match cli.command {
         Command::Boot { deadline, now } => {
-            let caller =
-                if announce::is_unit() || std::env::var_os(CALLER).is_some() { Caller::Unit } else { Caller::Person };
+            let caller = if announce::is_unit() || std::env::var_os(UNIT_VARIABLE).is_some() {
+                Caller::Unit
+            } else {
+                Caller::Person
+            };
             boot(&device, How { caller, deadline: deadline.map(Duration::from_secs), now, ..How::default() })
         }
         Command::Status { json, history: true, .. } => history::print(&device, json),
         Command::Status { login, json, .. } => status::print(&device, login, json),
         Command::Token { socket: true, .. } => token::answer(&device),
         Command::Token { json, .. } => token::print(&device, json),
-        Command::Clock => note_clock(&device.paths),
+        Command::Clock => record_clock(&device.paths),
     }
 }
 
@@ -120,11 +124,11 @@ fn boot(device: &Device, how: How) -> Exit {
     result.map_or_else(|error| error.exit(), |_| Exit::Done)
 }
 
-fn note_clock(paths: &Paths) -> Exit {
-    match time_sync::note(paths) {
+fn record_clock(paths: &Paths) -> Exit {
+    match time_sync::record(paths) {
         Ok(is_synchronised) => log::debug!("the clock is synchronised: {is_synchronised}"),
         Err(error) => {
-            log::error!("noting whether the clock is synchronised: {}", chain(&error));
+            log::error!("cannot record whether the clock is synchronised: {}", chain(&error));
             return Exit::Internal;
         }
     }

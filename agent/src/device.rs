@@ -1,6 +1,6 @@
-//! What only the Jetson does: from `device.conf` to a token that the loader can read.
+//! The part of the agent that runs on the Jetson only: it turns `device.conf` into a token that the loader can read.
 //!
-//! `device.conf` → login → claims → cache → readiness. [`run`] takes turns at that, and waits between them; an `attempt` is one.
+//! `device.conf` → login → claims → cache → readiness. [`run`] makes attempts (`attempt`) at that, and waits between them.
 
 pub mod announce;
 mod attempt;

@@ -1,4 +1,4 @@
-//! The program; what it does is in the library.
+//! `azaion-agent`: gets the token of a provisioned Jetson for the admin API, and reports whether the device is ready.
 
 use std::alloc::System;
 use std::process::ExitCode;
@@ -7,8 +7,8 @@ use azaion_agent::common::exit::exit_on_panic;
 use azaion_agent::common::hardening::no_core_dumps;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes all memory that is freed. Secrets in our own values wipe themselves; the libraries for HTTP, TLS and JSON copy them into
-/// buffers that nobody else wipes.
+/// Overwrites all memory that is freed. Our own values overwrite their secrets, but the libraries for HTTP, TLS and
+/// JSON copy secrets into buffers that they do not overwrite.
 #[global_allocator]
 static WIPING: ZeroAlloc<System> = ZeroAlloc(System);
 

@@ -1,6 +1,6 @@
-//! What a simulation decides in place of the machine: random numbers, and whether the power fails between two effects on the disk.
+//! Hooks for a simulated machine: random numbers, and power cuts between two effects on the disk.
 //!
-//! Only tests have the feature `simulation`. A simulation lasts for one thread, since many run side by side.
+//! Only tests enable the feature `simulation`. A simulation applies to one thread, since many run in parallel.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -8,23 +8,23 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-/// Something that has just happened to a file on its way to the disk.
+/// An effect on the file system that has just happened.
 #[derive(Debug)]
 pub enum Effect<'a> {
-    /// The content of a file, or the names in a directory, were written through (`fsync(2)`).
+    /// The content of a file, or the entries of a directory, were flushed to the disk (`fsync(2)`).
     Synced(BorrowedFd<'a>),
-    /// A name of the directory stands for a complete new version of a file.
+    /// An entry of the directory now refers to a complete new version of a file.
     Named(BorrowedFd<'a>, &'a Path),
-    /// A name was taken out of the directory.
+    /// An entry of the directory was removed.
     Removed(BorrowedFd<'a>, &'a Path),
 }
 
-/// The simulated machine.
+/// A simulated machine.
 pub trait Simulation {
-    /// A random number.
+    /// Returns a random number.
     fn random(&self) -> u32;
 
-    /// Takes note of an effect; a power cut unwinds from here.
+    /// Records an effect. A simulated power cut unwinds from here.
     fn effect(&self, effect: &Effect<'_>);
 }
 
@@ -32,12 +32,12 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<dyn Simulation>>> = const { RefCell::new(None) };
 }
 
-/// The simulation of this thread, until this value is dropped.
+/// Guard of the simulation of this thread, which ends when the guard is dropped.
 #[must_use]
 pub struct Running(());
 
 impl Running {
-    /// Starts it.
+    /// Starts the simulation.
     pub fn start(simulation: Rc<dyn Simulation>) -> Self {
         CURRENT.set(Some(simulation));
         Self(())
@@ -60,13 +60,13 @@ fn current() -> Option<Rc<dyn Simulation>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
-/// A random number of the simulation, if there is one.
+/// Returns a random number of the simulation, if one is running.
 pub(crate) fn random() -> Option<u32> {
     current().map(|simulation| simulation.random())
 }
 
-/// Tells the simulation, if there is one.
-pub(crate) fn tell(effect: &Effect<'_>) {
+/// Reports an effect to the simulation, if one is running.
+pub(crate) fn report(effect: &Effect<'_>) {
     if let Some(simulation) = current() {
         simulation.effect(effect);
     }

@@ -1,5 +1,6 @@
-//! Reports the outcome of a run: the journal, `STATUS=` of systemd, and one line on the console. All of it without
-//! control characters: a line end in a message would be another assignment to systemd (`MAINPID=`).
+//! Reports the outcome of a run to the journal, to systemd (`STATUS=`) and on the console (one line).
+//!
+//! All control characters are escaped: systemd would read a newline in a message as another assignment (`MAINPID=`).
 
 use std::io::{self, Write};
 
@@ -15,10 +16,10 @@ use crate::common::stderr_log::{self, StandardError};
 use super::outcome::{NotReady, Ready};
 use super::readiness::Readiness;
 
-/// Bytes of `STATUS=` at most: systemd drops a message of more than 4096.
+/// The maximum length of `STATUS=` in bytes. systemd drops a message of more than 4096.
 const LONGEST_STATUS: usize = 2048;
 
-/// A state with its journal `MESSAGE_ID`, explained in the catalog (`systemd/azaion-agent.catalog`).
+/// A state of the device with its journal `MESSAGE_ID`, explained in the catalog (`systemd/azaion-agent.catalog`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
     /// `AZAION_STATE` in the journal.
@@ -27,7 +28,7 @@ pub struct State {
     pub message_id: &'static str,
 }
 
-/// The states, by how a run ended.
+/// The state for each exit code of a run.
 pub const STATES: [(Exit, State); 6] = [
     (Exit::Done, State { name: "ready", message_id: "5d0cf2a5b7c94f0a9be1b1e0a7a4c3d1" }),
     (Exit::Later, State { name: "waiting", message_id: "0b1f7c8e2f6d4a1c8f9d53a1c2e4b602" }),
@@ -37,24 +38,24 @@ pub const STATES: [(Exit, State); 6] = [
     (Exit::Internal, State { name: "fault", message_id: "b94e05c71a3d4f86905c2d7e8b6f1a06" }),
 ];
 
-/// No call is made, because the hold file is there.
+/// The state of a device that makes no call because the hold file is there.
 pub const HELD: State = State { name: "held", message_id: "71d8f0c4ae2b4b6f9d35c8e1027a6b07" };
 
-/// The state of a run that failed so.
+/// Returns the state after a run that failed with this error.
 pub fn state_of(error: &NotReady) -> State {
     if matches!(error, NotReady::Held(_)) { HELD } else { state(error.exit()) }
 }
 
-/// The state of a run that ended so.
+/// Returns the state for an exit code.
 pub(super) fn state(exit: Exit) -> State {
     let [.., (_, fault)] = STATES;
     STATES.iter().find(|(other, _)| *other == exit).map_or(fault, |(_, state)| *state)
 }
 
-/// Sends the log to the journal where standard error is connected to it, else to standard error.
+/// Starts logging: to the journal if standard error is connected to it, else to standard error.
 pub fn start_log(verbose: u8) {
     let journal = is_unit().then(JournalLog::new).and_then(Result::ok);
-    // A second logger can't be there yet: this is called first, and once.
+    // Setting the logger fails only if one is set already. This is called first, and once.
     let _ = match journal {
         Some(journal) => {
             log::set_boxed_logger(Box::new(Journal(journal.with_syslog_identifier("azaion-agent".to_owned()))))
@@ -64,7 +65,7 @@ pub fn start_log(verbose: u8) {
     log::set_max_level(stderr_log::level(LevelFilter::Info, verbose));
 }
 
-/// The journal, for what our own code says.
+/// A logger that writes the messages of our own code to the journal.
 struct Journal(JournalLog);
 
 impl Log for Journal {
@@ -93,18 +94,18 @@ impl Log for Journal {
     }
 }
 
-/// Whether systemd runs this as a unit, so that the journal hears of it and standard output is the console.
+/// Returns whether systemd runs this as a unit: standard error is the journal and standard output the console.
 pub fn is_unit() -> bool {
     connected_to_journal()
 }
 
-/// Says how a run ended, where people and systemd look.
+/// Reports the outcome of a run to the journal, to systemd and on the console.
 pub fn outcome(result: &Result<Ready, NotReady>, who: Option<&Readiness>) {
     match result {
-        Ok(ready) => say_ready(ready),
+        Ok(ready) => report_ready(ready),
         Err(error) => {
             let text = escaped(&format!("{} is not ready: {}", name_of(who), chain(error))).into_owned();
-            // A device that is held is as it should be.
+            // Being held is no error.
             let level = if matches!(error, NotReady::Held(_)) { Level::Info } else { Level::Error };
             journal(level, (state_of(error), error.exit()), who, &text);
             status(&text);
@@ -112,16 +113,16 @@ pub fn outcome(result: &Result<Ready, NotReady>, who: Option<&Readiness>) {
     }
 }
 
-fn say_ready(ready: &Ready) {
+fn report_ready(ready: &Ready) {
     let text = text_of(ready);
     if let Some(renewal_error) = &ready.renewal_error {
-        log::warn!("the token could not be renewed, and is still valid: {renewal_error}");
+        log::warn!("cannot renew the token, which is still valid: {renewal_error}");
     }
     status(&text);
     if is_unit() {
         journal_ready(ready, &text);
     }
-    // For a unit standard output is the console: a renewal every few minutes is nothing to be shown there.
+    // The standard output of a unit is the console, which is not for a renewal every few minutes.
     if ready.is_first_report || !is_unit() {
         let _ = writeln!(io::stdout().lock(), "azaion: {text}");
     }
@@ -134,12 +135,12 @@ fn text_of(ready: &Ready) -> String {
     escaped(&format!("{} is ready{until}{signature}", name_of(Some(readiness)))).into_owned()
 }
 
-/// The journal's entry of a run for a client of the socket that made the device ready, or got it a new token.
+/// Logs a run for a client of the socket to the journal, if it made the device ready or renewed the token.
 pub fn renewal(ready: &Ready) {
     journal_ready(ready, &text_of(ready));
 }
 
-/// It is not for the journal that a token that was fresh a minute ago still is.
+/// Logs a ready device to the journal, unless the token is the same as in the last run.
 fn journal_ready(ready: &Ready, text: &str) {
     if ready.is_first_report || ready.is_renewed {
         journal(Level::Info, (state(Exit::Done), Exit::Done), Some(&ready.readiness), text);
@@ -147,7 +148,7 @@ fn journal_ready(ready: &Ready, text: &str) {
 }
 
 fn name_of(who: Option<&Readiness>) -> &str {
-    who.and_then(|who| who.serial.as_deref().or(who.email.as_deref())).unwrap_or("this unit")
+    who.and_then(|who| who.serial.as_deref().or(who.email.as_deref())).unwrap_or("this device")
 }
 
 fn journal(level: Level, (state, exit): (State, Exit), who: Option<&Readiness>, text: &str) {
@@ -165,10 +166,10 @@ fn journal(level: Level, (state, exit): (State, Exit), who: Option<&Readiness>, 
     );
 }
 
-/// `STATUS=` (`sd_notify(3)`); without systemd nobody listens.
+/// Sends `STATUS=` to systemd (`sd_notify(3)`). Without systemd this does nothing.
 fn status(text: &str) {
     let text = escaped(text);
     if let Err(error) = sd_notify::notify(&[NotifyState::Status(&excerpt(&text, LONGEST_STATUS))]) {
-        log::debug!("telling systemd: {error}");
+        log::debug!("cannot send STATUS= to systemd: {error}");
     }
 }

@@ -1,14 +1,8 @@
-//! One attempt: the token that is there, or a new one, and what is written about it.
+//! One attempt to make the device ready: keep the cached token or get a new one, and record the outcome.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::fault::{Class, Fault, NotCalled, Problem, chain};
-use crate::api::http::{Answer, ApiClient};
-use crate::api::keys;
-use crate::api::retry::{Budget, POLICY};
-use crate::api::session::{self, Tokens};
-use crate::api::token::Accepted;
 use crate::common::clock::Timestamp;
 use crate::common::device_conf::DeviceConf;
 use crate::common::private_file::Lifetime;
@@ -25,40 +19,48 @@ use super::request::{Caller, How};
 use super::schedule::Failure;
 use super::settings::{Renew, Settings};
 use super::surroundings::Surroundings;
-use super::true_time::TrueTime;
 use super::wait::AlertClock;
 
-/// How long a device that is held waits; the end of the hold file ends it before.
-const HELD: Duration = Duration::from_hours(1);
+mod login;
 
-fn is_held(why: String, clock: &AlertClock<'_>) -> Failed {
-    // The next run would find the same: this one waits.
-    Failed::new(NotReady::Held(why), Some(Retry { wait: HELD, is_kept: false, surroundings: clock.surroundings() }))
+/// How long a held device waits before the next attempt. Removing the hold file ends the wait earlier.
+const HELD_WAIT: Duration = Duration::from_hours(1);
+
+/// Returns the failure of an attempt that the hold file prevents.
+fn held_failure(why: String, clock: &AlertClock<'_>) -> Failed {
+    // This run waits, since the next run would be held as well.
+    Failed::new(
+        NotReady::Held(why),
+        Some(Retry { wait: HELD_WAIT, is_kept: false, surroundings: clock.surroundings() }),
+    )
 }
 
-/// What a run found or did about the token.
+/// Where the token of a ready device comes from.
 enum Token {
-    /// It is fresh: nothing was asked.
+    /// The cached token is fresh; no call was made.
     Fresh,
-    /// It is new.
+    /// The API issued a new token.
     Renewed,
-    /// It is an old one that is still valid; why there is no new one.
+    /// The cached token is still valid, but the renewal failed for this reason.
     Kept(String),
-    /// The same, because the device is held.
+    /// The cached token is still valid, and the hold file prevents a renewal.
     Held,
 }
 
+/// One attempt to make the device ready with this configuration. The caller holds the run lock.
 pub(super) struct Attempt<'a> {
     pub(super) device: &'a Device,
     pub(super) how: How,
-    /// The time left for calls.
+    /// Time left for API calls.
     pub(super) left: Duration,
-    pub(super) folder: &'a Directory,
+    /// `/run/azaion`.
+    pub(super) directory: &'a Directory,
     pub(super) conf: &'a DeviceConf,
     pub(super) settings: &'a Settings,
 }
 
 impl Attempt<'_> {
+    /// Makes the attempt and records its outcome in `ready.json`.
     pub(super) fn run(&self) -> Result<Ready, Failed> {
         let cached = self.cached().filter(|cache| !cache.left(&self.device.moment()).is_zero());
         if let Some(cache) =
@@ -72,11 +74,14 @@ impl Attempt<'_> {
         match self.new_token(cached.is_some()) {
             Ok((cache, now)) => Ok(self.ready(cache, now, Token::Renewed)?),
             Err(failed) => {
-                // A renewal that failed may have taken the rest of the old token's life.
+                // The old token may have expired while the renewal was failing.
                 let is_valid = |cache: &TokenCache| !cache.left(&self.device.moment()).is_zero();
-                let spared = cached.filter(|cache| failed.error.keeps_valid_token() && is_valid(cache));
-                let Some(cache) = spared else {
-                    return Err(Failed { error: record_failure(self.folder, Some(self.conf), failed.error), ..failed });
+                let still_valid = cached.filter(|cache| failed.error.keeps_valid_token() && is_valid(cache));
+                let Some(cache) = still_valid else {
+                    return Err(Failed {
+                        error: record_failure(self.directory, Some(self.conf), failed.error),
+                        ..failed
+                    });
                 };
                 let token = match failed.error {
                     NotReady::Held(_) => Token::Held,
@@ -87,10 +92,12 @@ impl Attempt<'_> {
         }
     }
 
+    /// Reads the cached token, if it belongs to this account and agrees with the policy.
     fn cached(&self) -> Option<TokenCache> {
         TokenCache::read(&self.device.paths.run_dir()).filter(|cache| cache.is_of(self.conf, self.settings))
     }
 
+    /// Returns the best known true time.
     fn best_time(&self) -> Timestamp {
         self.device.true_time(Some(self.conf)).now()
     }
@@ -99,32 +106,32 @@ impl Attempt<'_> {
         self.device.conf_fingerprint()
     }
 
-    /// Whether the unit leaves the next token to whoever asks for one.
+    /// Whether the systemd unit leaves the next login to the next caller that needs a token (`renew = "on-demand"`).
     fn is_on_demand(&self) -> bool {
         let now = self.device.moment();
         self.how.caller == Caller::Unit
             && self.settings.renew == Renew::OnDemand
-            // Gone with its directory, it is written again by a login.
+            // If `/run/azaion` was removed, a login is needed to write `ready.json` again.
             && Readiness::read(&self.device.paths.run_dir()).is_some()
             && (FirstBoot::read(&self.device.paths.state_dir()).was_ready_in(&now.boot_id, self.device_conf())
                 || self.cached().is_some_and(|cache| cache.is_of_boot(&now)))
     }
 
-    /// Makes no call and only updates `ready.json`.
+    /// Updates `ready.json` without a call to the API.
     fn idle(&self, cache: Option<TokenCache>) -> Result<Ready, NotReady> {
         let before = Readiness::read(&self.device.paths.run_dir()).unwrap_or_else(|| Readiness::of(self.conf));
-        // A run that was killed before it updated both files leaves a valid token behind.
+        // A run that was killed between its two writes leaves a valid token without `ready` in `ready.json`.
         if let Some(cache) = cache.clone().filter(|_| !before.ready) {
             return self.ready(cache, self.best_time(), Token::Fresh);
         }
         let readiness = Readiness { held: self.held().is_some(), ..before.clone() };
         if readiness.held != before.held {
-            readiness.write(self.folder)?;
+            readiness.write(self.directory)?;
         }
         Ok(Ready { cache, readiness, is_first_report: false, is_renewed: false, renewal_error: None })
     }
 
-    /// Writes that the device is ready; `now` is the best known true time.
+    /// Records in `ready.json` that the device is ready. `now` is the best known true time.
     fn ready(&self, cache: TokenCache, now: Timestamp, token: Token) -> Result<Ready, NotReady> {
         let before = Readiness::read(&self.device.paths.run_dir()).filter(|before| before.ready);
         let readiness = Readiness {
@@ -136,38 +143,41 @@ impl Attempt<'_> {
             held: matches!(token, Token::Held) || self.held().is_some(),
             ..Readiness::of(self.conf)
         };
-        readiness.write(self.folder)?;
+        readiness.write(self.directory)?;
         let is_renewed = matches!(token, Token::Renewed);
         let renewal_error = if let Token::Kept(renewal_error) = token { Some(renewal_error) } else { None };
         Ok(Ready { cache: Some(cache), readiness, is_first_report: before.is_none(), is_renewed, renewal_error })
     }
 
+    /// Returns why the device is held, if it is.
     fn held(&self) -> Option<String> {
         held(&self.device.paths, &self.settings.hold_file)
     }
 
-    /// A token from the server, validated and in the cache; or a note for later runs that they must wait.
+    /// Gets a new token from the API, validates and caches it. A failure is recorded in `backoff.json`, so that later
+    /// runs wait.
     fn new_token(&self, has_valid: bool) -> Result<(TokenCache, Timestamp), Failed> {
         let clock = AlertClock::new(&self.device.machine);
         if let Some(why) = self.held() {
-            return Err(is_held(why, &clock));
+            return Err(held_failure(why, &clock));
         }
         self.check_waits(&clock.surroundings())?;
-        match self.ask(&clock, has_valid) {
+        match self.request_token(&clock, has_valid) {
             Ok(token) => {
-                Backoff::clear(self.folder)?;
+                Backoff::clear(self.directory)?;
                 Ok(token)
             }
             Err(NotReady::Fault(fault)) if matches!(fault.problem, Problem::NotCalled(NotCalled::Held)) => {
-                let why = self.held().unwrap_or_else(|| "for the moment".to_owned());
-                Err(is_held(why, &clock))
+                let why =
+                    self.held().unwrap_or_else(|| "because the hold file was there at the time of the call".to_owned());
+                Err(held_failure(why, &clock))
             }
             Err(NotReady::Fault(fault)) => Err(self.failed(*fault, clock.surroundings())),
             Err(other) => Err(other.into()),
         }
     }
 
-    /// What earlier runs were told to wait for, if that is for this one, too.
+    /// Fails if the backoff of an earlier run, or the gate after refused credentials, applies to this run.
     fn check_waits(&self, surroundings: &Surroundings) -> Result<(), Failed> {
         let (now, run_dir) = (self.device.moment(), self.device.paths.run_dir());
         let waiting = Backoff::read(&run_dir).filter(|waiting| {
@@ -193,7 +203,7 @@ impl Attempt<'_> {
         Err(error.into())
     }
 
-    /// A call that failed, and how long that keeps later runs from another one.
+    /// Records a failed call in `backoff.json`, and returns the failure with the wait before the next call.
     fn failed(&self, fault: Fault, surroundings: Surroundings) -> Failed {
         let (now, class) = (self.device.moment(), fault.class());
         let (refused, refusals) = (class == Class::Refused).then(|| self.note_refusal()).unzip();
@@ -201,16 +211,17 @@ impl Attempt<'_> {
             FailedCall { fault: &fault, now: &now, surroundings: &surroundings, device_conf: self.device_conf() };
         let backoff = Backoff::after(Backoff::read(&self.device.paths.run_dir()), call, refused);
         let Some((backoff, wait)) = backoff else { return fault.into() };
-        // A person may be about to mend the server: the next run of the unit or a program is not kept from seeing that.
+        // A person may be repairing the server right now. Their failed try must not delay the unit or a program.
         let is_for_others = class != Class::Protocol || self.how.caller != Caller::Person;
-        let written = if is_for_others { backoff.with_refusals(refusals).write(self.folder) } else { Ok(()) };
+        let written = if is_for_others { backoff.with_refusals(refusals).write(self.directory) } else { Ok(()) };
         let is_kept = written.is_ok();
         or_warn(written);
         let retry = (class != Class::Refused).then_some(Retry { wait, is_kept, surroundings });
         Failed::new(fault.into(), retry)
     }
 
-    /// What outlives a boot, and the refusals of the credentials: those of this boot alone where `/var` can't be written.
+    /// Reads `first-boot.json` and the refusals of the credentials. Where `/var` is not writable, `backoff.json`
+    /// supplies the refusals of this boot.
     fn known_refusals(&self) -> (FirstBoot, Option<Refusals>) {
         let mut known = FirstBoot::read(&self.device.paths.state_dir());
         let refusals = known.refusals.take();
@@ -218,7 +229,7 @@ impl Attempt<'_> {
         (known, refusals)
     }
 
-    /// Counts a refusal.
+    /// Counts a refusal of the credentials and records it in `first-boot.json`.
     fn note_refusal(&self) -> (Failure, Refusals) {
         let (mut known, refusals) = self.known_refusals();
         let refusals = Refusals::add(refusals, self.device_conf(), &self.device.moment());
@@ -228,95 +239,19 @@ impl Attempt<'_> {
         (Failure::Refused { in_a_row, was_ready }, refusals)
     }
 
-    /// Login, then keys: refused credentials must show as such whatever else is wrong. While the keys are out of reach
-    /// they are asked for again, without another login.
-    fn ask(&self, clock: &AlertClock<'_>, has_valid: bool) -> Result<(TokenCache, Timestamp), NotReady> {
-        let time = Arc::new(self.device.true_time(Some(self.conf)));
-        let overtaken = Some(clock.overtaken());
-        let http = self.device.client(&self.conf.api_url, self.settings, Arc::clone(&time), overtaken)?;
-        let http = http.as_ref();
-        let gate = || self.held().map(|_| NotCalled::Held);
-        // Even a run that is at its deadline makes one call.
-        let budget = Budget::new(self.left.max(POLICY.least), POLICY, clock).gated(&gate);
-        let budget = if self.is_long_outage(clock) { budget.single() } else { budget };
-        let (tokens, answer) = match self.refreshed(http, &budget)? {
-            Some(refreshed) => refreshed,
-            None => self.log_in(http, &budget, has_valid).inspect_err(|fault| self.note_expired(fault, &time))?,
-        };
-        time.learn(&answer)?;
-        let expected = self.settings.expected(&self.conf.email);
-        let accepted = keys::validate_token(http, &budget, (&tokens.access, &answer), expected, || time.now())?;
-        self.keep(tokens, &answer, &accepted, &time)
-    }
-
-    /// Whether each call is one of few.
-    fn is_long_outage(&self, clock: &AlertClock<'_>) -> bool {
-        let known = Backoff::read(&self.device.paths.run_dir());
-        known
-            .is_some_and(|known| known.is_long_outage(&self.device.moment(), self.device_conf(), &clock.surroundings()))
-    }
-
-    /// The unit logs in once and waits outside of this run's lock; so does whoever has a token that is still valid. Others get a few
-    /// tries at once.
-    fn log_in(&self, http: &dyn ApiClient, budget: &Budget<'_>, has_valid: bool) -> Result<(Tokens, Answer), Fault> {
-        let call = |limit| session::login(http, &self.conf.email, &self.conf.password, limit);
-        if self.how.caller == Caller::Unit || has_valid { budget.once(call) } else { budget.run(call) }
-    }
-
-    /// A session renewed without the password, where there is one. Tried once: a refresh token works once, and
-    /// whatever goes wrong, a login puts it right; but not at once where the server asks to wait.
-    fn refreshed(&self, http: &dyn ApiClient, budget: &Budget<'_>) -> Result<Option<(Tokens, Answer)>, NotReady> {
-        let now = self.device.moment();
-        let is_ours = self.cached().is_some_and(|cache| cache.is_of_boot(&now));
-        let refresh = cache::take_refresh(self.folder, &self.device.paths.run_dir())?;
-        let Some(refresh) = refresh.filter(|_| is_ours) else { return Ok(None) };
-        match budget.once(|limit| session::refresh(http, &refresh, limit)) {
-            Ok(refreshed) => Ok(Some(refreshed)),
-            Err(fault) if fault.retry_after.is_some() && fault.class().is_transient() => Err(fault.into()),
-            Err(fault) => {
-                log::info!("the session can't be renewed, logging in again: {}", chain(&fault));
-                Ok(None)
-            }
-        }
-    }
-
-    fn keep(
-        &self,
-        tokens: Tokens,
-        answer: &Answer,
-        accepted: &Accepted,
-        time: &TrueTime,
-    ) -> Result<(TokenCache, Timestamp), NotReady> {
-        let (now, moment) = (time.now(), self.device.moment());
-        let memory = time.after_answer(answer, accepted, &moment);
-        let known = FirstBoot::read(&self.device.paths.state_dir());
-        let known = known.ready(now, self.device_conf(), &moment.boot_id, memory);
-        let cache = TokenCache::new(self.conf, tokens.access, accepted, now, moment);
-        cache::write(self.folder, &cache, tokens.refresh)?;
-        or_warn(self.write_state(&known));
-        Ok((cache, now))
-    }
-
+    /// Writes `first-boot.json`.
     fn write_state(&self, known: &FirstBoot) -> Result<(), FileError> {
         known.write(&Directory::open(&self.device.paths.state_dir(), None, Lifetime::Durable)?)
     }
-
-    /// Remembers that the floor may be what makes the certificate look expired.
-    fn note_expired(&self, fault: &Fault, time: &TrueTime) {
-        let Some(time) = time.after_fault(fault, &self.device.moment()) else { return };
-        let mut known = FirstBoot::read(&self.device.paths.state_dir());
-        known.time = time;
-        or_warn(self.write_state(&known));
-    }
 }
 
-/// What `ready.json` and the loader see when a device is not ready: the reason, and no token.
-pub(super) fn record_failure(folder: &Directory, conf: Option<&DeviceConf>, error: NotReady) -> NotReady {
+/// Records that the device is not ready: writes the reason to `ready.json` and deletes the token. Returns `error`.
+pub(super) fn record_failure(directory: &Directory, conf: Option<&DeviceConf>, error: NotReady) -> NotReady {
     let held = matches!(error, NotReady::Held(_));
     let readiness = Readiness { held, ..Readiness::not_ready(conf, error.exit(), chain(&error)) };
-    // In this order: `ready` always comes with a token, even if this run is killed in between.
-    let recorded = readiness.write(folder);
-    if let Err(other) = cache::clear(folder).and(recorded) {
+    // `ready.json` first: `ready` never stands there without a token, even if this run is killed between the two steps.
+    let recorded = readiness.write(directory);
+    if let Err(other) = cache::clear(directory).and(recorded) {
         log::error!("{}", chain(&other));
     }
     error

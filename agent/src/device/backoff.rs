@@ -1,4 +1,4 @@
-//! `backoff.json`: until when no login may be tried, and why, so that later runs keep to what this one found out.
+//! `backoff.json`: until when no login may be tried, and why. Later runs respect it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -65,19 +65,21 @@ pub struct Backoff {
 /// A call that failed.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedCall<'a> {
-    /// How.
+    /// How the call failed.
     pub fault: &'a Fault,
-    /// When.
+    /// When the call failed.
     pub now: &'a BootMoment,
-    /// What the machine had when the call was made.
+    /// The network of the machine, and whether its clock was synchronised, when the call was made.
     pub surroundings: &'a Surroundings,
-    /// Which `device.conf` was used, as [`crate::common::device_conf::ConfFile::fingerprint`].
+    /// Fingerprint of the `device.conf` that was used, as [`crate::common::device_conf::ConfFile::fingerprint`].
     pub device_conf: &'a str,
 }
 
 impl Backoff {
-    /// What later runs keep to after a call that failed, and the wait; none if the next one may try at once. `before` is what was
-    /// in the file, `refused` what is known if the API refused the credentials.
+    /// Returns the backoff after a failed call, and the wait; `None` if the next run may try at once.
+    ///
+    /// `before` is the previous content of the file. `refused` describes the refusal if the API refused the
+    /// credentials.
     pub fn after(before: Option<Self>, call: FailedCall<'_>, refused: Option<Failure>) -> Option<(Self, Duration)> {
         let FailedCall { fault, now, surroundings, device_conf } = call;
         let class = fault.class();
@@ -93,10 +95,10 @@ impl Backoff {
             None => (Cause::Refusal, refused?),
         };
         let (wait, outage) = schedule::after(failure, outage, now.since_boot);
-        // Rounded up: a second early is a call that the server asked not to get.
+        // Rounded up, so that no call comes earlier than the server asked for.
         let until = (now.since_boot + wait).as_secs() + 1;
-        // A person's `boot --now` has ignored a wait that the server had asked for, and the server itself has not answered: others
-        // still keep to that wait.
+        // A `boot --now` ignored a wait that the server had asked for, and the server did not answer. That wait stays
+        // in force for other callers.
         let is_unanswered = matches!(cause, Cause::Outage | Cause::ProtocolError);
         if let Some(asked) = asked.filter(|asked| is_unanswered && asked.until_boottime_s > until) {
             let wait = asked.left(now);
@@ -117,34 +119,34 @@ impl Backoff {
         Some((backoff, wait))
     }
 
-    /// The same with these refusals, if there are any.
+    /// Returns the same backoff with these refusals, if there are any.
     #[must_use]
     pub fn with_refusals(self, refusals: Option<Refusals>) -> Self {
         Self { refusals: refusals.or_else(|| self.refusals.clone()), ..self }
     }
 
-    /// Whether the API has been out of reach for long.
+    /// Returns whether the API has been unreachable for long.
     pub fn is_long_outage(&self, now: &BootMoment, device_conf: &str, surroundings: &Surroundings) -> bool {
         let is_long = self.outage.is_some_and(|outage| outage.is_long(now.since_boot));
         is_long && self.is_of(now, device_conf) && !self.is_ended_by(surroundings)
     }
 
-    /// What is in the file.
-    pub fn read(folder: &Path) -> Option<Self> {
-        files::read::<Self>(folder, BACKOFF_FILE).filter(|backoff| backoff.version == VERSION)
+    /// Reads the file.
+    pub fn read(directory: &Path) -> Option<Self> {
+        files::read::<Self>(directory, BACKOFF_FILE).filter(|backoff| backoff.version == VERSION)
     }
 
     fn is_of(&self, now: &BootMoment, device_conf: &str) -> bool {
         self.boot_id == now.boot_id && self.device_conf == device_conf
     }
 
-    /// Whether the wait is over because of what the machine has now. Even a `Retry-After` may be that of a network that is gone;
-    /// only what the API said of the account holds in every network.
+    /// Returns whether something new on the machine ends the wait. Even a `Retry-After` may come from a network that is
+    /// gone; only a refusal of the account holds in every network.
     pub fn is_ended_by(&self, surroundings: &Surroundings) -> bool {
         self.cause != Cause::Refusal && surroundings.has_more_than(&self.surroundings)
     }
 
-    /// Whether it is in force now for this caller and this `device.conf`.
+    /// Returns whether the wait applies now to this caller and this `device.conf`.
     pub fn is_in_force(
         &self,
         caller: Caller,
@@ -156,18 +158,18 @@ impl Backoff {
         let is_for_caller = match (self.cause, caller) {
             (Cause::Asked | Cause::Refusal, _) | (_, Caller::Unit) | (Cause::ProtocolError, Caller::Program) => true,
             (Cause::Outage, Caller::Program) => is_long,
-            // Somebody who has just mended the server or the network need not wait.
+            // A person may just have repaired the server or the network, so they need not wait.
             (Cause::Outage | Cause::ProtocolError, Caller::Person) => false,
         };
         is_for_caller && self.is_of(now, device_conf) && !self.left(now).is_zero() && !self.is_ended_by(surroundings)
     }
 
-    /// How long it still lasts.
+    /// Returns the rest of the wait.
     pub fn left(&self, now: &BootMoment) -> Duration {
         Duration::from_secs(self.until_boottime_s).saturating_sub(now.since_boot)
     }
 
-    /// How the run ended that wrote it.
+    /// Returns the exit code of the run that wrote the file.
     pub fn exit(&self) -> Exit {
         match self.cause {
             Cause::Refusal => Exit::Refused,
@@ -176,12 +178,12 @@ impl Backoff {
         }
     }
 
-    /// Whether it is about the credentials.
+    /// Returns whether the wait follows a refusal of the credentials.
     pub fn is_refusal(&self) -> bool {
         self.cause == Cause::Refusal
     }
 
-    /// What the machine had when the call was made.
+    /// Returns the network of the machine, and whether its clock was synchronised, when the call was made.
     pub fn surroundings(&self) -> &Surroundings {
         &self.surroundings
     }
@@ -190,16 +192,16 @@ impl Backoff {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn write(&self, folder: &Directory) -> Result<(), FileError> {
-        folder.write(BACKOFF_FILE, Readers::Agent, self)
+    pub fn write(&self, directory: &Directory) -> Result<(), FileError> {
+        directory.write(BACKOFF_FILE, Readers::Agent, self)
     }
 
     /// Removes the file.
     ///
     /// # Errors
     /// The I/O error.
-    pub fn clear(folder: &Directory) -> Result<(), FileError> {
-        folder.remove(BACKOFF_FILE)
+    pub fn clear(directory: &Directory) -> Result<(), FileError> {
+        directory.remove(BACKOFF_FILE)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The token cache that the loader reads, and the refresh token beside it that it can't.
+//! The token cache, which the loader reads, and the refresh token beside it, which only the agent reads.
 
 use std::path::Path;
 use std::time::Duration;
@@ -113,11 +113,12 @@ impl TokenCache {
     }
 
     /// Reads the cache.
-    pub fn read(folder: &Path) -> Option<Self> {
-        files::read(folder, TOKEN_FILE).filter(|cache: &Self| cache.version == VERSION)
+    pub fn read(directory: &Path) -> Option<Self> {
+        files::read(directory, TOKEN_FILE).filter(|cache: &Self| cache.version == VERSION)
     }
 
-    /// How much longer the token is valid; nothing for a token of another boot, whose clock says nothing today.
+    /// Returns how much longer the token is valid. Zero for a token of another boot, since the boot clocks are not
+    /// comparable.
     pub fn left(&self, now: &BootMoment) -> Duration {
         let age = now.since_boot.as_secs().checked_sub(self.obtained_boottime_s);
         match age.filter(|_| self.is_of_boot(now)) {
@@ -126,17 +127,17 @@ impl TokenCache {
         }
     }
 
-    /// Whether more than a third of its life is left.
+    /// Returns whether more than a third of the token's lifetime is left.
     pub fn is_fresh(&self, now: &BootMoment) -> bool {
         self.left(now).as_secs().saturating_mul(3) > self.lifetime_s
     }
 
-    /// Whether it was obtained since this boot.
+    /// Returns whether the token was obtained in this boot.
     pub fn is_of_boot(&self, now: &BootMoment) -> bool {
         self.boot_id == now.boot_id
     }
 
-    /// Whether it belongs to this account on this API, and agrees with the policy as it is now.
+    /// Returns whether the token belongs to this account on this API, and agrees with the present policy.
     pub fn is_of(&self, conf: &DeviceConf, settings: &Settings) -> bool {
         self.email == conf.email
             && self.api_url == conf.api_url.as_str()
@@ -144,43 +145,44 @@ impl TokenCache {
     }
 }
 
-/// Writes both files; the refresh token first, so that a token that the loader sees can be renewed.
+/// Writes both files. The refresh token comes first, so that every token that the loader sees can be renewed.
 ///
 /// # Errors
 /// The I/O error.
-pub fn write(folder: &Directory, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
+pub fn write(directory: &Directory, cache: &TokenCache, refresh: Option<RefreshToken>) -> Result<(), FileError> {
     match refresh {
         Some(RefreshToken { field, token }) => {
-            folder.write(
+            directory.write(
                 REFRESH_FILE,
                 Readers::Agent,
                 &RefreshRecord { version: VERSION, field, refresh_token: token },
             )?;
         }
-        None => folder.remove(REFRESH_FILE)?,
+        None => directory.remove(REFRESH_FILE)?,
     }
-    folder.write(TOKEN_FILE, Readers::Group, cache)
+    directory.write(TOKEN_FILE, Readers::Group, cache)
 }
 
-/// Takes the refresh token out of its file: it works once, and a second use ends the session on the server.
+/// Reads the refresh token and deletes its file, since the token works once: a second use ends the session on the
+/// server.
 ///
 /// # Errors
 /// The I/O error.
-pub fn take_refresh(folder: &Directory, path: &Path) -> Result<Option<RefreshToken>, FileError> {
+pub fn take_refresh(directory: &Directory, path: &Path) -> Result<Option<RefreshToken>, FileError> {
     let Some(record) = files::read::<RefreshRecord>(path, REFRESH_FILE) else {
         return Ok(None);
     };
-    folder.remove(REFRESH_FILE)?;
+    directory.remove(REFRESH_FILE)?;
     Ok((record.version == VERSION).then_some(RefreshToken { field: record.field, token: record.refresh_token }))
 }
 
-/// Takes both files away.
+/// Removes both files.
 ///
 /// # Errors
 /// The I/O error.
-pub fn clear(folder: &Directory) -> Result<(), FileError> {
-    folder.remove(TOKEN_FILE)?;
-    folder.remove(REFRESH_FILE)
+pub fn clear(directory: &Directory) -> Result<(), FileError> {
+    directory.remove(TOKEN_FILE)?;
+    directory.remove(REFRESH_FILE)
 }
 
 #[cfg(test)]
@@ -200,7 +202,8 @@ mod tests {
         BootMoment { boot_id: boot_id.into(), since_boot: Duration::from_secs(seconds) }
     }
 
-    // Promise: lifetimes count on the boot clock, and a token is renewed when less than a third of its life is left.
+    // Promise: lifetimes count on the boot clock, and a token is renewed when less than a third of its lifetime is
+    // left.
     #[test]
     fn lifetimes_count_on_the_boot_clock() {
         let cache = cache(900);

@@ -1,4 +1,5 @@
-//! The agent's files: `/run/azaion` for what ends with the boot, `/var/lib/azaion` for what outlives it.
+//! Reads and writes the agent's files: those of this boot in `/run/azaion`, those kept across boots in
+//! `/var/lib/azaion`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
@@ -25,19 +26,20 @@ use super::paths::{BACKOFF_FILE, FIRST_BOOT_FILE, HISTORY_FILE, Paths, READY_FIL
 
 /// The group that may read the token.
 pub const GROUP: &str = "azaion";
-/// Bytes of a file of ours at most; a token has about two thousand.
-const LARGEST: u64 = 256 * 1024;
+/// The maximum number of bytes read of one file. A token has about two thousand.
+const MAX_SIZE: u64 = 256 * 1024;
 
-/// The file by whose lock one run at a time writes.
+/// The lock file: only the run that holds its lock writes.
 const LOCK: &str = "agent.lock";
-/// All that the agent writes to `/run/azaion`.
+/// All files that the agent writes to `/run/azaion`.
 pub(super) const THIS_BOOTS_FILES: [&str; 5] = [LOCK, TOKEN_FILE, REFRESH_FILE, READY_FILE, BACKOFF_FILE];
-/// All that the agent writes to `/var/lib/azaion`.
+/// All files that the agent writes to `/var/lib/azaion`.
 pub(super) const STATE_FILES: [&str; 2] = [FIRST_BOOT_FILE, HISTORY_FILE];
-/// How often a run that waits looks again.
+/// How often a waiting run tries to take the lock.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// Logs what a device is ready without: a device with a token and a full disk, or without a usable /var, is ready all the same.
+/// Logs a failed write as a warning. A device with a valid token is ready even if the disk is full or `/var` is
+/// unusable.
 pub(super) fn or_warn(done: Result<(), FileError>) {
     done.unwrap_or_else(|error| log::warn!("{}", chain(&error)));
 }
@@ -45,35 +47,35 @@ pub(super) fn or_warn(done: Result<(), FileError>) {
 /// Who may read a file.
 #[derive(Clone, Copy, Debug)]
 pub enum Readers {
-    /// The agent's own user (0600).
+    /// The agent's user (0600).
     Agent,
-    /// The agent's own user and the group `azaion` (0640).
+    /// The agent's user and the group `azaion` (0640).
     Group,
-    /// Everybody (0644): there is no secret in it.
+    /// Everybody (0644), for a file without secrets.
     All,
 }
 
-/// A file of ours can't be read or written.
+/// The error of an operation on one of the agent's files or directories.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {}{}", path.display(), self.hint())]
+#[error("cannot {action} {}{}", path.display(), self.hint())]
 pub struct FileError {
-    doing: &'static str,
+    action: &'static str,
     path: PathBuf,
     #[source]
     source: io::Error,
 }
 
-const OPENING: &str = "opening the folder";
+const OPEN: &str = "open the directory";
 
 impl FileError {
-    /// Whether the directory itself is gone: any other program of root's may remove `/run/azaion` at any time. The next run
-    /// has it again.
+    /// Returns whether the directory itself is gone: another program of root may remove `/run/azaion` at any time. The
+    /// next run creates it again.
     pub fn is_gone(&self) -> bool {
         match self.source.kind() {
             io::ErrorKind::NotFound => true,
-            // In the service's sandbox the directory is the one place in /run that can be written, and only systemd can
-            // make it.
-            io::ErrorKind::ReadOnlyFilesystem => self.doing == OPENING,
+            // In the service's sandbox this directory is the only writable path in /run, and only systemd can create
+            // it.
+            io::ErrorKind::ReadOnlyFilesystem => self.action == OPEN,
             _ => false,
         }
     }
@@ -81,18 +83,18 @@ impl FileError {
     fn hint(&self) -> &'static str {
         match self.source.kind() {
             io::ErrorKind::PermissionDenied => {
-                " (it must belong to the user azaion-agent, and this be run by it or by root)"
+                " (the directory must belong to the user azaion-agent; run this as that user or as root)"
             }
-            _ if self.is_gone() => " (another program has removed its directory; the next run makes it again)",
+            _ if self.is_gone() => " (another program has removed the directory; the next run creates it again)",
             _ => "",
         }
     }
 }
 
-/// The lock by which one run at a time writes.
+/// The lock of one run, released when it is dropped.
 pub type Lock = Flock<OwnedFd>;
 
-/// A folder of ours.
+/// An open directory of the agent's files.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -102,12 +104,12 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens the folder; one that is missing is made, for all to read whatever the umask is.
+    /// Opens the directory. A missing one is created with mode 0755, whatever the umask is.
     ///
     /// # Errors
     /// The I/O error.
     pub fn open(path: &Path, gid: Option<u32>, lifetime: Lifetime) -> Result<Self, FileError> {
-        let fail = |source| FileError { doing: OPENING, path: path.to_owned(), source };
+        let fail = |source| FileError { action: OPEN, path: path.to_owned(), source };
         let is_new = !path.exists();
         DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(fail)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -119,17 +121,18 @@ impl Directory {
         Ok(Self { path: path.to_owned(), dir: dir.into(), gid, lifetime })
     }
 
-    /// Waits until no other run writes here, for `patience` at most; the lock goes with the value. `None`: another
-    /// run still does. The lock is a file that nobody else may open, for anybody could hold that of the folder.
+    /// Takes the run lock, waiting for another run for up to `patience`. `None`: another run still holds it.
+    ///
+    /// The lock is on a file that only the agent may open, since every user could lock the directory itself.
     ///
     /// # Errors
     /// The I/O error.
     pub fn lock(&self, patience: Duration, clock: &dyn Clock) -> Result<Option<Lock>, FileError> {
-        let fail = |errno: Errno| self.fail("locking", LOCK, errno);
+        let fail = |errno: Errno| self.fail("lock", LOCK, errno);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let open = || openat(&self.dir, LOCK, flags, Mode::from_bits_truncate(0o600));
         let file = open().or_else(|errno| match errno {
-            // Of a release that ran as root, where the folder is ours by now.
+            // An older release created the file as root. The directory already belongs to the agent's user.
             Errno::EACCES => private_file::remove(self.dir.as_fd(), LOCK).map_err(|_| errno).and_then(|_| open()),
             other => Err(other),
         });
@@ -148,15 +151,15 @@ impl Directory {
         }
     }
 
-    /// Whether the directory has no name any more, so that nobody would find what is written to it.
+    /// Returns whether the directory was removed, so that files written to it would be lost.
     fn is_removed(&self) -> bool {
         fstat(&self.dir).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
-    fn fail(&self, doing: &'static str, name: &str, source: impl Into<io::Error>) -> FileError {
-        // In a removed directory each file system fails in its own way.
+    fn fail(&self, action: &'static str, name: &str, source: impl Into<io::Error>) -> FileError {
+        // File systems return different errors for a removed directory.
         let source = if self.is_removed() { Errno::ENOENT.into() } else { source.into() };
-        FileError { doing, path: self.path.join(name), source }
+        FileError { action, path: self.path.join(name), source }
     }
 
     /// Replaces a file with `content` as JSON.
@@ -179,11 +182,10 @@ impl Directory {
         };
         write_json(&mut *bytes, content)
             .and_then(|()| private_file::replace(self.dir.as_fd(), name, attributes, &bytes, self.lifetime))
-            .map_err(|source| self.fail("writing", name, source))
+            .map_err(|source| self.fail("write", name, source))
     }
 
-    /// Removes what killed runs left beside the agent's own files; other programs have theirs here, too. The caller holds
-    /// the lock.
+    /// Removes the temporary files of killed runs, and no file of another program. The caller holds the lock.
     ///
     /// # Errors
     /// The I/O error.
@@ -194,24 +196,24 @@ impl Directory {
         };
         names.iter().try_for_each(|name| {
             private_file::remove_leftovers(self.dir.as_fd(), name)
-                .map_err(|source| self.fail("removing a leftover beside", name, source))
+                .map_err(|source| self.fail("remove the temporary file of", name, source))
         })
     }
 
-    /// Takes a file away, if it is there.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
     /// The I/O error.
     pub fn remove(&self, name: &str) -> Result<(), FileError> {
-        private_file::remove(self.dir.as_fd(), name).map(drop).map_err(|source| self.fail("removing", name, source))
+        private_file::remove(self.dir.as_fd(), name).map(drop).map_err(|source| self.fail("remove", name, source))
     }
 }
 
-/// Reads a file of ours; one that is missing, or that is not what we write, is as good as none.
-pub fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Option<T> {
-    let path = folder.join(name);
+/// Reads one of the agent's files. `None` if it is missing, not readable, or not in the expected format.
+pub fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Option<T> {
+    let path = directory.join(name);
     let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
-    match File::open(&path).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes)) {
+    match File::open(&path).and_then(|file| file.take(MAX_SIZE).read_to_end(&mut bytes)) {
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
         Err(e) => {
@@ -219,15 +221,16 @@ pub fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Option<T> {
             return None;
         }
     }
-    let content = json::read(&bytes, "a file of ours").ok();
+    let content = json::read(&bytes, "one of the agent's files").ok();
     if content.is_none() {
         log::warn!("{} is damaged and will be replaced", path.display());
     }
     content
 }
 
-/// The group that may read the token, by number: that of the root's own `/etc/group` where it has one. `None`
-/// leaves the caller's group; where that is another one, the journal says so.
+/// Returns the id of the group that may read the token, from `/etc/group` below the root if that file exists.
+///
+/// `None`: the token keeps the caller's group. A message is logged if that is another group.
 pub fn token_group(paths: &Paths) -> Option<u32> {
     let gid = match fs::read_to_string(paths.group()) {
         Ok(groups) => groups.lines().find_map(|line| {
@@ -243,7 +246,9 @@ pub fn token_group(paths: &Paths) -> Option<u32> {
         return None;
     }
     if gid.is_none() {
-        log::warn!("there is no group {GROUP}: token.json gets the caller's group; is the package installed whole?");
+        log::warn!(
+            "the group {GROUP} does not exist, so token.json gets the caller's group; run systemd-sysusers azaion.conf"
+        );
     }
     gid
 }

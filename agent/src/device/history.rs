@@ -1,4 +1,4 @@
-//! `history.json`: what became of the runs of the last boots, for whoever has the device, or its drive, before them.
+//! `history.json`: the outcomes of the runs of the last boots, for a person who examines the device or its drive.
 //!
 //! Only changes are written, so that a device that waits for months does not wear its flash.
 
@@ -19,10 +19,10 @@ use super::machine::Device;
 use super::outcome::{NotReady, Ready};
 use super::paths::HISTORY_FILE;
 
-/// Seconds of boot clock between two reasons for the same state.
+/// The minimum time between two recorded reasons for the same state, in seconds on the boot clock.
 const REASON_INTERVAL: u64 = 3600;
 
-/// The file can't be used.
+/// The error of reading the file.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error(transparent)]
@@ -31,7 +31,7 @@ enum ReadError {
     History(#[from] HistoryError),
 }
 
-/// What is recorded; nothing, if there is no file.
+/// Reads the file. A missing file is an empty history.
 fn read(state_dir: &Path) -> Result<History, ReadError> {
     let file = match File::open(state_dir.join(HISTORY_FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(History::default()),
@@ -42,26 +42,26 @@ fn read(state_dir: &Path) -> Result<History, ReadError> {
     Ok(History::parse(&bytes)?)
 }
 
-/// The same for the agent, which replaces what can't be used.
+/// Reads the file, or starts an empty history if the file can't be used.
 fn read_or_replace(state_dir: &Path) -> History {
     read(state_dir).unwrap_or_else(|error| {
-        log::warn!("{} can't be used and will be replaced: {error}", state_dir.join(HISTORY_FILE).display());
+        log::warn!("cannot use {}, which will be replaced: {error}", state_dir.join(HISTORY_FILE).display());
         History::default()
     })
 }
 
-/// Records how a run ended, if that is a change. The caller holds the lock of the runs.
+/// Records the outcome of a run, if it is a change of state. The caller holds the run lock.
 pub fn record_outcome(device: &Device, outcome: Result<&Ready, &NotReady>) {
     match outcome {
-        // Left to whoever asks for the next token.
+        // Not a change: the next caller that needs a token makes the device ready again.
         Ok(ready) if !ready.readiness.ready => {}
         Ok(ready) => {
             let State { name, .. } = announce::state(Exit::Done);
-            // Nothing is new while it stays ready, unless the last run could not even say in ready.json that it failed.
+            // No change while the device stays ready, unless the last run failed and could not write ready.json.
             let last_differs =
                 || read(&device.paths.state_dir()).is_ok_and(|h| h.last().is_some_and(|l| l.state != name));
             if ready.is_first_report || last_differs() {
-                // The server has just told the time; without it, the clock may be at 1970.
+                // The server has just sent the time. Without it, the clock may be at 1970.
                 let now =
                     ready.readiness.since.filter(|_| ready.is_first_report).unwrap_or_else(|| best_known_time(device));
                 record(device, now, name, Exit::Done.code(), None);
@@ -75,12 +75,13 @@ pub fn record_outcome(device: &Device, outcome: Result<&Ready, &NotReady>) {
     }
 }
 
+/// Returns the best known true time.
 fn best_known_time(device: &Device) -> Timestamp {
     device.true_time(device.configuration().0.ok().as_ref()).now()
 }
 
-/// Records a state of the device, if that is a change. A disk that is full or can't be written costs a warning, and nothing else.
-/// The caller holds the lock of the runs.
+/// Records a state of the device, if it is a change. A failed write is logged as a warning. The caller holds the run
+/// lock.
 pub fn record(device: &Device, now: Timestamp, state: &str, code: u8, reason: Option<&str>) {
     let (state_dir, moment) = (device.paths.state_dir(), device.moment());
     let change = Change {
@@ -101,7 +102,7 @@ fn write(state_dir: &Path, history: &History) -> Result<(), FileError> {
     Directory::open(state_dir, None, Lifetime::Durable)?.write(HISTORY_FILE, Readers::All, history)
 }
 
-/// The history with a change, if that is worth a write.
+/// Returns the history with the change, or `None` if the change is not worth a write.
 fn after(history: History, change: Change) -> Option<History> {
     let change = change.bounded();
     let is_worth_it = history.last().is_none_or(|last| {
@@ -112,13 +113,13 @@ fn after(history: History, change: Change) -> Option<History> {
     is_worth_it.then(|| history.with(change))
 }
 
-/// Prints the history, the oldest change first: a table, or one JSON object a line.
+/// Prints the history, oldest change first, as a table or as one JSON object per line.
 pub fn print(device: &Device, json: bool) -> Exit {
     let state_dir = device.paths.state_dir();
     match read(&state_dir) {
         Ok(history) => print_changes(&history, json).map_or(Exit::Internal, |()| Exit::Done),
         Err(error) => {
-            log::error!("{} can't be used: {error}", state_dir.join(HISTORY_FILE).display());
+            log::error!("cannot use {}: {error}", state_dir.join(HISTORY_FILE).display());
             Exit::Internal
         }
     }
@@ -161,9 +162,9 @@ mod tests {
     }
 
     // Promise: a change of state or code is written at once; another reason for the same state once an hour, or in another boot;
-    // the same again never.
+    // the same reason never again.
     #[test]
-    fn what_is_worth_a_write() {
+    fn only_changes_are_written() {
         let history = History::default().with(change(1, 100, "waiting", 75, Some("a")));
         for (next, is_written) in [
             (change(1, 101, "ready", 0, None), true),
@@ -179,7 +180,7 @@ mod tests {
         ] {
             assert_eq!(after(history.clone(), next.clone()).is_some(), is_written, "{next:?}");
         }
-        // A reason that is cut is the same when it comes again.
+        // A reason that was cut counts as the same when it occurs again.
         let long = || change(1, 100, "waiting", 75, Some(&"\u{1b}".repeat(900)));
         let history = after(History::default(), long()).unwrap();
         assert_eq!(after(history, Change { boottime_s: 99_999, ..long() }), None);
@@ -195,7 +196,7 @@ mod tests {
         root.path().join("var/lib/azaion/history.json")
     }
 
-    // Promise: the file is made with its directory, readable for all, and is left alone while nothing changes.
+    // Promise: the file is created with its directory, readable for all, and is not written while nothing changes.
     #[test]
     fn changes_are_recorded() {
         let (root, device) = device();
@@ -211,9 +212,9 @@ mod tests {
         assert_eq!(fs::read_dir(device.paths.state_dir()).unwrap().count(), 1);
     }
 
-    // Promise: a file that is damaged, of others or of a later version is replaced, and costs no more than its content.
+    // Promise: a file that is damaged, of another program or of a later version is replaced; only its content is lost.
     #[test]
-    fn other_files_are_replaced() {
+    fn unusable_files_are_replaced() {
         for content in ["", "{", "null", "{\"version\":2,\"changes\":[]}", &"x".repeat(LARGEST + 1)] {
             let (root, device) = device();
             fs::create_dir_all(device.paths.state_dir()).unwrap();
@@ -223,7 +224,7 @@ mod tests {
         }
     }
 
-    // Promise: a state directory that can't be written, or is none, stops nobody.
+    // Promise: a state directory that can't be written, or is no directory, is no error.
     #[test]
     fn an_unusable_directory() {
         let (root, device) = device();
@@ -240,12 +241,12 @@ mod tests {
         assert!(!file(&root).exists());
     }
 
-    /// States with their codes, as runs end.
+    /// States with their exit codes.
     const STATES: [(&str, u8); 4] = [("ready", 0), ("waiting", 75), ("held", 75), ("refused", 77)];
 
     proptest! {
-        // Promise: whatever the outcomes are and whenever they come, the history is in their order and within its bound, its last
-        // state is the device's, and there are no more writes than changes of state, boots, and hours.
+        // Promise: for any outcomes at any times, the history is in their order and within its bound, its last state is
+        // the device's, and there are no more writes than changes of state, boots, and hours.
         #[test]
         fn few_writes(outcomes in prop::collection::vec((0..STATES.len(), 0..3_u8, 0..600_u64, prop::bool::weighted(0.02)), 1..300)) {
             let (mut history, mut writes, mut allowed, mut total) = (History::default(), 0_u64, 1_u64, 0_u64);

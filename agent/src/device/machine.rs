@@ -1,4 +1,4 @@
-//! The device: its files, and the machine that it is.
+//! The device that the agent runs on: its files, its configuration and its machine (clocks, boot, network).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use super::surroundings::Surroundings;
 use super::time_sync::DeviceClock;
 use super::true_time::TrueTime;
 
-/// The machine that the agent runs on, but for its files: clocks, boot and network. A test may have one of its own.
+/// The machine that the agent runs on, without its files: clocks, boot and network. Tests supply their own.
 pub trait Machine: Clock {
-    /// Which boot this is.
+    /// Returns the id of this boot.
     fn boot_id(&self) -> String {
         let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         id.trim().to_owned()
     }
 
-    /// What a call to the API needs of the machine, as it is now.
+    /// Reads the state of the network, and whether the clock is synchronised.
     fn surroundings(&self) -> Surroundings {
         Surroundings::read(self.is_synchronised())
     }
 
-    /// A client for the API; it gives calls up that are `overtaken`.
+    /// Returns a client for the API, which gives up calls that are `overtaken`.
     ///
     /// # Errors
-    /// The client can't be made.
+    /// The client can't be created.
     fn client(
         &self,
         api: &ApiUrl,
@@ -54,27 +54,28 @@ impl Machine for DeviceClock {}
 /// The device that the agent runs on.
 #[derive(Debug)]
 pub struct Device {
-    /// Where its files lie.
+    /// The paths of its files.
     pub paths: Paths,
     /// Its clocks and its network.
     pub machine: Arc<dyn Machine>,
     boot_id: String,
-    /// `device.conf`, and whether it was root that opened it.
+    /// The open `device.conf`, or why it can't be opened.
     conf_file: Result<ConfFile, DeviceConfError>,
+    /// Whether the process was root when it opened `device.conf`.
     is_opened_by_root: bool,
 }
 
-/// `device.conf` and `agent.toml`, or what is wrong with each.
+/// The content of `device.conf` and of `agent.toml`, or the error of each.
 pub type Configuration = (Result<DeviceConf, DeviceConfError>, Result<Settings, SettingsError>);
 
 impl Device {
-    /// This machine, with its files under `root`. Of these only `device.conf` is opened here, so that the caller can
-    /// give up root before anything is read.
+    /// Returns this machine, with its files below `root`. This opens `device.conf` only, so that the caller can give up
+    /// root before anything is read.
     pub fn here(root: &Path) -> Self {
         Self::on(Arc::new(DeviceClock::new(&Paths::under(root))), root)
     }
 
-    /// The same on another machine.
+    /// Returns another machine, with its files below `root`.
     pub fn on(machine: Arc<dyn Machine>, root: &Path) -> Self {
         let paths = Paths::under(root);
         Self {
@@ -86,8 +87,8 @@ impl Device {
         }
     }
 
-    /// Reads the configuration: `device.conf`, as it was opened at the start, and the fleet's policy, which may name the API.
-    /// Each of them can be wrong without the other.
+    /// Reads the configuration: `device.conf`, which was opened at the start, and `agent.toml`, which may name the API.
+    /// Each has its own error.
     pub fn configuration(&self) -> Configuration {
         let settings = Settings::read(&self.paths);
         let default_api = settings.as_ref().ok().and_then(|settings| settings.api_url.as_ref());
@@ -95,29 +96,29 @@ impl Device {
         (conf, settings)
     }
 
-    /// Which `device.conf` was opened, as [`ConfFile::fingerprint`]; empty if it could not be opened.
+    /// Returns the fingerprint of `device.conf` ([`ConfFile::fingerprint`]); empty if the file could not be opened.
     pub fn conf_fingerprint(&self) -> &str {
         self.conf_file.as_ref().map_or("", ConfFile::fingerprint)
     }
 
-    /// Whether `device.conf` could not be read only because the caller is not root.
+    /// Returns whether reading `device.conf` failed only because the caller is not root.
     pub fn is_closed_to(&self, error: &DeviceConfError) -> bool {
         error.is_permission_denied() && !self.is_opened_by_root
     }
 
-    /// Now, on the boot clock.
+    /// Returns the present time on the boot clock.
     pub fn moment(&self) -> BootMoment {
         BootMoment { boot_id: self.boot_id.clone(), since_boot: self.machine.boot() }
     }
 
-    /// What time it is, as far as is known without asking the server.
+    /// Returns the true time, as far as it is known without an answer of the server.
     pub fn true_time(&self, conf: Option<&DeviceConf>) -> TrueTime {
         let remembered = FirstBoot::read(&self.paths.state_dir()).time;
         let clock = Arc::<dyn Machine>::clone(&self.machine);
         TrueTime::new(clock, conf.and_then(|conf| conf.provisioned_at), remembered)
     }
 
-    /// A client for the API; it gives calls up that are `overtaken`.
+    /// Returns a client for the API, which gives up calls that are `overtaken`.
     ///
     /// # Errors
     /// The CA file that `agent.toml` names can't be used.

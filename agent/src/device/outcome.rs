@@ -1,4 +1,4 @@
-//! How a run ends: ready, or why not.
+//! The outcome of a run: the device is ready, or the reason why it is not.
 
 use std::time::Duration;
 
@@ -15,57 +15,57 @@ use super::readiness::Readiness;
 use super::settings::SettingsError;
 use super::surroundings::Surroundings;
 
-/// The device is ready.
+/// The outcome of a run after which the device is ready.
 #[derive(Debug)]
 pub struct Ready {
-    /// The token; none if the last one has ended, and the next one is only got for somebody who asks.
+    /// The token. `None` if it has expired and the agent renews tokens only on demand.
     pub cache: Option<TokenCache>,
-    /// What `ready.json` says.
+    /// The content of `ready.json`.
     pub readiness: Readiness,
-    /// Whether it was not before this run.
+    /// Whether the device was not ready before this run.
     pub is_first_report: bool,
-    /// Whether the token is a new one.
+    /// Whether this run got a new token.
     pub is_renewed: bool,
-    /// What kept the token from being renewed, though it is still valid.
+    /// Why the renewal failed, if it did. The token is still valid.
     pub renewal_error: Option<String>,
 }
 
-/// The device is not ready.
+/// The reason why the device is not ready.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum NotReady {
-    #[error("the device's configuration can't be used")]
+    #[error("cannot use the device's configuration")]
     Conf(#[from] DeviceConfError),
-    #[error("this unit was flashed with another unit's image")]
+    #[error("this device was flashed with another device's image")]
     Board(#[from] WrongBoard),
-    #[error("the fleet's policy can't be used")]
+    #[error("cannot use the fleet's policy")]
     Settings(#[from] SettingsError),
-    #[error("the HTTP client can't be made")]
+    #[error("cannot create the HTTP client")]
     Http(#[from] HttpError),
     #[error("no token from the admin API")]
     Fault(#[source] Box<Fault>),
     #[error(
-        "no login is tried for another {} s, `azaion-agent boot --now` tries at once; the last run said: {reason}",
+        "no login is tried for another {} s; run `azaion-agent boot --now` to try at once; the last run reported: {reason}",
         left.as_secs()
     )]
     Waiting { exit: Exit, left: Duration, reason: String },
     #[error(
-        "the credentials were refused {refusals} times in a row; no login is tried for another {} s, so that the API does not lock \
+        "the API refused the credentials {refusals} times in a row; no login is tried for another {} s, so that the API does not lock \
          the account",
         left.as_secs()
     )]
     Gated { refusals: usize, left: Duration },
     #[error("held: no call is made to the API {0}")]
     Held(String),
-    #[error("another run has just tried: {reason}")]
+    #[error("another azaion-agent run has just failed: {reason}")]
     Shared { exit: Exit, reason: String },
     #[error("another azaion-agent run is still in progress")]
     Busy,
     #[error("only root can renew the token; run this as root, or wait for azaion-agent.timer")]
     NotRoot(#[source] DeviceConfError),
-    #[error("a file of the agent's own can't be used")]
+    #[error("cannot use a file of the agent")]
     File(#[from] FileError),
-    #[error("the agent does not go on as root")]
+    #[error("cannot give up root, so the agent stops")]
     Privileges(#[from] PrivilegesError),
 }
 
@@ -76,13 +76,13 @@ impl From<Fault> for NotReady {
 }
 
 impl NotReady {
-    /// Whether a token that is still valid may be used on: the API itself has not refused the credentials, and the
-    /// configuration can be used.
+    /// Returns whether a token that is still valid stays in use: the API has not refused the credentials, and the
+    /// configuration is valid.
     pub fn keeps_valid_token(&self) -> bool {
         !matches!(self.exit(), Exit::Refused | Exit::Config)
     }
 
-    /// The exit code that tells why.
+    /// Returns the exit code for this reason.
     pub fn exit(&self) -> Exit {
         match self {
             Self::File(error) if error.is_gone() => Exit::Later,
@@ -95,27 +95,27 @@ impl NotReady {
         }
     }
 
-    /// Whether this run has found out something; the others repeat what an earlier one did.
+    /// Returns whether this run found the reason itself. The other errors repeat the reason of an earlier run.
     pub fn is_first_report(&self) -> bool {
         !matches!(self, Self::Waiting { .. } | Self::Gated { .. } | Self::Shared { .. } | Self::Busy | Self::NotRoot(_))
     }
 }
 
-/// Why a turn failed, and when the next one may succeed.
+/// A failed attempt, and when the next one may succeed.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: NotReady,
-    /// What the unit waits for; nothing where it ends instead, and the timer starts it again.
+    /// The wait before the next attempt. `None`: the unit ends, and the timer starts it again.
     pub(super) retry: Option<Box<Retry>>,
 }
 
-/// What a new try waits for.
+/// The wait before the next attempt.
 #[derive(Debug)]
 pub(super) struct Retry {
     pub(super) wait: Duration,
-    /// Whether later runs know of it.
+    /// Whether `backoff.json` records the wait for later runs.
     pub(super) is_kept: bool,
-    /// What the machine had when the last call was made: something new ends the wait.
+    /// The network of the machine at the last call. Something new ends the wait.
     pub(super) surroundings: Surroundings,
 }
 

@@ -1,4 +1,4 @@
-//! Where everything lies on the device, under `/` or under another root.
+//! The paths of all files on the device, below `/` or below another root.
 
 use std::ffi::OsString;
 use std::fs::read_link;
@@ -10,75 +10,78 @@ use crate::common::device_conf;
 pub(super) const TOKEN_FILE: &str = "token.json";
 /// The refresh token, in `/run/azaion`.
 pub(super) const REFRESH_FILE: &str = "refresh.json";
-/// Readiness, in `/run/azaion`.
+/// Whether the device is ready, in `/run/azaion`.
 pub(super) const READY_FILE: &str = "ready.json";
 /// When the next login may be tried, in `/run/azaion`.
 pub(super) const BACKOFF_FILE: &str = "backoff.json";
-/// What outlives a boot, in `/var/lib/azaion`.
+/// The state that is kept across boots, in `/var/lib/azaion`.
 pub(super) const FIRST_BOOT_FILE: &str = "first-boot.json";
 /// The last changes of state, in `/var/lib/azaion`.
 pub(super) const HISTORY_FILE: &str = "history.json";
 
-/// Symlinks on the way to one file, more than any tree has: a loop.
-const MOST_LINKS: usize = 255;
+/// The maximum number of symlinks in one path. More are taken for a loop.
+const MAX_LINKS: usize = 255;
 
-/// The root that every path of the agent lies under. Below another root than `/` symlinks lead where they would lead on
-/// the device: an absolute one starts at the root, and none leads out of it. Each path is resolved when it is asked for,
-/// so a tree that somebody changes during the run is not to be trusted.
+/// The root directory of all paths of the agent.
+///
+/// Below another root than `/`, symlinks resolve as they do on the device: an absolute one starts at the root, and none
+/// leads out of it. Each call resolves its path again, so this protects against no process that changes the tree
+/// meanwhile.
 #[derive(Clone, Debug)]
 pub struct Paths {
     root: PathBuf,
 }
 
 impl Paths {
-    /// Paths under `root`, `/` on a device.
+    /// Returns the paths below `root`, which is `/` on a device.
     pub fn under(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
-    /// An absolute path, put under the root.
+    /// Resolves an absolute path below the root.
     pub fn under_root(&self, path: &Path) -> PathBuf {
         self.resolve(path, Last::Followed)
     }
 
-    /// `/etc/azaion/device.conf`; a symlink in its place is refused, not followed.
+    /// `/etc/azaion/device.conf`. A symlink of this name is not followed, so that opening the file refuses it.
     pub fn device_conf(&self) -> PathBuf {
         self.resolve(Path::new(device_conf::PATH), Last::Kept)
     }
 
-    /// `/etc/azaion/agent.toml`
+    /// `/etc/azaion/agent.toml`.
     pub fn settings(&self) -> PathBuf {
         self.under_root(Path::new(SETTINGS))
     }
 
-    /// Whether there is a file of that name, be it a symlink to nowhere.
+    /// Returns whether `agent.toml` exists, even as a dangling symlink.
     pub fn has_settings(&self) -> bool {
         self.resolve(Path::new(SETTINGS), Last::Kept).symlink_metadata().is_ok()
     }
 
-    /// `/run/azaion`, gone with the next boot
+    /// `/run/azaion`, which does not survive a reboot.
     pub fn run_dir(&self) -> PathBuf {
         self.under_root(Path::new("run/azaion"))
     }
 
-    /// `/var/lib/azaion`, kept across boots
+    /// `/var/lib/azaion`, which is kept across boots.
     pub fn state_dir(&self) -> PathBuf {
         self.under_root(Path::new("var/lib/azaion"))
     }
 
-    /// Where the kernel shows the module's serial number: `/proc/device-tree`, which is the name that programs are to
-    /// use, and what it is a link to, for where a sandbox leaves only processes in `/proc` (`ProcSubset=pid`).
+    /// The two files with the module's serial number: in `/proc/device-tree`, the documented path, and in the directory
+    /// that it links to, for a sandbox that leaves only processes in `/proc` (`ProcSubset=pid`).
     pub fn module_serial(&self) -> [PathBuf; 2] {
         ["proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number"]
             .map(|file| self.under_root(Path::new(file)))
     }
 
-    /// `/etc/group`
+    /// `/etc/group`.
     pub fn group(&self) -> PathBuf {
         self.under_root(Path::new("etc/group"))
     }
 
-    /// The path under the root, without a symlink in it if the root is not `/`; `last` is about its last part.
+    /// Resolves a path below the root. If the root is not `/`, the result has no symlink in it; `last` decides whether
+    /// that includes the last part.
     fn resolve(&self, path: &Path, last: Last) -> PathBuf {
         let inside = path.strip_prefix("/").unwrap_or(path);
         if self.root == Path::new("/") {
@@ -89,13 +92,13 @@ impl Paths {
         let mut rest = parts(inside);
         while let Some(part) = rest.pop() {
             if part == ".." {
-                // That of the root is the root itself.
+                // The parent of the root is the root itself.
                 found.pop();
                 continue;
             }
             let is_followed = last == Last::Followed || !rest.is_empty();
             match read_link(self.root.join(&found).join(&part)) {
-                Ok(_) if links == MOST_LINKS => return self.root.join(LOOP),
+                Ok(_) if links == MAX_LINKS => return self.root.join(LOOP),
                 Ok(target) if is_followed => {
                     links += 1;
                     if target.is_absolute() {
@@ -114,14 +117,14 @@ const SETTINGS: &str = "etc/azaion/agent.toml";
 /// No file can have this name.
 const LOOP: &str = "(a symlink that leads to itself)\0";
 
-/// What becomes of a symlink in the last place of a path.
+/// What to do with a symlink in the last part of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Last {
     Followed,
     Kept,
 }
 
-/// The parts of a path, the first one last.
+/// Returns the parts of a path in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     let is_part = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
     path.components().filter(is_part).map(|part| part.as_os_str().to_owned()).rev().collect()
@@ -134,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    // Promise: under another root no symlink leads out of it, and each leads where it does on the device.
+    // Promise: below another root no symlink leads out of it, and each resolves as it does on the device.
     #[test]
     fn symlinks_stay_inside() {
         let dir = tempfile::tempdir().unwrap();
@@ -157,7 +160,7 @@ mod tests {
             assert_eq!(Paths::under(&root).run_dir(), root.join(expected), "{target}");
             std::fs::remove_file(root.join("run")).unwrap();
         }
-        // The last part of a path, too, but for device.conf, whose symlink is to be seen.
+        // A symlink in the last part is resolved as well, except for device.conf, whose symlink has to be detected.
         create_dir_all(root.join("etc/azaion")).unwrap();
         for name in ["agent.toml", "device.conf"] {
             symlink("/data/file", root.join("etc/azaion").join(name)).unwrap();
@@ -168,7 +171,7 @@ mod tests {
         assert!(paths.has_settings() && !paths.settings().exists());
     }
 
-    // Promise: a symlink that leads to itself is an error wherever it is met.
+    // Promise: a symlink that leads to itself is an error in every path.
     #[test]
     fn loops_end() {
         let root = tempfile::tempdir().unwrap();
@@ -177,9 +180,9 @@ mod tests {
         assert!(!run_dir.exists() && create_dir_all(run_dir).is_err());
     }
 
-    // Promise: on a device itself paths are what they are.
+    // Promise: below `/` paths are not changed.
     #[test]
-    fn the_root_itself() {
+    fn paths_below_slash_are_not_changed() {
         let paths = Paths::under(Path::new("/"));
         assert_eq!(paths.run_dir(), Path::new("/run/azaion"));
         assert_eq!(paths.under_root(Path::new("/etc/azaion/ca.pem")), Path::new("/etc/azaion/ca.pem"));

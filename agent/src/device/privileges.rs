@@ -1,9 +1,9 @@
-//! Giving up root: `device.conf` is root's alone, and once it is open, nothing else needs root.
+//! Gives up root: only root can open `device.conf`, and once it is open, nothing else needs root.
 //!
-//! The service starts as root, without the right to do more than this (`ExecStart=!` in `azaion-agent.service`), and so do
-//! `azaion-agent token` and `status` in an admin's shell. From [`become_agent`] on, the process is the user [`USER`], and what
-//! it reads (policy, cache, answers of the API) is read without any right that could be misused. All files of the
-//! agent belong to that user, also where root started it.
+//! The service starts as root, with the capabilities for this change only (`ExecStart=!` in `azaion-agent.service`).
+//! `azaion-agent token` and `status` in an admin's shell start as root, too. After [`become_agent`] the process is the
+//! user [`USER`], so it reads policy, cache and answers of the API without privileges that could be misused. All files
+//! of the agent belong to that user, even if root started the agent.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -22,54 +22,57 @@ use nix::unistd::{
 use super::files::{GROUP, STATE_FILES, THIS_BOOTS_FILES};
 use super::paths::Paths;
 
-/// The agent's own user, made by `azaion.sysusers`.
+/// The agent's user, which `azaion.sysusers` creates.
 pub const USER: &str = "azaion-agent";
 
-/// Root could not be given up for good.
+/// The error of giving up root.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum PrivilegesError {
-    #[error("the user {USER} can't be looked up")]
+    #[error("cannot look up the user {USER}")]
     Lookup(#[source] Errno),
-    #[error("the user {USER} or its group is root's; delete it, and run systemd-sysusers azaion.conf")]
+    #[error("the user {USER} or its group has the id 0; delete it, and run systemd-sysusers azaion.conf")]
     IsRoot,
-    #[error("becoming the user {USER}: {step}")]
+    #[error("cannot become the user {USER}: {step}")]
     Change {
         step: &'static str,
         #[source]
         source: Errno,
     },
-    #[error("becoming the user {USER}: {0}")]
+    #[error("cannot become the user {USER} for good: {0}")]
     NotFinal(&'static str),
 }
 
-/// Turns a process of root's into one of the user [`USER`], without a way back; other processes stay as they are. So
-/// does root's where the files do not lie under `/` (a test, an image's tree), or where there is no such user.
+/// Changes a process of root to the user [`USER`] for good.
 ///
-/// Before that, root gives the agent's directories and files to that user, where it may: those of a release that ran as
-/// root, and `/run/azaion` where the service has not run since the boot. The service may not; systemd has done it.
+/// A process of another user is not changed; nor is one of root if the files do not lie below `/` (a test, the tree of
+/// an image), or if the user does not exist.
+///
+/// Before the change, root gives the agent's directories and files to that user: those of a release that ran as root,
+/// and `/run/azaion` if the service has not run since the boot. In the service this is denied, but systemd has done it
+/// already.
 ///
 /// # Errors
-/// The step that failed. The process may have lost some of its rights, and has to end.
+/// The step that failed. The process may have lost some of its privileges and must exit.
 pub fn become_agent(paths: &Paths) -> Result<(), PrivilegesError> {
     if !Uid::effective().is_root() || paths.under_root(Path::new("/")) != Path::new("/") {
         return Ok(());
     }
     let Some((uid, gid)) = agent()? else {
-        log::warn!("there is no user {USER}, going on as root; is the package installed whole?");
+        log::warn!("the user {USER} does not exist, so the agent stays root; run systemd-sysusers azaion.conf");
         return Ok(());
     };
     for (directory, files) in [(paths.run_dir(), &THIS_BOOTS_FILES[..]), (paths.state_dir(), &STATE_FILES[..])] {
         if let Err(error) = hand_over(&directory, files, uid, gid) {
-            // Where it matters, the file that can't be written says so.
-            log::info!("{} can't be given to the user {USER}: {error}", directory.display());
+            // Info only: if it matters, writing the file fails with an error.
+            log::info!("cannot give {} to the user {USER}: {error}", directory.display());
         }
     }
     change_to(uid, gid)?;
     confirm(uid, gid)
 }
 
-/// The numbers of the agent's user and of the group that may read the token.
+/// Returns the ids of the agent's user and of the group that may read the token.
 fn agent() -> Result<Option<(Uid, Gid)>, PrivilegesError> {
     let Some(user) = User::from_name(USER).map_err(PrivilegesError::Lookup)? else { return Ok(None) };
     let group = Group::from_name(GROUP).map_err(PrivilegesError::Lookup)?;
@@ -80,8 +83,10 @@ fn agent() -> Result<Option<(Uid, Gid)>, PrivilegesError> {
     Ok(Some((user.uid, gid)))
 }
 
-/// Gives a directory of root's to the agent, and the files in it that an agent as root has written. One that is missing is
-/// made. One that is not root's is left alone: somebody else could have put any file there under such a name.
+/// Gives a directory of root to the agent's user, with the files in it that an agent as root has written.
+///
+/// A missing directory is created. A directory of another user is not changed, since that user could have put any file
+/// there under such a name.
 fn hand_over(path: &Path, files: &[&str], uid: Uid, gid: Gid) -> io::Result<()> {
     match DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -93,7 +98,7 @@ fn hand_over(path: &Path, files: &[&str], uid: Uid, gid: Gid) -> io::Result<()> 
     if stat.st_uid != 0 {
         return Ok(());
     }
-    // Where only root could have put them.
+    // Only if no other user could have put the files there.
     if stat.st_mode & 0o022 == 0 {
         for &name in files {
             match fchownat(&directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW) {
@@ -102,27 +107,28 @@ fn hand_over(path: &Path, files: &[&str], uid: Uid, gid: Gid) -> io::Result<()> 
             }
         }
     }
-    // Last, for from here on its new owner may change what is in it.
+    // Last, because the new owner may change the content from here on.
     fchmod(&directory, Mode::from_bits_truncate(0o755))?;
     Ok(fchown(&directory, Some(uid), Some(gid))?)
 }
 
-/// The groups first: without root they can't be changed. Becoming another user takes all capabilities away
-/// (capabilities(7)).
+/// Changes groups, group and user of the process, in this order, since only root can change groups. The change of user
+/// removes all capabilities (capabilities(7)).
 fn change_to(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     let step = |step| move |source| PrivilegesError::Change { step, source };
-    // A service has none, and could not change them: in the user namespace of `PrivateUsers=` setgroups(2) is denied.
+    // A service has no other groups, and setgroups(2) is denied in the user namespace of `PrivateUsers=`.
     if !has_no_other_groups(gid) {
         setgroups(&[]).map_err(step("setgroups"))?;
     }
     setresgid(gid, gid, gid).map_err(step("setresgid"))?;
     setresuid(uid, uid, uid).map_err(step("setresuid"))?;
     set_no_new_privs().map_err(step("PR_SET_NO_NEW_PRIVS"))?;
-    // Another user's memory image starts as the system's default says.
+    // The change of user resets the flag to the default of the system.
     set_dumpable(false).map_err(step("PR_SET_DUMPABLE"))
 }
 
-/// Whether the process is this user and this group in each respect, has no capability, and can't become root again.
+/// Checks that all ids of the process are this user and this group, that it has no capability, and that it can't become
+/// root again.
 fn confirm(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     let (uids, gids) = (getresuid(), getresgid());
     if !uids.is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [uid; 3])
@@ -143,13 +149,16 @@ fn confirm(uid: Uid, gid: Gid) -> Result<(), PrivilegesError> {
     Ok(())
 }
 
-/// Supplementary groups.
+/// Returns whether the process has no supplementary group but this one.
 fn has_no_other_groups(gid: Gid) -> bool {
     getgroups().is_ok_and(|groups| groups.into_iter().all(|group| group == gid))
 }
 
-/// `proc_pid_status(5)`: sets of capabilities as hexadecimal masks. Not the inheritable set, which some releases of systemd
-/// leave filled: it gives nothing to a process that can gain no privileges by execve(2).
+/// Returns whether all sets of capabilities are empty, but for the inheritable set (hexadecimal masks,
+/// `proc_pid_status(5)`).
+///
+/// Some releases of systemd leave the inheritable set filled. It has no effect in a process that can't gain privileges
+/// by execve(2).
 fn has_no_capabilities() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
     let is_empty = |set: &str| {
@@ -185,7 +194,8 @@ mod tests {
         path
     }
 
-    // Promise: root's agent leaves its files to the agent's user; files of others in the directory stay theirs.
+    // Promise: the agent's files that root wrote are given to the agent's user; files of other programs keep their
+    // owner.
     #[test]
     fn files_of_a_release_that_ran_as_root_are_handed_over() {
         if !Uid::effective().is_root() {
@@ -208,9 +218,9 @@ mod tests {
         assert_eq!([owner(&foreign), owner(&elsewhere)], [(0, 0); 2]);
     }
 
-    // Promise: nothing is handed over that somebody else could have put there.
+    // Promise: no file is handed over that another user could have put there.
     #[test]
-    fn files_that_others_may_have_put_there_are_not_handed_over() {
+    fn files_that_other_users_may_have_put_there_are_not_handed_over() {
         if !Uid::effective().is_root() {
             return;
         }
@@ -218,7 +228,7 @@ mod tests {
         for (name, owner_before, mode, owner_after) in [
             ("open", 0, 0o777, (AGENT, GROUP)),
             ("sticky", 0, 0o1777, (AGENT, GROUP)),
-            ("theirs", 4243, 0o755, (4243, 0)),
+            ("of another user", 4243, 0o755, (4243, 0)),
         ] {
             let path = dir.path().join(name);
             fs::create_dir(&path).unwrap();
@@ -233,7 +243,7 @@ mod tests {
         assert!(hand_over(&link, &THIS_BOOTS_FILES, Uid::from_raw(AGENT), Gid::from_raw(GROUP)).is_err());
     }
 
-    // Promise: that root was not given up does not go unnoticed.
+    // Promise: a process that is still root is detected.
     #[test]
     fn a_process_that_is_still_root_is_noticed() {
         if !Uid::effective().is_root() {
@@ -243,9 +253,9 @@ mod tests {
         assert!(!has_no_capabilities());
     }
 
-    // Promise: under another root than `/`, and for others than root, the caller stays who it is.
+    // Promise: below another root than `/`, and for another user than root, the process keeps its user.
     #[test]
-    fn other_trees_are_written_by_the_caller() {
+    fn the_user_stays_below_another_root() {
         let (dir, before) = (tempfile::tempdir().unwrap(), getresuid().unwrap());
         become_agent(&Paths::under(dir.path())).unwrap();
         assert_eq!(getresuid().unwrap(), before);

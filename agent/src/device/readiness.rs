@@ -1,4 +1,4 @@
-//! `ready.json` for whoever asks how the unit is, and `first-boot.json` for what outlives a boot.
+//! `ready.json`, which reports whether the device is ready, and `first-boot.json`, which keeps state across boots.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::device::time_floor::Memory;
 /// The version of `first-boot.json`.
 const VERSION: u32 = 1;
 
-/// `ready.json`: no secret in it; times are true time, not the clock's.
+/// `ready.json`. It holds no secret. Its times are true time, not those of the system clock.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -55,19 +55,19 @@ pub struct Readiness {
     pub reason: Option<String>,
 }
 
-/// The exit code of a run that left this `code`.
+/// Returns the exit code for the `code` in `ready.json`.
 pub fn exit_of(code: u8) -> Exit {
     let known = [Exit::Protocol, Exit::Refused, Exit::Config, Exit::Internal];
     known.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Later)
 }
 
 impl Readiness {
-    /// Not ready, whoever it is.
+    /// Returns the state of a device that is not ready; `conf` is `None` if it can't be used.
     pub fn not_ready(conf: Option<&DeviceConf>, exit: Exit, reason: String) -> Self {
         Self { code: Some(exit.code()), reason: Some(reason), ..conf.map(Self::of).unwrap_or_default() }
     }
 
-    /// Who it is, not ready yet.
+    /// Returns the state of the device of this `device.conf`, not ready yet.
     pub fn of(conf: &DeviceConf) -> Self {
         Self {
             serial: conf.serial.clone(),
@@ -77,21 +77,21 @@ impl Readiness {
         }
     }
 
-    /// What the last run said.
-    pub fn read(folder: &Path) -> Option<Self> {
-        files::read(folder, READY_FILE)
+    /// Reads what the last run wrote.
+    pub fn read(directory: &Path) -> Option<Self> {
+        files::read(directory, READY_FILE)
     }
 
     /// Writes the file.
     ///
     /// # Errors
     /// The I/O error.
-    pub fn write(&self, folder: &Directory) -> Result<(), FileError> {
-        folder.write(READY_FILE, Readers::All, self)
+    pub fn write(&self, directory: &Directory) -> Result<(), FileError> {
+        directory.write(READY_FILE, Readers::All, self)
     }
 }
 
-/// `first-boot.json`: what outlives a boot.
+/// `first-boot.json`: the state that is kept across boots.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FirstBoot {
@@ -116,12 +116,12 @@ pub struct FirstBoot {
 }
 
 impl FirstBoot {
-    /// What is remembered; nothing at first.
-    pub fn read(folder: &Path) -> Self {
-        Self { version: VERSION, ..files::read(folder, FIRST_BOOT_FILE).unwrap_or_default() }
+    /// Reads the file. A missing file is an empty state.
+    pub fn read(directory: &Path) -> Self {
+        Self { version: VERSION, ..files::read(directory, FIRST_BOOT_FILE).unwrap_or_default() }
     }
 
-    /// The same after the device was ready at `now` with this `device.conf` in this boot.
+    /// Returns the state after the device was ready at `now` with this `device.conf` in this boot.
     #[must_use]
     pub fn ready(self, now: Timestamp, device_conf: &str, boot_id: &str, time: Memory) -> Self {
         Self {
@@ -134,12 +134,12 @@ impl FirstBoot {
         }
     }
 
-    /// Whether it was ever ready with this `device.conf`.
+    /// Returns whether the device was ever ready with this `device.conf`.
     pub fn was_ready_with(&self, device_conf: &str) -> bool {
         self.ready_with.as_deref() == Some(device_conf)
     }
 
-    /// Whether it was in this boot.
+    /// Returns whether the device was ready with this `device.conf` in this boot.
     pub fn was_ready_in(&self, boot_id: &str, device_conf: &str) -> bool {
         self.ready_boot_id.as_deref() == Some(boot_id) && self.was_ready_with(device_conf)
     }
@@ -148,7 +148,7 @@ impl FirstBoot {
     ///
     /// # Errors
     /// The I/O error.
-    pub fn write(&self, folder: &Directory) -> Result<(), FileError> {
-        folder.write(FIRST_BOOT_FILE, Readers::All, self)
+    pub fn write(&self, directory: &Directory) -> Result<(), FileError> {
+        directory.write(FIRST_BOOT_FILE, Readers::All, self)
     }
 }

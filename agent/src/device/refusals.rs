@@ -1,8 +1,9 @@
-//! Refusals of the credentials in a row, remembered across boots, and the gate that keeps a device from locking its own account.
+//! Counts refusals of the credentials in a row across boots, and blocks further logins before the API locks the
+//! account.
 //!
-//! The API limits an account to 5 failures in 300 s and locks it after 10 in a row for 900 s. Neither the timer nor a device that
-//! boots again and again nor a person with `boot --now` may get there. Time is counted on the boot clock; what passes between two boots
-//! is not known and does not count, so the gate errs on the long side.
+//! The API limits an account to 5 failures in 300 s and locks it for 900 s after 10 in a row. The timer, a device that
+//! boots again and again, and a person with `boot --now` must all stay below these limits. Time is counted on the boot
+//! clock. The time between two boots is not known and does not count, so a block may last longer than needed.
 
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::cache::BootMoment;
 use crate::device::time_floor::Stretch;
 
-/// Refusals that are let through within a time: as many as the API answers before it limits the account, and one less than lock it.
+/// The maximum number of refusals within a time: as many as the API allows before it limits the account, and one less
+/// than lock it.
 const GATES: [(usize, Duration); 2] = [(5, Duration::from_mins(5)), (KEPT, Duration::from_hours(1))];
-/// How often the time that has passed is written down while the gate is closed.
+/// How often the elapsed time is written while logins are blocked.
 const NOTE_INTERVAL: Duration = Duration::from_mins(1);
-/// Refusals whose moments are kept.
+/// The number of refusals whose times are kept.
 const KEPT: usize = 9;
 
 /// The refusals of one `device.conf` since its last success.
@@ -34,7 +36,7 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// Those so far and one more, now.
+    /// Returns the refusals so far with one more, now.
     pub fn add(known: Option<Self>, device_conf: &str, now: &BootMoment) -> Self {
         let known = known.filter(|known| known.device_conf == device_conf);
         let since = known.as_ref().map_or_else(|| Stretch::start(now), |known| known.since.noted(now));
@@ -44,18 +46,19 @@ impl Refusals {
         Self { device_conf: device_conf.to_owned(), in_a_row: in_a_row.saturating_add(1), since, moments }
     }
 
-    /// How many there were.
+    /// Returns the number of refusals in a row.
     pub fn in_a_row(&self) -> usize {
         self.in_a_row
     }
 
-    /// The same at this moment, if that is worth a write: so that a device that boots again and again gets through the gate.
+    /// Returns the refusals with the time elapsed until now, if that is worth a write. Without these notes a device
+    /// that boots again and again would stay blocked for ever.
     pub fn noted(&self, now: &BootMoment) -> Option<Self> {
         let is_due = self.since.since_note(now) >= NOTE_INTERVAL;
         is_due.then(|| Self { since: self.since.noted(now), ..self.clone() })
     }
 
-    /// How long no login may be tried with this `device.conf`, whoever asks.
+    /// Returns how long no caller may try a login with this `device.conf`.
     pub fn gate(&self, device_conf: &str, now: &BootMoment) -> Duration {
         if self.device_conf != device_conf {
             return Duration::ZERO;
@@ -79,7 +82,8 @@ mod tests {
         BootMoment { boot_id: boot.into(), since_boot: Duration::from_secs(seconds) }
     }
 
-    /// The moments at which refused tries are made by somebody who tries each second, over `boots` of `length` seconds.
+    /// Returns the times at which the gate lets a caller through that tries each second, over `boots` of `length`
+    /// seconds.
     fn tries(boots: u64, length: u64) -> Vec<u64> {
         let (mut known, mut made) = (None::<Refusals>, Vec::new());
         for boot in 0..boots {
@@ -96,7 +100,8 @@ mod tests {
         made
     }
 
-    // Promise: nobody, however often the device boots or a person tries, gets to 5 failures in 300 s or 10 in 900 s.
+    // Promise: however often the device boots or a person tries, there are never more than 5 failures in 300 s or 10 in
+    // 900 s.
     #[test]
     fn the_account_is_not_locked() {
         for (boots, length) in [(1, 10_000), (1000, 1), (200, 20), (100, 61), (20, 299), (5, 4000)] {
@@ -106,13 +111,13 @@ mod tests {
                     made.iter().map(|&start| made.iter().filter(|&&t| (start..start + window).contains(&t)).count());
                 assert!(worst.max().unwrap() <= most, "{boots} x {length} s: {made:?}");
             }
-            // Boots of less than a minute leave no trace.
+            // A boot of less than a minute writes no elapsed time.
             let least = if length > 60 { usize::try_from(boots * length / 600).unwrap() } else { 5 };
             assert!(made.len() >= least, "{boots} x {length} s: {made:?}");
         }
     }
 
-    // Promise: time within a boot opens the gate again, and another device.conf has none.
+    // Promise: time within a boot opens the gate again, and another device.conf has no gate.
     #[test]
     fn the_gate_opens() {
         let mut known = None;

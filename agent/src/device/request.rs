@@ -1,25 +1,25 @@
-//! What a run is asked for, and by whom.
+//! The options of a run and its caller.
 
 use std::time::Duration;
 
-/// Who asks for a run.
+/// The caller of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Caller {
-    /// `azaion-agent.service`: waits until another try may succeed.
+    /// `azaion-agent.service`, which waits until another try may succeed.
     Unit,
-    /// A program that needs a token: it is told at once to come back later.
+    /// A program that needs a token. It does not wait; it gets the error and tries again later.
     Program,
-    /// A person, who may just have mended what was wrong.
+    /// A person, who may just have repaired the cause of the failure.
     #[default]
     Person,
 }
 
-/// How to run.
+/// The options of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct How {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// How long to try, where not as `agent.toml` says.
+    /// How long to try. `None`: as `agent.toml` sets it.
     pub deadline: Option<Duration>,
     /// Whether to try at once, whatever `backoff.json` says.
     pub now: bool,

@@ -1,4 +1,5 @@
-//! The device's job: `device.conf` → login → claims → cache → readiness. One run of it, and in the unit also the wait before it.
+//! One run of the agent: `device.conf` → login → claims → cache → readiness, and for the systemd unit also the wait
+//! between attempts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,10 +21,10 @@ use super::readiness::{self, Readiness};
 use super::settings::{DEFAULT_DEADLINE, Settings};
 use super::wait::{Version, Versions, Wait, Woken};
 
-/// Makes the device ready, or says why it is not; `ready.json` says the same afterwards.
+/// Makes the device ready, or returns the reason why it is not. `ready.json` records the same result.
 ///
-/// A token that is fresh is left alone without a call. While a token is still valid, a failed renewal leaves the
-/// device ready, unless the API refuses the account itself.
+/// A fresh token is kept without a call. While a token is still valid, a failed renewal leaves the device ready, unless
+/// the API refuses the account itself.
 ///
 /// # Errors
 /// Why the device is not ready.
@@ -36,7 +37,7 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
         let configuration = device.configuration();
         let hold_file = configuration.1.as_ref().map(|settings| settings.hold_file.clone()).ok();
         let left = until.saturating_sub(device.machine.boot());
-        let (failed, lock) = match (Turn { device, how, left, gid }).take(configuration)? {
+        let (failed, lock) = match (LockedAttempt { device, how, left, gid }).take(configuration)? {
             (Ok(ready), _) => return Ok(ready),
             (Err(failed), lock) => (failed, lock),
         };
@@ -45,13 +46,13 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
         };
         let Retry { wait, is_kept, surroundings } = *retry;
         let due = device.machine.boot().saturating_add(wait);
-        // The next run waits where this one ends, if it can know of the wait.
+        // If backoff.json records the wait, this run may end at its deadline: the next run waits instead.
         let is_first = failed.error.is_first_report() && is_kept;
         if is_first && due > until {
             return Err(failed.error);
         }
         let pause = Wait::new(device, &versions, &hold_file, surroundings);
-        // Others may try meanwhile.
+        // Release the lock, so that other runs may try meanwhile.
         drop(lock);
         if pause.wait(due) == Woken::NewConfiguration {
             return Err(failed.error);
@@ -62,18 +63,19 @@ pub fn run(device: &Device, how: How) -> Result<Ready, NotReady> {
     }
 }
 
-/// One turn of a run, which others wait for.
-struct Turn<'a> {
+/// One attempt of a run under the run lock, for which other runs wait.
+struct LockedAttempt<'a> {
     device: &'a Device,
     how: How,
-    /// The time left for calls.
+    /// Time left for API calls.
     left: Duration,
     /// The group that may read the token.
     gid: Option<u32>,
 }
 
-impl Turn<'_> {
-    /// Takes the turn, with the lock that ends it.
+impl LockedAttempt<'_> {
+    /// Takes the lock and makes the attempt. Returns the lock with the outcome, so that the caller decides when to
+    /// release it.
     fn take(&self, configuration: Configuration) -> Result<(Result<Ready, Failed>, Lock), NotReady> {
         let Self { device, how, .. } = *self;
         let configuration = match configuration {
@@ -81,49 +83,52 @@ impl Turn<'_> {
             other => other,
         };
         let run_dir = device.paths.run_dir();
-        let folder = Directory::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
+        let directory = Directory::open(&run_dir, self.gid, Lifetime::ThisBoot)?;
         let before = Version::of(&run_dir.join(READY_FILE));
-        let Some(lock) = folder.lock(self.left, device.machine.as_ref())? else { return Err(NotReady::Busy) };
-        // Many programs may have asked at once: one call is for all of them.
+        let Some(lock) = directory.lock(self.left, device.machine.as_ref())? else { return Err(NotReady::Busy) };
+        // Many programs may have asked at the same time. They share the failure of one call.
         if how.caller == Caller::Program
             && Version::of(&run_dir.join(READY_FILE)) != before
             && let Some(Readiness { ready: false, code: Some(code), reason, .. }) = Readiness::read(&run_dir)
         {
             return Err(NotReady::Shared { exit: readiness::exit_of(code), reason: reason.unwrap_or_default() });
         }
-        folder.remove_leftovers()?;
+        directory.remove_leftovers()?;
         or_warn(remove_state_leftovers(&device.paths.state_dir()));
-        let outcome = self.attempt(&folder, configuration);
+        let outcome = self.attempt(&directory, configuration);
         history::record_outcome(device, outcome.as_ref().map_err(|failed| &failed.error));
         Ok((outcome, lock))
     }
 
-    fn attempt(&self, folder: &Directory, (conf, settings): Configuration) -> Result<Ready, Failed> {
+    /// Checks the configuration and makes the attempt.
+    fn attempt(&self, directory: &Directory, (conf, settings): Configuration) -> Result<Ready, Failed> {
         let Self { device, how, left, .. } = *self;
         let conf = match conf {
             Ok(conf) => conf,
-            // The address may be what could not be read in agent.toml.
+            // The missing API URL may be in agent.toml, which can't be used: report that error instead.
             Err(error)
                 if error.lacks_api_url()
                     && let Err(error) = settings =>
             {
-                return Err(record_failure(folder, None, error.into()).into());
+                return Err(record_failure(directory, None, error.into()).into());
             }
-            Err(error) => return Err(record_failure(folder, None, error.into()).into()),
+            Err(error) => return Err(record_failure(directory, None, error.into()).into()),
         };
-        // Who this device is is not known then: what is said of another one would be taken for that one's state.
-        let board = board::check(&device.paths, &conf).map_err(|error| record_failure(folder, None, error.into()))?;
-        let settings = settings.map_err(|error| record_failure(folder, Some(&conf), error.into()))?;
-        let ready = Attempt { device, how, left, folder, conf: &conf, settings: &settings }.run()?;
+        // Without the identity in ready.json: on the wrong module, the device of this device.conf is another one.
+        let board =
+            board::check(&device.paths, &conf).map_err(|error| record_failure(directory, None, error.into()))?;
+        let settings = settings.map_err(|error| record_failure(directory, Some(&conf), error.into()))?;
+        let ready = Attempt { device, how, left, directory, conf: &conf, settings: &settings }.run()?;
         if let Board::Unknown(why) = board
             && ready.is_first_report
         {
-            log::warn!("whether this is the module that device.conf is for can't be told: {why}");
+            log::warn!("cannot check that this is the module in device.conf: {why}");
         }
         Ok(ready)
     }
 }
 
+/// Removes the temporary files of killed runs in `/var/lib/azaion`, if the directory exists.
 fn remove_state_leftovers(state_dir: &Path) -> Result<(), FileError> {
     if state_dir.exists() { Directory::open(state_dir, None, Lifetime::Durable)?.remove_leftovers() } else { Ok(()) }
 }

@@ -1,7 +1,8 @@
-//! When a device that is not ready tries again: pure functions of what went wrong, how often, and for how long.
+//! Computes when a device that is not ready tries again: pure functions of the failure, how often it occurred, and for
+//! how long.
 //!
-//! Three things are balanced: a device becomes ready soon after what kept it is gone, an API that is down is not asked by a
-//! whole fleet at once, and no account is locked by its own device.
+//! The waits balance three goals: a device becomes ready soon after the cause is gone, an API that is down does not get
+//! calls from a whole fleet at the same time, and no device locks its own account.
 
 use std::time::Duration;
 
@@ -15,19 +16,20 @@ const FIRST: Duration = Duration::from_millis(500);
 const SHORT_CAP: Duration = Duration::from_mins(1);
 /// How long an outage counts as short.
 const SHORT_OUTAGE: Duration = Duration::from_mins(10);
-/// After that: a call in five minutes on average, each at another moment of half that time.
+/// The average wait after that. Each wait is random, up to a quarter shorter or longer.
 const LONG_AVERAGE: Duration = Duration::from_mins(5);
-/// Over how long those come back that were told the same `Retry-After`; at least a tenth of it.
+/// The minimum time over which the calls after the same `Retry-After` are spread. It is at least a tenth of the
+/// `Retry-After`.
 const SPREAD: Duration = Duration::from_secs(5);
 
-/// How long the unit leaves a server alone whose answer could not be accepted. A login page of the network's may answer
-/// instead of the API, and fifty devices that log in each minute would use up their address's logins (ten a minute).
+/// The wait of the unit after an answer that can't be accepted. A captive portal may answer instead of the API, and
+/// fifty devices that log in each minute would use up the logins of their address (ten a minute).
 const AFTER_PROTOCOL_ERROR: Duration = Duration::from_mins(5);
 
-/// The waits of a device that was never ready with its `device.conf` after each refusal of the credentials: its account may
-/// be on its way.
+/// The waits after the first refusals of the credentials for a device that was never ready with its `device.conf`: its
+/// account may not exist yet.
 const NEVER_READY: [Duration; 3] = [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15)];
-/// All later ones, and those of a device that has been ready.
+/// The wait after all later refusals, and after each refusal for a device that has been ready.
 const AFTER_REFUSAL: Duration = Duration::from_hours(1);
 
 /// How a call failed, as far as the next one depends on it.
@@ -39,11 +41,11 @@ pub enum Failure {
     NoAnswer,
     /// The answer could not be accepted.
     ProtocolError,
-    /// The API refused the credentials, so often in a row by now.
+    /// The API refused the credentials.
     Refused {
-        /// At least one.
+        /// The number of refusals in a row, at least one.
         in_a_row: usize,
-        /// Whether they have ever been accepted.
+        /// Whether the API has ever accepted them.
         was_ready: bool,
     },
 }
@@ -63,22 +65,22 @@ impl Outage {
         Self { since_boottime_s: now.as_secs(), tries: 0 }
     }
 
-    /// How long it has lasted.
+    /// Returns how long the outage has lasted.
     pub fn length(&self, now: Duration) -> Duration {
         now.saturating_sub(Duration::from_secs(self.since_boottime_s))
     }
 
-    /// Whether it keeps others than the unit from trying, too.
+    /// Returns whether the outage is long, so that programs have to wait as well.
     pub fn is_long(&self, now: Duration) -> bool {
         self.length(now) >= SHORT_OUTAGE
     }
 }
 
-/// How long to wait after a failure, and the outage that it belongs to; `now` is the boot clock.
+/// Returns the wait after a failure, and the outage that the failure belongs to. `now` is the time on the boot clock.
 pub fn after(failure: Failure, outage: Option<Outage>, now: Duration) -> (Duration, Option<Outage>) {
     match failure {
         Failure::Asked(wait) => {
-            // A server that is down for hours may ask for a second each time.
+            // A server that is down for hours may send `Retry-After: 1` each time.
             let outage = outage.unwrap_or(Outage::start(now));
             let least =
                 if outage.is_long(now) { after_outage(outage.tries, outage.length(now)) } else { Duration::ZERO };
@@ -94,25 +96,25 @@ pub fn after(failure: Failure, outage: Option<Outage>, now: Duration) -> (Durati
     }
 }
 
-/// The wait after a call without an answer from the API, or with an error of the server: `tries` such calls before this one,
-/// the first of them `outage` ago.
+/// Returns the wait after a call without an answer, or with an error of the server. There were `tries` such calls
+/// before this one, the first of them `outage` ago.
 fn after_outage(tries: u32, outage: Duration) -> Duration {
     if outage < SHORT_OUTAGE {
         let longest = FIRST.saturating_mul(2_u32.saturating_pow(tries));
         return part_of(longest.min(SHORT_CAP));
     }
-    // Full jitter from nothing to twice the average would have the same average, but one device in a hundred would notice
-    // that the API is back only after 1.8 averages.
+    // Full jitter from zero to twice the average would have the same average, but one device in a hundred would detect
+    // only after 1.8 averages that the API is back.
     LONG_AVERAGE * 3 / 4 + part_of(LONG_AVERAGE / 2)
 }
 
-/// The wait where the server asks for one: never less, and spread, so that devices that were told the same do not come back
-/// at the same moment.
+/// Returns the wait after a `Retry-After`: never less than that, plus a random part, so that devices with the same
+/// `Retry-After` do not call at the same time.
 fn after_request(asked: Duration) -> Duration {
     asked + part_of(SPREAD.max(asked / 10))
 }
 
-/// The wait after the API has refused the credentials `in_a_row` times, at least once.
+/// Returns the wait after `in_a_row` refusals of the credentials, at least one.
 fn after_refusal(in_a_row: usize, was_ready: bool) -> Duration {
     let early = NEVER_READY.get(in_a_row.saturating_sub(1)).filter(|_| !was_ready);
     *early.unwrap_or(&AFTER_REFUSAL)
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     // Promise: in an outage the waits grow from half a second to a minute; from the tenth minute on a device makes one call in
-    // five minutes on average, at moments that nobody can foresee.
+    // five minutes on average, at random times.
     #[test]
     fn waits_grow_with_the_outage() {
         let minute = Duration::from_mins(1);
@@ -149,7 +151,7 @@ mod tests {
         }
     }
 
-    // Promise: what the server asks for is the least, and those who were told the same come back spread out.
+    // Promise: a wait is never shorter than the `Retry-After`, and the calls after the same `Retry-After` are spread.
     #[test]
     fn retry_after_is_the_least() {
         for (asked, spread) in [(0, 5), (7, 5), (60, 6), (3600, 360)] {
@@ -160,7 +162,8 @@ mod tests {
         }
     }
 
-    // Promise: a device that was never ready tries again after 1, 5, 15 and then 60 minutes; one that was, each hour.
+    // Promise: a device that was never ready tries again after 1, 5, 15 and then 60 minutes; one that was ready, each
+    // hour.
     #[test]
     fn refusals_are_tried_again() {
         let minutes = |was_ready| [1, 2, 3, 4, 5, 100].map(|n| after_refusal(n, was_ready).as_secs() / 60);

@@ -1,4 +1,4 @@
-//! What the agent prints and writes, as JSON Schema.
+//! JSON Schema of the agent's files and of its output.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use super::readiness::{FirstBoot, Readiness};
 use super::status;
 use super::token::Refusal;
 
-/// The schema of each file of the agent, and of each line that it prints with `--json`.
+/// Returns the schema of each file of the agent, and of each line that it prints with `--json`.
 pub fn documents() -> Vec<Document> {
     let mut documents = files();
     documents.extend([
@@ -86,7 +86,7 @@ fn ready() -> Document {
     ])
 }
 
-/// In the agent's own file, state and code are those that it knows.
+/// Returns the schema of `history.json`, with the states and exit codes that the agent itself writes.
 fn history() -> Document {
     let what = "/var/lib/azaion/history.json: the last changes of the device's state. It has no secret.";
     let mut document = Document::of::<History>("history", "History of the device", what);
@@ -98,7 +98,7 @@ fn history() -> Document {
     document
 }
 
-/// The exit codes of a run that did not make the device ready.
+/// Returns the exit codes of a run that did not make the device ready.
 fn failures() -> Value {
     codes().into_iter().filter(|code| *code != Exit::Done.code()).collect()
 }

@@ -1,4 +1,4 @@
-//! `/etc/azaion/agent.toml`: fleet policy, optional.
+//! `/etc/azaion/agent.toml`: the optional policy of the fleet.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -19,41 +19,41 @@ use crate::api::url::ApiUrl;
 
 use super::paths::Paths;
 
-/// Bytes that the file may have at most.
-const LARGEST: u64 = 64 * 1024;
-/// How long one run tries for, where nothing else is said.
+/// The maximum size of the file in bytes.
+const MAX_SIZE: u64 = 64 * 1024;
+/// How long one run tries, unless `agent.toml` sets another time.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_mins(1);
-/// Written by the autopilot while the aircraft flies (the suite's design document).
+/// The default hold file. The autopilot creates it while the aircraft flies (the suite's design document).
 const DEFAULT_HOLD_FILE: &str = "/run/azaion/in-flight";
-/// What the sandbox of `azaion-agent.service` hides or has of its own.
+/// Directories that the sandbox of `azaion-agent.service` hides or replaces.
 const HIDDEN: [&str; 8] = ["/tmp", "/var/tmp", "/home", "/root", "/dev", "/run/lock", "/run/user", "/run/systemd"];
-/// An hour: longer is a mistake, and would keep systemd from ever starting the unit is_forced.
+/// The maximum deadline, an hour. A longer one is a mistake, and systemd would not start the unit again meanwhile.
 const LONGEST_DEADLINE_S: u64 = 3600;
 
-/// What the fleet's owner decides for all units. Every key is optional; an unknown one is an error, so that a
-/// mistyped key is not silently without effect.
+/// The policy of the fleet's owner for all devices. Every key is optional. An unknown key is an error, so that a
+/// mistyped key is not silently ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// PEM file with CA certificates, added to the usual roots.
+    /// PEM file with CA certificates that are trusted in addition to the built-in roots.
     pub ca_file: Option<PathBuf>,
-    /// The issuer that a token must name.
+    /// The issuer that a token must have.
     pub issuer: String,
-    /// The audience that a token must name; not checked where it is not set.
+    /// The audience that a token must have. `None`: not checked.
     pub audience: Option<String>,
-    /// Whether a token must have a signature that can be checked.
+    /// Whether a token must have a signature that can be verified.
     pub signature: SignaturePolicy,
-    /// Seconds that one run tries for, 1 to 3600.
+    /// How long one run tries, 1 to 3600 seconds.
     pub deadline_s: u64,
-    /// The API of a `device.conf` that names none.
+    /// The API for a `device.conf` that names none.
     #[serde(deserialize_with = "parsed")]
     pub api_url: Option<ApiUrl>,
-    /// The HTTP proxy that connections to the API are tunnelled through (CONNECT).
+    /// The HTTP proxy for connections to the API (CONNECT).
     #[serde(deserialize_with = "parsed")]
     pub proxy: Option<ProxyUrl>,
     /// When a token is renewed.
     pub renew: Renew,
-    /// While this file exists, no call is made.
+    /// While this file exists, the device makes no API call.
     pub hold_file: PathBuf,
 }
 
@@ -64,11 +64,11 @@ pub enum Renew {
     /// By the timer, when less than a third of its life is left.
     #[default]
     Ahead,
-    /// By the timer until the device has been ready in this boot; after that when somebody asks for a token.
+    /// By the timer until the device has been ready in this boot; after that only when a caller needs a token.
     OnDemand,
 }
 
-/// A value in the form of its `FromStr`.
+/// Deserializes a value with its `FromStr`.
 fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<Option<T>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
 }
@@ -89,11 +89,11 @@ impl Default for Settings {
     }
 }
 
-/// The file can't be used.
+/// The error of reading the file.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum SettingsError {
-    #[error("reading {}{}", path.display(), mode_hint(source))]
+    #[error("cannot read {}{}", path.display(), mode_hint(source))]
     Io {
         path: PathBuf,
         #[source]
@@ -106,20 +106,20 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Reads the file; where there is none, the defaults hold.
+    /// Reads the file. A missing file gives the defaults.
     ///
     /// # Errors
-    /// What can't be read, is not TOML, or has an unknown key or a value out of range.
+    /// The file can't be read, is not TOML, or has an unknown key or a value out of range.
     pub fn read(paths: &Paths) -> Result<Self, SettingsError> {
         let path = &paths.settings();
         let mut text = String::new();
-        // O_NONBLOCK: a FIFO in this place must not hang the boot.
+        // O_NONBLOCK: a FIFO of this name must not hang the boot.
         match File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
             Ok(file) => {
-                warn_if_open(&file, path);
-                file.take(LARGEST + 1).read_to_string(&mut text)
+                warn_if_writable_by_others(&file, path);
+                file.take(MAX_SIZE + 1).read_to_string(&mut text)
             }
-            // A symlink to nowhere is no absence of policy.
+            // A dangling symlink is an error, not a missing policy.
             Err(e) if e.kind() == io::ErrorKind::NotFound && !paths.has_settings() => {
                 return Ok(Self::default());
             }
@@ -129,17 +129,17 @@ impl Settings {
         Self::parse(&text, path)
     }
 
-    /// What a token for this account must say under this policy.
+    /// Returns the claims that this policy requires of a token for this account.
     pub fn expected<'a>(&'a self, email: &'a str) -> Expected<'a> {
         Expected { email, issuer: &self.issuer, audience: self.audience.as_deref(), signature: self.signature }
     }
 
-    /// Reads the text of the file `path`.
+    /// Parses the text of the file `path`.
     ///
     /// # Errors
-    /// It is not TOML, or has an unknown key or a value out of range.
+    /// The text is not TOML, or has an unknown key or a value out of range.
     pub fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
-        if text.len() as u64 > LARGEST {
+        if text.len() as u64 > MAX_SIZE {
             return Err(SettingsError::Value { path: path.to_owned(), message: "is larger than 64 KiB" });
         }
         let settings: Self = toml::from_str(text).map_err(|e| SettingsError::Toml {
@@ -151,6 +151,7 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Validates the values.
     fn check(&self) -> Result<(), &'static str> {
         if !(1..=LONGEST_DEADLINE_S).contains(&self.deadline_s) {
             return Err("deadline_s must be 1 to 3600 seconds");
@@ -160,28 +161,28 @@ impl Settings {
         }
         if HIDDEN.iter().any(|hidden| self.hold_file.starts_with(hidden)) {
             return Err(
-                "hold_file is where the agent's service sees other files than all else, or none; put it below /run",
+                "hold_file is in a directory that the sandbox of azaion-agent.service hides; choose a path below /run",
             );
         }
         if self.ca_file.as_ref().is_some_and(|file| !file.is_absolute()) {
             return Err("ca_file must be an absolute path");
         }
         if self.issuer.is_empty() || self.audience.as_ref().is_some_and(String::is_empty) {
-            return Err("issuer and audience must not be empty; leave the key out instead");
+            return Err("issuer and audience must not be empty; remove the key instead");
         }
         Ok(())
     }
 
-    /// How long one run tries for.
+    /// Returns how long one run tries.
     pub fn deadline(&self) -> Duration {
         Duration::from_secs(self.deadline_s)
     }
 }
 
-/// Whoever may write this file may add a CA of their own.
-fn warn_if_open(file: &File, path: &Path) {
+/// Warns if other users may write the file, since they could add their own CA.
+fn warn_if_writable_by_others(file: &File, path: &Path) {
     if file.metadata().is_ok_and(|metadata| metadata.mode() & 0o022 != 0) {
-        log::warn!("{} may be written by others than its owner; chmod 0644 it", path.display());
+        log::warn!("other users can write {}; run chmod 0644 on it", path.display());
     }
 }
 
@@ -189,7 +190,7 @@ fn warn_if_open(file: &File, path: &Path) {
 mod tests {
     use super::*;
 
-    // Promise: what is there is obeyed, what is mistyped is an error with its line, never silently without effect.
+    // Promise: every key takes effect, and a mistyped key is an error with its line, never silently ignored.
     #[test]
     fn mistyped_policy_is_an_error() {
         let defaults = Settings::default();
@@ -220,7 +221,7 @@ mod tests {
             ("api_url = \"http://api.example\"", Err("f:1: plain http is accepted only")),
             ("proxy = \"http://user:hush@proxy.example\"", Err("f:1: a user or password inside the proxy")),
             ("renew = \"never\"", Err("f:1: unknown variant `never`")),
-            ("hold_file = \"/tmp/in-flight\"", Err("f: hold_file is where the agent's service sees")),
+            ("hold_file = \"/tmp/in-flight\"", Err("f: hold_file is in a directory that the sandbox")),
             ("hold_file = \"in-flight\"", Err("f: hold_file must be an absolute path")),
             ("\nsignatur = \"required\"", Err("f:2: unknown field `signatur`")),
             ("signature = \"none\"", Err("f:1: unknown variant `none`")),

@@ -1,8 +1,8 @@
-//! What a call to the API needs of the machine: links, routes and name servers, and a clock that is right. When something is
-//! new there, a call that failed before may succeed now.
+//! Reads what an API call depends on: links, routes, name servers, and whether the clock is synchronised. When
+//! something new appears, a call that failed before may succeed now.
 //!
-//! They are read, not listened to: a device that waits reads them four times a second. That takes a fraction of a millisecond,
-//! needs neither netlink nor the dispatcher of a network manager, and sees what changed while no run was there, too.
+//! A waiting run polls these four times a second. That takes a fraction of a millisecond, needs neither netlink nor the
+//! dispatcher of a network manager, and also detects what changed while no run was active.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Files that name servers may stand in: the resolver's own, and the real ones behind a local stub, which is all that the first
-/// one names (`systemd-resolved`, and `NetworkManager` with a local resolver).
+/// Files that list name servers: that of the resolver, and those with the real name servers if the first one lists a
+/// local stub only (`systemd-resolved`, and `NetworkManager` with a local resolver).
 const RESOLVER_FILES: [&str; 3] =
     ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
 /// Flag of a route that is usable (`RTF_UP`, `linux/route.h`).
@@ -20,10 +20,10 @@ const UP: u32 = 1;
 const LOCAL: u32 = 0x8000_0000;
 /// Flag of an IPv6 address that is not usable yet (`IFA_F_TENTATIVE`, `linux/if_addr.h`).
 const TENTATIVE: u32 = 0x40;
-/// How addresses begin that no other network can be reached by (RFC 4291, 2.5.6).
+/// The start of a link-local address, which reaches no other network (RFC 4291, 2.5.6).
 const LINK_LOCAL: &str = "fe80";
-/// What is kept at most of each kind: a machine with more has a network that some of these say enough of.
-const MOST: usize = 64;
+/// The maximum number of entries of each kind. On a machine with more, these are enough to detect a new network.
+const MAX_ENTRIES: usize = 64;
 
 /// Links that are up, routes, name servers, and whether the clock is synchronised, each as a word.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -32,15 +32,15 @@ const MOST: usize = 64;
 pub struct Surroundings(BTreeSet<String>);
 
 impl Surroundings {
-    /// Reads them; what can't be read is not there.
+    /// Reads the present state. A file that can't be read counts as empty.
     pub fn read(is_synchronised: bool) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let mut all: BTreeSet<String> = links().take(MOST).collect();
-        all.extend(routes(&text("/proc/net/route"), is_device).take(MOST));
-        all.extend(routes_6(&text("/proc/net/ipv6_route"), is_device).take(MOST));
-        all.extend(addresses_6(&text("/proc/net/if_inet6"), is_device).take(MOST));
+        let mut all: BTreeSet<String> = links().take(MAX_ENTRIES).collect();
+        all.extend(routes(&text("/proc/net/route"), is_device).take(MAX_ENTRIES));
+        all.extend(routes_6(&text("/proc/net/ipv6_route"), is_device).take(MAX_ENTRIES));
+        all.extend(addresses_6(&text("/proc/net/if_inet6"), is_device).take(MAX_ENTRIES));
         for file in RESOLVER_FILES {
-            all.extend(name_servers(&text(file)).take(MOST));
+            all.extend(name_servers(&text(file)).take(MAX_ENTRIES));
         }
         if is_synchronised {
             all.insert("clock".to_owned());
@@ -48,25 +48,25 @@ impl Surroundings {
         Self(all)
     }
 
-    /// Those of a simulated machine.
+    /// Returns the state of a simulated machine.
     #[cfg(feature = "simulation")]
     pub fn of(words: impl IntoIterator<Item = String>) -> Self {
         Self(words.into_iter().collect())
     }
 
-    /// Whether there is something here that was not there `before`. What has gone is no reason for another call.
+    /// Returns whether something is new since `before`. Something that disappeared is no reason for another call.
     pub fn has_more_than(&self, before: &Self) -> bool {
         !self.0.is_subset(&before.0)
     }
 }
 
-/// Whether an interface is a device of the machine. Others come and go with containers, and lead nowhere new but by a default
-/// route.
+/// Returns whether an interface belongs to a hardware device. Others come and go with containers, and matter only for a
+/// default route.
 fn is_device(interface: &str) -> bool {
     Path::new("/sys/class/net").join(interface).join("device").exists()
 }
 
-/// Links with a carrier (`/sys/class/net/*/operstate`; `unknown` is that of drivers that do not say).
+/// Returns links with a carrier (`/sys/class/net/*/operstate`; drivers that do not report a state have `unknown`).
 fn links() -> impl Iterator<Item = String> {
     let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     entries.filter_map(|entry| {
@@ -76,7 +76,7 @@ fn links() -> impl Iterator<Item = String> {
     })
 }
 
-/// Routes of `/proc/net/route`: interface, destination, gateway, flags, …, mask.
+/// Parses the routes of `/proc/net/route`: interface, destination, gateway, flags, …, mask.
 fn routes(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = String> {
     table.lines().skip(1).filter_map(move |line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
@@ -88,8 +88,8 @@ fn routes(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = Stri
     })
 }
 
-/// Routes of `/proc/net/ipv6_route`: destination, its length, source, its length, gateway, metric, two counters, flags, interface.
-/// Without those to the machine itself, to the link and multicast.
+/// Parses the routes of `/proc/net/ipv6_route`: destination, its length, source, its length, gateway, metric, two
+/// counters, flags, interface. Skips routes to the machine itself, link-local routes and multicast.
 fn routes_6(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = String> {
     table.lines().filter_map(move |line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
@@ -107,8 +107,10 @@ fn is_zero(hexadecimal: &str) -> bool {
     hexadecimal.bytes().all(|digit| digit == b'0')
 }
 
-/// Addresses of `/proc/net/if_inet6`: address, index, prefix length, scope, flags, interface. A route is there before the address
-/// has been checked to be nobody else's (RFC 4862, 5.4). Without those of the link, which are there once a link is up.
+/// Parses the addresses of `/proc/net/if_inet6`: address, index, prefix length, scope, flags, interface.
+///
+/// A route may exist before duplicate address detection has finished (RFC 4862, 5.4), so the address is needed as well.
+/// Skips link-local addresses, which exist as soon as a link is up.
 fn addresses_6(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item = String> {
     table.lines().filter_map(move |line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
@@ -119,7 +121,7 @@ fn addresses_6(table: &str, is_device: fn(&str) -> bool) -> impl Iterator<Item =
     })
 }
 
-/// Name servers of a `resolv.conf(5)`.
+/// Parses the name servers of a `resolv.conf(5)`.
 fn name_servers(text: &str) -> impl Iterator<Item = String> {
     text.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -135,7 +137,7 @@ mod tests {
         Surroundings(words.iter().map(|&word| word.to_owned()).collect())
     }
 
-    // Promise: what is new ends a wait; what is gone, or the same, does not.
+    // Promise: only something new ends a wait; something that is gone or unchanged does not.
     #[test]
     fn only_what_is_new_counts() {
         for (before, now, is_more) in [
@@ -150,9 +152,10 @@ mod tests {
         }
     }
 
-    // Promise: the kernel's tables are read as they are (Linux 6.1); counters, routes to oneself and what containers have are left out.
+    // Promise: the kernel's tables are read as they are (Linux 6.1); counters, routes to the machine itself and
+    // container interfaces are left out.
     #[test]
-    fn tables_of_the_kernel() {
+    fn kernel_tables_are_parsed() {
         let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
                   eth0\t00000000\t0100A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
                   eth0\t0000A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n\
@@ -183,9 +186,9 @@ mod tests {
         assert_eq!(found, ["address eth0 20010db8000000000000000000000001"]);
     }
 
-    // Promise: name servers are those of resolv.conf(5), and nothing else in it.
+    // Promise: only nameserver lines of resolv.conf(5) are read.
     #[test]
-    fn name_servers_of_the_resolver() {
+    fn name_servers_are_parsed() {
         let text = "# nameserver 1.1.1.1\nsearch example\n nameserver 192.0.2.1\nnameserver\t2001:db8::1\noptions edns0\nnameserver\n";
         assert_eq!(name_servers(text).collect::<Vec<_>>(), ["dns 192.0.2.1", "dns 2001:db8::1"]);
     }

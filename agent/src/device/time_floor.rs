@@ -1,14 +1,16 @@
-//! The floor of time: the time below which no clock is believed, and how answers raise and lower it.
+//! The time floor: the lowest time that the agent accepts from any clock, and how answers of the server raise and lower
+//! it.
 //!
-//! A pure value: no clock, no file. Elapsed time is counted on the boot clock alone, which nobody on the network moves.
+//! This module reads no clock and no file. Elapsed time is counted on the boot clock only, which the network can't
+//! change.
 //!
 //! - An answer up to [`LARGEST_STEP`] above the confirmed time raises the floor at once.
-//! - The confirmed time rises when two answers that lie [`AGREEMENT`] or more apart both say that it is at least that late.
-//!   Steps are measured from it, so that many answers in a row do not get further than one.
-//! - The floor falls when two answers that lie [`AGREEMENT`] or more apart, and all between them, say an earlier time.
-//! - Where a floor that is too high makes the server's certificate look expired, no answer can say so. After
-//!   [`UNCONFIRMED_HOLDS`] of that the part of the floor that is not confirmed gives way, after [`CONFIRMED_HOLDS`] all of
-//!   it, each only as far as the certificate needs.
+//! - The confirmed time rises when two answers at least [`AGREEMENT`] apart both say that it is at least that late.
+//!   Steps are measured from the confirmed time, so that many answers in a row raise the floor no further than one.
+//! - The floor falls when two answers at least [`AGREEMENT`] apart, and all between them, say an earlier time.
+//! - If the floor is so high that the server's certificate looks expired, no answer arrives that could correct it.
+//!   After [`UNCONFIRMED_HOLDS`] in this state the unconfirmed part of the floor is lowered, after [`CONFIRMED_HOLDS`]
+//!   all of it, each only as far as the certificate requires.
 //!
 //! It never falls below the build time and the time of provisioning.
 
@@ -22,19 +24,21 @@ use super::cache::BootMoment;
 
 /// How far a single answer can raise the floor.
 const LARGEST_STEP: Duration = Duration::from_hours(30 * 24);
-/// How far apart on the boot clock two answers lie that confirm a time, or an earlier one.
+/// The minimum distance on the boot clock between two answers that together confirm a later time or an earlier one.
 const AGREEMENT: Duration = Duration::from_hours(24);
-/// How long the unconfirmed part of the floor holds against a certificate that ended below it.
+/// How long the unconfirmed part of the floor is kept while the certificate looks expired because of it.
 const UNCONFIRMED_HOLDS: Duration = Duration::from_hours(6);
-/// How long the confirmed part does.
+/// How long the confirmed part of the floor is kept in that state.
 const CONFIRMED_HOLDS: Duration = Duration::from_hours(7 * 24);
-/// Servers behind one name differ by less, and boot clocks drift by less in [`AGREEMENT`].
+/// The tolerance between two times: more than the servers behind one name differ, and than boot clocks drift in
+/// [`AGREEMENT`].
 const TOLERANCE: Duration = Duration::from_mins(5);
-/// How often a certificate that looks expired is written down: the run of each minute must not wear the flash.
+/// The minimum time between two writes about an apparently expired certificate, since the run of each minute must not
+/// wear the flash.
 const NOTE_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Boot-clock time since an event, over several boots: at least so much has passed. The time between two boots is not
-/// known and does not count.
+/// Boot-clock time since an event, over several boots. It is a lower bound: the time between two boots is not known and
+/// does not count.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct Stretch {
@@ -47,27 +51,29 @@ pub(super) struct Stretch {
 }
 
 impl Stretch {
+    /// Returns a stretch that starts now.
     pub(super) fn start(now: &BootMoment) -> Self {
         Self { boot_id: now.boot_id.clone(), boottime_s: now.since_boot.as_secs(), elapsed_s: 0 }
     }
 
-    /// What has passed since the last note.
+    /// Returns the time since the last note.
     pub(super) fn since_note(&self, now: &BootMoment) -> Duration {
         let before = if self.boot_id == now.boot_id { self.boottime_s } else { 0 };
         Duration::from_secs(now.since_boot.as_secs().saturating_sub(before))
     }
 
+    /// Returns the time since the event.
     pub(super) fn elapsed(&self, now: &BootMoment) -> Duration {
         Duration::from_secs(self.elapsed_s).saturating_add(self.since_note(now))
     }
 
-    /// The same stretch, noted at this moment.
+    /// Returns the same stretch, noted at this moment.
     pub(super) fn noted(&self, now: &BootMoment) -> Self {
         Self { elapsed_s: self.elapsed(now).as_secs(), ..Self::start(now) }
     }
 }
 
-/// What an answer said, waiting for a second one.
+/// The time that an answer said, until a second answer confirms it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Claim {
@@ -82,7 +88,7 @@ impl Claim {
         Self { time, since: Stretch::start(now) }
     }
 
-    /// The time that it must be at least by now, if the first answer was right.
+    /// Returns the earliest time that it can be now, if the first answer was right.
     fn at(&self, now: &BootMoment) -> Timestamp {
         self.time.plus(self.since.elapsed(now))
     }
@@ -118,36 +124,36 @@ pub struct Memory {
     expired_for: Option<Stretch>,
 }
 
-/// The floor, and what it is about to become.
+/// The time floor, with the claims that may change it.
 #[derive(Clone, Debug)]
 pub struct Floor {
-    /// Build time and provisioning.
+    /// The later of the build time and the time of provisioning.
     lowest: Timestamp,
     memory: Memory,
 }
 
 impl Floor {
-    /// The floor of a device that remembers `memory`. `passed`: times that have certainly passed.
+    /// Returns the floor of a device with this `memory`. `passed` are times that have certainly passed.
     pub fn new(passed: impl IntoIterator<Item = Timestamp>, memory: Memory) -> Self {
         Self { lowest: passed.into_iter().fold(Timestamp::from_unix(0), Timestamp::max), memory }
     }
 
-    /// The time below which no clock is believed.
+    /// Returns the time below which no clock is believed.
     pub fn time(&self) -> Timestamp {
         self.memory.highest_time.map_or(self.lowest, |highest| highest.max(self.lowest))
     }
 
-    /// The part of it that no single answer has set.
+    /// Returns the confirmed part of the floor, which no single answer can set.
     fn confirmed(&self) -> Timestamp {
         self.memory.confirmed_time.map_or(self.lowest, |confirmed| confirmed.max(self.lowest)).min(self.time())
     }
 
-    /// What is to be remembered.
+    /// Returns the part that is written to `first-boot.json`.
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// An answer said that it is `date`, which lies within the validity of its certificate and its token.
+    /// Takes the time `date` of an answer, which lies within the validity of its certificate and its token.
     pub fn answered(&mut self, date: Timestamp, now: &BootMoment) {
         self.memory.expired_for = None;
         self.lower(date, now);
@@ -157,6 +163,7 @@ impl Floor {
         }
     }
 
+    /// Lowers the floor if this answer confirms an earlier time.
     fn lower(&mut self, date: Timestamp, now: &BootMoment) {
         let earlier = self.memory.earlier_claim.take();
         if date.plus(TOLERANCE) >= self.time() {
@@ -164,21 +171,22 @@ impl Floor {
         }
         let claim = earlier.unwrap_or_else(|| Claim::start(date, now));
         if claim.is_old_enough(now) {
-            // The later of the two: one answer that is wrong can't lower it further than the right one does.
+            // The later of the two, so that one wrong answer can't lower the floor further than the right one does.
             self.fall_to(date.max(claim.at(now)));
         } else {
             self.memory.earlier_claim = Some(claim.noted(now));
         }
     }
 
+    /// Raises the confirmed time if this answer confirms a later time.
     fn confirm(&mut self, date: Timestamp, now: &BootMoment) {
-        let going_on = self.memory.later_claim.take().filter(|claim| date.plus(TOLERANCE) >= claim.at(now));
-        let Some(claim) = going_on else {
+        let earlier = self.memory.later_claim.take().filter(|claim| date.plus(TOLERANCE) >= claim.at(now));
+        let Some(claim) = earlier else {
             self.memory.later_claim = Some(Claim::start(date, now));
             return;
         };
         if claim.is_old_enough(now) {
-            // The earlier of the two: that it is at least so late is what both say.
+            // The earlier of the two, which both answers agree on as a lower bound.
             let both = date.min(claim.at(now));
             self.memory.confirmed_time = Some(self.confirmed().max(both));
             self.memory.highest_time = Some(self.time().max(both));
@@ -188,9 +196,9 @@ impl Floor {
         }
     }
 
-    /// The server's certificate ended at `until`, as it seems. Whether that has changed what is to be remembered.
+    /// Takes a certificate of the server that seems to have expired at `until`. Returns whether the memory has changed.
     pub fn looked_expired(&mut self, until: Timestamp, now: &BootMoment) -> bool {
-        // Not because of what is remembered.
+        // The remembered time is not the cause.
         if until >= self.time() || self.time() == self.lowest {
             return false;
         }
@@ -214,9 +222,10 @@ impl Floor {
         is_due
     }
 
+    /// Lowers the floor to `time`, but not below the lowest time.
     fn fall_to(&mut self, time: Timestamp) {
         let time = time.min(self.time()).max(self.lowest);
-        log::warn!("the time remembered, {}, is too late: {time} from now on", self.time());
+        log::warn!("the remembered time {} is too late; it is lowered to {time}", self.time());
         let confirmed = self.confirmed().min(time);
         self.memory = Memory {
             highest_time: Some(time),

@@ -1,12 +1,14 @@
 //! Whether a time server has set this machine's clock.
 //!
-//! systemd-timesyncd, chrony (with `rtcsync` and without) and ntpd tell the kernel how far the clock may be off, each time that
-//! they have synchronised it. The kernel adds 0.5 ms a second, and forgets it when the clock is set by anybody else. That maximum
-//! error tells more than `STA_UNSYNC`, which chrony without `rtcsync` leaves set; it is what `timedatectl` goes by as well.
+//! systemd-timesyncd, chrony (with and without `rtcsync`) and ntpd report the maximum error of the clock to the kernel
+//! each time they synchronise it. The kernel adds 0.5 ms per second, and discards the value when another program sets
+//! the clock. The maximum error is more reliable than `STA_UNSYNC`, which chrony without `rtcsync` leaves set;
+//! `timedatectl` uses it as well.
 //!
-//! adjtimex(2) reads it without any right, but the sandbox of `azaion-agent.service` denies the call, for it can also set the
-//! clock. So `azaion-clock.service`, which can reach nobody, reads it before each run of the agent, each minute, and whenever the
-//! clock is set, and leaves a file. systemd-timesyncd leaves one of its own at once.
+//! adjtimex(2) reads it without privileges, but the sandbox of `azaion-agent.service` denies the call, since it can
+//! also set the clock. So `azaion-clock.service`, which has no network, reads the value before each run of the agent,
+//! each minute, and whenever the clock is set, and records the result as a file. systemd-timesyncd creates its own file
+//! immediately.
 
 use std::fs::{File, create_dir_all, remove_file};
 use std::io;
@@ -19,23 +21,24 @@ use crate::common::clock::{Clock, SystemClock, Timestamp};
 
 use super::paths::Paths;
 
-/// Where the file is that says that the clock is synchronised; `azaion-agent.service` can't write there.
-const FOLDER: &str = "run/azaion-clock";
+/// The directory of the file that exists while the clock is synchronised. `azaion-agent.service` can't write there.
+const DIRECTORY: &str = "run/azaion-clock";
 const SYNCHRONISED: &str = "synchronised";
-/// There while systemd-timesyncd runs and has synchronised the clock (systemd-timesyncd.service(8)).
+/// The file that exists while systemd-timesyncd runs and has synchronised the clock (systemd-timesyncd.service(8)).
 const TIMESYNCD: &str = "run/systemd/timesync/synchronized";
-/// From this maximum error on, in microseconds, the kernel says that the clock is not synchronised (`NTP_PHASE_LIMIT`).
+/// The maximum error, in microseconds, from which on the kernel reports the clock as not synchronised
+/// (`NTP_PHASE_LIMIT`).
 const UNKNOWN_ERROR: i64 = 16_000_000;
 
 /// The clocks of the device.
 #[derive(Debug)]
 pub struct DeviceClock {
-    /// Each of them says that the clock is synchronised.
+    /// The clock is synchronised if one of these files exists.
     files: [PathBuf; 2],
 }
 
 impl DeviceClock {
-    /// The clocks of the machine that these files belong to.
+    /// Returns the clocks of the machine with these paths.
     pub fn new(paths: &Paths) -> Self {
         Self { files: [file(paths), paths.under_root(Path::new(TIMESYNCD))] }
     }
@@ -59,27 +62,27 @@ impl Clock for DeviceClock {
     }
 }
 
-/// Asks the kernel whether the clock is synchronised, and leaves a file that says so, or none.
+/// Reads from the kernel whether the clock is synchronised, and creates or removes the file that says so.
 ///
 /// # Errors
-/// The file can't be made or removed.
-pub fn note(paths: &Paths) -> io::Result<bool> {
+/// The file can't be created or removed.
+pub fn record(paths: &Paths) -> io::Result<bool> {
     let is_synchronised = is_synchronised();
-    record(&file(paths), is_synchronised)?;
+    write_state(&file(paths), is_synchronised)?;
     Ok(is_synchronised)
 }
 
 fn file(paths: &Paths) -> PathBuf {
-    paths.under_root(Path::new(FOLDER)).join(SYNCHRONISED)
+    paths.under_root(Path::new(DIRECTORY)).join(SYNCHRONISED)
 }
 
-/// Where the call is denied, as in a container, nobody is known to have synchronised the clock.
+/// Returns whether the kernel reports the clock as synchronised. Where it denies the call, as in a container: `false`.
 fn is_synchronised() -> bool {
     let mut timex = Timex::new();
     adjtimex(&mut timex).is_ok() && timex.0.maxerror < UNKNOWN_ERROR
 }
 
-fn record(file: &Path, is_synchronised: bool) -> io::Result<()> {
+fn write_state(file: &Path, is_synchronised: bool) -> io::Result<()> {
     if is_synchronised {
         create_dir_all(file.parent().unwrap_or(file))?;
         return File::create(file).map(drop);
@@ -94,18 +97,19 @@ fn record(file: &Path, is_synchronised: bool) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    // Promise: the clock is synchronised exactly while the last answer of the kernel said so, or timesyncd does.
+    // Promise: the clock counts as synchronised exactly while the last answer of the kernel said so, or timesyncd's
+    // file exists.
     #[test]
-    fn the_file_says_it() {
+    fn files_record_synchronisation() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::under(root.path());
         let clock = DeviceClock::new(&paths);
         for is_synchronised in [false, true, true, false, false] {
-            record(&file(&paths), is_synchronised).unwrap();
+            write_state(&file(&paths), is_synchronised).unwrap();
             assert_eq!(clock.is_synchronised(), is_synchronised);
         }
-        assert_eq!(note(&paths).unwrap(), clock.is_synchronised());
-        record(&file(&paths), false).unwrap();
+        assert_eq!(record(&paths).unwrap(), clock.is_synchronised());
+        write_state(&file(&paths), false).unwrap();
         create_dir_all(root.path().join("run/systemd/timesync")).unwrap();
         File::create(root.path().join(TIMESYNCD)).unwrap();
         assert!(clock.is_synchronised());

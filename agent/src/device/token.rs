@@ -1,4 +1,4 @@
-//! `azaion-agent token`: a valid access token on standard output, for a person or for a client of the socket.
+//! `azaion-agent token`: prints a valid access token to standard output, for a person or for a client of the socket.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -22,8 +22,8 @@ use super::settings::{DEFAULT_DEADLINE, Settings};
 /// The longest that a client of the socket waits for a renewal; less where `agent.toml` has a shorter deadline.
 /// `RuntimeMaxSec=` of the unit allows for it.
 const LONGEST_RENEWAL: Duration = Duration::from_mins(1);
-/// How long one write to a client may take. An answer fits into the buffer of a new connection, so that it takes no time
-/// even where the client does not read, unless an admin has made these buffers very small.
+/// The timeout of one write to a client. An answer fits into the buffer of a new connection, so that the write does not
+/// block even if the client does not read, unless an admin has set very small buffers.
 const LONGEST_WRITE: Duration = Duration::from_secs(5);
 
 /// The answer to a client of the socket for whom there is no token.
@@ -36,10 +36,10 @@ pub(super) struct Refusal {
     reason: String,
 }
 
-/// Prints the token, or all of the cache as JSON.
+/// Prints the token, or the whole cache as JSON.
 pub fn print(device: &Device, json: bool) -> Exit {
     let found = cached(device).map_or_else(|| renewed(device, None).map(|(cache, _)| cache), Ok);
-    let cache = match found.or_else(|error| rest(device, &error).ok_or(error)) {
+    let cache = match found.or_else(|error| still_valid(device, &error).ok_or(error)) {
         Ok(cache) => cache,
         Err(error) => {
             log::error!("{}", chain(&error));
@@ -57,7 +57,7 @@ pub fn print(device: &Device, json: bool) -> Exit {
 
 /// Answers one client of the socket with the cache, renewed first if needed, or with the reason why there is none.
 ///
-/// An answer is a success, whatever it says. Nothing is read from the client.
+/// The exit code is 0 for every answer, also for one without a token. Nothing is read from the client.
 pub fn answer(device: &Device) -> Exit {
     if let Some(cache) = cached(device) {
         return send(&cache);
@@ -69,25 +69,25 @@ pub fn answer(device: &Device) -> Exit {
             announce::renewal(&ready);
             send(&cache)
         }
-        Err(error) => rest(device, &error).map_or_else(|| refuse(&error), |cache| send(&cache)),
+        Err(error) => still_valid(device, &error).map_or_else(|| refuse(&error), |cache| send(&cache)),
     }
 }
 
-/// The token of a run, which renews it if needed.
+/// Runs the agent, which renews the token if needed, and returns the token.
 fn renewed(device: &Device, deadline: Option<Duration>) -> Result<(TokenCache, Ready), NotReady> {
     let mut ready = run(device, How { caller: Caller::Program, deadline, ..How::default() })?;
     let cache = ready.cache.take().ok_or(NotReady::Busy)?;
     Ok((cache, ready))
 }
 
-/// The rest of a token that another run is about to renew, or could not.
-fn rest(device: &Device, error: &NotReady) -> Option<TokenCache> {
-    error.keeps_valid_token().then(|| valid(device, |cache, now| !cache.left(now).is_zero())).flatten()
+/// Returns a cached token that is still valid, if another run is renewing it or the renewal failed.
+fn still_valid(device: &Device, error: &NotReady) -> Option<TokenCache> {
+    error.keeps_valid_token().then(|| cached_if(device, |cache, now| !cache.left(now).is_zero())).flatten()
 }
 
 /// Answers one client of the socket with the reason why there is no token.
 pub fn refuse(error: &NotReady) -> Exit {
-    // The client is the one to report it. A line for each question would fill the journal while the API is down.
+    // The client reports the error. A log line per request would fill the journal while the API is down.
     log::debug!("{}", chain(error));
     send(&Refusal { code: error.exit().code(), reason: chain(error) })
 }
@@ -100,7 +100,7 @@ fn send(answer: &impl Serialize) -> Exit {
         write_to_client(&bytes)
     });
     if let Err(error) = sent {
-        log::debug!("the client did not take the answer: {error}");
+        log::debug!("cannot send the answer to the client: {error}");
     }
     Exit::Done
 }
@@ -108,28 +108,30 @@ fn send(answer: &impl Serialize) -> Exit {
 fn write_to_client(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let client = UnixStream::from(out.as_fd().try_clone_to_owned()?);
-    // By hand it may be no socket; then there is nobody to be protected from.
+    // Standard output is no socket if a person runs this. Then no timeout is needed.
     let is_socket = client.set_write_timeout(Some(LONGEST_WRITE)).is_ok();
     out.write_all(bytes).and_then(|()| out.flush())?;
-    // systemd holds the connection, too, until it has seen this process end.
+    // systemd keeps the connection open until this process has ended, so the client needs the shutdown to see end of
+    // file.
     if is_socket { client.shutdown(Shutdown::Write) } else { Ok(()) }
 }
 
-/// The token in the cache, if it will do: fresh, or at least valid for a caller who may read it but not renew it.
+/// Returns the cached token if it is fresh; for a caller who may not read `device.conf`, if it is valid.
 fn cached(device: &Device) -> Option<TokenCache> {
-    valid(device, TokenCache::is_fresh)
+    cached_if(device, TokenCache::is_fresh)
 }
 
-/// The token in the cache, if it is this account's and `is_enough`; for a caller who may not read `device.conf`, if it is valid.
-fn valid(device: &Device, is_enough: fn(&TokenCache, &BootMoment) -> bool) -> Option<TokenCache> {
+/// Returns the cached token if it belongs to this account and `is_usable`; for a caller who may not read `device.conf`,
+/// if it is valid.
+fn cached_if(device: &Device, is_usable: fn(&TokenCache, &BootMoment) -> bool) -> Option<TokenCache> {
     let now = device.moment();
     let cache = TokenCache::read(&device.paths.run_dir())?;
     let (conf, settings) = device.configuration();
     let settings = settings.ok()?;
-    let enough = match conf {
-        Ok(conf) => cache.is_of(&conf, &settings) && is_enough(&cache, &now),
+    let accepted = match conf {
+        Ok(conf) => cache.is_of(&conf, &settings) && is_usable(&cache, &now),
         Err(error) if error.is_permission_denied() => !cache.left(&now).is_zero(),
         Err(_) => false,
     };
-    enough.then_some(cache)
+    accepted.then_some(cache)
 }

@@ -1,9 +1,10 @@
-//! What time it really is, on a machine whose clock starts in 1970.
+//! Determines the true time on a machine whose clock starts in 1970.
 //!
-//! No clock below the [floor](crate::device::time_floor) is believed. TLS checks certificates at the later of clock and floor, and where
-//! nobody has synchronised the clock, at any time from the floor on (see [`Chain`](crate::api::http::Chain)). The
-//! `Date` of an answer that came through TLS then tells the real time, also where it lies below the floor: by it the
-//! certificate and the token of that answer are checked, and the boot clock carries it on. The system clock is never set.
+//! The agent ignores clocks below the [floor](crate::device::time_floor). TLS checks certificates at the later of clock
+//! and floor. While the clock is not synchronised, a certificate may be valid at any time from the floor on (see
+//! [`Chain`](crate::api::http::Chain)). The `Date` of an answer over TLS then gives the true time, even if it is below
+//! the floor: the certificate and the token of that answer are checked at that time, and the boot clock continues from
+//! it. The agent never sets the system clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::common::clock::{Clock, ServerTime, Timestamp};
 use super::cache::BootMoment;
 use crate::device::time_floor::{Floor, Memory};
 
-/// The time that a build has certainly passed; see `build.rs`.
+/// Returns the build time of the agent, which has certainly passed; see `build.rs`.
 pub fn build_time() -> Timestamp {
     Timestamp::from_unix(env!("AZAION_BUILD_EPOCH").parse().unwrap_or_default())
 }
@@ -26,33 +27,33 @@ pub fn build_time() -> Timestamp {
 pub struct TrueTime {
     clock: Arc<dyn Clock>,
     floor: Floor,
-    /// What the server said.
-    told: ServerTime,
+    /// The time that the server sent.
+    server_time: ServerTime,
 }
 
 impl TrueTime {
-    /// Knows nothing yet but `clock`, times that have certainly passed, and what is remembered.
+    /// Returns the time as known from `clock`, from times that have certainly `passed`, and from the remembered time.
     pub fn new(clock: Arc<dyn Clock>, passed: impl IntoIterator<Item = Timestamp>, memory: Memory) -> Self {
         let floor = Floor::new(passed.into_iter().chain([build_time()]), memory);
-        Self { clock, floor, told: ServerTime::default() }
+        Self { clock, floor, server_time: ServerTime::default() }
     }
 
-    /// The time below which no clock is believed.
+    /// Returns the time below which no clock is believed.
     pub fn floor(&self) -> Timestamp {
         self.floor.time()
     }
 
-    /// The true time as far as known: what the server told, else the later of clock and floor.
+    /// Returns the best known true time: that of the server, else the later of clock and floor.
     pub fn now(&self) -> Timestamp {
-        self.told.at(self.clock.boot()).unwrap_or_else(|| self.not_before())
+        self.server_time.at(self.clock.boot()).unwrap_or_else(|| self.not_before())
     }
 
-    /// The later of clock and floor.
+    /// Returns the later of clock and floor.
     fn not_before(&self) -> Timestamp {
         self.clock.wall().max(self.floor())
     }
 
-    /// Learns the time from the `Date` of an answer that came through TLS.
+    /// Takes the time from the `Date` of an answer over TLS.
     ///
     /// # Errors
     /// A certificate of that answer's server is not valid at that time.
@@ -60,23 +61,26 @@ impl TrueTime {
         let (Some(date), Some(_)) = (answer.date, &answer.chain) else { return Ok(()) };
         answer.check_date()?;
         if date < self.floor() {
-            log::warn!("the server says that it is {date}, which is before {}; a clock is or was wrong", self.floor());
+            log::warn!(
+                "the time of the server, {date}, is before the time floor {}; a clock is or was wrong",
+                self.floor()
+            );
         }
-        self.told.learn(date, self.clock.boot());
+        self.server_time.learn(date, self.clock.boot());
         Ok(())
     }
 
-    /// What is to be remembered after an answer that was accepted. Its `Date` counts if it lies within the validity of
-    /// the server's certificate and of the token, so that no server can push the floor into a far future.
+    /// Returns the memory after an accepted answer. Its `Date` counts only if it lies within the validity of the
+    /// server's certificate and of the token, so that no server can raise the floor far into the future.
     pub fn after_answer(&self, answer: &Answer, token: &Accepted, now: &BootMoment) -> Memory {
         let mut floor = self.floor.clone();
-        if let Some(date) = sure_of(answer, token) {
+        if let Some(date) = confirmed_date(answer, token) {
             floor.answered(date, now);
         }
         floor.memory().clone()
     }
 
-    /// What is to be remembered after a call that failed, if that has changed.
+    /// Returns the memory after a failed call, if it has changed.
     pub fn after_fault(&self, fault: &Fault, now: &BootMoment) -> Option<Memory> {
         let mut floor = self.floor.clone();
         let is_changed = floor.looked_expired(fault.certificate_ended()?, now);
@@ -98,8 +102,8 @@ impl TlsClock for TrueTime {
     }
 }
 
-/// The `Date` of an answer, if certificate and token agree with it.
-fn sure_of(answer: &Answer, token: &Accepted) -> Option<Timestamp> {
+/// Returns the `Date` of an answer, if certificate and token are valid at that time.
+fn confirmed_date(answer: &Answer, token: &Accepted) -> Option<Timestamp> {
     let date = answer.date?;
     let issued = token.issued_at.map_or(date, |issued| issued.minus(SKEW));
     let is_in_chain = answer.chain.as_ref()?.verify_at(date).is_ok();

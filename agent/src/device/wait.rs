@@ -1,4 +1,4 @@
-//! Waiting between two tries, which ends as soon as another try may succeed.
+//! Waits between two attempts. A wait ends as soon as another attempt may succeed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,17 +13,18 @@ use super::machine::{Device, Machine};
 use super::paths::BACKOFF_FILE;
 use super::surroundings::Surroundings;
 
-/// How often a waiting run looks.
+/// How often a waiting run checks for changes.
 const POLL: Duration = Duration::from_millis(250);
-/// The longest wait of one run; then systemd starts the next one. `TimeoutStartSec=` of the unit allows for it.
+/// The longest wait of one run; after that systemd starts the next one. `TimeoutStartSec=` of the unit allows for it.
 const LONGEST: Duration = Duration::from_hours(1);
 
-/// Which version of a file is there, also of one that may not be read; none if there is none.
+/// The version of a file, from its metadata, so that reading the file is not needed. `None` inside: the file is
+/// missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version(Option<(u64, i64, i64, u64)>);
 
 impl Version {
-    /// The version of a file.
+    /// Reads the version of a file.
     pub fn of(path: &Path) -> Self {
         let metadata = fs::symlink_metadata(path).ok();
         Self(metadata.map(|data| (data.ino(), data.ctime(), data.ctime_nsec(), data.size())))
@@ -35,12 +36,12 @@ impl Version {
 pub struct Versions(Vec<(PathBuf, Version)>);
 
 impl Versions {
-    /// As they are now.
+    /// Reads the present versions.
     pub fn of(files: impl IntoIterator<Item = PathBuf>) -> Self {
         Self(files.into_iter().map(|path| (path.clone(), Version::of(&path))).collect())
     }
 
-    /// Whether one of them is another one now, has come or has gone.
+    /// Returns whether one of the files was replaced, created or removed.
     pub fn have_changed(&self) -> bool {
         self.0.iter().any(|(path, then)| Version::of(path) != *then)
     }
@@ -49,26 +50,26 @@ impl Versions {
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// Its time is over, or another try may succeed.
+    /// The time is over, or another attempt may succeed.
     TryAgain,
-    /// Another run has been there, or the hold file has come or gone.
-    LookAgain,
-    /// The configuration has changed: only a new process can read it.
+    /// Another run has finished, or the hold file was created or removed.
+    ReadAgain,
+    /// The configuration has changed, and only a new process can read it.
     NewConfiguration,
 }
 
-/// What ends a wait.
+/// A wait and the conditions that end it.
 #[derive(Debug)]
 pub struct Wait<'a> {
     clock: &'a dyn Machine,
-    /// What the machine had when the last call was made.
+    /// The network of the machine at the last call.
     before: Surroundings,
     configuration: &'a Versions,
     others: Versions,
 }
 
 impl<'a> Wait<'a> {
-    /// A wait of a device that had `before` at its last call, and read this configuration.
+    /// Returns a wait of a device that had the network `before` at its last call, and that read this configuration.
     pub fn new(device: &'a Device, configuration: &'a Versions, hold_file: &Path, before: Surroundings) -> Self {
         let paths = &device.paths;
         let others = Versions::of([paths.run_dir().join(BACKOFF_FILE), paths.under_root(hold_file)]);
@@ -83,7 +84,7 @@ impl<'a> Wait<'a> {
                 return Woken::NewConfiguration;
             }
             if self.others.have_changed() {
-                return Woken::LookAgain;
+                return Woken::ReadAgain;
             }
             let left = until.saturating_sub(self.clock.boot());
             if left.is_zero() || self.clock.surroundings().has_more_than(&self.before) {
@@ -94,7 +95,7 @@ impl<'a> Wait<'a> {
     }
 }
 
-/// The clock of one run: each of its waits ends as soon as the machine has something new.
+/// The clock of one run. Its `sleep` ends early when something new appears on the machine.
 #[derive(Debug)]
 pub struct AlertClock<'a> {
     clock: &'a Arc<dyn Machine>,
@@ -102,12 +103,12 @@ pub struct AlertClock<'a> {
 }
 
 impl<'a> AlertClock<'a> {
-    /// From now on.
+    /// Returns the clock, which compares with the present state of the machine.
     pub fn new(clock: &'a Arc<dyn Machine>) -> Self {
         Self { clock, before: Arc::new(Mutex::new(clock.surroundings())) }
     }
 
-    /// Says once of something new that it is there, for calls in progress.
+    /// Returns the signal for calls in progress, which reports each new thing on the machine once.
     pub fn overtaken(&self) -> Overtaken {
         let (clock, before) = (Arc::clone(self.clock), Arc::clone(&self.before));
         Overtaken::new(move || {
@@ -118,7 +119,7 @@ impl<'a> AlertClock<'a> {
         })
     }
 
-    /// What the machine had when the last wait ended, or at the start.
+    /// Returns the state of the machine when the last wait ended, or at the start.
     pub fn surroundings(&self) -> Surroundings {
         locked(&self.before).clone()
     }

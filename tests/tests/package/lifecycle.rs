@@ -37,7 +37,7 @@ fn apt_manages_a_running_unit() -> anyhow::Result<()> {
     is_ready()?;
     assert_eq!(booted.must("stat -c '%a %U:%G' /run/azaion/token.json")?.trim(), "640 azaion-agent:azaion");
     assert_eq!(timer()?, "active");
-    assert!(booted.must("journalctl --list-catalog")?.contains("The unit @AZAION_SERIAL@ is ready"));
+    assert!(booted.must("journalctl --list-catalog")?.contains("The device @AZAION_SERIAL@ is ready"));
     assert_eq!(booted.must("dpkg --verify azaion-agent")?, "");
     assert_eq!(booted.must("stat -c '%F %a %U:%G' /run/azaion/token.sock")?.trim(), "socket 660 root:azaion");
 

@@ -242,7 +242,7 @@ fn the_group_may_read_the_token() -> anyhow::Result<()> {
     station.put("rootfs/etc/group", "root:x:0:\n", 0o644)?;
     fs::remove_file(station.inside(TOKEN))?;
     let run = station.agent(&["boot"])?.ended_with(0)?;
-    assert!(run.stderr.contains("there is no group azaion"), "{}", run.stderr);
+    assert!(run.stderr.contains("the group azaion does not exist"), "{}", run.stderr);
     Ok(())
 }
 

@@ -132,7 +132,7 @@ fn the_journal_tells_of_the_wrong_board() -> anyhow::Result<()> {
     let told = entry(&journal, "misconfigured")?;
     let message = told["MESSAGE"].as_str().unwrap();
     assert!([MODULE, OTHER, SERIAL, "its own image"].iter().all(|part| message.contains(part)), "{message}");
-    assert!(message.starts_with("this unit is not ready"), "{message}");
+    assert!(message.starts_with("this device is not ready"), "{message}");
     assert_eq!((&told["PRIORITY"], &told["AZAION_EXIT_CODE"]), (&"3".into(), &"78".into()));
     assert_eq!(told["AZAION_SERIAL"], "");
     assert_eq!(console, "");

@@ -31,7 +31,7 @@ fn it_vanishes_during_a_call() -> anyhow::Result<()> {
             };
             station.api.on_request(method, path, Box::new(remove));
             let ended = station.agent(&["boot"])?.ended_with(75).context(path)?;
-            assert!(ended.stderr.contains("makes it again"), "{path}: {}", ended.stderr);
+            assert!(ended.stderr.contains("creates it again"), "{path}: {}", ended.stderr);
             assert_eq!(fs::read_dir(station.inside("run"))?.count(), usize::from(is_made_again), "{path}");
             station.agent(&["boot"])?.ended_with(0).context(path)?;
             assert_eq!(station.json("run/azaion/ready.json").context("ready.json")?["ready"], true);

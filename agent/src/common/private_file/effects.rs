@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 
 #[cfg(feature = "simulation")]
-use crate::simulation::{Effect, tell};
+use crate::simulation::{Effect, report};
 
 /// Flushes a file, or the entries of a directory, to the disk (fsync(2)).
 pub(super) fn fsync(file: BorrowedFd<'_>) -> nix::Result<()> {
     nix::unistd::fsync(file)?;
     #[cfg(feature = "simulation")]
-    tell(&Effect::Synced(file));
+    report(&Effect::Synced(file));
     Ok(())
 }
 
@@ -18,12 +18,12 @@ pub(super) fn fsync(file: BorrowedFd<'_>) -> nix::Result<()> {
 #[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "only the simulation uses them"))]
 pub(super) fn named(dir: BorrowedFd<'_>, name: &OsStr) {
     #[cfg(feature = "simulation")]
-    tell(&Effect::Named(dir, name.as_ref()));
+    report(&Effect::Named(dir, name.as_ref()));
 }
 
 /// Notifies the simulation that a name was removed from the directory.
 #[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "only the simulation uses them"))]
 pub(super) fn removed(dir: BorrowedFd<'_>, name: &OsStr) {
     #[cfg(feature = "simulation")]
-    tell(&Effect::Removed(dir, name.as_ref()));
+    report(&Effect::Removed(dir, name.as_ref()));
 }

@@ -17,7 +17,7 @@ fn with(words: &[&str]) -> Surroundings {
     serde_json::from_value(words.into()).unwrap()
 }
 
-/// What is kept after such a failure of the device.conf `c`, 100 s after the boot `b`.
+/// Returns the backoff after this failure with the device.conf `c`, `seconds` after the boot `b`.
 fn after(before: Option<Backoff>, fault: &Fault, seconds: u64) -> Backoff {
     let (now, surroundings) = (at("b", seconds), with(&["link a"]));
     let call = FailedCall { fault, now: &now, surroundings: &surroundings, device_conf: "c" };
@@ -26,9 +26,9 @@ fn after(before: Option<Backoff>, fault: &Fault, seconds: u64) -> Backoff {
 
 const CALLERS: [Caller; 3] = [Caller::Unit, Caller::Program, Caller::Person];
 
-// Promise: a wait holds for its boot, its time and its device.conf, and for nothing else.
+// Promise: a wait applies to its boot, its time and its device.conf only.
 #[test]
-fn holds_only_for_what_it_is_about() {
+fn applies_to_its_boot_time_and_device_conf_only() {
     let backoff = after(None, &fault(Class::Refused, None), 100);
     let is_in_force = |now: &BootMoment, conf| backoff.is_in_force(Caller::Unit, now, conf, &with(&["link a"]));
     for (now, conf, expected) in [
@@ -42,10 +42,10 @@ fn holds_only_for_what_it_is_about() {
     }
 }
 
-// Promise: whom a wait is for depends on what it is about: the server's word and refused credentials hold for all, an outage for
-// the unit and, once it is long, for programs; a person may try at once.
+// Promise: the cause of a wait decides which callers it applies to: a `Retry-After` and refused credentials apply to
+// all, an outage to the unit and, once it is long, to programs; a person may try at once.
 #[test]
-fn whom_a_wait_is_for() {
+fn the_cause_decides_which_callers_wait() {
     for (class, retry_after, seconds, expected) in [
         (Class::Later, Some(600), 101, [true, true, true]),
         (Class::Refused, None, 101, [true, true, true]),
@@ -64,9 +64,9 @@ fn whom_a_wait_is_for() {
     assert!(backoff.left(&at("b", 701)) >= Duration::from_secs(225));
 }
 
-// Promise: something new on the machine ends each wait but that for the account, and with it the count of the outage.
+// Promise: something new on the machine ends each wait, except after a refusal, and resets the count of the outage.
 #[test]
-fn what_is_new_ends_a_wait() {
+fn a_new_network_ends_a_wait() {
     let (before, now) = (with(&["link a"]), at("b", 100));
     for (class, retry_after, is_ended) in [
         (Class::Unreachable, None, true),
@@ -91,10 +91,10 @@ fn what_is_new_ends_a_wait() {
     assert!(wait <= Duration::from_millis(500));
 }
 
-// Promise: a call that ignored what the server had asked for, and got no answer from it, does not end that wait; a refusal, another
-// request to wait and a new network do.
+// Promise: a call that ignored a `Retry-After` and got no answer does not end that wait; a refusal, another
+// `Retry-After` and a new network do.
 #[test]
-fn what_the_server_asked_for_stays() {
+fn a_retry_after_stays_in_force() {
     let asked = || after(None, &fault(Class::Later, Some(600)), 100);
     for (class, retry_after, device, is_kept) in [
         (Class::Unreachable, None, with(&[]), true),
@@ -114,11 +114,11 @@ fn what_the_server_asked_for_stays() {
     }
 }
 
-// Promise: a later run ends as the one did that wrote the file, and what is kept is kept as it is.
+// Promise: the file is read as it was written, and gives later runs the exit code of the run that wrote it.
 #[test]
-fn is_kept_as_it_is() {
+fn is_read_as_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = Directory::open(dir.path(), None, Lifetime::ThisBoot).unwrap();
+    let directory = Directory::open(dir.path(), None, Lifetime::ThisBoot).unwrap();
     for (class, exit) in [
         (Class::Refused, Exit::Refused),
         (Class::Protocol, Exit::Protocol),
@@ -126,17 +126,17 @@ fn is_kept_as_it_is() {
         (Class::Unreachable, Exit::Later),
     ] {
         let backoff = after(None, &fault(class, None), 100);
-        backoff.write(&folder).unwrap();
+        backoff.write(&directory).unwrap();
         let read = Backoff::read(dir.path()).unwrap();
         assert_eq!((&read, read.exit(), read.code), (&backoff, exit, exit.code()));
     }
-    Backoff::clear(&folder).unwrap();
+    Backoff::clear(&directory).unwrap();
     assert_eq!(Backoff::read(dir.path()), None);
 }
 
-// Promise: a call that was not made, or was interrupted, keeps nobody waiting.
+// Promise: a call that was not made, or was interrupted, causes no wait.
 #[test]
-fn only_calls_count() {
+fn an_interrupted_call_causes_no_wait() {
     let (now, surroundings) = (at("b", 1), with(&[]));
     let fault = fault(Class::Interrupted, None);
     let call = FailedCall { fault: &fault, now: &now, surroundings: &surroundings, device_conf: "c" };

@@ -21,12 +21,12 @@ fn open_run_dir(path: &Path) -> Directory {
     Directory::open(path, None, Lifetime::ThisBoot).unwrap()
 }
 
-// Promise: what killed runs left of the agent's own files goes; files and directories of other programs stay, also those
+// Promise: the agent's temporary files of killed runs are removed; files and directories of other programs stay, even
 // with a name that starts or ends like one of the agent's.
 #[test]
-fn files_of_others_are_left_alone() {
+fn files_of_other_programs_stay() {
     let dir = tempfile::tempdir().unwrap();
-    let theirs = [
+    let other_files = [
         ".in-flight.new",
         ".ready.json.new.d",
         ".token.json.bak.new",
@@ -35,7 +35,7 @@ fn files_of_others_are_left_alone() {
         "in-flight",
         "token.json.d",
     ];
-    for name in theirs {
+    for name in other_files {
         let path = dir.path().join(name);
         if Path::new(name).extension().is_some_and(|end| end == "d") { create_dir(path).unwrap() } else { put(path) }
     }
@@ -43,10 +43,10 @@ fn files_of_others_are_left_alone() {
         put(dir.path().join(format!(".{name}.new")));
     }
     open_run_dir(dir.path()).remove_leftovers().unwrap();
-    assert_eq!(names(dir.path()), theirs);
+    assert_eq!(names(dir.path()), other_files);
 }
 
-/// While a run waits, another program removes the directory, and the run that had the lock ends.
+/// A clock of which `sleep` removes the directory and ends the run that holds the lock.
 #[derive(Debug)]
 struct Vanishing {
     path: PathBuf,
@@ -70,34 +70,34 @@ impl Clock for Vanishing {
 
 type Action<'a> = &'a dyn Fn(&Directory) -> Result<(), FileError>;
 
-// Promise: a directory that vanishes while it is in use is reported as such, whatever is done to it next; nothing is
-// written elsewhere, and opening it again makes it again.
+// Promise: a directory that is removed while it is in use is reported as such by every operation; nothing is written
+// elsewhere, and opening the directory creates it again.
 #[test]
-fn a_vanished_directory_is_reported_and_made_again() {
+fn a_removed_directory_is_reported_and_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("azaion");
     let clock = Vanishing { path: path.clone(), other_run: Mutex::default() };
     let actions: [(&str, Action<'_>); 4] = [
-        ("write", &|folder| folder.write("token.json", Readers::Group, &7)),
-        ("replace", &|folder| folder.write("ready.json", Readers::All, &7)),
-        ("lock", &|folder| folder.lock(Duration::ZERO, &clock).map(drop)),
-        ("remove", &|folder| folder.remove("token.json").and_then(|()| folder.remove_leftovers())),
+        ("write", &|directory| directory.write("token.json", Readers::Group, &7)),
+        ("replace", &|directory| directory.write("ready.json", Readers::All, &7)),
+        ("lock", &|directory| directory.lock(Duration::ZERO, &clock).map(drop)),
+        ("remove", &|directory| directory.remove("token.json").and_then(|()| directory.remove_leftovers())),
     ];
     for (name, act) in actions {
-        let folder = open_run_dir(&path);
-        folder.write("ready.json", Readers::All, &7).unwrap();
+        let directory = open_run_dir(&path);
+        directory.write("ready.json", Readers::All, &7).unwrap();
         remove_dir_all(&path).unwrap();
-        match act(&folder) {
-            Ok(()) => assert_eq!(name, "remove", "{name} was done in a directory that nobody sees"),
-            Err(error) => assert!(error.is_gone() && error.to_string().contains("makes it again"), "{name}: {error}"),
+        match act(&directory) {
+            Ok(()) => assert_eq!(name, "remove", "{name} succeeded in a removed directory"),
+            Err(error) => assert!(error.is_gone() && error.to_string().contains("creates it again"), "{name}: {error}"),
         }
         assert_eq!(names(dir.path()), [""; 0], "{name}");
     }
 }
 
-// Promise: a run that waited for another one does not go on in a directory that vanished meanwhile.
+// Promise: a run that waited for the lock fails if the directory was removed meanwhile.
 #[test]
-fn a_directory_that_vanishes_while_a_run_waits() {
+fn a_directory_that_is_removed_while_a_run_waits() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("azaion");
     let clock = Vanishing { path: path.clone(), other_run: Mutex::default() };

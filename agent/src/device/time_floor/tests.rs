@@ -17,17 +17,17 @@ fn at(boot: u64, seconds: u64) -> BootMoment {
     BootMoment { boot_id: format!("boot-{boot}"), since_boot: Duration::from_secs(seconds) }
 }
 
-/// A floor that remembers nothing.
+/// Returns a floor without memory.
 fn new() -> Floor {
     Floor::new([time(LOWEST)], Memory::default())
 }
 
-/// What an older agent left.
+/// Returns a floor with the memory that an older agent wrote.
 fn remembering(highest: u64) -> Floor {
     Floor::new([time(LOWEST)], Memory { highest_time: Some(time(highest)), ..Memory::default() })
 }
 
-/// A floor after answers, each with its boot, boot clock and what it said after [`LOWEST`].
+/// Returns a floor after answers, each with its boot, boot clock and time, in seconds after [`LOWEST`].
 fn after(mut floor: Floor, answers: &[(u64, u64, u64)]) -> u64 {
     for &(boot, clock, said) in answers {
         floor.answered(time(LOWEST + said), &at(boot, clock));
@@ -35,8 +35,8 @@ fn after(mut floor: Floor, answers: &[(u64, u64, u64)]) -> u64 {
     floor.time().unix() - LOWEST
 }
 
-// Promise: a step of 30 days is taken at once, a longer one when a second answer agrees 24 h of boot clock later, over
-// several boots too; many answers in a row get no further than one.
+// Promise: a step of 30 days is taken at once, a longer one when a second answer agrees 24 h of boot clock later, also
+// over several boots; many answers in a row raise the floor no further than one.
 #[test]
 fn long_steps_need_two_answers() {
     for (answers, floor) in [
@@ -49,7 +49,7 @@ fn long_steps_need_two_answers() {
         // The second boot has been up for 20 h, and nothing is known of the time between the two.
         (&[(1, 0, 8 * YEAR), (1, 4 * HOUR, 8 * YEAR + 4 * HOUR), (2, 20 * HOUR - 1, 9 * YEAR)], 0),
         (&[(1, 0, 8 * YEAR), (1, 4 * HOUR, 8 * YEAR + 4 * HOUR), (2, 20 * HOUR, 9 * YEAR)], 8 * YEAR + DAY),
-        // They don't agree: the later one says an earlier time.
+        // They do not agree: the second answer says an earlier time.
         (&[(1, 0, 8 * YEAR), (1, DAY, 7 * YEAR)], 0),
         (&[(1, 0, 8 * YEAR), (1, HOUR, HOUR), (1, DAY, 8 * YEAR + DAY)], HOUR),
         // The first answer alone was right.
@@ -70,12 +70,12 @@ fn earlier_answers_lower_it() {
         (&[(1, 0, 0), (1, DAY - 1, DAY)], high),
         (&[(1, 0, 0), (1, DAY, DAY)], DAY),
         (&[(1, 0, 0), (2, DAY, 3 * DAY)], 3 * DAY),
-        // One answer that is wrong does not lower it further than the other one does.
+        // One wrong answer does not lower the floor further than the other answer.
         (&[(1, 0, HOUR), (1, DAY, 0)], HOUR + DAY),
-        // One that says a later time ends it.
+        // An answer with a later time ends it.
         (&[(1, 0, 0), (1, HOUR, high), (1, DAY, DAY)], high),
         (&[(1, 0, 0), (1, HOUR, high), (1, DAY, DAY), (1, 2 * DAY, 2 * DAY)], 2 * DAY),
-        // Within what servers differ by.
+        // Within the tolerance.
         (&[(1, 0, high - MINUTE), (1, DAY, high - MINUTE)], high),
     ] {
         assert_eq!(after(remembering(LOWEST + high), answers), floor, "{answers:?}");
@@ -86,8 +86,8 @@ fn earlier_answers_lower_it() {
     assert_eq!(floor.time(), time(LOWEST));
 }
 
-// Promise: a floor that makes the certificate look expired gives way to it: the part that no second answer has confirmed
-// after 6 h, all of it after a week, none of it below the lowest time.
+// Promise: a floor that makes the certificate look expired is lowered: the part that no second answer has confirmed
+// after 6 h, all of it after a week, never below the lowest time.
 #[test]
 fn a_certificate_that_looks_expired_lowers_it() {
     let (confirmed, high) = (10 * DAY, 20 * DAY);
@@ -117,11 +117,11 @@ fn a_certificate_that_looks_expired_lowers_it() {
         floor.looked_expired(time(LOWEST - 1), &at(1, clock));
     }
     assert_eq!(floor.time(), time(LOWEST + high));
-    // Nothing is remembered: it is not to blame.
+    // Without memory the floor is not the cause.
     assert!(!new().looked_expired(time(LOWEST - 1), &at(1, 0)));
 }
 
-// Promise: a run each minute does not write each minute.
+// Promise: a run each minute does not cause a write each minute.
 #[test]
 fn few_notes_are_written() {
     let mut floor = remembering(LOWEST + 20 * DAY);
@@ -129,7 +129,7 @@ fn few_notes_are_written() {
     assert_eq!(notes.count(), 6);
 }
 
-// Promise: what older agents wrote is read, and what is written is read again.
+// Promise: the format of older agents can be read, and a written memory is read back unchanged.
 #[test]
 fn the_format_is_kept() {
     let old: Memory = serde_json::from_str(r#"{"highest_time":"2034-01-01T00:00:00Z"}"#).unwrap();
@@ -145,22 +145,22 @@ fn the_format_is_kept() {
     }
 }
 
-/// A device and its server: all answers are right but one.
+/// A device and its server, of which all answers but one are right.
 struct Simulation {
     floor: Floor,
     truth: u64,
     boot: u64,
     clock: u64,
-    /// The wall clock is right, or back in 1970 with each boot.
+    /// Whether the wall clock is right. If not, it starts in 1970 on each boot.
     is_synchronised: bool,
-    /// Days that a certificate is valid, and before its end is renewed.
+    /// Days that a certificate is valid, and days before its end when it is renewed.
     certificate: (u64, u64),
-    /// Boot-clock time since it was ready.
+    /// Boot-clock time since the device was ready.
     waiting: u64,
 }
 
 impl Simulation {
-    /// When the certificate that the server shows now ends.
+    /// Returns when the present certificate of the server ends.
     fn ends(&self) -> u64 {
         let (days, renewed) = self.certificate;
         let period = (days - renewed) * DAY;
@@ -173,7 +173,7 @@ impl Simulation {
         self.waiting += seconds;
     }
 
-    /// One run of the agent.
+    /// Simulates one run of the agent.
     fn run(&mut self) {
         let wall = if self.is_synchronised { self.truth } else { self.clock };
         let until = self.ends();
@@ -202,8 +202,9 @@ impl std::fmt::Debug for Simulation {
 }
 
 proptest! {
-    // Promise: whatever one wrong answer says, whenever it comes, and however often the device boots, it is ready again
-    // within 24 h of being up, and the floor stays between the lowest time and 30 days ahead of the truth.
+    // Promise: after one wrong answer, whatever it says, whenever it comes, and however often the device boots, the
+    // device is ready again within 24 h of uptime, and the floor stays between the lowest time and 30 days ahead of the
+    // truth.
     #[test]
     fn one_wrong_answer_heals(
         is_synchronised: bool,
@@ -232,7 +233,7 @@ proptest! {
         }
     }
 
-    // Promise: without a wrong answer the floor follows, and is never ahead.
+    // Promise: without a wrong answer the floor follows the true time, and is never ahead of it.
     #[test]
     fn honest_answers_alone(
         steps in prop::collection::vec((1..30_u64, prop::option::weighted(0.3, 0..40 * 24_u64)), 1..60),
@@ -249,7 +250,7 @@ proptest! {
                 it.run();
                 prop_assert!(it.floor.time().unix() <= it.truth && it.waiting == 0, "{it:?}");
             }
-            // After two days in one boot it has caught up: what the boot before said may take the first.
+            // After two days in one boot the floor has caught up: a claim of the boot before may take the first day.
             if it.clock > 2 * DAY + HOUR {
                 prop_assert_eq!(it.floor.time().unix(), it.truth);
             }
