@@ -1,7 +1,7 @@
-//! Images of a root file system, whose `device.conf` is one block, the slot, that each device overwrites in place.
+//! Images of a root file system. Their `device.conf` is one block, the slot, which each device overwrites in place.
 //!
-//! [`slot_image`] is the target; a format says how the slot is found and made: [`filesystem`] (ext4, raw or Android sparse), [`tar`],
-//! and [`zstd`] (a compressed tar archive or ext4 file system).
+//! [`slot_image`] is the target; a format finds and makes the slot: [`filesystem`] (ext4, raw or Android sparse), [`tar`], and
+//! [`zstd`] (a compressed tar archive or ext4 file system).
 
 pub(super) mod checksum;
 pub(super) mod copy;
@@ -30,9 +30,9 @@ use file::Image;
 use signature::Signature;
 use slot_image::{Format, SlotImage};
 
-/// Opens an image of any kind, recognized by its content, and waits for its lock where it is to be changed.
-pub(super) fn open(place: ResolvedPath, access: Access) -> Result<Box<dyn Target>> {
-    let image = Image::at(place, access)?;
+/// Opens an image of any kind, which its content determines. For a change, waits for the lock of the image.
+pub(super) fn open(path: ResolvedPath, access: Access) -> Result<Box<dyn Target>> {
+    let image = Image::at(path, access)?;
     let format: Box<dyn Format> = match image.signature()? {
         Signature::Tar => Box::<tar::TarFormat>::default(),
         Signature::Ext4 => Box::new(filesystem::Ext4Format),
