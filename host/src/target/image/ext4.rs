@@ -19,7 +19,6 @@ use superblock::Superblock;
 
 use super::medium::{BLOCK, BLOCK_BYTES, Medium};
 pub use super::problem::Problem;
-use Problem::Refused;
 
 const ROOT_INODE: u32 = 2;
 /// Mask of the file type in the mode of an inode (inode(7)).
@@ -263,7 +262,8 @@ impl<'m> FileSystem<'m> {
     }
 
     fn read_block(&self, buffer: &mut [u8; BLOCK_BYTES], block: u64) -> Result<(), Problem> {
-        let offset = self.data_block(block)?.checked_mul(BLOCK).ok_or(damaged("a block number is outside the file system"))?;
+        let offset =
+            self.data_block(block)?.checked_mul(BLOCK).ok_or(damaged("a block number is outside the file system"))?;
         Ok(self.medium.read_at(buffer, offset)?)
     }
 }

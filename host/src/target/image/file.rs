@@ -204,7 +204,9 @@ impl Image {
     /// Warns that the checksum file is missing, which the flash scripts write together with the image.
     pub(super) fn warn_of_missing_checksum(&self) {
         let path = self.path.display();
-        log::warn!("{path} has no .sha1sum beside it, but l4t_initrd_flash.sh requires one; check that the images were generated completely");
+        log::warn!(
+            "{path} has no .sha1sum beside it, but l4t_initrd_flash.sh requires one; check that the images were generated completely"
+        );
     }
 
     /// Warns that an incomplete `device.conf` was found.
@@ -253,7 +255,10 @@ impl Image {
         let old = self.file().metadata().map_err(fail)?;
         let new = file.metadata().map_err(fail)?;
         if old.nlink() > 1 {
-            log::warn!("{} had a second name (a hard link); the file under that name is not changed and has no slot", self.path.display());
+            log::warn!(
+                "{} had a second name (a hard link); the file under that name is not changed and has no slot",
+                self.path.display()
+            );
         }
         // Only root may change the owner of a file. For other users, the new file belongs to the caller.
         let owner = |old: u32, new: u32| (old != new && nix::unistd::geteuid().is_root()).then_some(old);

@@ -266,7 +266,9 @@ pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> Result<u64> 
         _ => None,
     };
     let offset = offset.ok_or_else(|| {
-        image.refused("was not changed: debugfs did not make a valid device.conf in a copy of it; provision the rootfs directory")
+        image.refused(
+            "was not changed: debugfs did not make a valid device.conf in a copy of it; provision the rootfs directory",
+        )
     })?;
     raw.write_all_at(block, offset).map_err(fail)?;
     Ok(offset)

@@ -27,7 +27,8 @@ pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> Result<()> 
              mount the image, remove the file, and unmount the image, or generate it from a rootfs directory without that file",
         ));
     }
-    let file = requests_file(found).map_err(|error| io_failure(error, "creating a file with the requests for debugfs"))?;
+    let file =
+        requests_file(found).map_err(|error| io_failure(error, "creating a file with the requests for debugfs"))?;
     let requests = sandbox::path_of(&file);
     let ended = sandbox::run(Program::Debugfs, &["-w", "-f", &requests, IMAGE], raw, Some(&file))?;
     drop(file);
@@ -115,8 +116,9 @@ fn access_requests(found: &Found) -> Vec<String> {
     // A file that is not in one block is removed, and the new file has none of them.
     let file = found.file.as_ref().filter(|file| file.block.is_some()).map(|file| &file.inode);
     let directory = found.directory.as_ref();
-    let lists =
-        [(DIRECTORY, directory), (FILE, file)].into_iter().filter(|(_, inode)| inode.is_some_and(|i| i.has_access_list));
+    let lists = [(DIRECTORY, directory), (FILE, file)]
+        .into_iter()
+        .filter(|(_, inode)| inode.is_some_and(|i| i.has_access_list));
     let mut requests: Vec<_> =
         lists.flat_map(|(path, _)| ACCESS_LISTS.map(|name| format!("ea_rm {path} system.{name}"))).collect();
     let protected = file.filter(|inode| inode.is_fixed());

@@ -90,7 +90,9 @@ impl Ended {
         let (name, output) = (self.program.name(), &self.output);
         match self.end {
             End::Deadline(seconds) => format!("{name} did not end within {seconds} s"),
-            End::Signal(signal) => format!("{name} was killed by signal {signal}, probably at a resource limit: {output}"),
+            End::Signal(signal) => {
+                format!("{name} was killed by signal {signal}, probably at a resource limit: {output}")
+            }
             End::Code(code) => format!("{name} exited with code {code}: {output}"),
         }
     }

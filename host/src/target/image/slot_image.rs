@@ -84,9 +84,12 @@ impl SlotImage {
     fn make(&self, block: &[u8], checksum_file: Option<ChecksumFile>) -> Result<()> {
         self.format.can_make()?;
         let staged = self.image.stage()?;
-        checksum::check_while(&self.image, checksum_file.as_ref(), || self.format.make(&self.image, block, staged.file()))?;
+        checksum::check_while(&self.image, checksum_file.as_ref(), || {
+            self.format.make(&self.image, block, staged.file())
+        })?;
         let offset = self.offset_in_copy(block, staged.file())?;
-        let checksum = checksum_file.map(|file| ImageChecksum::read(&self.image, staged.file(), offset, file)).transpose()?;
+        let checksum =
+            checksum_file.map(|file| ImageChecksum::read(&self.image, staged.file(), offset, file)).transpose()?;
         if let Some(checksum) = &checksum {
             checksum.keep(&self.image)?;
         }
@@ -99,7 +102,9 @@ impl SlotImage {
     fn offset_in_copy(&self, block: &[u8], copy: &File) -> Result<u64> {
         let slot = self.format.find(&self.image, copy)?.filter(|slot| slot.content == slot::classify(block));
         slot.and_then(|slot| slot.writable_offset()).ok_or_else(|| {
-            self.image.refused("was not changed: a copy of it has no valid slot for device.conf; provision the rootfs directory")
+            self.image.refused(
+                "was not changed: a copy of it has no valid slot for device.conf; provision the rootfs directory",
+            )
         })
     }
 

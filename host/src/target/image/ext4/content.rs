@@ -81,7 +81,9 @@ mod tests {
 
     fn read(file: &File) -> Result<Option<Vec<u8>>, String> {
         let medium = Raw::new(file).unwrap();
-        FileSystem::open_unclean(&medium).and_then(|system| system.read(&PATH, MAX_SIZE)).map_err(|error| error.to_string())
+        FileSystem::open_unclean(&medium)
+            .and_then(|system| system.read(&PATH, MAX_SIZE))
+            .map_err(|error| error.to_string())
     }
 
     // Promise: a file of any permitted size is read as it was written, with holes as zeros.

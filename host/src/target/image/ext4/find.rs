@@ -10,7 +10,6 @@ use super::MAX_BLOCKS;
 use super::Problem::{self, Refused};
 use super::ROOT_INODE;
 use super::SYMLINK;
-use super::damaged;
 use super::layout::{self, Extent};
 use crate::target::error::Result;
 
@@ -75,10 +74,14 @@ impl FileSystem<'_> {
     /// Reads the blocks of `device.conf`, and refuses what is not a regular file with one name.
     fn one_block_file(&self, mut inode: Inode) -> Result<OneBlockFile, Problem> {
         if inode.is(SYMLINK) {
-            return Err(Refused("has a symlink at etc/azaion/device.conf; check where it points to, and remove it by hand"));
+            return Err(Refused(
+                "has a symlink at etc/azaion/device.conf; check where it points to, and remove it by hand",
+            ));
         }
         if !inode.is(FILE) {
-            return Err(Refused("has something at etc/azaion/device.conf that is not a regular file; remove it by hand"));
+            return Err(Refused(
+                "has something at etc/azaion/device.conf that is not a regular file; remove it by hand",
+            ));
         }
         if inode.links != 1 {
             return Err(Refused("has a second name (a hard link) for etc/azaion/device.conf; remove it by hand"));
@@ -101,7 +104,9 @@ fn as_directory(inode: Inode) -> Result<Inode, Problem> {
     if inode.is(DIRECTORY) {
         Ok(inode)
     } else if inode.is(SYMLINK) {
-        Err(Refused("has a symlink in place of /etc or /etc/azaion; replace it with a directory, in the rootfs directory"))
+        Err(Refused(
+            "has a symlink in place of /etc or /etc/azaion; replace it with a directory, in the rootfs directory",
+        ))
     } else {
         Err(Refused("has something in place of /etc or /etc/azaion that is not a directory; remove it by hand"))
     }

@@ -273,9 +273,10 @@ mod tests {
                 None if harmless & bit != 0 => None,
                 None => Some("does not know"),
             };
-            for (at, value, says) in
-                [(0x60, default | bit, says(&INCOMPAT, 0x62C2, RECOVER)), (0x64, bit, says(&RO_COMPAT, 0x247B, ORPHANS))]
-            {
+            for (at, value, says) in [
+                (0x60, default | bit, says(&INCOMPAT, 0x62C2, RECOVER)),
+                (0x64, bit, says(&RO_COMPAT, 0x247B, ORPHANS)),
+            ] {
                 if (at, value) == (0x64, METADATA_CHECKSUMS) {
                     // The superblock of this test has no valid checksum.
                     continue;

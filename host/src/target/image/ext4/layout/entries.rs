@@ -24,7 +24,10 @@ impl<'a> Entries<'a> {
             return Err(damaged("a directory entry has an invalid length"));
         }
         let (entry, rest) = self.rest.split_at_checked(length).ok_or(damaged("a directory entry is too long"))?;
-        let name = entry.get(8..).and_then(|names| names.get(..name_length)).ok_or(damaged("a name in a directory is too long"))?;
+        let name = entry
+            .get(8..)
+            .and_then(|names| names.get(..name_length))
+            .ok_or(damaged("a name in a directory is too long"))?;
         self.rest = rest;
         Ok((inode, name))
     }

@@ -51,7 +51,8 @@ impl ExtentNode {
             return Err(damaged("a node of an extent tree has no magic number or a wrong depth"));
         }
         let (slots, _) = bytes.get(EXTENT_SIZE..).unwrap_or_default().as_chunks::<EXTENT_SIZE>();
-        let entries = slots.get(..usize::from(entries)).ok_or(damaged("a node of an extent tree has more entries than space"))?;
+        let entries =
+            slots.get(..usize::from(entries)).ok_or(damaged("a node of an extent tree has more entries than space"))?;
         if depth == 0 {
             entries.iter().map(|entry| leaf(&Fields(entry))).collect::<Result<_, _>>().map(Self::Leaf)
         } else {
