@@ -1,6 +1,6 @@
-//! Images of a root file system. Their `device.conf` is one block, the slot, which is overwritten in place for each device.
+//! Images of a root file system. Their `device.conf` is one block, the slot, which each device overwrites in place.
 //!
-//! [`slot_image`] is the target. A format finds and makes the slot: [`filesystem`] (ext4, raw or Android sparse), [`tar`], and
+//! [`slot_image`] is the target; a format finds and makes the slot: [`filesystem`] (ext4, raw or Android sparse), [`tar`], and
 //! [`zstd`] (a compressed tar archive or ext4 file system).
 
 pub(super) mod checksum;
@@ -30,7 +30,7 @@ use file::Image;
 use signature::Signature;
 use slot_image::{Format, SlotImage};
 
-/// Opens an image of any kind, which its content determines, and waits for its lock if `access` allows changes.
+/// Opens an image of any kind, which its content determines. For a change, waits for the lock of the image.
 pub(super) fn open(path: ResolvedPath, access: Access) -> Result<Box<dyn Target>> {
     let image = Image::at(path, access)?;
     let format: Box<dyn Format> = match image.signature()? {

@@ -1,4 +1,4 @@
-//! Copies of parts of image files, holes and all.
+//! Copies image files and parts of them, and keeps holes.
 
 use std::fs::File;
 use std::io;
@@ -12,18 +12,18 @@ use zeroize::Zeroizing;
 
 use crate::interrupt;
 
-/// Bytes that are copied at a time where the kernel does not do it.
+/// Bytes that are copied at a time if the kernel cannot copy.
 const CHUNK: usize = 1 << 18;
-/// Bytes that the kernel copies at a time, so that a signal is heeded soon.
+/// Bytes that the kernel copies at a time, so that a signal is handled soon.
 const PART: u64 = 64 << 20;
-/// Bytes after which a copy is synced: to sync all of a large one at its end may take longer than a signal may wait.
+/// Bytes after which a copy is synced: a single sync at the end of a large copy could delay the handling of a signal for too long.
 const UNSYNCED: u64 = 4 * PART;
 
-/// Copies a part of a file into another; the kernel does it where it can (`copy_file_range(2)`). By offsets of its own: several
-/// threads may copy from one file, whose position they share.
+/// Copies `length` bytes at offset `start` of a file to offset `at` of another; the kernel copies if it can (`copy_file_range(2)`).
+/// Uses explicit offsets, because several threads may copy from one file and share its position.
 ///
 /// # Errors
-/// The I/O error; that the part is cut is one.
+/// The I/O error. If the source ends before `length` bytes, that is one.
 pub(super) fn copy(from: &File, start: u64, to: &File, at: u64, length: u64) -> io::Result<()> {
     use rustix::io::Errno;
     let (mut source, mut sink, end) = (start, at, start + length);
@@ -38,7 +38,7 @@ pub(super) fn copy(from: &File, start: u64, to: &File, at: u64, length: u64) -> 
         match copy_file_range(from, Some(&mut source), to, Some(&mut sink), left) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(Errno::INTR) => {}
-            // Not between these two file systems, or not from this kernel.
+            // The file systems or the kernel do not support it.
             Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::NOTSUP | Errno::PERM) => {
                 return read_and_write(from, source, to, sink, end - source);
             }
@@ -49,20 +49,20 @@ pub(super) fn copy(from: &File, start: u64, to: &File, at: u64, length: u64) -> 
 }
 
 fn read_and_write(from: &File, mut start: u64, to: &File, mut at: u64, mut length: u64) -> io::Result<()> {
-    // It may hold a password.
+    // The data may contain a password.
     let mut buffer = Zeroizing::new(vec![0; CHUNK]);
     while length > 0 {
         interrupt::check()?;
-        let most = usize::try_from(length).map_or(CHUNK, |length| length.min(CHUNK));
-        let chunk = buffer.get_mut(..most).unwrap_or_default();
+        let size = usize::try_from(length).map_or(CHUNK, |length| length.min(CHUNK));
+        let chunk = buffer.get_mut(..size).unwrap_or_default();
         from.read_exact_at(chunk, start)?;
         to.write_all_at(chunk, at)?;
-        (start, at, length) = (start + most as u64, at + most as u64, length - most as u64);
+        (start, at, length) = (start + size as u64, at + size as u64, length - size as u64);
     }
     Ok(())
 }
 
-/// Copies a whole file into an empty one; what is a hole stays one.
+/// Copies a whole file into an empty one, and keeps its holes.
 ///
 /// # Errors
 /// The I/O error.
@@ -77,8 +77,8 @@ pub(crate) fn copy_with_holes(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// The next part of a file that is no hole (lseek(2), `SEEK_DATA`), not beyond `limit`. A file system that knows no
-/// holes says that all is data.
+/// Returns the next part of a file between `from` and `limit` that is not a hole (lseek(2), `SEEK_DATA`). A file system without
+/// holes reports everything as data.
 ///
 /// # Errors
 /// The I/O error.
@@ -89,7 +89,7 @@ pub(super) fn data_after(file: &File, from: u64, limit: u64) -> io::Result<Optio
     let seek = |from: u64, whence| {
         let from = i64::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
         match lseek(file, from, whence) {
-            Ok(place) => Ok(u64::try_from(place).ok()),
+            Ok(offset) => Ok(u64::try_from(offset).ok()),
             Err(Errno::ENXIO) => Ok(None),
             Err(errno) => Err(io::Error::from(errno)),
         }
@@ -105,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// A file whose every word is another, with a hole in it.
+    /// Returns a file in which all words differ, with a hole in it, and its content.
     fn template() -> (File, Vec<u8>) {
         let mut bytes: Vec<u8> = (0..1_u32 << 20).flat_map(u32::to_le_bytes).collect();
         bytes[1 << 20..2 << 20].fill(0);
@@ -121,9 +121,9 @@ mod tests {
         bytes
     }
 
-    // Promise: several threads that copy from one file each get all of it.
+    // Promise: several threads that copy from one file at the same time each get a complete copy.
     #[test]
-    fn at_the_same_time() {
+    fn concurrent_copies_are_complete() {
         let (file, bytes) = template();
         thread::scope(|scope| {
             for _ in 0..8 {
@@ -138,9 +138,9 @@ mod tests {
         });
     }
 
-    // Promise: where the kernel can't copy, the result is the same; a part that is cut is an error, either way.
+    // Promise: if the kernel cannot copy, the result is the same; with and without it, a source that ends early is an error.
     #[test]
-    fn without_the_kernel() {
+    fn result_is_the_same_without_the_kernel() {
         let (file, bytes) = template();
         for copy_part in [copy, read_and_write] {
             let into = tempfile::tempfile().unwrap();

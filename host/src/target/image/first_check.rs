@@ -1,9 +1,9 @@
-//! Checks an image that already has a slot when this program sees it for the first time: the slot's block may belong to another file
-//! of the image as well, which others may read on the device.
+//! Checks an image once that already has a slot when this program first opens it: the slot's block may also belong to another file of
+//! the image, which other users may read on the device.
 //!
-//! That it was checked is recorded in an extended attribute of the image file, for the file as it is: each change of its content
-//! changes its time. Lost with a copy, or on a file system without such attributes, it costs a check, nothing else. It proves
-//! nothing against the owner of the file, who may write attributes and the image.
+//! An extended attribute of the image file records the check for the current state of the file: each change of the content changes
+//! the modification time. If the attribute is lost, in a copy or on a file system without such attributes, the image is checked
+//! again. It proves nothing against the owner of the file, who may write both the attribute and the image.
 
 use crate::target::error::Result;
 use std::cell::Cell;
@@ -15,22 +15,23 @@ use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 
 const NAME: &str = "user.azaion.checked";
 
-/// What the attribute says of a checked file.
+/// Returns the value of the attribute for a file that is checked as it is now.
 fn value(file: &File) -> io::Result<String> {
     let metadata = file.metadata()?;
     let (ino, size) = (metadata.ino(), metadata.size());
     Ok(format!("1 ino={ino} size={size} mtime={}.{:09}", metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// Records that a file was checked, or made by this program, and is as it is. Not durable: to lose it costs another check.
+/// Records that a file in its current state is checked, or was made by this program. Not durable: if it is lost, the file is checked
+/// again.
 fn record(file: &File) {
     let recorded = value(file).and_then(|value| Ok(fsetxattr(file, NAME, value.as_bytes(), XattrFlags::empty())?));
     if let Err(error) = recorded {
-        log::debug!("that the image is checked can't be recorded: {error}");
+        log::debug!("cannot record that the image is checked: {error}");
     }
 }
 
-/// Records a copy, if the file that it was made from is recorded.
+/// Records a copy as checked, if its original is recorded as checked.
 pub(crate) fn record_copy(from: &File, copy: &File) {
     if is_recorded(from) {
         record(copy);
@@ -38,17 +39,17 @@ pub(crate) fn record_copy(from: &File, copy: &File) {
 }
 
 fn is_recorded(file: &File) -> bool {
-    let mut there = [0; 128];
+    let mut buffer = [0; 128];
     let Ok(value) = value(file) else { return false };
-    fgetxattr(file, NAME, &mut there).is_ok_and(|length| there.get(..length) == Some(value.as_bytes()))
+    fgetxattr(file, NAME, &mut buffer).is_ok_and(|length| buffer.get(..length) == Some(value.as_bytes()))
 }
 
-/// Whether this run knows an image to be checked.
+/// Whether an image is known to be checked in this run.
 #[derive(Debug, Default)]
 pub(super) struct FirstCheck(Cell<bool>);
 
 impl FirstCheck {
-    /// Whether a file was checked as it is. To be asked before it is changed, too: see [`FirstCheck::changed`].
+    /// Returns whether a file in its current state is checked. Call it also before a change: see [`FirstCheck::changed`].
     pub(super) fn is_checked(&self, file: &File) -> bool {
         if !self.0.get() {
             self.0.set(is_recorded(file));
@@ -56,10 +57,10 @@ impl FirstCheck {
         self.0.get()
     }
 
-    /// Checks a file, unless it was checked as it is.
+    /// Checks a file, unless it is checked in its current state.
     ///
     /// # Errors
-    /// That of the check.
+    /// The error of the check.
     pub(super) fn check(&self, file: &File, check: impl FnOnce() -> Result<()>) -> Result<()> {
         if !self.is_checked(file) {
             check()?;
@@ -68,13 +69,13 @@ impl FirstCheck {
         Ok(())
     }
 
-    /// Records a file that is checked now, or was made by this run.
+    /// Records a file that was just checked, or made by this run.
     pub(super) fn made(&self, file: &File) {
         self.0.set(true);
         record(file);
     }
 
-    /// Records a change by this run, if the file was known to be checked before it.
+    /// Records a file after a change by this run, if it was checked before the change.
     pub(super) fn changed(&self, file: &File) {
         if self.0.get() {
             record(file);
@@ -88,36 +89,36 @@ mod tests {
 
     use super::*;
 
-    /// Whether a file is checked, and how often that was done so far.
-    fn check(sight: &FirstCheck, file: &File, times: &Cell<u32>) {
+    /// Checks a file and counts the checks.
+    fn check(first_check: &FirstCheck, file: &File, times: &Cell<u32>) {
         let count = || {
             times.set(times.get() + 1);
             Ok(())
         };
-        sight.check(file, count).unwrap();
+        first_check.check(file, count).unwrap();
     }
 
-    // Promise: a file is checked once; again, when others have changed it, and not after a change of ours.
+    // Promise: a file is checked once, and again after a change by another program, but not after a change by this one.
     #[test]
-    fn once() {
+    fn checked_once() {
         let (file, times) = (tempfile::tempfile().unwrap(), Cell::new(0));
         let read_conf = || {
-            let sight = FirstCheck::default();
-            check(&sight, &file, &times);
-            check(&sight, &file, &times);
-            sight
+            let first_check = FirstCheck::default();
+            check(&first_check, &file, &times);
+            check(&first_check, &file, &times);
+            first_check
         };
         read_conf();
         assert_eq!(times.get(), 1);
         if !is_recorded(&file) {
-            // No such attributes here.
+            // This file system has no such attributes.
             return;
         }
-        // A run that only changes it.
-        let sight = FirstCheck::default();
-        assert!(sight.is_checked(&file));
+        // A run that changes the file without a check.
+        let first_check = FirstCheck::default();
+        assert!(first_check.is_checked(&file));
         file.write_all_at(b"ours", 0).unwrap();
-        sight.changed(&file);
+        first_check.changed(&file);
         read_conf();
         assert_eq!(times.get(), 1);
         file.write_all_at(b"of others", 0).unwrap();
@@ -126,14 +127,14 @@ mod tests {
         assert_eq!(times.get(), 2);
     }
 
-    // Promise: a refused file stays unchecked.
+    // Promise: a file that the check refuses stays unchecked.
     #[test]
-    fn refused() {
-        let (file, sight) = (tempfile::tempfile().unwrap(), FirstCheck::default());
-        assert!(sight.check(&file, || Err(crate::target::Error::TooLarge)).is_err());
-        assert!(!sight.is_checked(&file));
-        sight.changed(&file);
+    fn refused_file_stays_unchecked() {
+        let (file, first_check) = (tempfile::tempfile().unwrap(), FirstCheck::default());
+        assert!(first_check.check(&file, || Err(crate::target::Error::TooLarge)).is_err());
+        assert!(!first_check.is_checked(&file));
+        first_check.changed(&file);
         assert!(!is_recorded(&file));
-        assert!(sight.check(&file, || Err(crate::target::Error::TooLarge)).is_err());
+        assert!(first_check.check(&file, || Err(crate::target::Error::TooLarge)).is_err());
     }
 }

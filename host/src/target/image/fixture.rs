@@ -9,18 +9,18 @@ use tempfile::TempDir;
 
 use crate::target::Kind;
 
-/// Makes a file.
+/// Creates a file with this content.
 pub(in crate::target) fn put(path: &Path, bytes: &[u8]) {
     File::create(path).unwrap().write_all(bytes).unwrap();
 }
 
-/// What sha1sum says.
+/// Returns the SHA-1 of a file, computed by sha1sum.
 pub(in crate::target) fn sum_of(path: &Path) -> String {
     let output = Command::new("sha1sum").arg(path).output().unwrap();
     String::from_utf8(output.stdout[..40].to_vec()).unwrap()
 }
 
-/// Makes an image of the folder `root` in `dir`, with these options more.
+/// Makes an ext4 image of the directory `root` in `dir`, with additional options of mke2fs.
 pub(in crate::target) fn mke2fs(dir: &Path, image: &Path, size: &str, options: &[&str]) {
     let made = Command::new("mke2fs")
         .args(["-q", "-t", "ext4", "-b", "4096", "-d", "root"])
@@ -34,7 +34,7 @@ pub(in crate::target) fn mke2fs(dir: &Path, image: &Path, size: &str, options: &
     assert!(made.status.success(), "{made:?}");
 }
 
-/// An image of a tree with /etc, of a kind, with the sum beside it.
+/// Makes an image of a tree with `/etc`, of one kind, with its checksum file beside it.
 pub(in crate::target) fn image(kind: Kind) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("system.img");
@@ -51,12 +51,12 @@ pub(in crate::target) fn image(kind: Kind) -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// Puts the right sum beside an image.
+/// Writes the correct checksum file beside an image.
 pub(in crate::target) fn sum(path: &Path) {
     put(&path.with_file_name("system.img.sha1sum"), format!("{}\n", sum_of(path)).as_bytes());
 }
 
-/// Whether the sum beside an image is right.
+/// Returns whether the checksum file beside an image is correct.
 pub(in crate::target) fn summed(path: &Path) -> bool {
     fs::read_to_string(path.with_file_name("system.img.sha1sum")).unwrap() == format!("{}\n", sum_of(path))
 }

@@ -1,4 +1,4 @@
-//! What a file system image consists of, wherever its bytes lie.
+//! Random access to the bytes of a file system image, whatever format stores them.
 
 use std::fs::File;
 use std::io;
@@ -6,25 +6,26 @@ use std::os::unix::fs::FileExt;
 
 /// The block size of all file systems here, in bytes.
 pub const BLOCK: u64 = 4096;
-/// The same, of memory.
+/// [`BLOCK`] as the size of a buffer.
 pub const BLOCK_BYTES: usize = 4096;
 
-/// The bytes of a file system, numbered from its start.
+/// The bytes of a file system, addressed from its start.
 pub trait Medium {
-    /// How many there are.
+    /// Returns the number of bytes.
     fn size(&self) -> u64;
 
-    /// Fills the buffer from `offset` on.
+    /// Fills the buffer with the bytes from `offset` on.
     ///
     /// # Errors
-    /// The I/O error; that the medium ends before is one.
+    /// The I/O error. If the medium ends before the buffer is full, that is one.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Where in the image file a block lies as it is, and so can be overwritten; none where the image only describes it.
+    /// Returns the offset in the image file at which a block can be overwritten; `None` if the file does not store the block's bytes
+    /// as they are.
     fn offset_of(&self, block: u64) -> Option<u64>;
 }
 
-/// A raw image: the file system's bytes are the file's.
+/// A raw image: the file consists of the bytes of the file system.
 #[derive(Debug)]
 pub struct Raw<'a> {
     file: &'a File,
@@ -32,7 +33,7 @@ pub struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    /// All of a file.
+    /// Uses a whole file.
     ///
     /// # Errors
     /// The I/O error.

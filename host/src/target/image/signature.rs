@@ -1,26 +1,26 @@
-//! What a file is by its first bytes, or why it can't be a target, and what to do instead.
+//! Detects the kind of a file by its first bytes, and refuses those that cannot be a target.
 //!
-//! Offsets and magic numbers are those of libmagic and of each format's own header.
+//! Source of the offsets and magic numbers: libmagic, and the header of each format.
 
 use std::io;
 
 use super::medium::Medium;
 use super::zstd::frame;
 
-/// Bytes that are needed: up to the magic number of btrfs.
+/// Bytes that detection needs: up to the magic number of btrfs.
 pub(super) const HEAD: usize = 0x1_0048;
 
-/// A kind of file that can be a target, or may have one in it.
+/// A kind of file that can be a target, or may contain one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signature {
     Tar,
     Sparse,
     Ext4,
-    /// Its content decides what it is.
+    /// The decompressed content decides what it is.
     Zstd,
 }
 
-/// Bytes at an offset of a file, and what they say.
+/// An offset in a file, the bytes there, and the kind that they identify or the reason to refuse it.
 type Magic = (usize, &'static [u8], Result<Signature, &'static str>);
 
 macro_rules! other_file_system {
@@ -52,9 +52,9 @@ macro_rules! archive {
 const WHOLE_DISK: Result<Signature, &str> =
     Err("is the image of a whole disk; name the root file system's own image, or the rootfs directory");
 
-/// The first that fits counts. Longer ones come before the two bytes of ext4, which other file systems may have there by chance.
+/// Magic numbers; the first match counts. Longer ones precede the two bytes of ext4, which other file systems may contain by chance.
 const MAGICS: [Magic; 26] = [
-    // First: an archive starts with a name, which may begin as any of the others.
+    // Must be the first: an archive starts with a file name, which may equal any other magic number.
     (257, b"ustar", Ok(Signature::Tar)),
     (0, b"\x3a\xff\x26\xed", Ok(Signature::Sparse)),
     (0, &frame::MAGIC, Ok(Signature::Zstd)),
@@ -84,14 +84,14 @@ const MAGICS: [Magic; 26] = [
     (
         0,
         b"\x1f\x8b",
-        Err("is a gzip'd archive (a packed mfi?); provision the images/ that it is made of, one unit at a time"),
+        Err("is a gzip'd archive (a packed mfi?); provision the images/ that it is made of, one device at a time"),
     ),
     (0x1_0040, b"_BHRfS_M", other_file_system!("btrfs")),
     (0x200, b"EFI PART", WHOLE_DISK),
     (0x1fe, b"\x55\xaa", WHOLE_DISK),
 ];
 
-/// The first bytes of an image.
+/// Reads the first bytes of an image, as many as detection needs.
 ///
 /// # Errors
 /// The I/O error.
@@ -101,10 +101,10 @@ pub(super) fn head_of(medium: &dyn Medium) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// What starts with these bytes.
+/// Returns the kind of the file that starts with these bytes.
 ///
 /// # Errors
-/// Why it can't be a target.
+/// Why it cannot be a target.
 pub(super) fn signature_of(head: &[u8]) -> Result<Signature, &'static str> {
     let is = |&&(offset, magic, _): &&Magic| head.get(offset..).is_some_and(|tail| tail.starts_with(magic));
     if head.first_chunk().is_some_and(|&start| frame::skippable_length(start).is_some()) {
@@ -118,10 +118,10 @@ pub(super) fn signature_of(head: &[u8]) -> Result<Signature, &'static str> {
 mod tests {
     use super::*;
 
-    // Promise: of several magic numbers the stronger one counts, what an earlier file system has left behind does not, and each refusal
-    // says what to do instead.
+    // Promise: of several magic numbers, the more specific one counts and remains of an earlier file system do not; each refusal says
+    // what to do instead.
     #[test]
-    fn the_first_that_fits_counts() {
+    fn first_match_counts() {
         let all = |magics: &[(usize, &[u8])]| {
             let mut head = vec![0; HEAD];
             for (at, magic) in magics {

@@ -1,11 +1,12 @@
-//! What is in the slot: one block of text, whichever device it is for.
+//! The content of the slot: one block of text, for any device.
 //!
-//! The first line says what to expect, so that a block of which a power cut left one half is told from a good one:
-//! nobody has used its password yet, for the API is asked after the block is written. The rest is newlines, never one
-//! 32-bit word all over: a sparse image would fold that into a chunk without a place of its own.
+//! The first line, the checksum line, contains a SHA-1 of the text, so that a block of which a power cut left one half is
+//! detected. The password of such a block has never been used, because the API call follows the write. Newlines fill the rest of
+//! the block. A block must not repeat one 32-bit word: a sparse image would store that as a fill chunk, which cannot be
+//! overwritten in place.
 //!
-//! The mark of a batch is not part of what the first line says: it is written when the password is in use, and a power cut
-//! then must not cost more than the mark.
+//! The checksum does not cover the confirmation comment. That is written when the password is already in use, and a power cut
+//! at that time must lose nothing but the comment.
 
 use std::fmt;
 
@@ -16,23 +17,23 @@ use super::medium::BLOCK_BYTES;
 use crate::target::confirmation::{is_confirmed, without_confirmation};
 use crate::target::error::{Error, Result};
 
-/// Bytes of the slot: one block.
+/// Size of the slot in bytes: one block.
 pub(super) const SIZE: usize = BLOCK_BYTES;
-/// A slot without a device.
+/// The text of a slot without a device.
 const BLANK: &str = "# azaion-provision: no device yet\n";
-/// Starts the first line of a slot with a device; the hash of its text follows.
-const SEAL: &str = "# azaion-provision: sha1 of what follows ";
-/// Starts both.
-const OURS: &[u8] = b"# azaion-provision:";
+/// Start of the checksum line, the first line of a slot with a device; the SHA-1 of its text follows.
+const CHECKSUM_LINE: &str = "# azaion-provision: sha1 of what follows ";
+/// Common start of both.
+const PREFIX: &[u8] = b"# azaion-provision:";
 
-/// What a slot holds.
+/// The classified content of a slot.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Content {
     /// No device.
     Blank,
-    /// A `device.conf`, or whatever others have put in its place.
+    /// A `device.conf`, or any other content that was not written by this program.
     Conf(Zeroizing<Vec<u8>>),
-    /// The half of one.
+    /// An incompletely written block.
     Torn,
 }
 
@@ -40,22 +41,23 @@ impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Blank => "Blank",
-            // Without the password in it.
+            // Do not print the content: it contains the password.
             Self::Conf(_) => "Conf",
             Self::Torn => "Torn",
         })
     }
 }
 
-/// The block for a text. The text of others may be too long for the seal, but ours is not.
+/// Returns the block for a text. If the text leaves no space for the checksum line, which no text of this program does, the block
+/// has none.
 ///
 /// # Errors
-/// There is no room for it at all.
+/// The text does not fit into one block.
 pub(super) fn block_of(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let text = text.trim_ascii_end();
-    let seal = format!("{SEAL}{}\n", hash(without_confirmation(text)));
-    if seal.len() + text.len() < SIZE {
-        return Ok(padded(&[seal.as_bytes(), text]));
+    let checksum_line = format!("{CHECKSUM_LINE}{}\n", hash(without_confirmation(text)));
+    if checksum_line.len() + text.len() < SIZE {
+        return Ok(padded(&[checksum_line.as_bytes(), text]));
     }
     if text.len() > SIZE {
         return Err(Error::TooLarge);
@@ -63,7 +65,7 @@ pub(super) fn block_of(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     Ok(padded(&[text]))
 }
 
-/// A block that begins with these texts, which fit.
+/// Concatenates texts, and pads them with newlines to a block. They must fit.
 fn padded(texts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let mut block = Zeroizing::new(Vec::with_capacity(SIZE));
     for text in texts {
@@ -73,14 +75,14 @@ fn padded(texts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     block
 }
 
-/// The block of a slot without a device.
+/// Returns the block of a slot without a device.
 pub(super) fn blank() -> Vec<u8> {
     let mut block = BLANK.as_bytes().to_vec();
     block.resize(SIZE, b'\n');
     block
 }
 
-/// A text without the white space at its end, most of which a slot is.
+/// Returns a text without white space at its end. Fast for the many newlines of a slot.
 fn trimmed(mut text: &[u8]) -> &[u8] {
     while let Some(rest) = text.strip_suffix(&[b'\n'; 64]) {
         text = rest;
@@ -88,12 +90,12 @@ fn trimmed(mut text: &[u8]) -> &[u8] {
     text.trim_ascii_end()
 }
 
-/// Whether a block starts as a slot does.
+/// Returns whether a block starts with a first line of this program.
 pub(super) fn is_ours(block: &[u8]) -> bool {
-    block.starts_with(OURS)
+    block.starts_with(PREFIX)
 }
 
-/// What a block is that certainly is a slot.
+/// Classifies a block that is known to be a slot: anything else than text is the result of an interrupted write.
 pub(super) fn classify_own(block: &[u8]) -> Content {
     match classify(block) {
         Content::Conf(conf) if !is_ours(block) && !is_text(&conf) => Content::Torn,
@@ -101,27 +103,27 @@ pub(super) fn classify_own(block: &[u8]) -> Content {
     }
 }
 
-/// What the bytes of the file are.
+/// Classifies the bytes of a `device.conf`.
 pub(super) fn classify(bytes: &[u8]) -> Content {
     let text = trimmed(bytes);
-    // A shorter file, made by others, may have had room for a part of it only.
+    // A shorter file, not made by this program, may have had space for a part of the text only.
     if BLANK.as_bytes().starts_with(text) {
         return Content::Blank;
     }
     if text.starts_with(BLANK.as_bytes()) {
         return Content::Torn;
     }
-    if let Some(rest) = text.strip_prefix(SEAL.as_bytes()) {
-        let (sealed, conf) = rest.split_at_checked(40).unwrap_or((rest, b""));
+    if let Some(rest) = text.strip_prefix(CHECKSUM_LINE.as_bytes()) {
+        let (checksum, conf) = rest.split_at_checked(40).unwrap_or((rest, b""));
         let conf = conf.strip_prefix(b"\n").unwrap_or_default();
         let bare = without_confirmation(conf);
-        // Versions of November 2026 up to the 26th had the comment in the checksum.
-        if hash(bare).as_bytes() != sealed && hash(conf).as_bytes() != sealed {
+        // Versions of November 2026 up to the 26th included the comment in the checksum.
+        if hash(bare).as_bytes() != checksum && hash(conf).as_bytes() != checksum {
             return Content::Torn;
         }
         return conf_of(if is_confirmed(conf) { conf.trim_ascii_start() } else { bare }, b"\n");
     }
-    // One newline is the end of the last line.
+    // Keep one newline: it ends the last line.
     let end = bytes.len().min(text.len() + 1);
     if is_ours(text) { Content::Torn } else { conf_of(text, bytes.get(text.len()..end).unwrap_or_default()) }
 }
@@ -150,9 +152,9 @@ mod tests {
 
     const CONF: &[u8] = b"AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=p\n";
 
-    // Promise: what is put in comes out, and no block repeats one 32-bit word.
+    // Promise: a block is classified as the text that was put into it, and no block repeats one 32-bit word.
     #[test]
-    fn comes_out_as_it_went_in() {
+    fn text_survives_a_round_trip() {
         let block = block_of(CONF).unwrap();
         assert_eq!((block.len(), classify(&block)), (SIZE, Content::Conf(Zeroizing::new(CONF.to_vec()))));
         assert_eq!(classify(&blank()), Content::Blank);
@@ -167,25 +169,25 @@ mod tests {
         }
     }
 
-    // Promise: whatever has room for the seal has one, and a newline behind its last line; the rest goes without.
+    // Promise: each block with enough space has a checksum line, and a newline after its last line; larger texts have none.
     #[test]
-    fn sealed_as_long_as_there_is_room() {
-        let most = SIZE - SEAL.len() - 40 - 1 - 1;
-        for (size, is_sealed) in [(0, true), (1, true), (most, true), (most + 1, false), (SIZE, false)] {
+    fn has_checksum_line_if_it_fits() {
+        let limit = SIZE - CHECKSUM_LINE.len() - 40 - 1 - 1;
+        for (size, has_line) in [(0, true), (1, true), (limit, true), (limit + 1, false), (SIZE, false)] {
             let block = block_of(&vec![b'#'; size]).unwrap();
-            assert_eq!(block.starts_with(SEAL.as_bytes()), is_sealed, "{size}");
-            assert!(!is_sealed || block.ends_with(b"\n"), "{size}");
+            assert_eq!(block.starts_with(CHECKSUM_LINE.as_bytes()), has_line, "{size}");
+            assert!(!has_line || block.ends_with(b"\n"), "{size}");
         }
     }
 
-    // Promise: what is printed of a slot says what kind it is, and nothing of the text in it.
+    // Promise: the debug output of a slot names its kind, and contains nothing of its text.
     #[test]
-    fn prints_no_text() {
-        let all = [classify(b""), classify(CONF), classify(SEAL.as_bytes()), classify(b"\0")];
+    fn debug_output_has_no_text() {
+        let all = [classify(b""), classify(CONF), classify(CHECKSUM_LINE.as_bytes()), classify(b"\0")];
         assert_eq!(format!("{all:?}"), "[Blank, Conf, Torn, Conf]");
     }
 
-    // Promise: a block of which only some sectors are new is told from either device's, wherever the sectors' edges are.
+    // Promise: a block of which only some sectors are new is not taken for either device's, wherever the sector boundaries are.
     #[test]
     fn a_torn_block_is_no_device() {
         let other = [CONF, b"AZAION_DEVICE_SERIAL=AZJN-1\n"].concat();
@@ -195,7 +197,7 @@ mod tests {
                 for (first, second) in [(old, new), (new, old)] {
                     let torn = [&blocks[first][..edge], &blocks[second][edge..]].concat();
                     let whole = blocks.contains(&torn);
-                    // Only the seal of a device whose text is all there may be believed.
+                    // A checksum line may be accepted only with the complete text of its device.
                     let is_good = matches!(classify(&torn), Content::Conf(_) | Content::Blank);
                     assert_eq!(is_good, whole, "{edge}: {}", String::from_utf8_lossy(&torn));
                 }
@@ -203,13 +205,13 @@ mod tests {
         }
     }
 
-    // Promise: a block of which only some sectors have the mark, whichever, is still the device's.
+    // Promise: a block of which only some sectors, whichever, have the confirmation comment is still the device's.
     #[test]
-    fn a_torn_mark_costs_the_mark_alone() {
+    fn a_torn_confirmation_loses_the_comment_only() {
         for size in [1, 420, 470, 4000] {
             let text = [CONF, b"#", vec![b'x'; size].as_slice()].concat();
-            let Ok(marked) = with_confirmation(&text) else { continue };
-            let blocks = [block_of(&text), block_of(marked.expose_secret().as_bytes())].map(Result::unwrap);
+            let Ok(confirmed) = with_confirmation(&text) else { continue };
+            let blocks = [block_of(&text), block_of(confirmed.expose_secret().as_bytes())].map(Result::unwrap);
             for edge in 0..=SIZE {
                 for (first, second) in [(0, 1), (1, 0)] {
                     let torn = [&blocks[first][..edge], &blocks[second][edge..]].concat();
@@ -221,10 +223,10 @@ mod tests {
         }
     }
 
-    // Promise: a file that others made is read as it is, also one that is no text, and comes out of a slot as it went in; in a block
-    // that certainly is a slot, what is neither ours nor text is what a power cut left.
+    // Promise: a file that this program did not make is read unchanged, even if it is not text, and survives a round trip through a
+    // slot; in a block that is known to be a slot, content that is neither this program's nor text is an interrupted write.
     #[test]
-    fn files_of_others() {
+    fn foreign_files_are_read_unchanged() {
         assert_eq!(classify(b""), Content::Blank);
         let elf = b"\x7fELF\x02\x01\n";
         for file in [CONF, elf, b"A=1\0\0\n", b"\xef\xbb\xbfA=1\n", b"A=1\r\nB=2\n", b"\xff\xfe\n", &[0; 400]] {

@@ -67,7 +67,7 @@ fn instead(tree: &Path, name: &str, make: impl FnOnce(&Path) -> std::io::Result<
 const WAY: [Row; 9] = [
     refused("/etc is a symlink", Tree(|tree| instead(tree, "etc", |etc| symlink("elsewhere", etc))), "a symlink"),
     refused("azaion is a symlink", Tree(|tree| instead(tree, "etc/azaion", |to| symlink("/boot", to))), "a symlink"),
-    refused("azaion is a file", Tree(|tree| put(&tree.join("etc/azaion"), "", 0o644)), "no folder"),
+    refused("azaion is a file", Tree(|tree| put(&tree.join("etc/azaion"), "", 0o644)), "not a directory"),
     refused("no /etc", Tree(|tree| without(tree, &["etc", "boot"])), "no /etc"),
     refused("only /boot", Tree(|tree| without(tree, &["etc", "usr"])), "holds only /boot"),
     refused("no room for a block", By(|bench| filled(bench, 0)), "is full: it has no free block"),
@@ -132,7 +132,7 @@ const MAGIC: [Row; 25] = [
     refused("GPT without MBR", Bytes(512, b"EFI PART"), "whole disk"),
     refused("LUKS", Bytes(0, b"LUKS\xba\xbe\0\x02"), "before the image is generated"),
     good("a boot sector before the file system", Patch(510, b"\x55\xaa")),
-    refused("gzip", Bytes(0, b"\x1f\x8b\x08"), "one unit at a time"),
+    refused("gzip", Bytes(0, b"\x1f\x8b\x08"), "one device at a time"),
     refused("zstd", Bytes(0, b"\x28\xb5\x2f\xfd"), "damaged zstd stream"),
     refused("xz", Bytes(0, b"\xfd7zXZ\0"), "unpack it"),
     refused("bzip2", Bytes(0, b"BZh9"), "unpack it"),

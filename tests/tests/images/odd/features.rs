@@ -11,7 +11,7 @@ use crate::oracle::{Attached, Mounted, debugfs, is_clean, run, text};
 use crate::recipe::{self, PLAIN, by_the_kernel, mkfs, patch, put, to_sparse, to_zstd};
 
 const DIRTY: &str = "not unmounted cleanly";
-const CUT: &str = "is cut";
+const CUT: &str = "is truncated";
 const DAMAGED: &str = "damaged file system";
 
 fn plain(bench: &Bench) -> anyhow::Result<()> {

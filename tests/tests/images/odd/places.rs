@@ -191,7 +191,7 @@ fn in_a_folder_of_others() -> anyhow::Result<()> {
         others(&bench)?;
         let before = Snapshot::of(&bench.image())?;
         let run = bench.device(SERIAL, &[])?.ended_with(77)?;
-        assert!(run.stderr.contains("into the folder of"), "{}", run.stderr);
+        assert!(run.stderr.contains("into the directory of"), "{}", run.stderr);
         assert_eq!(bench.station.api.requests().len(), 0);
         before.is_still(&bench.image())?;
     }

@@ -1,4 +1,4 @@
-//! Verifies the checksums of ext4's metadata: the kernel refuses to read what has a wrong one.
+//! Verifies the checksums of ext4's metadata: the kernel refuses to read metadata with a wrong checksum.
 //!
 //! Source: the kernel's Documentation/filesystems/ext4 ("Checksums").
 
@@ -9,37 +9,40 @@ use super::Problem;
 use super::damaged;
 use super::layout::Fields;
 
-/// crc32c without the inversion at its end: each result is the seed of what follows.
+/// crc32c without the final inversion, so that each result is the seed of the next part.
 const WITHOUT_INVERSION: Algorithm<u32> = Algorithm { xorout: 0, ..CRC_32_ISCSI };
-// Sixteen tables: each device reads some ten blocks several times.
+// Sixteen tables for speed: each device reads about ten blocks several times.
 static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&WITHOUT_INVERSION);
 static CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_MODBUS);
 
-/// `s_checksum_type`: crc32c, the only one there is.
+/// `s_checksum_type`: crc32c, the only type that exists.
 const TYPE_CRC32C: u8 = 1;
-/// Offset of the superblock's checksum, which covers all before it.
+/// Offset of the superblock's checksum, which covers all bytes before it.
 const OF_SUPERBLOCK: usize = 0x3FC;
-/// `bg_checksum` of a group descriptor.
+/// Offset of `bg_checksum` in a group descriptor.
 const OF_GROUP: usize = 0x1E;
-/// The two halves of an inode's checksum.
+/// Offsets of the two halves of an inode's checksum.
 const OF_INODE: [usize; 2] = [0x7C, 0x82];
-/// `h_checksum` of a block of extended attributes.
+/// Offset of `h_checksum` in a block of extended attributes.
 const OF_ATTRIBUTES: usize = 0x10;
-/// What looks like the last entry of a directory's block: no inode, 12 bytes, no name, type 0xDE; the checksum follows.
+/// Offset of the checksum entry of a directory block, which looks like a last entry: no inode, 12 bytes, no name, type 0xDE; the
+/// checksum follows.
 const DIRECTORY_TAIL: usize = BLOCK_BYTES - 12;
+/// Start of the checksum entry of a directory block.
 const DIRECTORY_TAIL_START: [u8; 8] = [0, 0, 0, 0, 12, 0, 0, 0xDE];
 
-/// The metadata of a file system that has checksums.
+/// Which metadata of a file system has checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checksums {
     /// None.
     None,
-    /// Group descriptors (`gdt_csum`), with the UUID of the file system.
+    /// Group descriptors only (`gdt_csum`), with the UUID of the file system.
     Groups([u8; 16]),
-    /// All (`metadata_csum`), with a seed.
+    /// All metadata (`metadata_csum`), with the seed.
     All(u32),
 }
 
+/// Computes the crc32c of several parts, without the final inversion.
 fn crc32c(seed: u32, parts: &[&[u8]]) -> u32 {
     // The crate takes an initial value in the order of bits before reflection.
     let mut digest = CRC32C.digest_with_initial(seed.reverse_bits());
@@ -49,23 +52,25 @@ fn crc32c(seed: u32, parts: &[&[u8]]) -> u32 {
     digest.finalize()
 }
 
-fn check(is_right: bool, of: impl FnOnce() -> String) -> Result<(), Problem> {
-    if is_right { Ok(()) } else { Err(damaged(format!("the checksum of {} is wrong", of()))) }
+/// Returns an error that names a structure, unless its checksum is correct.
+fn check(is_correct: bool, of: impl FnOnce() -> String) -> Result<(), Problem> {
+    if is_correct { Ok(()) } else { Err(damaged(format!("the checksum of {} is wrong", of()))) }
 }
 
-/// The bytes before a field of `N` bytes, the field, and the bytes behind it.
+/// A structure split at a field of `N` bytes: the bytes before it, the field, and the bytes after it.
 type Around<'b, const N: usize> = (&'b [u8], [u8; N], &'b [u8]);
 
+/// Splits a structure at a field.
 fn around<const N: usize>(bytes: &[u8], offset: usize) -> Result<Around<'_, N>, Problem> {
     let parts = bytes.split_at_checked(offset).and_then(|(before, rest)| {
         let (field, behind) = rest.split_first_chunk()?;
         Some((before, *field, behind))
     });
-    parts.ok_or(damaged("a structure is cut"))
+    parts.ok_or(damaged("a structure is truncated"))
 }
 
 impl Checksums {
-    /// Those of a file system with `metadata_csum`, after its superblock's own is verified; `has_seed` is the feature
+    /// Returns the checksums of a file system with `metadata_csum`, after verifying that of its superblock. `has_seed` is the feature
     /// `metadata_csum_seed`.
     pub(super) fn of_superblock(bytes: &[u8], has_seed: bool) -> Result<Self, Problem> {
         let f = Fields(bytes);
@@ -81,7 +86,7 @@ impl Checksums {
     pub(super) fn check_group(self, group: u32, descriptor: &[u8]) -> Result<(), Problem> {
         let (before, checksum, behind) = around(descriptor, OF_GROUP)?;
         let number = group.to_le_bytes();
-        let right = match self {
+        let expected = match self {
             Self::None => return Ok(()),
             Self::Groups(uuid) => {
                 let mut digest = CRC16.digest();
@@ -95,10 +100,10 @@ impl Checksums {
                 [low, high]
             }
         };
-        check(right == checksum, || format!("group descriptor {group}"))
+        check(expected == checksum, || format!("group descriptor {group}"))
     }
 
-    /// Verifies an inode of the size that all have; returns the seed for its blocks, if these have checksums.
+    /// Verifies an inode, given with all its bytes. Returns the seed for its blocks, if these have checksums.
     pub(super) fn check_inode(self, number: u32, bytes: &[u8]) -> Result<Option<u32>, Problem> {
         let Self::All(seed) = self else { return Ok(None) };
         let f = Fields(bytes);
@@ -107,15 +112,15 @@ impl Checksums {
         // i_extra_isize says whether the high half is part of the inode.
         let has_high = bytes.len() > 128 && f.u16(0x80)? >= 4;
         let (before, low, behind) = around(bytes, low)?;
-        let (right, there) = if has_high {
+        let (expected, stored) = if has_high {
             let (_, high, last) = around(bytes, high)?;
             let between = behind.get(..OF_INODE[1] - OF_INODE[0] - 2).unwrap_or_default();
-            let there = u32::from(u16::from_le_bytes(high)) << 16 | u32::from(u16::from_le_bytes(low));
-            (crc32c(seed, &[before, &[0; 2], between, &[0; 2], last]), there)
+            let stored = u32::from(u16::from_le_bytes(high)) << 16 | u32::from(u16::from_le_bytes(low));
+            (crc32c(seed, &[before, &[0; 2], between, &[0; 2], last]), stored)
         } else {
             (crc32c(seed, &[before, &[0; 2], behind]) & 0xFFFF, u16::from_le_bytes(low).into())
         };
-        check(right == there, || format!("inode {number}"))?;
+        check(expected == stored, || format!("inode {number}"))?;
         Ok(Some(seed))
     }
 
@@ -123,45 +128,45 @@ impl Checksums {
     pub(super) fn check_attributes(self, number: u64, block: &[u8]) -> Result<(), Problem> {
         let Self::All(seed) = self else { return Ok(()) };
         let (before, checksum, behind) = around(block, OF_ATTRIBUTES)?;
-        let right = crc32c(seed, &[&number.to_le_bytes(), before, &[0; 4], behind]);
-        check(right == u32::from_le_bytes(checksum), || format!("block {number}, of extended attributes,"))
+        let expected = crc32c(seed, &[&number.to_le_bytes(), before, &[0; 4], behind]);
+        check(expected == u32::from_le_bytes(checksum), || format!("block {number}, of extended attributes,"))
     }
 }
 
-/// `s_uuid`.
+/// Returns `s_uuid` of a superblock.
 pub(super) fn uuid(superblock: &[u8]) -> Result<[u8; 16], Problem> {
     Fields(superblock).bytes(0x68)
 }
 
-/// Verifies a block of an extent tree, where `seed` is that of its inode.
+/// Verifies a block of an extent tree; `seed` is that of its inode.
 pub(super) fn check_extents(seed: Option<u32>, number: u64, block: &[u8]) -> Result<(), Problem> {
     let Some(seed) = seed else { return Ok(()) };
-    // Behind the header and the room for entries.
+    // The checksum follows the header and the space for entries.
     let end = 12 + 12 * usize::from(Fields(block).u16(4)?);
     let (before, checksum, _) = around(block, end)?;
     check(crc32c(seed, &[before]) == u32::from_le_bytes(checksum), || format!("block {number}, of extents,"))
 }
 
-/// Verifies a block of a directory; `is_index` for one of a hash tree's inner blocks.
+/// Verifies a block of a directory; `is_index` if it is an inner block of a hash tree.
 pub(super) fn check_directory(seed: Option<u32>, number: u64, block: &[u8], is_index: bool) -> Result<(), Problem> {
     let Some(seed) = seed else { return Ok(()) };
-    let is_right = if is_index { is_index_right(seed, block)? } else { is_leaf_right(seed, block)? };
-    check(is_right, || format!("block {number}, of a directory,"))
+    let is_correct = if is_index { is_index_correct(seed, block)? } else { is_leaf_correct(seed, block)? };
+    check(is_correct, || format!("block {number}, of a directory,"))
 }
 
-fn is_leaf_right(seed: u32, block: &[u8]) -> Result<bool, Problem> {
-    let (names, tail) = block.split_at_checked(DIRECTORY_TAIL).ok_or(damaged("a structure is cut"))?;
+fn is_leaf_correct(seed: u32, block: &[u8]) -> Result<bool, Problem> {
+    let (names, tail) = block.split_at_checked(DIRECTORY_TAIL).ok_or(damaged("a structure is truncated"))?;
     let checksum = crc32c(seed, &[names]).to_le_bytes();
     Ok(tail.starts_with(&DIRECTORY_TAIL_START) && tail.ends_with(&checksum))
 }
 
-fn is_index_right(seed: u32, block: &[u8]) -> Result<bool, Problem> {
+fn is_index_correct(seed: u32, block: &[u8]) -> Result<bool, Problem> {
     let f = Fields(block);
-    // Behind "." and ".." and the root's own header, or behind one entry without a name.
+    // The entries follow ".", ".." and the header of the root, or one entry without a name.
     let entries = if f.u16(4)? == 12 { 32 } else { 8 };
     let (limit, count) = (usize::from(f.u16(entries)?), usize::from(f.u16(entries + 2)?));
     let used = block.get(..entries + 8 * count.min(limit));
-    // Nothing fits behind a limit that is wrong.
+    // With a wrong limit, the checksum would be outside the block.
     let (Some(used), Ok((_, reserved, rest))) = (used, around::<4>(block, entries + 8 * limit)) else {
         return Ok(false);
     };

@@ -8,20 +8,20 @@ use crate::target::image::fixture::{mke2fs, put};
 use crate::target::image::medium::Raw;
 
 const CONF: &[u8] = b"AZAION_DEVICE_EMAIL=d@azaion.com\n";
-const FOLDERS: [&str; 2] = ["etc", "azaion"];
+const DIRECTORIES: [&str; 2] = ["etc", "azaion"];
 const NAME: &str = "device.conf";
 
-/// For changes of structures.
+/// Options of mke2fs for tests that change structures.
 const WITHOUT_CHECKSUMS: &[&str] = &["-O", "^metadata_csum"];
 
-/// A tree with our file.
+/// Makes a tree with a `device.conf`.
 fn usual(root: &Path) {
     fs::create_dir_all(root.join("etc/azaion")).unwrap();
     put(&root.join("etc/azaion/device.conf"), CONF);
     fs::set_permissions(root.join("etc/azaion/device.conf"), fs::Permissions::from_mode(0o640)).unwrap();
 }
 
-/// An image of a tree, as mke2fs makes it with these options.
+/// Returns an image of a tree, made by mke2fs with these options.
 fn image(options: &[&str], size: &str, tree: impl FnOnce(&Path)) -> File {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
@@ -31,13 +31,13 @@ fn image(options: &[&str], size: &str, tree: impl FnOnce(&Path)) -> File {
     File::options().read(true).write(true).open(dir.path().join("image")).unwrap()
 }
 
-/// What is found in it, or what is said of it.
+/// Finds a file in an image, or returns the error message.
 fn find(file: &File, name: &str) -> Result<Found, String> {
     let medium = Raw::new(file).unwrap();
-    FileSystem::open(&medium).and_then(|system| system.find(FOLDERS, name)).map_err(|problem| problem.to_string())
+    FileSystem::open(&medium).and_then(|system| system.find(DIRECTORIES, name)).map_err(|problem| problem.to_string())
 }
 
-/// The bytes that are found.
+/// Returns the content of the `device.conf` in an image.
 fn content(file: &File) -> Vec<u8> {
     let OneBlockFile { inode, block, .. } = find(file, NAME).unwrap().file.unwrap();
     let mut bytes = vec![0; usize::try_from(inode.size).unwrap()];
@@ -45,7 +45,7 @@ fn content(file: &File) -> Vec<u8> {
     bytes
 }
 
-// Promise: the file is found with its mode and owner, however inodes and descriptors are laid out.
+// Promise: the file is found with its mode and owner in every layout of inodes and descriptors.
 #[test]
 fn found_in_each_layout() {
     for options in [&[][..], &["-I", "128"], &["-I", "1024"], &["-O", "^64bit"], &["-O", "^metadata_csum,^flex_bg"]] {
@@ -55,8 +55,8 @@ fn found_in_each_layout() {
             let metadata = root.metadata().unwrap();
             owner = (metadata.uid(), metadata.gid());
         });
-        let Found { folder: Some(folder), file: Some(conf) } = find(&file, NAME).unwrap() else { panic!() };
-        assert_eq!((folder.uid, folder.gid), owner, "{options:?}");
+        let Found { directory: Some(directory), file: Some(conf) } = find(&file, NAME).unwrap() else { panic!() };
+        assert_eq!((directory.uid, directory.gid), owner, "{options:?}");
         let OneBlockFile { inode, block: Some(_), .. } = conf else { panic!("{options:?}") };
         assert_eq!((inode.permissions(), inode.uid, inode.gid, inode.links), (0o640, owner.0, owner.1, 1));
         assert_eq!(content(&file), CONF, "{options:?}");
@@ -64,7 +64,7 @@ fn found_in_each_layout() {
     }
 }
 
-// Promise: it is found also in a late group, whose descriptor is not among those that are read with the superblock.
+// Promise: a file is found also in a late group, whose descriptor is not among those that are read with the superblock.
 #[test]
 fn found_in_a_late_group() {
     for (options, size, files) in [
@@ -78,18 +78,19 @@ fn found_in_a_late_group() {
         let medium = Raw::new(&file).unwrap();
         let system = FileSystem::open(&medium).unwrap();
         let last = (0..files).map(|n| find(&file, &format!("{n:0200}")).unwrap().file.unwrap().inode.number);
-        let place = system.superblock.descriptor_place((last.max().unwrap() - 1) / system.superblock.inodes_per_group);
-        assert!(place.unwrap() >= 2 * BLOCK, "{options:?}");
+        let offset =
+            system.superblock.descriptor_offset((last.max().unwrap() - 1) / system.superblock.inodes_per_group);
+        assert!(offset.unwrap() >= 2 * BLOCK, "{options:?}");
     }
 }
 
-// Promise: what is missing is said to be; what is odd on the way, or in the file's place, is refused.
+// Promise: a missing file or directory is reported as missing; anything else than directories and a regular file is refused.
 #[test]
-fn odd_trees() {
+fn unusual_trees() {
     type Tree = fn(&Path);
     let found: [(&str, Tree, [bool; 3]); 4] = [
         ("usual", usual, [true, true, true]),
-        ("no folder", |root| fs::create_dir(root.join("etc")).unwrap(), [false, false, false]),
+        ("no directory", |root| fs::create_dir(root.join("etc")).unwrap(), [false, false, false]),
         ("no file", |root| fs::create_dir_all(root.join("etc/azaion")).unwrap(), [true, false, false]),
         (
             "an empty file",
@@ -100,17 +101,17 @@ fn odd_trees() {
             [true, true, false],
         ),
     ];
-    for (name, tree, [has_folder, has_file, has_block]) in found {
-        let Found { folder, file } = find(&image(&[], "8M", tree), NAME).unwrap();
-        assert_eq!((folder.is_some(), file.is_some()), (has_folder, has_file), "{name}");
+    for (name, tree, [has_directory, has_file, has_block]) in found {
+        let Found { directory, file } = find(&image(&[], "8M", tree), NAME).unwrap();
+        assert_eq!((directory.is_some(), file.is_some()), (has_directory, has_file), "{name}");
         assert_eq!(file.is_some_and(|file| file.block.is_some()), has_block, "{name}");
     }
     let refused: [(&str, Tree); 8] = [
         ("has no /etc", |_| ()),
         ("only /boot", |root| fs::create_dir(root.join("boot")).unwrap()),
         ("symlink in place", |root| symlink("usr", root.join("etc")).unwrap()),
-        ("that is no folder", |root| put(&root.join("etc"), b"")),
-        ("that is no folder", |root| {
+        ("not a directory", |root| put(&root.join("etc"), b"")),
+        ("not a directory", |root| {
             fs::create_dir(root.join("etc")).unwrap();
             put(&root.join("etc/azaion"), b"");
         }),
@@ -118,17 +119,17 @@ fn odd_trees() {
             fs::create_dir_all(root.join("etc/azaion")).unwrap();
             symlink("other", root.join("etc/azaion/device.conf")).unwrap();
         }),
-        ("that is no file", |root| fs::create_dir_all(root.join("etc/azaion/device.conf")).unwrap()),
+        ("not a regular file", |root| fs::create_dir_all(root.join("etc/azaion/device.conf")).unwrap()),
         ("hard link", |root| {
             usual(root);
             fs::hard_link(root.join("etc/azaion/device.conf"), root.join("etc/other")).unwrap();
         }),
     ];
-    for (says, tree) in refused {
-        let said = find(&image(&[], "8M", tree), NAME).unwrap_err();
-        assert!(said.contains(says), "{says}: {said}");
+    for (expected, tree) in refused {
+        let message = find(&image(&[], "8M", tree), NAME).unwrap_err();
+        assert!(message.contains(expected), "{expected}: {message}");
     }
-    // What is too large for a slot has no block that is all of it, and where all of it lies is known.
+    // A file that is too large for a slot has no single block, but all its blocks are known.
     let large = image(&[], "8M", |root| {
         usual(root);
         put(&root.join("etc/azaion/device.conf"), &[b'#'; 9000]);
@@ -142,17 +143,17 @@ fn odd_trees() {
     assert_eq!(content(&full), [b'#'; 4096]);
 }
 
-/// Writes another root of extents into an inode.
+/// Writes another root node of the extent tree into an inode.
 fn set_root(file: &File, number: u32, root: &[u8]) {
     let medium = Raw::new(file).unwrap();
     let system = FileSystem::open(&medium).unwrap();
     let sb = &system.superblock;
     let (group, index) = ((number - 1) / sb.inodes_per_group, (number - 1) % sb.inodes_per_group);
-    let place = system.inode_table(group).unwrap() * BLOCK + u64::from(index) * u64::from(sb.inode_size);
-    file.write_all_at(root, place + 0x28).unwrap();
+    let offset = system.inode_table(group).unwrap() * BLOCK + u64::from(index) * u64::from(sb.inode_size);
+    file.write_all_at(root, offset + 0x28).unwrap();
 }
 
-/// A node of extents: each entry is the first block in the file, and what follows that.
+/// Returns a node of an extent tree. Each entry consists of the number of its first block in the file, and the remaining bytes.
 fn node(depth: u16, entries: &[(u32, [u8; 8])]) -> Vec<u8> {
     let count = u16::try_from(entries.len()).unwrap();
     let head = [0xF30A, count, 340, depth, 0, 0].map(u16::to_le_bytes);
@@ -161,72 +162,75 @@ fn node(depth: u16, entries: &[(u32, [u8; 8])]) -> Vec<u8> {
     node
 }
 
-/// A run of blocks, for a leaf.
+/// Returns the remaining bytes of an entry of a leaf.
 fn run(length: u16, start: u32) -> [u8; 8] {
     (u64::from(start) << 32 | u64::from(length)).to_le_bytes()
 }
 
-/// A node below.
-fn below(block: u32) -> [u8; 8] {
+/// Returns the remaining bytes of an entry that refers to a child node.
+fn child(block: u32) -> [u8; 8] {
     u64::from(block).to_le_bytes()
 }
 
-// Promise: a tree of extents is followed in order, as far as its owner is long, and never without end or outside.
+// Promise: an extent tree is read in order, up to the size of its file, and never endlessly or outside of the file system.
 #[test]
 fn extents_are_followed() {
     let file = image(WITHOUT_CHECKSUMS, "8M", usual);
     let found = find(&file, NAME).unwrap();
-    let (folder, conf) = (found.folder.unwrap(), found.file.unwrap());
+    let (directory, conf) = (found.directory.unwrap(), found.file.unwrap());
     let extents_of = |inode: &Inode| {
         let medium = Raw::new(&file).unwrap();
         FileSystem::open(&medium).unwrap().extents(inode).unwrap().first().map(|extent| extent.start).unwrap()
     };
-    let start = u32::try_from(extents_of(&folder)).unwrap();
+    let start = u32::try_from(extents_of(&directory)).unwrap();
     let block = u32::try_from(conf.block.unwrap()).unwrap();
-    // Blocks that nobody uses.
+    // Unused blocks.
     let [first, second, third] = [2040, 2041, 2042];
     let put = |block: u32, bytes: &[u8]| file.write_all_at(bytes, u64::from(block) * BLOCK).unwrap();
-    // Of the folder: the names lie below, behind a node without any.
+    // In the directory: the leaf with its block follows an empty leaf.
     put(first, &node(0, &[]));
     put(second, &node(0, &[(0, run(1, start))]));
-    set_root(&file, folder.number, &node(1, &[(0, below(first)), (0, below(second))]));
+    set_root(&file, directory.number, &node(1, &[(0, child(first)), (0, child(second))]));
     assert_eq!(content(&file), CONF);
-    // Of several, the order counts.
+    // The extents of several leaves are in order.
     let medium = Raw::new(&file).unwrap();
     put(first, &node(0, &[(0, run(1, 5)), (1, run(1, 6))]));
     put(second, &node(0, &[(2, run(1, 7))]));
-    let inode = FileSystem::open(&medium).unwrap().inode(folder.number).unwrap();
+    let inode = FileSystem::open(&medium).unwrap().inode(directory.number).unwrap();
     let starts = FileSystem::open(&medium).unwrap().extents(&inode).unwrap();
     assert!(starts.iter().map(|extent| extent.start).eq([5, 6, 7]));
-    // Beyond its end, a folder has no names.
+    // Blocks beyond the end of a directory contain no names.
     put(first, &node(0, &[(0, run(1, start)), (1, run(1, third))]));
     put(third, &[&[conf.inode.number.to_le_bytes()[0], 0, 0, 0, 0, 16, 5, 1], &b"other"[..]].concat());
-    set_root(&file, folder.number, &node(1, &[(0, below(first))]));
+    set_root(&file, directory.number, &node(1, &[(0, child(first))]));
     assert_eq!(content(&file), CONF);
     assert!(find(&file, "other").unwrap().file.is_none());
-    // As large as a folder may be, and larger.
-    set_root(&file, folder.number, &node(0, &[(0, run(10_000, start))]));
+    // The largest permitted directory, and a larger one.
+    set_root(&file, directory.number, &node(0, &[(0, run(10_000, start))]));
     assert_eq!(content(&file), CONF);
-    set_root(&file, folder.number, &node(0, &[(0, run(10_001, start))]));
-    assert!(find(&file, NAME).unwrap_err().contains("a folder is too large"));
-    // Each node leads to the same one again and again: 1 + 33 + 33 * 302 are 10,000.
-    for (count, is_good) in [(302, true), (303, false)] {
-        put(first, &node(2, &vec![(0, below(second)); 33]));
-        put(second, &node(1, &vec![(0, below(third)); count]));
+    set_root(&file, directory.number, &node(0, &[(0, run(10_001, start))]));
+    assert!(find(&file, NAME).unwrap_err().contains("a directory is too large"));
+    // All entries of a node refer to the same child: 1 + 33 + 33 * 302 are 10,000.
+    for (count, is_valid) in [(302, true), (303, false)] {
+        put(first, &node(2, &vec![(0, child(second)); 33]));
+        put(second, &node(1, &vec![(0, child(third)); count]));
         put(third, &node(0, &[]));
-        set_root(&file, folder.number, &node(3, &[(0, below(first))]));
-        let said = find(&file, NAME).err();
-        assert!(said.as_ref().map_or(is_good, |said| !is_good && said.contains("too many extents")), "{said:?}");
+        set_root(&file, directory.number, &node(3, &[(0, child(first))]));
+        let message = find(&file, NAME).err();
+        assert!(
+            message.as_ref().map_or(is_valid, |text| !is_valid && text.contains("too many extents")),
+            "{message:?}"
+        );
     }
     for outside in [0, 2048, u32::MAX] {
-        set_root(&file, folder.number, &node(1, &[(0, below(outside))]));
-        assert!(find(&file, NAME).unwrap_err().contains("a block lies outside"), "{outside}");
+        set_root(&file, directory.number, &node(1, &[(0, child(outside))]));
+        assert!(find(&file, NAME).unwrap_err().contains("a block number is outside"), "{outside}");
     }
-    // Of the file.
-    set_root(&file, folder.number, &node(0, &[(0, run(1, start))]));
+    // In the file.
+    set_root(&file, directory.number, &node(0, &[(0, run(1, start))]));
     for entry in [(0, run(1, 0)), (0, run(1, 2048)), (1, run(2, 2047))] {
         set_root(&file, conf.inode.number, &node(0, &[entry]));
-        assert!(find(&file, NAME).unwrap_err().contains("a block lies outside"), "{entry:?}");
+        assert!(find(&file, NAME).unwrap_err().contains("a block number is outside"), "{entry:?}");
     }
     let at = u64::from(block);
     for (entry, starts_at, blocks) in [
@@ -242,21 +246,21 @@ fn extents_are_followed() {
     assert_eq!(content(&file), CONF);
 }
 
-// Promise: inodes that the file system has not, and tables of them outside of it, are refused.
+// Promise: inode numbers out of range, and inode tables outside of the file system, are refused.
 #[test]
 fn inodes_outside() {
     let file = image(&[], "8M", usual);
     let medium = Raw::new(&file).unwrap();
     let system = FileSystem::open(&medium).unwrap();
     let last = system.superblock.inodes;
-    for (number, says) in [(0, "no such number"), (last, "not in use"), (last + 1, "no such number")] {
-        let said = system.inode(number).unwrap_err().to_string();
-        assert!(said.contains(says), "{number}: {said}");
+    for (number, expected) in [(0, "out of range"), (last, "not in use"), (last + 1, "out of range")] {
+        let message = system.inode(number).unwrap_err().to_string();
+        assert!(message.contains(expected), "{number}: {message}");
     }
-    // The high half of where a table lies counts, too.
+    // The high half of the block number of a table is read, too.
     let file = image(&["-O", "64bit,^metadata_csum"], "8M", usual);
     file.write_all_at(&[1], BLOCK + 0x28).unwrap();
-    assert!(find(&file, NAME).unwrap_err().contains("a block lies outside"));
+    assert!(find(&file, NAME).unwrap_err().contains("a block number is outside"));
 }
 
 mod checksums;

@@ -1,15 +1,16 @@
 use super::*;
+use crate::target::image::medium::BLOCK_BYTES;
 
 const WORD: [u8; 4] = [1, 2, 3, 4];
-/// Blocks of the image below: two as they are, three of words, four that nobody cares for, one as it is.
+/// Blocks of the image below: two raw ones, three of a fill chunk, four with unspecified content, one raw one.
 const BLOCKS: usize = 10;
 
-/// A block that is like no other.
+/// Returns a block that differs for each number.
 fn block(number: u8) -> Vec<u8> {
     (0..BLOCK_BYTES).map(|at| number.wrapping_add((at % 251).to_le_bytes()[0])).collect()
 }
 
-/// An image whose headers are so much longer than those of version 1.0; bytes follow its last chunk.
+/// Returns an image whose headers are `longer` bytes longer than those of version 1.0. Other bytes follow its last chunk.
 fn image(longer: u16) -> Vec<u8> {
     let chunk = |kind: u16, blocks: u32, body: &[u8]| {
         let total = u32::try_from(CHUNK_HEADER + usize::from(longer) + body.len()).unwrap();
@@ -26,7 +27,7 @@ fn image(longer: u16) -> Vec<u8> {
         &vec![9; longer.into()],
         &chunk(RAW, 2, &[block(1), block(2)].concat()),
         &chunk(FILL, 3, &WORD),
-        // One of no block is of no weight.
+        // A chunk without blocks has no effect.
         &chunk(DONT_CARE, 0, &[]),
         &chunk(DONT_CARE, 4, &[]),
         &chunk(RAW, 1, &block(3)),
@@ -35,7 +36,7 @@ fn image(longer: u16) -> Vec<u8> {
     .concat()
 }
 
-/// What it describes.
+/// Returns the raw image that it describes.
 fn described() -> Vec<u8> {
     [block(1), block(2), WORD.repeat(3 * 1024), vec![0; 4 * BLOCK_BYTES], block(3)].concat()
 }
@@ -52,7 +53,7 @@ fn bytes_of(file: &File) -> Vec<u8> {
     bytes
 }
 
-// Promise: each byte is as described, wherever reading starts and ends; only what lies in the file has a place in it.
+// Promise: each byte is read as described, wherever reading starts and ends; only blocks of raw chunks have an offset.
 #[test]
 fn read_as_described() {
     for longer in [0, 4] {
@@ -67,12 +68,12 @@ fn read_as_described() {
         }
         assert!(sparse.read_at(&mut [0; 2], 40_959).is_err());
         for number in 0..=BLOCKS {
-            let place = sparse.offset_of(number as u64).map(|place| usize::try_from(place).unwrap());
+            let offset = sparse.offset_of(number as u64).map(|offset| usize::try_from(offset).unwrap());
             let is_raw = matches!(number, 0 | 1 | 9);
-            assert_eq!(place.is_some(), is_raw, "{longer}: {number}");
-            if let Some(place) = place {
+            assert_eq!(offset.is_some(), is_raw, "{longer}: {number}");
+            if let Some(offset) = offset {
                 let wanted = &described()[number * BLOCK_BYTES..][..BLOCK_BYTES];
-                assert!(&image[place..place + BLOCK_BYTES] == wanted, "{longer}: {number}");
+                assert!(&image[offset..offset + BLOCK_BYTES] == wanted, "{longer}: {number}");
             }
         }
         let raw = tempfile::tempfile().unwrap();
@@ -81,9 +82,9 @@ fn read_as_described() {
     }
 }
 
-// Promise: unpacked, the image is as long as described also if nobody cares for its end.
+// Promise: the unpacked image has the described size even if the content of its end is unspecified.
 #[test]
-fn as_long_as_described() {
+fn unpacked_size_is_as_described() {
     let numbers = [3, 1, 0, DONT_CARE.into(), 3, 12].map(u32::to_le_bytes);
     let image = file(&[&image(0)[..16], numbers.as_flattened()].concat());
     let raw = tempfile::tempfile().unwrap();
@@ -91,7 +92,7 @@ fn as_long_as_described() {
     assert_eq!(bytes_of(&raw), [0; 3 * BLOCK_BYTES]);
 }
 
-/// An image with a block as it is, and chunks without one.
+/// Returns an image with a raw block, followed by other chunks.
 fn claiming(chunks: &[(u16, u32, &[u8])]) -> File {
     let chunk = |(kind, blocks, body): &(u16, u32, &[u8])| {
         let total = u32::try_from(CHUNK_HEADER + body.len()).unwrap();
@@ -105,23 +106,23 @@ fn claiming(chunks: &[(u16, u32, &[u8])]) -> File {
     file(&[&image(0)[..16], numbers.as_flattened(), &chunks].concat())
 }
 
-// Promise: an image that describes much more than its file system, or is filled with a word, is refused; zeros take no room.
+// Promise: an image that describes much more than its file system, or consists of one word, is refused; zeros use no disk space.
 #[test]
 fn claims_are_checked() {
     const GIB: u32 = 1 << 18;
     let check = |chunks: &[(u16, u32, &[u8])], blocks: u64| {
         let file = claiming(chunks);
         let sparse = Sparse::open(&file).unwrap();
-        let said = sparse.check_claims(blocks * BLOCK).map_err(|problem| problem.to_string());
-        (sparse.unpacked_bytes() / BLOCK, said.err())
+        let result = sparse.check_claims(blocks * BLOCK).map_err(|problem| problem.to_string());
+        (sparse.unpacked_bytes() / BLOCK, result.err())
     };
     assert_eq!(check(&[(FILL, 8 * GIB, &[0; 4]), (DONT_CARE, 8 * GIB, &[])], 16 * u64::from(GIB)), (1, None));
     assert_eq!(check(&[(FILL, 4096, &WORD)], 1), (4097, None));
     assert_eq!(check(&[(DONT_CARE, GIB, &[])], 1), (1, None));
-    let (_, said) = check(&[(DONT_CARE, GIB + 1, &[])], 1);
-    assert!(said.unwrap().contains("much more"));
-    let (filled, said) = check(&[(FILL, 4097, &WORD)], 1);
-    assert!(filled == 4098 && said.unwrap().contains("one word"));
+    let (_, message) = check(&[(DONT_CARE, GIB + 1, &[])], 1);
+    assert!(message.unwrap().contains("much more"));
+    let (filled, message) = check(&[(FILL, 4097, &WORD)], 1);
+    assert!(filled == 4098 && message.unwrap().contains("one repeated word"));
     let raw = tempfile::tempfile().unwrap();
     Sparse::open(&claiming(&[(FILL, 2 * GIB, &[0; 4]), (FILL, 20, &WORD)])).unwrap().unpack(&raw).unwrap();
     let metadata = raw.metadata().unwrap();
@@ -132,10 +133,10 @@ fn claims_are_checked() {
     assert_eq!(last, [WORD, WORD].concat()[..]);
 }
 
-// Promise: packed again without a change, it is the same but for empty chunks; a changed block, wherever it is, becomes
-// one as it is, and the others stay what they were.
+// Promise: repacked without a change, the image is the same except for empty chunks; each changed block becomes a raw one, and the
+// others keep their type.
 #[test]
-fn packed_again() {
+fn repacked_with_changed_blocks() {
     for longer in [0, 4] {
         let before = file(&image(longer));
         let sparse = Sparse::open(&before).unwrap();
@@ -167,7 +168,7 @@ fn packed_again() {
     }
 }
 
-// Promise: no block of an image with checksums is overwritten in place; written again, it carries none, and is the same otherwise.
+// Promise: no block of an image with checksums is overwritten in place; the repacked image has none, and is the same otherwise.
 #[test]
 fn checksums_are_dropped() {
     let plain = image(0);
@@ -193,51 +194,51 @@ fn checksums_are_dropped() {
     }
 }
 
-// Promise: what is cut, contradicts itself, or is of another kind is refused.
+// Promise: truncated, contradictory and unsupported images are refused.
 #[test]
-fn odd_images() {
-    const LENGTH: &str = "another length than its kind";
-    // Where the first chunk starts, and that of words.
+fn invalid_images_are_refused() {
+    const LENGTH: &str = "does not match its type";
+    // Offsets of the first chunk and of the fill chunk.
     let (first, words) = (HEADER, HEADER + CHUNK_HEADER + 2 * BLOCK_BYTES);
-    let nobody = words + CHUNK_HEADER + 4;
-    let too_many = (MOST_CHUNKS + 1).to_le_bytes();
+    let dont_care = words + CHUNK_HEADER + 4;
+    let too_many = (MAX_CHUNKS + 1).to_le_bytes();
     let [low, high] = CRC32.to_le_bytes();
     let cases: [(usize, &[u8], &str); 18] = [
         (0, b"x", "another version"),
         (4, &[2], "another version"),
-        (8, &[27], "no room"),
-        (8, &[0xff, 0xff], "no room"),
-        (10, &[11], "no room"),
+        (8, &[27], "header sizes are invalid"),
+        (8, &[0xff, 0xff], "header sizes are invalid"),
+        (10, &[11], "header sizes are invalid"),
         (12, &[0, 2], "another size"),
-        (16, &[11], "not as many blocks"),
+        (16, &[11], "do not have as many blocks"),
         (20, &too_many, "too many"),
-        (20, &MOST_CHUNKS.to_le_bytes(), "ends before its chunks do"),
+        (20, &MAX_CHUNKS.to_le_bytes(), "ends before the last chunk"),
         (first, &[low, high], LENGTH),
-        (first, &[0], "of no known kind"),
+        (first, &[0], "unknown type"),
         (first + 4, &[1], LENGTH),
         (first + 8, &[11, 0], "smaller than its header"),
-        (first + 8, &[0xff, 0xff, 0xff, 0xff], "a chunk is cut"),
+        (first + 8, &[0xff, 0xff, 0xff, 0xff], "a chunk is truncated"),
         (words + 8, &[20], LENGTH),
         (words + 8, &[12], LENGTH),
-        (nobody + 8, &[16], LENGTH),
+        (dont_care + 8, &[16], LENGTH),
         (words, &DONT_CARE.to_le_bytes(), LENGTH),
     ];
-    for (at, bytes, says) in cases {
+    for (at, bytes, expected) in cases {
         let mut image = image(0);
         image[at..at + bytes.len()].copy_from_slice(bytes);
-        let said = Sparse::open(&file(&image)).map(drop).unwrap_err().to_string();
-        assert!(said.contains(says), "{at} {bytes:?}: {said}");
+        let message = Sparse::open(&file(&image)).map(drop).unwrap_err().to_string();
+        assert!(message.contains(expected), "{at} {bytes:?}: {message}");
     }
     let whole = image(0);
     let end = whole.len() - b"rest".len();
-    for (length, says) in [
-        (HEADER - 1, "header is cut"),
-        (first + CHUNK_HEADER - 1, "ends before its chunks do"),
-        (end - BLOCK_BYTES - 1, "ends before its chunks do"),
-        (end - 1, "a chunk is cut"),
+    for (length, expected) in [
+        (HEADER - 1, "header is truncated"),
+        (first + CHUNK_HEADER - 1, "ends before the last chunk"),
+        (end - BLOCK_BYTES - 1, "ends before the last chunk"),
+        (end - 1, "a chunk is truncated"),
     ] {
-        let said = Sparse::open(&file(&whole[..length])).map(drop).unwrap_err().to_string();
-        assert!(said.contains(says), "{length}: {said}");
+        let message = Sparse::open(&file(&whole[..length])).map(drop).unwrap_err().to_string();
+        assert!(message.contains(expected), "{length}: {message}");
     }
     assert!(Sparse::open(&file(&whole[..end])).is_ok());
     let mut none = whole[..HEADER].to_vec();

@@ -1,4 +1,4 @@
-//! Writing a sparse image anew, where a few blocks have become others.
+//! Writes a sparse image again, with a few changed blocks.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use super::DONT_CARE;
 use super::FILL;
 use super::RAW;
 
-/// What has been written so far.
+/// The state of a sparse image that is being written.
 pub(super) struct Writer<'a> {
     pub(super) into: &'a File,
     /// The raw image with the changes.
@@ -23,7 +23,7 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Appends a chunk, if it is not empty. A raw one has what the raw image has there.
+    /// Appends a chunk, unless it is empty. The content of a raw chunk is copied from the raw image.
     pub(super) fn put(&mut self, first: u64, blocks: u64, body: Body) -> io::Result<()> {
         if blocks == 0 {
             return Ok(());
@@ -55,14 +55,14 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The first block of the chunk, from `from` on, that the raw image has otherwise.
+    /// Returns the first block of the chunk, from `from` on, that differs in the raw image.
     pub(super) fn next_changed(&self, chunk: &Chunk, from: u64) -> io::Result<Option<u64>> {
         let limit = (chunk.first + chunk.blocks) * BLOCK;
         let mut at = from * BLOCK;
         while let Some(data) = data_after(self.raw, at, limit)? {
-            // Only what is described as zeros was left a hole when this was unpacked.
+            // Holes are unchanged: unpacking leaves holes only for zeros.
             for block in data.start / BLOCK..data.end.div_ceil(BLOCK) {
-                if !self.is_as(block, chunk.body)? {
+                if !self.is_unchanged(block, chunk.body)? {
                     return Ok(Some(block));
                 }
             }
@@ -71,18 +71,19 @@ impl Writer<'_> {
         Ok(None)
     }
 
-    /// The first block of the chunk, from `from` on, that the raw image has as described; else the chunk's end.
+    /// Returns the first block of the chunk, from `from` on, that is unchanged in the raw image, or the end of the chunk.
     pub(super) fn next_unchanged(&self, chunk: &Chunk, from: u64) -> io::Result<u64> {
         let end = chunk.first + chunk.blocks;
         for block in from..end {
-            if self.is_as(block, chunk.body)? {
+            if self.is_unchanged(block, chunk.body)? {
                 return Ok(block);
             }
         }
         Ok(end)
     }
 
-    fn is_as(&self, block: u64, body: Body) -> io::Result<bool> {
+    /// Returns whether a block of the raw image has the content of a fill chunk or an unspecified one.
+    fn is_unchanged(&self, block: u64, body: Body) -> io::Result<bool> {
         let mut bytes = [0; BLOCK_BYTES];
         self.raw.read_exact_at(&mut bytes, block * BLOCK)?;
         let word = if let Body::Fill(word) = body { word } else { [0; 4] };

@@ -156,7 +156,7 @@ const CONTENTS: [Row; 32] = [
     refused(
         "a disk image that is shorter than its file system",
         By(|bench| disk(bench, PLAIN, |image| recipe::resize(image, 8 << 20))),
-        "is cut",
+        "is truncated",
     ),
     refused(
         "a disk image with a symlink",

@@ -1,4 +1,4 @@
-//! Checksums of metadata, with e2fsck as a witness.
+//! Tests of metadata checksums, compared with e2fsck.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A program of e2fsprogs with what is its standard input.
+/// Runs a program of e2fsprogs on an image with this standard input, and returns its exit code.
 fn run(program: &str, arguments: &[&str], image: &Path, input: &str) -> Option<i32> {
     let script = "printf '%s' \"$1\" | { shift; \"$@\"; }";
     let mut command = Command::new("sh");
@@ -20,10 +20,10 @@ fn is_clean(image: &Path) -> bool {
     run("e2fsck", &["-f", "-n"], image, "") == Some(0)
 }
 
-/// What is done to an image after mke2fs.
+/// A change of an image after mke2fs.
 type Change = fn(&Path);
 
-/// One large attribute, which takes a block, and a list that lets others read.
+/// Adds an extended attribute that needs a block, and an access control list that grants read access.
 fn with_attributes(image: &Path) {
     let list = tempfile::NamedTempFile::new().unwrap();
     let entries = [(1, 6, u32::MAX), (2, 4, 1000), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)];
@@ -36,7 +36,7 @@ fn with_attributes(image: &Path) {
     run("debugfs", &["-w", "-f", "-"], image, &requests);
 }
 
-/// As many names as need several blocks, each with a block of something else behind it: an extent tree of two levels.
+/// Adds enough names for several directory blocks, each followed by a block of another file: an extent tree of two levels.
 fn fragmented(image: &Path) {
     let name = |n| format!("{n:0200}");
     let other = image.with_file_name("root/etc/azaion/device.conf");
@@ -45,7 +45,7 @@ fn fragmented(image: &Path) {
     run("debugfs", &["-w", "-f", "-"], image, &format!("cd /etc/azaion\n{requests}"));
 }
 
-/// The same names with a hash tree.
+/// Adds the same names, and a hash tree.
 fn indexed(image: &Path) {
     fragmented(image);
     run("e2fsck", &["-f", "-y", "-D"], image, "");
@@ -72,7 +72,7 @@ fn make(options: &[&str], change: Change) -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// An image in memory, and which whole blocks of it were read.
+/// An image in memory that records which whole blocks were read.
 struct Recorded {
     bytes: Vec<u8>,
     blocks: RefCell<Vec<u64>>,
@@ -98,10 +98,10 @@ impl Medium for Recorded {
 
 impl Recorded {
     fn find(&self) -> Result<Found, String> {
-        FileSystem::open(self).and_then(|system| system.find(FOLDERS, NAME)).map_err(|problem| problem.to_string())
+        FileSystem::open(self).and_then(|system| system.find(DIRECTORIES, NAME)).map_err(|problem| problem.to_string())
     }
 
-    /// The structures that lead to the file: the name of each, and where it lies.
+    /// Returns the structures on the path to the file: the name of each, and its bytes in the image.
     fn structures(&self) -> Vec<(String, Range<usize>)> {
         let found = self.find().unwrap();
         let system = FileSystem::open(self).unwrap();
@@ -110,7 +110,7 @@ impl Recorded {
         let mut all = vec![("the superblock".to_owned(), 1024..2048), ("group descriptor 0".to_owned(), descriptor)];
         let table = system.inode_table(0).unwrap();
         let size = u64::from(sb.inode_size);
-        for number in [ROOT_INODE, found.folder.unwrap().number, found.file.unwrap().inode.number] {
+        for number in [ROOT_INODE, found.directory.unwrap().number, found.file.unwrap().inode.number] {
             let start = usize::try_from(table * BLOCK + u64::from(number - 1) * size).unwrap();
             all.push((format!("inode {number}"), start..start + usize::from(sb.inode_size)));
         }
@@ -124,9 +124,9 @@ impl Recorded {
     }
 }
 
-// Promise: a file system whose metadata is right is read, whatever options of mke2fs it has.
+// Promise: a file system with correct metadata is read, whatever options of mke2fs it was made with.
 #[test]
-fn good_ones_are_read() {
+fn valid_file_systems_are_read() {
     let without: [(&str, &[&str], Change); 2] =
         [("none", &["-O", "^metadata_csum"], fragmented), ("groups", &["-O", "^metadata_csum,uninit_bg"], fragmented)];
     for (name, options, change) in IMAGES.into_iter().chain(without) {
@@ -139,13 +139,13 @@ fn good_ones_are_read() {
     }
 }
 
-/// Whether a walk fails over this byte, wherever that is in a structure: not beyond the entries of a hash tree's block.
+/// Returns whether a wrong byte at this offset of a structure must be detected: not after the entries in an inner block of a hash tree.
 fn is_covered(name: &str, structure: &[u8], at: usize) -> bool {
     let is_index = name == "indexed" && structure.len() == BLOCK_BYTES && structure[4..6] == [12, 0];
     !is_index || !(40..BLOCK_BYTES - 4).contains(&at)
 }
 
-// Promise: one wrong byte in any structure that leads to the file is refused, as e2fsck does, with the structure's name.
+// Promise: one wrong byte in any structure on the path to the file is refused, as by e2fsck, and the structure is named.
 #[test]
 fn damaged_structures_are_refused() {
     for (name, options, change) in IMAGES {
@@ -157,15 +157,16 @@ fn damaged_structures_are_refused() {
             let (mut named, content) = (0, image.bytes[range.clone()].to_vec());
             for at in range.clone().step_by(5).chain([range.end - 1]) {
                 image.bytes[at] ^= 0xFF;
-                let said = image.find().err();
+                let message = image.find().err();
                 image.bytes[at] ^= 0xFF;
                 let is_covered = is_covered(name, &content, at - range.start);
-                assert!(said.is_some() || !is_covered, "{name}: {structure}, byte {}", at - range.start);
-                named += usize::from(said.is_some_and(|said| said.contains(&format!("the checksum of {structure}"))));
+                assert!(message.is_some() || !is_covered, "{name}: {structure}, byte {}", at - range.start);
+                named +=
+                    usize::from(message.is_some_and(|text| text.contains(&format!("the checksum of {structure}"))));
             }
             let expected = if is_covered(name, &content, content.len() / 2) { content.len() / 50 } else { 0 };
             assert!(named > expected, "{name}: {structure} is named {named} times");
-            // A byte that is covered by the checksum alone, mostly.
+            // Mostly a byte that only the checksum covers.
             let mut damaged = image.bytes.clone();
             damaged[range.start + 0x24.min(range.len() - 8)] ^= 1;
             let copy = dir.path().join("damaged");
@@ -176,7 +177,7 @@ fn damaged_structures_are_refused() {
     }
 }
 
-// Promise: with checksums of groups alone, a wrong byte of a descriptor is refused.
+// Promise: with checksums of group descriptors only, a wrong byte of a descriptor is refused.
 #[test]
 fn damaged_groups_are_refused() {
     let (_dir, path) = make(&["-O", "^metadata_csum,uninit_bg"], |_| ());
