@@ -1,4 +1,4 @@
-//! The program; what it does is in the library.
+//! Entry point of `azaion-provision`; the implementation is in the library.
 
 use std::alloc::System;
 use std::process::ExitCode;
@@ -7,8 +7,8 @@ use azaion_agent::common::exit::exit_on_panic;
 use azaion_agent::common::hardening::no_core_dumps;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes all memory that is freed. Secrets in our own values wipe themselves; the libraries for HTTP, TLS and JSON copy them into
-/// buffers that nobody else wipes.
+/// Zeroes all memory when it is freed. Our own types for secrets zero themselves; the libraries for HTTP, TLS and JSON copy secrets
+/// into buffers that nothing else zeroes.
 #[global_allocator]
 static WIPING: ZeroAlloc<System> = ZeroAlloc(System);
 
