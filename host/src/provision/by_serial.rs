@@ -172,13 +172,13 @@ impl Provisioning<'_> {
     /// The user was made. If its role was given as a number, the first one of a run shows whether that is the right one.
     fn created(&self, password: &SecretString, by_number: bool) -> Result<Outcome, AccountError> {
         let admin = &self.job.admin;
-        if !by_number || !admin.has_unchecked_role() {
+        if !by_number || !admin.has_unconfirmed_role() {
             return Ok(Outcome::Created);
         }
         let email = self.serial.email();
         let token = self.log_in_as_made(password)?;
-        check_role(&email, &token).inspect_err(|error| admin.role_is_wrong(error)).map_err(AccountError::Unusable)?;
-        admin.role_is_right();
+        check_role(&email, &token).inspect_err(|error| admin.reject_role(error)).map_err(AccountError::Unusable)?;
+        admin.confirm_role();
         Ok(Outcome::Created)
     }
 

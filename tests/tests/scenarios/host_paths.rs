@@ -310,7 +310,7 @@ fn the_admin_is_refused() -> anyhow::Result<()> {
     let station = station()?;
     station.put("admin-password", "not-the-password\n", 0o600)?;
     let run = station.device(&[])?.ended_with(77)?;
-    assert!(run.stderr.contains("are e-mail and password right"), "{}", run.stderr);
+    assert!(run.stderr.contains("check the admin's e-mail and password"), "{}", run.stderr);
     assert_eq!(station.api.calls("POST", "/login"), 1);
     assert!(!station.inside("etc/azaion").exists());
 

@@ -22,9 +22,9 @@ type Row = ((&'static str, &'static str), Fault, i32, &'static str);
 fn rows() -> Vec<Row> {
     let mfa = body("{\"mfa_required\":true,\"mfa_token\":\"hush\",\"expires_in\":300}");
     vec![
-        (LOGIN, status(401, Some(70)), 77, "are e-mail and password right"),
-        (LOGIN, status(403, Some(38)), 77, "are e-mail and password right"),
-        (LOGIN, status(409, Some(30)), 77, "are e-mail and password right"),
+        (LOGIN, status(401, Some(70)), 77, "check the admin's e-mail and password"),
+        (LOGIN, status(403, Some(38)), 77, "check the admin's e-mail and password"),
+        (LOGIN, status(409, Some(30)), 77, "check the admin's e-mail and password"),
         // Who answers so knows nothing of the admin's password.
         (LOGIN, status(401, None), 76, "not an error of the API"),
         (LOGIN, status(403, None), 76, "not an error of the API"),
