@@ -168,7 +168,6 @@ impl<'a> Admin<'a> {
             AdminFault { error, perhaps_done: true }
         })
     }
-
 }
 
 /// Combines the result of creating an account with an earlier request that the API has `perhaps_done`.

@@ -107,9 +107,9 @@ impl Error {
                     "root may not do that either: see with `lsattr -d` whether it is immutable or append-only, and change that \
                      with `chattr -i -a`; in a container, its runtime may forbid it",
                 ),
-                Some(Errno::EACCES | Errno::EPERM) => {
-                    Some("run this as root, or as a user who may write there; on a tree of your own, with --owner current")
-                }
+                Some(Errno::EACCES | Errno::EPERM) => Some(
+                    "run this as root, or as a user who may write there; on a tree of your own, with --owner current",
+                ),
                 _ => None,
             },
             Self::Context { source, .. } => source.advice(),

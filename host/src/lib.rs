@@ -47,16 +47,15 @@ pub fn run() -> Exit {
     if cli.no_strict_modes {
         strict_modes::disable();
     }
-    let result =
-        interrupt::listen().map_err(|error| error::io_failure(error, "listening for signals")).and_then(
-            |()| match &cli.command {
-                Command::Device(options) => device::run(options, cli.json),
-                Command::Batch(options) => batch::run(options, cli.json),
-                Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
-                Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
-                Command::Check(options) => check::run(options, cli.json),
-            },
-        );
+    let result = interrupt::listen().map_err(|error| error::io_failure(error, "listening for signals")).and_then(
+        |()| match &cli.command {
+            Command::Device(options) => device::run(options, cli.json),
+            Command::Batch(options) => batch::run(options, cli.json),
+            Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
+            Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
+            Command::Check(options) => check::run(options, cli.json),
+        },
+    );
     let exit = result.unwrap_or_else(|error| error::report(&error));
     // Also after a completed run: a script must not continue after Ctrl-C.
     if interrupt::is_requested() { Exit::Interrupted } else { exit }

@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn components_that_others_can_change_are_refused() {
         let nobody = User::from_uid(Uid::from_raw(NOBODY)).unwrap().unwrap();
-        let (without_sudo, with_sudo) = (Trusted { uid: None, user: None }, Trusted { uid: Some(nobody.uid), user: Some(nobody) });
+        let (without_sudo, with_sudo) =
+            (Trusted { uid: None, user: None }, Trusted { uid: Some(nobody.uid), user: Some(nobody) });
         let (dir, file, link) = (SFlag::S_IFDIR, SFlag::S_IFREG, SFlag::S_IFLNK);
         for (stat, as_root, as_sudo) in [
             (stat(dir, 0o755, 0, 0), None, None),

@@ -42,9 +42,7 @@ pub(crate) fn api_url(options: &ApiOptions) -> Result<ApiUrl> {
         return Err(failure(Exit::Usage, "no admin credentials given; use --admin-email or --admin-token-file"));
     }
     let parsed = options.api_url.parse();
-    parsed.map_err(|error: ApiUrlError| {
-        failure(Exit::Usage, format!("invalid --api-url: {error}"))
-    })
+    parsed.map_err(|error: ApiUrlError| failure(Exit::Usage, format!("invalid --api-url: {error}")))
 }
 
 /// Creates the API client; one per run.
@@ -57,9 +55,8 @@ pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http> {
 fn proxy(api: &ApiUrl, options: &ApiOptions) -> Result<Option<ProxyUrl>> {
     // An environment variable may be set but empty.
     let Some(text) = options.proxy.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
-    let proxy = text.parse().map_err(|error: ProxyUrlError| {
-        failure(Exit::Usage, format!("invalid --proxy: {error}"))
-    })?;
+    let proxy =
+        text.parse().map_err(|error: ProxyUrlError| failure(Exit::Usage, format!("invalid --proxy: {error}")))?;
     if !api.is_tls() {
         log::warn!("--proxy is ignored: the API is on this host, over plain http");
     }

@@ -68,7 +68,9 @@ fn pipes_and_devices() {
         let resolved = ResolvedPath::find(Path::new(&path)).unwrap();
         assert!(resolved.is_found() && !resolved.is_file() && !resolved.is_directory());
     }
-    assert!(ResolvedPath::find(Path::new("/dev/null")).is_ok_and(|resolved| resolved.is_found() && !resolved.is_file()));
+    assert!(
+        ResolvedPath::find(Path::new("/dev/null")).is_ok_and(|resolved| resolved.is_found() && !resolved.is_file())
+    );
 }
 
 // Promise: the resolved file is opened, even if another file has taken its name, or the name of its directory, meanwhile.

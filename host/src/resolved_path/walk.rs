@@ -69,7 +69,9 @@ impl Walk {
                     strict_modes::validate(&fstat(&self.directory)?, &self.directory, &self.directory_path)?;
                 }
                 Component::Prefix(_) | Component::CurDir => {}
-                Component::ParentDir | Component::Normal(_) => self.remaining.push_front(component.as_os_str().to_owned()),
+                Component::ParentDir | Component::Normal(_) => {
+                    self.remaining.push_front(component.as_os_str().to_owned())
+                }
             }
         }
         Ok(())

@@ -52,8 +52,7 @@ fn serve(status: u16, body: &'static str) -> (String, Arc<AtomicUsize>) {
             reader.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
             let body = body.replace("NUMBER", &counter.fetch_add(1, Ordering::SeqCst).to_string());
             let length = body.len();
-            let answer =
-                format!("HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+            let answer = format!("HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
             connection.write_all(answer.as_bytes()).unwrap();
         }
     });

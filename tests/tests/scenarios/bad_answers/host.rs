@@ -132,7 +132,7 @@ fn bad_answers_are_not_the_admins_fault() -> anyhow::Result<()> {
         for run in runs {
             let said = run.ended_with(76)?.words();
             ensure!(
-                said.contains("captive portal") && !said.contains("right?") && !said.contains("ApiAdmin"),
+                said.contains("captive portal") && !said.contains("e-mail and password") && !said.contains("ApiAdmin"),
                 "{said}"
             );
         }

@@ -28,7 +28,7 @@ fn fifty_units_and_one_login() -> anyhow::Result<()> {
     serials(1, 50).iter().try_for_each(|serial| line.is_let_in(serial))?;
     line.station.api.forget_requests();
     let run = line.batch(&range(1, 50), &[])?.ended_with(0)?;
-    assert!(run.stdout.contains("50 units: 50 reused ("), "{}", run.stdout);
+    assert!(run.stdout.contains("50 devices: 50 reused ("), "{}", run.stdout);
     assert_eq!(line.station.api.requests().len(), 0);
     Ok(())
 }
