@@ -28,13 +28,13 @@ const DISABLED: u32 = 38;
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) enum Outcome {
-    /// The user was made with this password.
+    /// The account was created with this password.
     Created,
-    /// The user had this password already.
+    /// The account already had this password.
     Reused,
-    /// The user was given this password.
+    /// The account's password was reset to this one.
     Updated,
-    /// The server made the identity.
+    /// The server created the identity.
     Assigned,
 }
 

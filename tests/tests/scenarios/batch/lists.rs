@@ -93,7 +93,11 @@ fn bad_lists() -> anyhow::Result<()> {
     line.station.put("list", "AZJN-0001\nazjn-0002\nAZJN-0003\nAZJN-0001\n", 0o644)?;
     let list = text(&line.station.path("list"));
     let run = line.batch(&list, &[])?.ended_with(65)?;
-    for part in [&format!("{list}:2: "), &format!("{list}:4: duplicate serial AZJN-0001, already on line 1"), "no device was provisioned"] {
+    for part in [
+        &format!("{list}:2: "),
+        &format!("{list}:4: duplicate serial AZJN-0001, already on line 1"),
+        "no device was provisioned",
+    ] {
         assert!(run.stderr.contains(part), "{part} is not in {}", run.stderr);
     }
     for (list, code) in
