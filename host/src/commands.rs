@@ -1,4 +1,4 @@
-//! The commands, one file each: from the command line to what is printed.
+//! The commands, one file each: from the parsed options to the output.
 
 pub(crate) mod batch;
 pub(crate) mod check;

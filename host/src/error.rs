@@ -1,4 +1,4 @@
-//! How a run fails: one type, with the exit code that each kind of failure has.
+//! The error type of a run, with an exit code for each kind of failure.
 
 use std::io;
 
@@ -15,35 +15,35 @@ use crate::target;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a run failed. What it was doing is added by [`Error::context`], which never changes the exit code.
+/// Why a run failed. [`Error::context`] adds the step that failed and never changes the exit code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A target can't be read or changed.
     #[error(transparent)]
     Target(#[from] target::Error),
-    /// A path leads nowhere, or others can change it.
+    /// A path can't be resolved, or other users can change it.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// What a `device.conf` says is malformed.
+    /// A `device.conf` is malformed.
     #[error(transparent)]
     DeviceConf(#[from] DeviceConfError),
-    /// There is no client for the API.
+    /// The client for the API can't be set up.
     #[error(transparent)]
     Client(#[from] HttpError),
     /// A call to the API failed.
     #[error(transparent)]
     Api(Box<Fault>),
-    /// The system refused something that is no target.
+    /// An I/O error outside of targets.
     #[error("{doing}")]
     Io {
         doing: String,
         #[source]
         source: io::Error,
     },
-    /// Anything else; the message says what to do.
+    /// Any other failure; the message says what to do.
     #[error("{message}")]
     Other { exit: Exit, message: String },
-    /// What was being done when `source` happened.
+    /// The step during which `source` occurred.
     #[error("{message}")]
     Context {
         message: String,
@@ -59,7 +59,7 @@ impl From<Fault> for Error {
 }
 
 impl Error {
-    /// The exit code that it leads to.
+    /// Returns the exit code for this error.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Target(error) => error.exit(),
@@ -73,12 +73,12 @@ impl Error {
         }
     }
 
-    /// The same with what was being done.
+    /// Adds the step that failed.
     pub(crate) fn context(self, message: impl Into<String>) -> Self {
         Self::Context { message: message.into(), source: Box::new(self) }
     }
 
-    /// The call that failed, if one did.
+    /// Returns the failed API call, if there is one.
     pub(crate) fn fault(&self) -> Option<&Fault> {
         match self {
             Self::Api(fault) => Some(fault),
@@ -87,7 +87,7 @@ impl Error {
         }
     }
 
-    /// One line with all causes, and what the command line offers against them.
+    /// Returns one line with all causes, and the command-line option that helps.
     pub(crate) fn line(&self) -> String {
         match self.advice() {
             Some(advice) => format!("{}; {advice}", chain(self)),
@@ -95,7 +95,7 @@ impl Error {
         }
     }
 
-    /// What to do, where that is a matter of the command line: targets know nothing of it.
+    /// Returns what to do, if options or privileges matter; the module `target` does not know those.
     fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Target(target::Error::NotRoot) => {
@@ -107,9 +107,9 @@ impl Error {
                     "root may not do that either: see with `lsattr -d` whether it is immutable or append-only, and change that \
                      with `chattr -i -a`; in a container, its runtime may forbid it",
                 ),
-                Some(Errno::EACCES | Errno::EPERM) => {
-                    Some("run this as root, or as who may write there; on a tree of your own, with --owner current")
-                }
+                Some(Errno::EACCES | Errno::EPERM) => Some(
+                    "run this as root, or as a user who may write there; on a tree of your own, with --owner current",
+                ),
                 _ => None,
             },
             Self::Context { source, .. } => source.advice(),
@@ -118,7 +118,8 @@ impl Error {
     }
 }
 
-/// Missing privileges are told apart from a failing disk, from what stops root as well, and from a signal.
+/// Returns the exit code for an I/O error. Missing privileges, errors that root gets as well (a failing disk), and signals have
+/// different ones.
 fn exit_of_io(error: &io::Error) -> Exit {
     let stops_root = geteuid().is_root() && error.raw_os_error() == Some(Errno::EPERM as i32);
     match error.kind() {
@@ -129,7 +130,7 @@ fn exit_of_io(error: &io::Error) -> Exit {
 }
 
 impl target::Error {
-    /// The exit code that it leads to: here, for targets know nothing of exit codes.
+    /// Returns the exit code for this error. It is here because the module `target` does not know exit codes.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Unsuitable { .. } | Self::UnsuitableInside { .. } | Self::ChangedByOthers { .. } => Exit::Target,
@@ -144,7 +145,7 @@ impl target::Error {
     }
 }
 
-/// Adds what was being done to the error of a result.
+/// Adds the step that failed to the error of a result.
 pub(crate) trait Context<T> {
     /// See [`Error::context`].
     fn context(self, message: impl Into<String>) -> Result<T>;
@@ -156,32 +157,32 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// A failure that ends the run with `exit`.
+/// Returns an error that ends the run with `exit`.
 pub(crate) fn failure(exit: Exit, message: impl Into<String>) -> Error {
     Error::Other { exit, message: message.into() }
 }
 
-/// Says what an I/O error happened to.
+/// Returns an I/O error with the step that failed.
 pub(crate) fn io_failure(source: impl Into<io::Error>, doing: impl Into<String>) -> Error {
     Error::Io { doing: doing.into(), source: source.into() }
 }
 
-/// Does the same to each of several things; a failure does not keep it from the others, and the first one counts.
-pub(crate) fn for_all<T>(things: &[T], mut one: impl FnMut(&T) -> Result<()>) -> Exit {
+/// Runs `one` for each item, also after failures; returns the exit code of the first failure.
+pub(crate) fn for_all<T>(items: &[T], mut one: impl FnMut(&T) -> Result<()>) -> Exit {
     let mut exit = Exit::Done;
-    for thing in things {
+    for item in items {
         if interrupt::is_requested() {
             break;
         }
-        if let Err(error) = one(thing) {
-            let its = report(&error);
-            exit = if exit == Exit::Done { its } else { exit };
+        if let Err(error) = one(item) {
+            let failed = report(&error);
+            exit = if exit == Exit::Done { failed } else { exit };
         }
     }
     exit
 }
 
-/// Prints the error with all its causes.
+/// Logs the error with all its causes, and returns its exit code.
 pub(crate) fn report(error: &Error) -> Exit {
     log::error!("{}", error.line());
     error.exit()
@@ -191,11 +192,11 @@ pub(crate) fn report(error: &Error) -> Exit {
 mod tests {
     use super::*;
 
-    // Promise: what stops root, too, is an I/O error that says what to change; root is not told to become root.
+    // Promise: an error that root gets as well is an I/O error with advice; the message does not tell root to become root.
     #[test]
-    fn what_stops_root() {
+    fn errors_that_root_gets_too() {
         let is_root = geteuid().is_root();
-        for (errno, exit, says) in [
+        for (errno, exit, part) in [
             (Errno::EROFS, Exit::Io, "mount -o remount,rw"),
             (Errno::EACCES, Exit::Refused, "run this as root"),
             (
@@ -207,7 +208,7 @@ mod tests {
         ] {
             let error = Error::from(target::Error::Io { doing: "opening it".to_owned(), source: errno.into() });
             assert_eq!(error.exit(), exit, "{errno}");
-            assert!(error.line().contains(says), "{}", error.line());
+            assert!(error.line().contains(part), "{}", error.line());
         }
     }
 }

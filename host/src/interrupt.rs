@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: nothing new is begun, what can't be left half done is finished or undone, and the run ends with 130.
+//! Ctrl-C and SIGTERM: starts nothing new, finishes or undoes what must not stay incomplete, and ends the run with exit code 130.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,27 +10,27 @@ use azaion_agent::common::exit::Exit;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// How soon a wait ends after a signal.
+/// Longest time that a wait continues after a signal.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Whether a signal has come. Of the process, as signals are.
+/// Whether a signal has arrived. A static, because signals are sent to the process.
 static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Whether input is being read, for which nobody knows how long to wait: a signal then ends the program at once. Nothing is begun.
+/// Whether the program waits for input, for an unknown time: a signal then ends it immediately. No work is in progress then.
 static READING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// How many workers undo something, which is not interrupted; nor is what the others do meanwhile.
+/// Number of workers that are undoing changes. While it is not 0, [`check`] interrupts no worker.
 static UNDOING: AtomicUsize = AtomicUsize::new(0);
 
-/// Work was given up because of a signal.
+/// Error of work that was abandoned because of a signal.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted; run this again")]
 struct Interrupted;
 
-/// Takes note of signals from now on. The second one ends the program at once, which any run has to survive anyway.
+/// Installs the signal handlers. A second signal ends the program immediately; every run can recover from that.
 ///
 /// # Errors
-/// The kernel takes no handler.
+/// The kernel refuses a handler.
 pub(crate) fn listen() -> io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         let code = i32::from(Exit::Interrupted.code());
@@ -41,45 +41,45 @@ pub(crate) fn listen() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a signal has come.
+/// Returns whether a signal has arrived.
 pub(crate) fn is_requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
 
-/// Gives up if a signal has come: to be called at least once a second by whatever may take long.
+/// Fails if a signal has arrived. Long operations call it at least once a second.
 ///
 /// # Errors
 /// One that [`is_cause`] recognizes.
 pub(crate) fn check() -> io::Result<()> {
-    // Not of the kind `Interrupted`, after which readers and writers try again.
+    // Not `ErrorKind::Interrupted`, after which readers and writers try again.
     if is_requested() && UNDOING.load(Ordering::Relaxed) == 0 { Err(io::Error::other(Interrupted)) } else { Ok(()) }
 }
 
-/// Whether an error is that of [`check`].
+/// Returns whether an error came from [`check`].
 pub(crate) fn is_cause(error: &io::Error) -> bool {
     error.get_ref().and_then(|inner| inner.downcast_ref::<Interrupted>()).is_some()
 }
 
-/// Reads what a person or another program may be slow to give.
+/// Reads input that a person or another program may provide slowly; a signal meanwhile ends the program.
 ///
 /// # Errors
-/// Those of `read`, and that of [`check`].
+/// The errors of `read` and of [`check`].
 pub(crate) fn while_reading<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     READING.store(true, Ordering::Relaxed);
-    let done = check().and_then(|()| read());
+    let result = check().and_then(|()| read());
     READING.store(false, Ordering::Relaxed);
-    done
+    result
 }
 
-/// Does something that no signal interrupts: undoing what was begun.
+/// Runs `undo` without interruption by signals, to revert an incomplete change.
 pub(crate) fn uninterrupted<T>(undo: impl FnOnce() -> T) -> T {
     UNDOING.fetch_add(1, Ordering::Relaxed);
-    let done = undo();
+    let result = undo();
     UNDOING.fetch_sub(1, Ordering::Relaxed);
-    done
+    result
 }
 
-/// The machine's clock, on which nobody waits any longer once a signal has come.
+/// The system clock; its waits end when a signal arrives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InterruptibleClock;
 

@@ -1,8 +1,8 @@
-//! `azaion-provision`: makes a Jetson's account on the admin API and puts its credentials into the root file system
+//! `azaion-provision`: creates a Jetson's account on the admin API and writes its credentials into the root file system
 //! that is about to be flashed.
 //!
-//! serial → identity → intent in the target → API → report: [`device`] is that way. A library so that the targets can be
-//! measured and fuzzed without a process each, and documents held to the command line.
+//! The steps are serial → identity → intent in the target → API → report; [`device`] starts them. The code is a library so that
+//! benchmarks and fuzzing can use targets without one process each, and tests can compare documents with the command line.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "the tests' own files"))]
 
@@ -30,34 +30,33 @@ use cli::{Cli, Command};
 use commands::{batch, check, clear, device, inspect};
 use ui::log::DeviceLog;
 
-/// The command line as it is defined, for what is made of that: completions, checks of documents.
+/// Returns the definition of the command line, for completions and for tests that compare documents with it.
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Does what the command line says.
+/// Parses the command line and runs its command.
 pub fn run() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::report(error),
     };
-    // Nobody else has set a logger yet.
+    // This is the first logger, so it can't fail.
     let _ = log::set_logger(&DeviceLog);
     log::set_max_level(level(log::LevelFilter::Warn, cli.verbose));
     if cli.no_strict_modes {
-        strict_modes::switch_off();
+        strict_modes::disable();
     }
-    let done =
-        interrupt::listen().map_err(|error| error::io_failure(error, "listening for signals")).and_then(
-            |()| match &cli.command {
-                Command::Device(options) => device::run(options, cli.json),
-                Command::Batch(options) => batch::run(options, cli.json),
-                Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
-                Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
-                Command::Check(options) => check::run(options, cli.json),
-            },
-        );
-    let exit = done.unwrap_or_else(|error| error::report(&error));
-    // Also after a run that completed: a script must not go on after Ctrl-C.
+    let result = interrupt::listen().map_err(|error| error::io_failure(error, "listening for signals")).and_then(
+        |()| match &cli.command {
+            Command::Device(options) => device::run(options, cli.json),
+            Command::Batch(options) => batch::run(options, cli.json),
+            Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
+            Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
+            Command::Check(options) => check::run(options, cli.json),
+        },
+    );
+    let exit = result.unwrap_or_else(|error| error::report(&error));
+    // Also after a completed run: a script must not continue after Ctrl-C.
     if interrupt::is_requested() { Exit::Interrupted } else { exit }
 }

@@ -1,7 +1,7 @@
-//! Provisions one device: an account on the API, and its `device.conf` in each of the device's targets.
+//! Provisions one device: creates its account on the API, and writes its `device.conf` into each of its targets.
 //!
-//! serial → identity → intent in the targets → API → report. [`by_serial`] has that order for an identity that follows from the serial,
-//! [`server_assigned`] the one for an identity that the server makes.
+//! The steps are serial → identity → intent in the targets → API → report. [`by_serial`] has them for an identity derived from the serial,
+//! [`server_assigned`] for an identity created by the server.
 
 pub(crate) mod adoption;
 pub(crate) mod by_serial;

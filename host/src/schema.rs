@@ -1,4 +1,4 @@
-//! What `azaion-provision` prints with `--json` or writes as JSON, as JSON Schema.
+//! JSON Schemas of the output of `azaion-provision`: with `--json`, and in reports.
 
 use azaion_agent::common::schema::{Document, Form, narrow, of};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::commands::clear;
 use crate::commands::device;
 use crate::commands::inspect;
 
-/// The schema of each line that is printed or written.
+/// Returns the schema of each kind of line that the program prints or writes.
 pub fn documents() -> Vec<Document> {
     let device = Document::of::<device::Report>(
         "device",
@@ -59,7 +59,7 @@ fn batch(name: &'static str, lines: &str, outcomes: &Vec<String>) -> Document {
     ])
 }
 
-/// The last line of a batch, with or without `--dry-run`.
+/// Returns the schema of the last line of a batch, with or without `--dry-run`.
 fn summary(mut outcomes: Vec<String>) -> Document {
     outcomes.sort();
     outcomes.dedup();
@@ -77,7 +77,7 @@ fn inspect() -> Document {
     let absent = [&all[..], &["empty"]].concat();
     let what = "One line of `azaion-provision inspect --json`: what is in a target, without the password.";
     let mut document = Document::of::<inspect::Record>("inspect", "Content of a target", what);
-    // As they are where there is a device.conf: some of them are null then.
+    // The fields as they are with a device.conf; then some of them can be null.
     for (name, schema) in fields {
         narrow(&mut document.schema, "/properties", name, schema.clone());
     }
@@ -98,7 +98,7 @@ fn inspect() -> Document {
     ])
 }
 
-/// The names of the outcomes that `device` can have.
+/// Returns the names of the outcomes of `device`.
 fn names(device: &Document) -> Vec<String> {
     let outcomes = device.schema.pointer("/properties/outcome/oneOf").and_then(Value::as_array);
     let name = |outcome: &Value| outcome.get("const").and_then(Value::as_str).map(str::to_owned);

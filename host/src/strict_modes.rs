@@ -1,7 +1,8 @@
-//! Strict modes: as root, nothing is read or written through a path that somebody else could turn elsewhere meanwhile.
+//! Strict modes: as root, refuses to read or write through a path that another user could redirect meanwhile.
 //!
-//! The rule is that of sshd (`StrictModes`, `sshd_config(5)`), for every component of a path: it belongs to root or to the user who
-//! called sudo, and nobody else may change it. In a directory with the sticky bit nobody may rename or remove what is not theirs.
+//! The rule is that of sshd (`StrictModes`, `sshd_config(5)`), for every component of a path: it must belong to root or to the user
+//! who called sudo, and nobody else may be able to write to it. A directory with the sticky bit is accepted: users can't rename or
+//! remove other users' files in it.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -13,10 +14,10 @@ use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use rustix::fs::getxattr;
 
-/// Why a path is not used.
+/// Error: another user can change a component of a path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} {why}, so that another file could be put there while this runs; {}, or give --no-strict-modes",
+    "{} {why}, so another file could replace it during this run; {}, or use --no-strict-modes",
     component.display(),
     remedy(*why, component)
 )]
@@ -25,69 +26,69 @@ pub struct UnsafePath {
     why: Why,
 }
 
-/// IdentitySource can change a component of a path.
+/// Who can change a component of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Why {
     #[error("belongs to the user with the id {0}")]
     Owner(u32),
-    #[error("can be changed by everybody")]
+    #[error("is writable by every user")]
     Everybody,
-    #[error("can be changed by the group with the id {0}")]
+    #[error("is writable by the group with the id {0}")]
     Group(u32),
-    #[error("can be changed by others through its access control list")]
+    #[error("is writable by others through its access control list")]
     AccessList,
 }
 
 fn remedy(why: Why, component: &Path) -> String {
     let component = component.display();
     match why {
-        Why::Owner(_) => "move it to a directory of root's, or run this with sudo as that user".to_owned(),
+        Why::Owner(_) => "move it to a directory that belongs to root, or run this with sudo as that user".to_owned(),
         Why::Everybody | Why::Group(_) => format!("chmod go-w {component}"),
         Why::AccessList => format!("setfacl --remove-all {component}"),
     }
 }
 
-static SWITCHED_OFF: AtomicBool = AtomicBool::new(false);
+static IS_DISABLED: AtomicBool = AtomicBool::new(false);
 
-/// `--no-strict-modes`, for this process.
-pub(crate) fn switch_off() {
-    SWITCHED_OFF.store(true, Ordering::Relaxed);
+/// Disables strict modes for this process (`--no-strict-modes`).
+pub(crate) fn disable() {
+    IS_DISABLED.store(true, Ordering::Relaxed);
 }
 
-/// Whether paths are validated: of others than root they need not be, for nobody gains anything by what those write.
+/// Returns whether paths are validated. Without root they need not be: redirecting the writes of an unprivileged user gains nothing.
 pub(crate) fn are_on() -> bool {
-    !SWITCHED_OFF.load(Ordering::Relaxed) && geteuid().is_root()
+    !IS_DISABLED.load(Ordering::Relaxed) && geteuid().is_root()
 }
 
-/// Whether a user is the caller, or the one who became root by sudo.
+/// Returns whether a user is the caller, or the user who became root with sudo.
 pub(crate) fn is_caller(uid: u32) -> bool {
     let caller = geteuid();
     uid == caller.as_raw() || caller.is_root() && TRUSTED.uid == Some(Uid::from_raw(uid))
 }
 
-/// Validates one component, which is open as `descriptor`; of devices nothing is said.
+/// Validates one component, which is open as `descriptor`. Accepts every device file.
 ///
 /// # Errors
-/// Somebody else can change it.
+/// Another user can change the component.
 pub(crate) fn validate(stat: &FileStat, descriptor: impl AsFd, component: &Path) -> Result<(), UnsafePath> {
     if !are_on() {
         return Ok(());
     }
-    let has_list = || {
+    let has_acl = || {
         let opened = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
-        let mut nothing: [u8; 0] = [];
-        getxattr(opened.as_str(), "system.posix_acl_access", &mut nothing).is_ok()
+        let mut empty: [u8; 0] = [];
+        getxattr(opened.as_str(), "system.posix_acl_access", &mut empty).is_ok()
     };
-    TRUSTED.validate(stat, has_list).map_err(|why| UnsafePath { component: component.to_owned(), why })
+    TRUSTED.validate(stat, has_acl).map_err(|why| UnsafePath { component: component.to_owned(), why })
 }
 
 static TRUSTED: LazyLock<Trusted> = LazyLock::new(|| {
     let uid = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).map(Uid::from_raw);
-    // An account that is not in /etc/passwd (LDAP) has a number all the same.
+    // An account that is not in /etc/passwd (LDAP) still has a user id.
     Trusted { uid, user: uid.and_then(|uid| User::from_uid(uid).ok().flatten()) }
 });
 
-/// IdentitySource may change what is on the way, besides root.
+/// The user who may change the components of a path, besides root.
 #[derive(Debug)]
 struct Trusted {
     uid: Option<Uid>,
@@ -95,9 +96,9 @@ struct Trusted {
 }
 
 impl Trusted {
-    fn validate(&self, stat: &FileStat, has_list: impl FnOnce() -> bool) -> Result<(), Why> {
+    fn validate(&self, stat: &FileStat, has_acl: impl FnOnce() -> bool) -> Result<(), Why> {
         let kind = kind_of(stat);
-        // A pipe that somebody else holds says what that user likes. Devices are made by root alone.
+        // Another user's pipe delivers what that user writes. Only root can create device files.
         if [SFlag::S_IFCHR, SFlag::S_IFBLK].contains(&kind) {
             return Ok(());
         }
@@ -105,7 +106,7 @@ impl Trusted {
             return Err(Why::Owner(stat.st_uid));
         }
         let is_sticky = kind == SFlag::S_IFDIR && stat.st_mode & 0o1000 != 0;
-        // A symlink can't be changed, whatever its mode.
+        // The mode of a symlink has no effect.
         if kind == SFlag::S_IFLNK || is_sticky {
             return Ok(());
         }
@@ -118,12 +119,12 @@ impl Trusted {
         if !self.is_private(Gid::from_raw(stat.st_gid)) {
             return Err(Why::Group(stat.st_gid));
         }
-        // With a list, these bits are the most that any named user or group has.
-        if has_list() { Err(Why::AccessList) } else { Ok(()) }
+        // With an access control list, the group bits are its mask: the most that any named user or group may do.
+        if has_acl() { Err(Why::AccessList) } else { Ok(()) }
     }
 
-    /// Whether a group has nobody in it but those who are trusted: root's, and the user's own where each user has one (with a
-    /// umask of 002, as Debian and Ubuntu have it, everything is writable for that).
+    /// Returns whether a group has only trusted members: root's group, or the user's private group. With a umask of 002, the default
+    /// of Debian and Ubuntu, all files are writable for the latter.
     fn is_private(&self, gid: Gid) -> bool {
         let is_own = |group: &Group| match &self.user {
             Some(user) => user.gid == gid && user.name == group.name,
@@ -149,14 +150,15 @@ mod tests {
         stat
     }
 
-    // Promise: a component that another user owns or can write to is refused. The sticky bit of a directory makes its mode safe, not
-    // its owner. A symlink counts by its owner.
+    // Promise: a component that another user owns or can write to is refused. The sticky bit makes the mode of a directory safe, not its
+    // owner. Of a symlink only the owner counts.
     #[test]
-    fn who_can_change_it() {
+    fn components_that_others_can_change_are_refused() {
         let nobody = User::from_uid(Uid::from_raw(NOBODY)).unwrap().unwrap();
-        let (root, sudo) = (Trusted { uid: None, user: None }, Trusted { uid: Some(nobody.uid), user: Some(nobody) });
+        let (without_sudo, with_sudo) =
+            (Trusted { uid: None, user: None }, Trusted { uid: Some(nobody.uid), user: Some(nobody) });
         let (dir, file, link) = (SFlag::S_IFDIR, SFlag::S_IFREG, SFlag::S_IFLNK);
-        for (what, alone, with_sudo) in [
+        for (stat, as_root, as_sudo) in [
             (stat(dir, 0o755, 0, 0), None, None),
             (stat(dir, 0o755, 0, NOBODY), None, None),
             (stat(dir, 0o755, NOBODY, 0), Some(Why::Owner(NOBODY)), None),
@@ -177,31 +179,31 @@ mod tests {
             (stat(SFlag::S_IFIFO, 0o666, 0, 0), Some(Why::Everybody), Some(Why::Everybody)),
             (stat(SFlag::S_IFCHR, 0o666, NOBODY, 0), None, None),
         ] {
-            let text = format!("{:o} {}:{}", what.st_mode, what.st_uid, what.st_gid);
-            assert_eq!(root.validate(&what, || false).err(), alone, "{text}");
-            assert_eq!(sudo.validate(&what, || false).err(), with_sudo, "{text}, sudo");
+            let text = format!("{:o} {}:{}", stat.st_mode, stat.st_uid, stat.st_gid);
+            assert_eq!(without_sudo.validate(&stat, || false).err(), as_root, "{text}");
+            assert_eq!(with_sudo.validate(&stat, || false).err(), as_sudo, "{text}, sudo");
         }
         let group = stat(dir, 0o775, 0, 0);
-        assert_eq!(root.validate(&group, || true).err(), Some(Why::AccessList));
+        assert_eq!(without_sudo.validate(&group, || true).err(), Some(Why::AccessList));
     }
 
-    // Promise: the message names the component, the reason and what to do.
+    // Promise: the message names the component, the reason and the remedy.
     #[test]
-    fn what_to_do() {
+    fn messages_name_the_remedy() {
         let unsafe_path = |why| UnsafePath { component: "/srv/images".into(), why }.to_string();
-        for (why, words) in [
+        for (why, part) in [
             (
                 Why::Owner(7),
-                "the id 7, so that another file could be put there while this runs; move it to a directory of root's, or run this with sudo as that user, or give",
+                "the id 7, so another file could replace it during this run; move it to a directory that belongs to root, or run this with sudo as that user, or use",
             ),
             (
                 Why::Everybody,
-                "by everybody, so that another file could be put there while this runs; chmod go-w /srv/images, or",
+                "by every user, so another file could replace it during this run; chmod go-w /srv/images, or",
             ),
-            (Why::AccessList, "setfacl --remove-all /srv/images, or give --no-strict-modes"),
+            (Why::AccessList, "setfacl --remove-all /srv/images, or use --no-strict-modes"),
         ] {
             let text = unsafe_path(why);
-            assert!(text.starts_with("/srv/images ") && text.contains(words), "{text}");
+            assert!(text.starts_with("/srv/images ") && text.contains(part), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a person or a program at the terminal sees and types.
+//! Input and output: log, results, progress bar, password prompt.
 
 pub(crate) mod log;
 pub(crate) mod output;

@@ -1,4 +1,4 @@
-//! The answer to `POST /devices`: an identity that the server has made, with the password, which it says this once.
+//! The response to `POST /devices`: an identity created by the server, with its password. The server sends the password only once.
 
 use azaion_agent::api::json;
 use azaion_agent::api::url::is_plain_value;
@@ -14,7 +14,7 @@ pub(crate) struct Assigned {
     pub(crate) password: SecretString,
 }
 
-/// In all its spellings.
+/// The response, with keys in each casing that servers use.
 #[derive(Deserialize)]
 struct Reply {
     #[serde(alias = "Serial")]
@@ -25,34 +25,34 @@ struct Reply {
     password: SecretString,
 }
 
-/// Reads the answer.
+/// Parses the response.
 ///
 /// # Errors
-/// Why it can't be used; with the e-mail, if it is there.
+/// The response is invalid; the message has the e-mail if there is one.
 pub(super) fn parse(body: &[u8]) -> Result<Assigned, String> {
     let reply: Reply = json::read(body, "an object with serial, email and password").map_err(|p| p.to_string())?;
-    let fits = |text: &str| !text.is_empty() && is_plain_value(text);
-    if !fits(&reply.email) || !is_email(&reply.email) {
-        return Err("the e-mail in the answer is not one that device.conf can hold".to_owned());
+    let is_valid = |text: &str| !text.is_empty() && is_plain_value(text);
+    if !is_valid(&reply.email) || !is_email(&reply.email) {
+        return Err("the e-mail in the response is not valid in device.conf".to_owned());
     }
-    let what = match () {
-        () if !fits(&reply.serial) => "serial",
-        () if !fits(reply.password.expose_secret()) => "password",
+    let invalid = match () {
+        () if !is_valid(&reply.serial) => "serial",
+        () if !is_valid(reply.password.expose_secret()) => "password",
         () => {
             let identity = Identity { serial: reply.serial, email: reply.email };
             return Ok(Assigned { identity, password: reply.password });
         }
     };
-    Err(format!("the {what} of {} in the answer is not one that device.conf can hold", reply.email))
+    Err(format!("the {invalid} of {} in the response is not valid in device.conf", reply.email))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    // Promise: the identity is read in each casing; an answer that device.conf can't hold is refused, its secret is not repeated.
+    // Promise: the identity is parsed in each casing; values that are not valid in device.conf are refused, without printing the secret.
     #[test]
-    fn reads_every_spelling() {
+    fn every_casing_is_parsed() {
         for (body, expected) in [
             (r#"{"Serial":"azj-0007","Email":"azj-0007@azaion.com","Password":"hush"}"#, Ok(())),
             (r#"{"serial":"azj-0007","email":"azj-0007@azaion.com","password":"hush"}"#, Ok(())),

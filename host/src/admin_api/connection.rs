@@ -1,4 +1,4 @@
-//! The API as the command line names it: address, roots, admin credentials, and the time for all calls together.
+//! The connection to the API that the command line describes: address, CA certificates, proxy, admin credentials, time limit.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -22,69 +22,66 @@ use crate::interrupt;
 use crate::resolved_path::{PathError, ResolvedPath};
 use crate::ui::prompt;
 
-/// Bytes that a file with the admin's secret may have at most.
+/// Largest size of a file with the admin's secret, in bytes.
 const LARGEST_SECRET: usize = 16 * 1024;
 
 const PASSWORD_VARIABLE: &str = "AZAION_ADMIN_PASSWORD";
 
-/// How the admin proves who it is.
+/// Credentials of the admin.
 #[derive(Debug)]
 pub(crate) enum AdminCredentials {
-    /// E-mail and password, for one login a run.
+    /// E-mail and password, for one login per run.
     Password { email: String, password: SecretString },
-    /// An access token that somebody else got.
+    /// An access token from a file.
     Token(SecretString),
 }
 
-/// Judges what the command line says about the API, before anything is done.
+/// Validates the options about the API, and returns its address.
 pub(crate) fn api_url(options: &ApiOptions) -> Result<ApiUrl> {
     if options.admin_token_file.is_none() && options.admin_email.as_deref().is_none_or(str::is_empty) {
-        return Err(failure(Exit::Usage, "who is the admin? give --admin-email, or --admin-token-file"));
+        return Err(failure(Exit::Usage, "no admin credentials given; use --admin-email or --admin-token-file"));
     }
     let parsed = options.api_url.parse();
-    parsed.map_err(|error: ApiUrlError| {
-        failure(Exit::Usage, format!("the address given as --api-url can't be used: {error}"))
-    })
+    parsed.map_err(|error: ApiUrlError| failure(Exit::Usage, format!("invalid --api-url: {error}")))
 }
 
-/// The client for the API, one for the whole run.
+/// Creates the API client; one per run.
 pub(crate) fn http(api: &ApiUrl, options: &ApiOptions) -> Result<Http> {
     let (ca, proxy) = (ca_file(options)?, proxy(api, options)?);
     Ok(Http::new(api, http::Options { ca: ca.as_ref(), proxy: proxy.as_ref(), clock: Arc::new(SystemClock) })?)
 }
 
-/// The proxy that the options name.
+/// Returns the proxy in the options.
 fn proxy(api: &ApiUrl, options: &ApiOptions) -> Result<Option<ProxyUrl>> {
-    // As of a variable that is there and empty.
+    // An environment variable may be set but empty.
     let Some(text) = options.proxy.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
-    let proxy = text.parse().map_err(|error: ProxyUrlError| {
-        failure(Exit::Usage, format!("the address given as --proxy can't be used: {error}"))
-    })?;
+    let proxy =
+        text.parse().map_err(|error: ProxyUrlError| failure(Exit::Usage, format!("invalid --proxy: {error}")))?;
     if !api.is_tls() {
-        log::warn!("the API is on this machine, by plain http, so the proxy is not used");
+        log::warn!("--proxy is ignored: the API is on this host, over plain http");
     }
     Ok(Some(proxy))
 }
 
-/// The CA file that the options name.
+/// Reads the CA file in the options.
 fn ca_file(options: &ApiOptions) -> Result<Option<CaFile>> {
-    // As of a variable that is there and empty.
+    // An environment variable may be set but empty.
     let Some(path) = options.ca_file.as_deref().filter(|file| !file.as_os_str().is_empty()) else { return Ok(None) };
     let file = open_to_read(path, "the CA certificates")?;
     Ok(Some(CaFile::read_from(file, path)?))
 }
 
-/// The time for the calls of one device and the waits between them; `usual` where the command line names none.
+/// Returns the time budget for the requests of one device and the waits between them; `usual` is the default.
 pub(crate) fn budget<'a>(options: &ApiOptions, usual: Duration, clock: &'a dyn Clock) -> Budget<'a> {
-    // A call that is given up early may be carried out all the same, and the next run would have to set another password.
+    // The API may still carry out a request that is abandoned early; the next run would then have to set another password.
     let policy = Policy { least: Duration::from_secs(5), ..POLICY };
     Budget::new(options.deadline.map_or(usual, Duration::from_secs), policy, clock)
 }
 
-/// The usual time for the calls of a device alone.
+/// Default time budget for the requests of a single device.
 pub(crate) const USUAL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The admin's credentials, from where the options and the environment say.
+/// Reads the admin's credentials from the options, the environment, or the terminal.
 pub(crate) fn admin_credentials(options: &ApiOptions) -> Result<AdminCredentials> {
     if let Some(file) = &options.admin_token_file {
         return secret_file(file, "the admin token").map(AdminCredentials::Token);
@@ -99,33 +96,33 @@ pub(crate) fn admin_credentials(options: &ApiOptions) -> Result<AdminCredentials
 
 fn password_without_file(email: &str) -> Result<SecretString> {
     if let Some(password) = std::env::var(PASSWORD_VARIABLE).ok().map(Zeroizing::new).filter(|p| !p.is_empty()) {
-        // As of `$(cat FILE)`.
+        // `$(cat FILE)` keeps the byte order mark of the file.
         let password = without_byte_order_mark(&password, "the admin password", PASSWORD_VARIABLE);
         return Ok(SecretString::from(password));
     }
     if !std::io::stdin().is_terminal() {
-        let message = "there is no admin password; give --admin-password-file FILE, or set AZAION_ADMIN_PASSWORD";
+        let message = "no admin password given; use --admin-password-file FILE or set AZAION_ADMIN_PASSWORD";
         return Err(failure(Exit::Config, message));
     }
     prompt::password(&format!("Password of {email}: "))
 }
 
-/// Opens a file that an option names. The outer error is that of strict modes, the inner one that of the system.
+/// Opens a file named by an option. The outer error is from strict modes, the inner one from the system.
 fn open_to_read(path: &Path, what: &str) -> Result<io::Result<File>> {
     match ResolvedPath::find(path) {
-        Ok(place) => Ok(place.open_to_read()),
+        Ok(resolved) => Ok(resolved.open_to_read()),
         Err(PathError::Io(error)) => Ok(Err(error)),
         Err(error @ PathError::Unsafe(_)) => Err(Error::from(error).context(format!("{what} in {}", path.display()))),
     }
 }
 
-/// The one line of a file; more would lead to a puzzling refusal.
+/// Reads a secret from a file with a single line. Refuses more lines: the API would refuse the secret without a helpful reason.
 fn secret_file(path: &Path, what: &str) -> Result<SecretString> {
     let fail = |problem: &str| failure(Exit::Config, format!("reading {what} from {}: {problem}", path.display()));
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_SECRET + 1));
     let file = open_to_read(path, what)?.map_err(|error| fail(&error.to_string()))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o077 != 0) {
-        log::warn!("{} can be read by others than its owner; chmod 0600 it", path.display());
+        log::warn!("{} is readable by users other than its owner; run: chmod 0600 {0}", path.display());
     }
     interrupt::while_reading(|| file.take(LARGEST_SECRET as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| fail(&error.to_string()))?;
@@ -142,11 +139,11 @@ fn secret_file(path: &Path, what: &str) -> Result<SecretString> {
     }
 }
 
-/// A secret without the byte order mark that some editors put first: with it, each login fails, and ten failures lock the account.
+/// Removes the byte order mark that some editors write: with it, each login would fail, and ten failures lock the account.
 fn without_byte_order_mark<'a>(text: &'a str, what: &str, source: &str) -> &'a str {
     let Some(rest) = text.strip_prefix('\u{feff}') else { return text };
     log::warn!(
-        "{source} starts with a byte order mark, which is not taken as a part of {what}; save it as UTF-8 without one"
+        "{source} starts with a byte order mark, which is not part of {what} and is ignored; save the file without it"
     );
     rest
 }
@@ -159,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    // Promise: a secret is the one line of its file, without a byte order mark; what is longer than a secret is refused, not cut.
+    // Promise: a secret is the only line of its file, without a byte order mark; a file that is too large is refused, not truncated.
     #[test]
     fn secret_files() {
         let dir = tempfile::tempdir().unwrap();

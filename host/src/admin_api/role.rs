@@ -1,5 +1,5 @@
-//! How the role of a new user is written. Some documents of the API show its name, others its number; a server without a converter
-//! of names answers 400 to one, and the first user of a run finds out.
+//! The role of a new account, by name or by number. The API's documents show both. A server without a converter for names answers 400
+//! to a name; the first request of a run detects that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,32 +19,32 @@ impl Role {
     pub(super) const NUMBER: Self = Self::Number(ROLE_NUMBER);
 }
 
-/// What this run has learned of it.
+/// The form of the role that this server accepts, as learned in this run.
 #[derive(Debug, Default)]
 pub(super) struct LearnedForm {
-    by_number: AtomicBool,
-    is_checked: AtomicBool,
+    is_by_number: AtomicBool,
+    is_confirmed: AtomicBool,
 }
 
 impl LearnedForm {
-    /// The form to begin with.
+    /// Returns the form to use.
     pub(super) fn form(&self) -> Role {
-        if self.by_number.load(Ordering::Relaxed) { Role::NUMBER } else { Role::NAME }
+        if self.is_by_number.load(Ordering::Relaxed) { Role::NUMBER } else { Role::NAME }
     }
 
-    /// The API has taken the number.
-    pub(super) fn takes_number(&self) {
-        self.by_number.store(true, Ordering::Relaxed);
+    /// Records that the API accepts the number.
+    pub(super) fn set_by_number(&self) {
+        self.is_by_number.store(true, Ordering::Relaxed);
     }
 
-    /// Whether users are made by a number of which nobody has seen yet that it means this role.
-    pub(super) fn is_to_be_checked(&self) -> bool {
-        self.form() == Role::NUMBER && !self.is_checked.load(Ordering::Relaxed)
+    /// Returns whether the number is used and not yet confirmed to mean this role.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        self.form() == Role::NUMBER && !self.is_confirmed.load(Ordering::Relaxed)
     }
 
-    /// A user that was made by the number has this role.
-    pub(super) fn is_right(&self) {
-        self.is_checked.store(true, Ordering::Relaxed);
+    /// Records that an account created with the number has this role.
+    pub(super) fn confirm(&self) {
+        self.is_confirmed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -52,16 +52,16 @@ impl LearnedForm {
 mod tests {
     use super::*;
 
-    // Promise: the role goes out as `"CompanionPC"` or as 30; a number is checked once in a run.
+    // Promise: the role is sent as `"CompanionPC"` or as 30; the number is confirmed once in a run.
     #[test]
     fn forms() {
         let texts = [Role::NAME, Role::NUMBER].map(|role| serde_json::to_string(&role).unwrap());
         assert_eq!(texts, ["\"CompanionPC\"", "30"]);
         let learned = LearnedForm::default();
-        assert!(learned.form() == Role::NAME && !learned.is_to_be_checked());
-        learned.takes_number();
-        assert!(learned.form() == Role::NUMBER && learned.is_to_be_checked());
-        learned.is_right();
-        assert!(learned.form() == Role::NUMBER && !learned.is_to_be_checked());
+        assert!(learned.form() == Role::NAME && !learned.is_unconfirmed());
+        learned.set_by_number();
+        assert!(learned.form() == Role::NUMBER && learned.is_unconfirmed());
+        learned.confirm();
+        assert!(learned.form() == Role::NUMBER && !learned.is_unconfirmed());
     }
 }

@@ -1,7 +1,6 @@
-//! `azaion-provision batch`: a list of devices, each with a target of its own.
+//! `azaion-provision batch`: provisions a list of devices, each with its own targets.
 //!
-//! There is no state but the targets and the API: what is done is found there, so any run may be interrupted, and the
-//! next one does what is left.
+//! The only state is in the targets and on the API. So any run may be interrupted, and the next one provisions the remaining devices.
 
 mod columns;
 mod dry_run;
@@ -43,22 +42,22 @@ use report::{Report, ReportFile};
 use results::Results;
 use target_pattern::TargetPatterns;
 
-/// For the calls of one unit: the API may ask a whole station to wait for a minute, and that more than once.
+/// Default time budget for the requests of one device: the API may ask a host to wait for a minute, more than once.
 const DEADLINE: Duration = Duration::from_mins(5);
 
-/// Provisions all units of a list. A unit that fails does not keep it from the others.
+/// Provisions all devices of a list, also after failures.
 pub(crate) fn run(options: &BatchOptions, json: bool) -> Result<Exit> {
     let list = List::read(&options.list)?;
-    let patterns = TargetPatterns::new(&options.rootfs, list.units.len())?;
+    let patterns = TargetPatterns::new(&options.rootfs, list.devices.len())?;
     let api = connection::api_url(&options.job.api)?;
     let report = options.report.as_deref().map(Report::new).transpose()?;
     let login = AdminLogin::new(&options.job.api, &InterruptibleClock);
     let http = connection::http(&api, &options.job.api)?;
     if !options.dry_run {
-        // A person is asked for the password before there is a bar.
+        // Prompts for the password before the progress bar is shown.
         login.prepare()?;
     }
-    let (template, _held) =
+    let (template, _lock) =
         options.base.as_deref().map(|base| template_image::open(base, options.dry_run)).transpose()?.unzip();
     let report = report.map(|report| report.create(&list.columns)).transpose()?;
     let start = Instant::now();
@@ -73,7 +72,7 @@ pub(crate) fn run(options: &BatchOptions, json: bool) -> Result<Exit> {
         next: AtomicUsize::new(0),
     };
     let tally = batch.run(&http, report, json)?;
-    tally.tell(list.units.len(), start.elapsed(), json, login.is_refused())?;
+    tally.report(list.devices.len(), start.elapsed(), json, login.is_refused())?;
     Ok(tally.exit())
 }
 
@@ -84,19 +83,20 @@ struct Batch<'a> {
     patterns: TargetPatterns,
     template: Option<Template>,
     login: &'a AdminLogin<'a>,
-    /// Nothing more is begun, for what becomes of it can't be reported.
+    /// Whether to start no further device, because results can't be printed or written.
     is_stopped: AtomicBool,
+    /// Index of the next device.
     next: AtomicUsize,
 }
 
 impl Batch<'_> {
     fn run(&self, http: &dyn ApiClient, report: Option<ReportFile>, json: bool) -> Result<Tally> {
-        let results = Mutex::new(Results::new(self.list.units.len(), json, report));
+        let results = Mutex::new(Results::new(self.list.devices.len(), json, report));
         thread::scope(|scope| {
             if self.options.dry_run {
                 scope.spawn(|| {
-                    self.work(&results, |unit, paths| {
-                        dry_run::plan(self.options, self.api, self.template.is_some(), unit, paths)
+                    self.work(&results, |device, paths| {
+                        dry_run::plan(self.options, self.api, self.template.is_some(), device, paths)
                             .map(DeviceOutcome::Planned)
                     });
                 });
@@ -110,37 +110,37 @@ impl Batch<'_> {
     }
 
     fn provision_all(&self, http: &dyn ApiClient, results: &Mutex<Results>) {
-        self.work(results, |unit, paths| {
-            let places = paths.iter().map(|path| self.resolve_or_copy(path)).collect::<Result<_>>()?;
+        self.work(results, |listed, paths| {
+            let targets = paths.iter().map(|path| self.resolve_or_copy(path)).collect::<Result<_>>()?;
             let common = Common {
                 options: &self.options.job,
-                module_serial: unit.module_serial.as_deref(),
+                module_serial: listed.module_serial.as_deref(),
                 login: self.login,
                 clock: &InterruptibleClock,
                 deadline: DEADLINE,
                 uses_confirmations: !self.options.job.verify,
             };
-            let report = device::provision(&common, http, &IdentitySource::Serial(unit.serial.clone()), places)?;
+            let report = device::provision(&common, http, &IdentitySource::Serial(listed.serial.clone()), targets)?;
             Ok(DeviceOutcome::Provisioned(report.outcome))
         });
     }
 
-    /// Where a target is, copied from the template if it was missing.
+    /// Resolves the path of a target, and copies the template to it if it is missing.
     fn resolve_or_copy(&self, path: &Path) -> Result<ResolvedPath> {
         let Some(template) = &self.template else { return Ok(target::find(path)?) };
-        let mut place = target::find_or_create_parents(path)?;
-        template.copy_if_missing(&mut place)?;
-        Ok(place)
+        let mut resolved = target::find_or_create_parents(path)?;
+        template.copy_if_missing(&mut resolved)?;
+        Ok(resolved)
     }
 
-    /// Takes unit after unit, until none is left or the batch is stopped.
-    fn work(&self, results: &Mutex<Results>, one: impl Fn(&ListedDevice, &[PathBuf]) -> Result<DeviceOutcome>) {
+    /// Runs `provision` for one device after another, until none is left or the batch is stopped.
+    fn work(&self, results: &Mutex<Results>, provision: impl Fn(&ListedDevice, &[PathBuf]) -> Result<DeviceOutcome>) {
         while !self.is_stopped.load(Ordering::Relaxed) && !interrupt::is_requested() && !self.login.is_refused() {
-            let Some(unit) = self.list.units.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
+            let Some(device) = self.list.devices.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
             let start = Instant::now();
-            let paths = self.patterns.of(&unit.serial);
-            let outcome = about(&unit.serial, || one(unit, &paths));
-            let record = Record::new(unit, &self.list.columns, &paths, start.elapsed(), outcome);
+            let paths = self.patterns.of(&device.serial);
+            let outcome = about(&device.serial, || provision(device, &paths));
+            let record = Record::new(device, &self.list.columns, &paths, start.elapsed(), outcome);
             if !results.lock().unwrap_or_else(PoisonError::into_inner).add(record) {
                 self.is_stopped.store(true, Ordering::Relaxed);
             }

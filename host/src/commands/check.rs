@@ -1,4 +1,4 @@
-//! `azaion-provision check`: is all in place for a shift, before the first unit is on the bench?
+//! `azaion-provision check`: checks the prerequisites, before a shift starts with the first device.
 
 pub(crate) mod flash_cfg;
 mod image;
@@ -26,25 +26,25 @@ const PRIVILEGES: &str = "privileges";
 const TARGET: &str = "target";
 const API: &str = "api";
 const ADMIN_LOGIN: &str = "admin-login";
-/// The ids of all checks.
+/// Ids of all checks.
 #[cfg(feature = "schema")]
 pub(crate) const IDS: [&str; 7] =
     [PRIVILEGES, TARGET, image::CONTENT, image::ZSTD, image::FLASH_CONFIG, API, ADMIN_LOGIN];
 
-/// Prints a line a check; ends with the exit code that `device` would fail with first.
-#[expect(clippy::disallowed_methods, reason = "of a path, a message follows, nothing else")]
+/// Prints one line per check. Returns the first exit code with which `device` would fail.
+#[expect(clippy::disallowed_methods, reason = "the result is only used in messages")]
 pub(crate) fn run(options: &CheckOptions, json: bool) -> Result<Exit> {
     let clock = InterruptibleClock;
     let budget = connection::budget(&options.api, connection::USUAL_DEADLINE, &clock);
     let url = connection::api_url(&options.api)?;
-    // An image belongs to whoever may write to it; what is in it is root's by number.
+    // Images need no root: files in them belong to 0:0 anyway.
     let is_image = |path: &PathBuf| path.is_file();
     let only_images = !options.rootfs.is_empty() && options.rootfs.iter().all(is_image);
     let mut results = vec![if only_images { images_only() } else { privileges(options.owner.owner) }];
     results.extend(options.rootfs.iter().flat_map(|path| target(path, options.owner.owner)));
     match connection::http(&url, &options.api) {
         Ok(http) => {
-            // A secret is asked for before the first call, as in all verbs.
+            // Prompts for the password before the first request, like all commands.
             let login = AdminLogin::new(&options.api, &InterruptibleClock);
             let is_prepared = login.prepare();
             results.push(api(&http, &budget));
@@ -52,7 +52,7 @@ pub(crate) fn run(options: &CheckOptions, json: bool) -> Result<Exit> {
         }
         Err(error) => {
             results.push(failed(API, &error));
-            results.push((Check::failed(ADMIN_LOGIN, "not tried: there is no client for the API"), Exit::Config));
+            results.push((Check::failed(ADMIN_LOGIN, "not tried: the API client could not be set up"), Exit::Config));
         }
     }
     let exit = results.iter().map(|(_, exit)| *exit).find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done);
@@ -66,7 +66,7 @@ fn failed(id: &'static str, error: &Error) -> (Check, Exit) {
 }
 
 fn images_only() -> (Check, Exit) {
-    (Check::ok(PRIVILEGES, "images need none"), Exit::Done)
+    (Check::ok(PRIVILEGES, "not needed for images"), Exit::Done)
 }
 
 fn privileges(owner: Owner) -> (Check, Exit) {
@@ -74,7 +74,7 @@ fn privileges(owner: Owner) -> (Check, Exit) {
         (true, _) => Check::ok(PRIVILEGES, "root"),
         (false, Owner::Current) => Check::warning(
             PRIVILEGES,
-            "not root: what is written belongs to the caller, and the image builder must map it to 0:0",
+            "not root: the files belong to the caller, and the image builder must change their owner to 0:0",
         ),
         (false, Owner::Root) => {
             let message = "not root; run this as root, or with --owner current on a staging tree of your own";
@@ -84,47 +84,49 @@ fn privileges(owner: Owner) -> (Check, Exit) {
     (check, Exit::Done)
 }
 
-/// The checks of one target, and what may keep the device from booting with it.
+/// Runs the checks of one target, including those for problems that keep the device from booting.
 fn target(path: &Path, owner: Owner) -> Vec<(Check, Exit)> {
     let mut results =
         match target::open(path).map_err(Error::from).and_then(|target| target_checks(target.as_ref(), owner)) {
             Ok(checks) => checks.into_iter().map(|check| (check, Exit::Done)).collect(),
             Err(error) => vec![failed(TARGET, &error)],
         };
-    // Also where the target is refused: the file that the flasher writes may be another one.
+    // Also for a refused target: the flasher may write another file.
     results.extend(image::flash_config(path).map(|check| (check, Exit::Done)));
     results
 }
 
 fn target_checks(target: &dyn Target, owner: Owner) -> Result<Vec<Check>> {
     target.may_write(owner)?;
-    let mut checks = vec![holds(target)?];
+    let mut checks = vec![existing_conf(target)?];
     checks.extend(image::content(target)?);
     checks.extend(image::zstd(target));
     Ok(checks)
 }
 
-fn holds(target: &dyn Target) -> Result<Check> {
-    let place = format!("{} ({})", target.path().display(), target.kind());
+/// Checks whether a target holds a `device.conf`.
+fn existing_conf(target: &dyn Target) -> Result<Check> {
+    let location = format!("{} ({})", target.path().display(), target.kind());
     let Some(found) = target.read_conf()? else {
-        return Ok(Check::ok(TARGET, format!("{place} has no device.conf yet")));
+        return Ok(Check::ok(TARGET, format!("{location} has no device.conf yet")));
     };
     if let Some(message) = intent::message(target, &found) {
         return Ok(Check::warning(TARGET, message));
     }
     let conf = found.conf(target.path())?;
     let whose = conf.whose();
-    Ok(Check::warning(TARGET, format!("{place} holds the device.conf of {whose}; clear it before another unit's turn")))
+    Ok(Check::warning(TARGET, format!("{location} holds the device.conf of {whose}; clear it before the next device")))
 }
 
 fn api(http: &dyn ApiClient, budget: &Budget<'_>) -> (Check, Exit) {
     let api = http.api();
     match budget.run(|limit| keys::fetch(http, false, limit)) {
         Ok(Keys::Set(keys)) => {
-            (Check::ok(API, format!("{api} answers, and publishes {} key(s)", keys.len())), Exit::Done)
+            (Check::ok(API, format!("{api} answers and publishes {} key(s)", keys.len())), Exit::Done)
         }
         Ok(Keys::None) => {
-            let message = format!("{api} answers, but publishes no keys: devices can't check their tokens' signatures");
+            let message =
+                format!("{api} answers but publishes no keys: devices can't verify the signatures of their tokens");
             (Check::warning(API, message), Exit::Done)
         }
         Err(fault) => failed(API, &fault.into()),
@@ -133,7 +135,7 @@ fn api(http: &dyn ApiClient, budget: &Budget<'_>) -> (Check, Exit) {
 
 fn admin_login(is_prepared: Result<()>, admin: &Admin<'_>) -> (Check, Exit) {
     match is_prepared.and_then(|()| admin.log_in()) {
-        Ok(()) => (Check::ok(ADMIN_LOGIN, "the API lets the admin in"), Exit::Done),
+        Ok(()) => (Check::ok(ADMIN_LOGIN, "the API accepts the admin's login"), Exit::Done),
         Err(error) => failed(ADMIN_LOGIN, &error),
     }
 }

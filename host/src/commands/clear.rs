@@ -1,4 +1,4 @@
-//! `azaion-provision clear`: takes an identity out again, so that the next unit can't inherit it.
+//! `azaion-provision clear`: removes an identity from targets, so that the next device can't inherit it.
 
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ use crate::provision::intent::filter_intent;
 use crate::target::{self, Kind, Target};
 use crate::ui::output;
 
+/// Result for one target, for `--json`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Record {
@@ -27,10 +28,11 @@ pub(crate) struct Record {
     serial: Option<String>,
 }
 
-/// The device whose file is to be cleared, and no other's.
+/// The device of `--if-serial`.
 enum ExpectedDevice<'a> {
+    /// A device with a serial of ours.
     Ours(Serial),
-    /// By the serial that the server has made.
+    /// A device with a serial created by the server.
     Assigned(&'a str),
 }
 
@@ -40,10 +42,10 @@ impl<'a> ExpectedDevice<'a> {
             return Ok(Self::Assigned(text));
         }
         let serial = text.parse().map(Self::Ours);
-        serial.map_err(|error: SerialError| failure(Exit::Data, format!("the serial given can't be used: {error}")))
+        serial.map_err(|error: SerialError| failure(Exit::Data, format!("invalid serial: {error}")))
     }
 
-    fn is(&self, conf: &DeviceConf) -> bool {
+    fn owns(&self, conf: &DeviceConf) -> bool {
         match self {
             Self::Ours(serial) => conf.is_of(serial),
             Self::Assigned(serial) => conf.serial.as_deref() == Some(serial),
@@ -51,37 +53,40 @@ impl<'a> ExpectedDevice<'a> {
     }
 }
 
-/// Clears each target; one without a `device.conf` is as it should be. One with another device's than the one that is
-/// meant is left alone, and that is a failure: somebody has taken it for this one's.
+/// Clears each target; succeeds for a target without a `device.conf`. Fails for a target with another device's file than `--if-serial` and
+/// keeps the file, because the target was probably mixed up.
 pub(crate) fn run(targets: &[PathBuf], if_serial: Option<&str>, json: bool) -> Result<Exit> {
-    let meant = if_serial.map(ExpectedDevice::parse).transpose()?;
+    let expected = if_serial.map(ExpectedDevice::parse).transpose()?;
     let exit = for_all(targets, |path| {
-        // Locked until it is cleared: what is looked at is what is taken out.
+        // Locked until it is cleared, so the validated file is the one that is removed.
         let target = target::open(path)?;
-        meant.as_ref().zip(if_serial).map_or(Ok(()), |(meant, serial)| is_of(target.as_ref(), meant, serial))?;
-        // What can't be read is taken out all the same.
+        expected
+            .as_ref()
+            .zip(if_serial)
+            .map_or(Ok(()), |(device, serial)| check_device(target.as_ref(), device, serial))?;
+        // A file that can't be read is removed as well.
         let found = target.read_conf().ok().flatten();
-        let found = if meant.is_none() { filter_intent(target.as_ref(), found.as_ref()) } else { found.as_ref() };
+        let found = if expected.is_none() { filter_intent(target.as_ref(), found.as_ref()) } else { found.as_ref() };
         let serial = found.and_then(|found| found.conf(path).ok()?.serial);
         let cleared = target.clear()?;
         let record = Record { path: target.path().display().to_string(), kind: target.kind(), cleared, serial };
-        let what = if cleared { "device.conf taken out" } else { "there was no device.conf" };
-        output::print(json, &record, &format!("{} ({}): {what}", escaped(&record.path), record.kind))
+        let result = if cleared { "device.conf removed" } else { "no device.conf found" };
+        output::print(json, &record, &format!("{} ({}): {result}", escaped(&record.path), record.kind))
     });
     Ok(exit)
 }
 
-/// Whether what is in a target, if anything is, is this device's.
-fn is_of(target: &dyn Target, meant: &ExpectedDevice<'_>, serial: &str) -> Result<()> {
+/// Fails if a target holds another device's file.
+fn check_device(target: &dyn Target, expected: &ExpectedDevice<'_>, serial: &str) -> Result<()> {
     let found = target.read_conf()?;
     let Some(found) = filter_intent(target, found.as_ref()) else { return Ok(()) };
     let conf =
-        found.conf(target.path()).context("the target was left alone, for whose device.conf is there can't be read")?;
-    if meant.is(&conf) {
+        found.conf(target.path()).context("the target was not cleared, because its device.conf can't be read")?;
+    if expected.owns(&conf) {
         return Ok(());
     }
-    // With the e-mail, too, for it may be that one alone that is another.
+    // With the e-mail, because it may be the only difference.
     let (path, whose, email) = (target.path().display(), conf.whose(), &conf.email);
-    let message = format!("{path} was left alone: it holds the device.conf of {whose} ({email}), not that of {serial}");
+    let message = format!("{path} was not cleared: it holds the device.conf of {whose} ({email}), not of {serial}");
     Err(failure(Exit::Exists, message))
 }

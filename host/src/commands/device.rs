@@ -1,4 +1,4 @@
-//! `azaion-provision device`: the main job, from the command line to the report.
+//! `azaion-provision device`: provisions one device, and prints a report.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::resolved_path::ResolvedPath;
 use crate::target::{self, Kind, Owner};
 use crate::ui::output;
 
-/// What came of it, for machines.
+/// Report about a provisioned device, for `--json`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Report {
@@ -42,6 +42,7 @@ pub(crate) struct Report {
     pub(crate) elapsed_ms: u128,
 }
 
+/// A target with its kind.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Located {
@@ -51,36 +52,35 @@ pub(crate) struct Located {
     path: String,
 }
 
-/// What all devices of a run have in common.
+/// Inputs that all devices of a run share.
 #[derive(Debug)]
 pub(crate) struct Common<'a> {
     pub(crate) options: &'a JobOptions,
     pub(crate) login: &'a AdminLogin<'a>,
     pub(crate) clock: &'a dyn Clock,
-    /// For the calls of one device, where the command line names none.
+    /// Default time budget for the requests of one device.
     pub(crate) deadline: Duration,
-    /// Whether a device is known to be done by a mark in its target, and gets one.
+    /// Whether to trust and write confirmation comments.
     pub(crate) uses_confirmations: bool,
-    /// The module that the device is for, where it is given.
+    /// Serial number of the device's module, if given.
     pub(crate) module_serial: Option<&'a str>,
 }
 
-/// Provisions one device.
+/// Provisions the device of the command line.
 pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
-    let who =
-        match &options.serial {
-            Some(serial) => IdentitySource::Serial(serial.parse().map_err(|error: SerialError| {
-                failure(Exit::Data, format!("the serial given can't be used: {error}"))
-            })?),
-            None => IdentitySource::Assigned,
-        };
+    let source = match &options.serial {
+        Some(serial) => IdentitySource::Serial(
+            serial.parse().map_err(|error: SerialError| failure(Exit::Data, format!("invalid serial: {error}")))?,
+        ),
+        None => IdentitySource::Assigned,
+    };
     let module_serial = options.module_serial.as_deref();
     if let Some(why) = module_serial.and_then(objection) {
-        return Err(failure(Exit::Data, format!("the module's serial number given {why}")));
+        return Err(failure(Exit::Data, format!("the serial number in --module-serial {why}")));
     }
     let api = connection::api_url(&options.job.api)?;
     let http = connection::http(&api, &options.job.api)?;
-    let places = options.rootfs.iter().map(|path| target::find(path)).collect::<target::Result<_>>()?;
+    let paths = options.rootfs.iter().map(|path| target::find(path)).collect::<target::Result<_>>()?;
     let login = AdminLogin::new(&options.job.api, &InterruptibleClock);
     let common = Common {
         options: &options.job,
@@ -90,29 +90,29 @@ pub(crate) fn run(options: &DeviceOptions, json: bool) -> Result<Exit> {
         uses_confirmations: false,
         module_serial,
     };
-    let report = provision(&common, &http, &who, places)?;
+    let report = provision(&common, &http, &source, paths)?;
     output::print(json, &report, &report.text())?;
     Ok(Exit::Done)
 }
 
-/// Whom a device becomes.
+/// Where the identity of a device comes from.
 #[derive(Debug)]
 pub(crate) enum IdentitySource {
-    /// The one that follows from its serial.
+    /// Derived from its serial.
     Serial(Serial),
-    /// One that the server makes.
+    /// Created by the server.
     Assigned,
 }
 
-/// Provisions a device, alone or as one of many.
+/// Provisions one device, for the commands `device` and `batch`.
 pub(crate) fn provision(
     common: &Common<'_>,
     http: &dyn ApiClient,
-    who: &IdentitySource,
-    places: Vec<ResolvedPath>,
+    source: &IdentitySource,
+    paths: Vec<ResolvedPath>,
 ) -> Result<Report> {
     let (start, options) = (Instant::now(), common.options);
-    let targets = target::open_all(places)?;
+    let targets = target::open_all(paths)?;
     let budget = connection::budget(&options.api, common.deadline, common.clock);
     let job = Job {
         targets: &targets,
@@ -124,7 +124,7 @@ pub(crate) fn provision(
         admin: Admin::new(http, &budget, common.login),
         clock: common.clock,
     };
-    let (Identity { serial, email }, outcome) = match who {
+    let (Identity { serial, email }, outcome) = match source {
         IdentitySource::Serial(serial) => {
             let provisioning = Provisioning {
                 job: &job,
@@ -142,7 +142,7 @@ pub(crate) fn provision(
     let has_directory = targets.iter().any(|target| target.kind() == Kind::Directory);
     if options.owner.owner == Owner::Current && has_directory && !geteuid().is_root() {
         log::warn!(
-            "device.conf belongs to the caller; the image builder must make it 0:0, or the device's user may read it"
+            "device.conf belongs to the caller; the image builder must change its owner to 0:0, otherwise a user of the device may read it"
         );
     }
     Ok(Report {
@@ -156,16 +156,17 @@ pub(crate) fn provision(
 }
 
 impl Report {
+    /// Returns the report for people.
     fn text(&self) -> String {
-        let place = |place: &Located| format!("{} ({})", escaped(&place.path), place.kind);
-        let places = self.targets.iter().map(place).collect::<Vec<_>>();
+        let describe = |target: &Located| format!("{} ({})", escaped(&target.path), target.kind);
+        let targets = self.targets.iter().map(describe).collect::<Vec<_>>();
         format!(
-            "{}: user {} {} at {}; device.conf is in {} ({} ms)",
+            "{}: account {} {} at {}; device.conf is in {} ({} ms)",
             self.serial,
             self.email,
             self.outcome,
             self.api_url,
-            places.join(" and "),
+            targets.join(" and "),
             self.elapsed_ms
         )
     }

@@ -1,4 +1,4 @@
-//! `azaion-provision inspect`: what is in a target, but for the password.
+//! `azaion-provision inspect`: prints the content of targets, without the password.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,10 @@ use crate::provision::intent::filter_intent;
 use crate::target::{self, Found, Kind, Target};
 use crate::ui::output;
 
-/// Changes of state that are shown to people; JSON has all.
+/// Number of state changes in the text output; JSON has all of them.
 const SHOWN: usize = 8;
 
+/// Content of one target, for `--json`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Record {
@@ -35,6 +36,7 @@ pub(crate) struct Record {
     history: Option<Vec<Change>>,
 }
 
+/// Content of a `device.conf`, without the password.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Content {
@@ -91,7 +93,7 @@ fn inspect(target: &dyn Target, json: bool) -> Result<()> {
     };
     match content {
         Ok(content) => record(content),
-        // A device with such a file was never ready, and its history says since when.
+        // A device with such a file was never ready, and its history shows since when.
         Err(error) => {
             if has_run {
                 record(None)?;
@@ -101,16 +103,16 @@ fn inspect(target: &dyn Target, json: bool) -> Result<()> {
     }
 }
 
-/// What the agent has recorded. That it can't be read is no failure: nothing that is done to a target depends on it.
+/// Returns the state changes that the agent has recorded. A history that can't be read is only a warning, because nothing depends on it.
 fn history(target: &dyn Target) -> Option<Vec<Change>> {
     let bytes = target.history().unwrap_or_else(|error| {
-        log::warn!("the history can't be read: {}", chain(&error));
+        log::warn!("cannot read the history: {}", chain(&error));
         None
     })?;
     match History::parse(&bytes) {
         Ok(history) => Some(history.changes().to_vec()),
         Err(error) => {
-            log::warn!("{}{PATH} can't be used: {error}", target.path().display());
+            log::warn!("{}{PATH} is invalid: {error}", target.path().display());
             None
         }
     }
@@ -118,13 +120,13 @@ fn history(target: &dyn Target) -> Option<Vec<Change>> {
 
 impl Record {
     fn text(&self) -> String {
-        let who = match &self.content {
+        let content = match &self.content {
             Some(content) => content.text(),
             None if self.empty => ": no device.conf".to_owned(),
-            None => ": a device.conf that can't be used".to_owned(),
+            None => ": invalid device.conf".to_owned(),
         };
         let history = self.history.as_deref().map(table).unwrap_or_default();
-        format!("{} ({}){who}{history}", escaped(&self.path), self.kind)
+        format!("{} ({}){content}{history}", escaped(&self.path), self.kind)
     }
 }
 
@@ -141,7 +143,7 @@ impl Content {
     }
 }
 
-/// The last changes of state, a line each.
+/// Formats the last state changes, one line each.
 fn table(changes: &[Change]) -> String {
     let (earlier, last) = changes.split_at(changes.len().saturating_sub(SHOWN));
     let more =

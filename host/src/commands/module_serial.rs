@@ -1,18 +1,18 @@
-//! Which texts are taken for a module's serial number; each function returns why one is not, to follow a name for the text.
+//! Validates serial numbers of modules. Each function returns why a text is invalid, as a predicate of the message.
 
 use azaion_agent::common::device_conf::{is_module_serial, is_placeholder_serial};
 
-/// Why a text can't be the serial number of a module.
+/// Returns why a text can't be the serial number of a module.
 pub(crate) fn objection(text: &str) -> Option<&'static str> {
     if !is_module_serial(text) {
-        return Some("can't be used: it has 1 to 64 of A-Z a-z 0-9 @ % + = : , . / _ -");
+        return Some("is invalid: it must have 1 to 64 of A-Z a-z 0-9 @ % + = : , . / _ -");
     }
     is_placeholder_serial(text.as_bytes()).then_some(
-        "can't be used: zeros are what a module without a serial number reports; leave it out, or take the number from the label",
+        "is invalid: a module without a serial number reports zeros; omit it, or use the number on the label",
     )
 }
 
-/// Why a number can't, where it comes from a table: spreadsheets change long ones.
+/// Returns why a text in a table can't be a serial number: spreadsheets reformat long numbers.
 pub(crate) fn spreadsheet_number(text: &str) -> Option<&'static str> {
     let is_number =
         text.contains(['.', ',', '+']) && text.parse::<f64>().or_else(|_| text.replace(',', ".").parse()).is_ok();
@@ -24,14 +24,15 @@ pub(crate) fn spreadsheet_number(text: &str) -> Option<&'static str> {
     let has_thousands =
         parts.len() > 1 && parts.iter().all(is_digits) && parts.iter().skip(1).all(|part| part.len() == 3);
     (is_number || has_exponent || has_thousands)
-        .then_some("is a number as a spreadsheet writes it, not a serial; make the column text, and enter it again")
+        .then_some("is a number that a spreadsheet reformatted; format the column as text and enter it again")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    // Promise: a serial number is taken as it is; zeros, which stand for one, and what device.conf can't hold are not.
+    // Promise: a serial number is accepted unchanged; zeros, which mean that there is none, and values that are invalid in device.conf are
+    // refused.
     #[test]
     fn objections() {
         for (text, why) in [

@@ -1,4 +1,4 @@
-//! What can happen next in a state, and what comes of it.
+//! The possible actions in a state, and their effects.
 
 use super::effects::{Missing, Op, Seen};
 use super::flaws::Flaw;
@@ -8,26 +8,26 @@ use super::sizes::Size;
 use super::state::State;
 use super::world::{File, Reply, Request};
 
-/// What happens next.
+/// One step of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// A host begins a run.
     Begin(usize),
-    /// A host does what it is about to do.
+    /// A host carries out its next effect.
     Do(usize),
-    /// The write that a host is about to do fails.
+    /// The next write of a host fails.
     NotWritten(usize),
-    /// The call that a host is about to make has no reply.
+    /// The next call of a host gets no reply.
     Miss { host: usize, why: Missing, effect: Effect, is_last: bool },
-    /// A host dies: all that is in memory is gone.
+    /// A host crashes and loses its memory.
     Crash(usize),
-    /// A request whose sender has given up is carried out.
+    /// The API carries out a request whose sender has given up.
     Land(usize),
     /// A person clears a target.
     Clear(usize),
 }
 
-/// Whether a request without a reply is carried out.
+/// Whether and when a request without a reply is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Never,
@@ -35,9 +35,9 @@ pub(super) enum Effect {
     Late,
 }
 
-/// All that can happen in a state.
+/// Returns all possible actions in a state.
 pub(super) fn possible(state: &State, size: &Size, hosts: &Hosts) -> Vec<Action> {
-    // Nobody else sees a write to a locked target, so that its place among the effects of others does not matter.
+    // No other run sees a write to a locked target, so its order among the effects of others does not matter.
     let writing = (0..state.hosts.len()).find(|&host| matches!(next(state, hosts, host), Some(Op::Put(..))));
     if let Some(host) = writing {
         return if state.faults.0 > 0 {
@@ -90,30 +90,30 @@ fn next(state: &State, hosts: &Hosts, host: usize) -> Option<Op> {
     }
 }
 
-/// The state after an action, or the promise that it breaks.
+/// Returns the state after an action, or the promise that the action breaks.
 pub(super) fn apply(state: &State, action: Action, size: &Size, hosts: &mut Hosts) -> Result<State, Broken> {
     let mut state = state.clone();
     match action {
         Action::Begin(host) => state.begin(size, hosts, host, size.hosts[host].program)?,
         Action::Do(host) => act(&mut state, host, size, hosts)?,
         Action::NotWritten(host) => {
-            spend(&mut state);
+            count_fault(&mut state);
             state.observe(size, hosts, host, Seen::NotWritten)?;
         }
         Action::Miss { host, why, effect, is_last } => {
-            spend(&mut state);
+            count_fault(&mut state);
             miss(&mut state, host, why, effect, hosts)?;
             state.observe(size, hosts, host, Seen::Missing { why, is_last })?;
         }
         Action::Crash(host) => {
-            spend(&mut state);
+            count_fault(&mut state);
             state.hosts[host].work = None;
         }
         Action::Land(number) => {
             let (run, request) = state.late.remove(number);
             let reply = state.perform(run, request)?;
             let is_made = matches!(request, Request::Create(..)) && reply == Reply::Done;
-            // Another run has deleted the user, after this one had been told that it exists.
+            // Another run has deleted the user after this run learned that it exists.
             if let (true, Request::Create(_, password)) = (is_made && state.announced & !run.bit() != 0, request) {
                 state.give_up(password);
             }
@@ -125,7 +125,7 @@ pub(super) fn apply(state: &State, action: Action, size: &Size, hosts: &mut Host
                 Some(password) => state.give_up(password),
                 None if size.hosts.iter().any(|plan| plan.program.flaw == Some(Flaw::ClearsSilently)) => {}
                 // `clear` reports it.
-                None => state.tell_of(size, target, None),
+                None => state.report_intent(size, target, None),
             }
         }
     }
@@ -135,7 +135,7 @@ pub(super) fn apply(state: &State, action: Action, size: &Size, hosts: &mut Host
     Ok(state)
 }
 
-/// A host does what it is about to do, and nothing goes wrong.
+/// Carries out the next effect of a host, without a fault.
 pub(super) fn act(state: &mut State, host: usize, size: &Size, hosts: &mut Hosts) -> Result<(), Broken> {
     let Some(op) = next(state, hosts, host) else { return Ok(()) };
     let seen = match op {
@@ -163,7 +163,7 @@ fn miss(state: &mut State, host: usize, why: Missing, effect: Effect, hosts: &Ho
     let (Some(Op::Call(request)), Some(work)) = (next(state, hosts, host), &mut state.hosts[host].work) else {
         return Ok(());
     };
-    // After "exists", a login is to say whether it is this run that has made the user.
+    // After "exists", a login decides whether this run has created the user.
     work.may_be_set |= why != Missing::NoConnection || request.is_read();
     let run = work.run;
     match effect {
@@ -177,12 +177,12 @@ fn miss(state: &mut State, host: usize, why: Missing, effect: Effect, hosts: &Ho
     Ok(())
 }
 
-fn spend(state: &mut State) {
+fn count_fault(state: &mut State) {
     state.faults.0 -= 1;
     state.faults.1 += 1;
 }
 
-/// An action in words.
+/// Returns a description of an action.
 pub(super) fn describe(state: &State, action: Action, hosts: &Hosts) -> String {
     let name = |host: usize| char::from(b'A' + u8::try_from(host).unwrap_or(25));
     let op = |host: usize| next(state, hosts, host).map_or(String::new(), |op| op.to_string());

@@ -1,22 +1,22 @@
-//! What a run does to the world outside of it, and what it observes of that.
+//! The effects of a run, and what it observes of them.
 
 use std::fmt;
 
 use super::world::{File, Password, Reply, Request};
 
-/// What a run does next.
+/// An effect of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Op {
     /// Uses a random password for the first time.
     Draw,
     /// Reads a target.
     Read(usize),
-    /// Writes, restores or clears a target: what is in it then.
+    /// Writes, restores or clears a target, with its content afterwards.
     Put(usize, Option<File>),
     Call(Request),
 }
 
-/// What a run observes of it.
+/// The observation of an effect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Seen {
     Drawn(Password),
@@ -26,7 +26,7 @@ pub(super) enum Seen {
     Reply(Reply),
     Missing {
         why: Missing,
-        /// Whether the time for calls is used up then.
+        /// Whether the time budget for calls is used up afterwards.
         is_last: bool,
     },
 }
@@ -34,11 +34,11 @@ pub(super) enum Seen {
 /// Why there is no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Missing {
-    /// No connection: the API has not got the request.
+    /// No connection: the API has not received the request.
     NoConnection,
     /// Status 503.
     Busy,
-    /// No answer in time.
+    /// No reply in time.
     Lost,
 }
 

@@ -1,7 +1,7 @@
-//! Visits all states that can be reached, each once, breadth first.
+//! Visits all reachable states, each once, breadth first.
 //!
-//! Why not `stateright`, `loom` or `shuttle`: the last two run schedules of threads and can't skip a state that they have seen, so the
-//! sizes here would not end; the first could, and would replace this file alone, for a tree of dependencies.
+//! Why not `stateright`, `loom` or `shuttle`: the last two run schedules of threads and can't skip a state that they have visited, so the
+//! sizes here would not finish. The first could do it, but would only replace this file, at the cost of many dependencies.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashSet, VecDeque};
@@ -14,7 +14,7 @@ use super::rules::Broken;
 use super::sizes::Size;
 use super::state::State;
 
-/// What was explored, all of it.
+/// Statistics of a complete exploration.
 #[derive(Debug)]
 pub(super) struct Explored {
     pub(super) states: usize,
@@ -23,7 +23,7 @@ pub(super) struct Explored {
     took: Duration,
 }
 
-/// How a promise is broken.
+/// A broken promise, with the choices that lead to it.
 #[derive(Debug)]
 pub(super) struct Violation {
     pub(super) why: String,
@@ -39,8 +39,8 @@ pub(super) fn explore(size: &Size) -> Result<Explored, Violation> {
     let mut hosts = Hosts::default();
     let first = State::new(size);
     let mut seen = HashSet::from([fingerprint(&first)]);
-    // For each state, by its number: the one before, and the choice that leads from there to here.
-    let mut ways: Vec<(usize, usize)> = vec![(0, 0)];
+    // For each state, by its number: the previous state and the choice that leads from it.
+    let mut origins: Vec<(usize, usize)> = vec![(0, 0)];
     let mut waiting = VecDeque::from([(first, 0)]);
     let mut steps = 0;
     while let Some((state, number)) = waiting.pop_front() {
@@ -49,28 +49,28 @@ pub(super) fn explore(size: &Size) -> Result<Explored, Violation> {
             match apply(&state, action, size, &mut hosts) {
                 Ok(next) => {
                     if seen.insert(fingerprint(&next)) {
-                        ways.push((number, choice));
-                        waiting.push_back((next, ways.len() - 1));
+                        origins.push((number, choice));
+                        waiting.push_back((next, origins.len() - 1));
                     }
                 }
-                Err(Broken(why)) => return Err(Violation { why, choices: way_to(&ways, number, choice) }),
+                Err(Broken(why)) => return Err(Violation { why, choices: choices_to(&origins, number, choice) }),
             }
         }
     }
     Ok(Explored { states: seen.len(), steps, executions: hosts.count(), took: begin.elapsed() })
 }
 
-/// 64 bits for a state: that any two of a million states share them has a chance of 3 in 10⁸.
+/// Hashes a state to 64 bits. The probability that any two of a million states share a hash is 3 in 10⁸.
 fn fingerprint(state: &State) -> u64 {
     let mut hasher = DefaultHasher::new();
     state.hash(&mut hasher);
     hasher.finish()
 }
 
-fn way_to(ways: &[(usize, usize)], mut number: usize, last: usize) -> Vec<usize> {
+fn choices_to(origins: &[(usize, usize)], mut number: usize, last: usize) -> Vec<usize> {
     let mut choices = vec![last];
     while number != 0 {
-        let (before, choice) = ways[number];
+        let (before, choice) = origins[number];
         choices.push(choice);
         number = before;
     }
@@ -78,7 +78,7 @@ fn way_to(ways: &[(usize, usize)], mut number: usize, last: usize) -> Vec<usize>
     choices
 }
 
-/// Walks a sequence of choices: the steps in words, and the state at the end or the promise that is broken.
+/// Replays a sequence of choices. Returns the described steps, and the final state or the broken promise.
 pub(super) fn replay(size: &Size, choices: &[usize]) -> (Vec<String>, Result<State, Broken>) {
     let mut hosts = Hosts::default();
     let mut state = State::new(size);
@@ -96,7 +96,7 @@ pub(super) fn replay(size: &Size, choices: &[usize]) -> (Vec<String>, Result<Sta
 }
 
 impl Violation {
-    /// For people: what is broken, the trace, and the command that walks it again.
+    /// Returns the broken promise, the trace, and the command that replays it.
     pub(super) fn report(&self, size: &Size) -> String {
         let (lines, _) = replay(size, &self.choices);
         let choices: Vec<String> = self.choices.iter().map(ToString::to_string).collect();
@@ -115,6 +115,6 @@ impl Violation {
 impl std::fmt::Display for Explored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { states, steps, executions, took } = self;
-        write!(f, "{states} states, {steps} steps, {executions} executions of the main job, {} ms", took.as_millis())
+        write!(f, "{states} states, {steps} steps, {executions} executions of provisioning, {} ms", took.as_millis())
     }
 }

@@ -1,6 +1,6 @@
-//! Deliberate faults: a run as it would be if the code had them. Each breaks a promise, or the check would see nothing.
+//! Deliberate faults of the code. Each must break a promise; otherwise the model check would miss such a fault.
 //!
-//! They change what passes between the code and its targets and API, so that the code itself needs no hook for them.
+//! They change the effects between the code and its targets and API, so the code itself needs no hooks.
 
 use std::time::Instant;
 
@@ -8,44 +8,45 @@ use super::explore::explore;
 use super::host::Mode;
 use super::sizes::{Size, Start, flawed};
 
+/// A deliberate fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Flaw {
-    /// The password is written only after the API was asked.
+    /// The password is written only after the request to the API.
     WritesAfterAsking,
-    /// No login after the API has said that the user exists.
+    /// No login after the API replied that the user exists.
     SkipsLogin,
-    /// A new password although one is in the target.
+    /// A new password although the target has one.
     DrawsAgain,
     /// The targets are not restored.
     NeverRestores,
-    /// The targets are cleared also where the API may have the password.
+    /// The targets are cleared even if the API may have the password.
     AlwaysRestores,
-    /// `POST /devices` once more after a reply that was lost.
+    /// `POST /devices` is repeated after a lost reply.
     AsksTwice,
     /// The password of a file that is not used is not tried before the user is deleted.
     DeletesUnchecked,
     /// The password in the target is not tried before the user is deleted.
     RecreatesWorking,
-    /// A login that was refused counts as one.
+    /// A refused login counts as a success.
     BelievesRefusals,
-    /// Nobody is told that another device can't log in any more.
-    SaysNothing,
+    /// No warning that another device can no longer log in.
+    WarnsNever,
     /// No intent before `POST /devices`.
     NoIntent,
     /// A message with a password.
-    TellsPassword,
-    /// As the code was: the warning of a device that can no longer log in comes after the run has succeeded.
-    SaysAfterwards,
-    /// As the code was: a deletion is repeated after a reply that was lost.
+    LogsPassword,
+    /// Former fault: the warning that a device can no longer log in comes after the run has succeeded.
+    WarnsAfterwards,
+    /// Former fault: a deletion is repeated after a lost reply.
     DeletesTwice,
-    /// As the code was: the target is restored after a deletion whose reply was lost, though an earlier request to make the user may still
+    /// Former fault: the target is restored after a deletion whose reply was lost, although an earlier request to create the user may still
     /// be carried out.
     ForgetsRequest,
-    /// As the code was: an intent is cleared without a word.
+    /// Former fault: an intent is cleared without a warning.
     ClearsSilently,
 }
 
-// Promise: each deliberate fault is found, within a minute.
+// Promise: each deliberate fault is found within a minute.
 #[test]
 fn each_flaw_is_found() {
     for (flaw, mode, start, sets_passwords) in [
@@ -58,10 +59,10 @@ fn each_flaw_is_found() {
         (Flaw::DeletesUnchecked, Mode::Recreate, Start::Doubtful, false),
         (Flaw::RecreatesWorking, Mode::Recreate, Start::Empty, false),
         (Flaw::BelievesRefusals, Mode::Update, Start::LostUser, true),
-        (Flaw::SaysNothing, Mode::Update, Start::Empty, true),
+        (Flaw::WarnsNever, Mode::Update, Start::Empty, true),
         (Flaw::NoIntent, Mode::Assigned, Start::Empty, true),
-        (Flaw::TellsPassword, Mode::Update, Start::Empty, true),
-        (Flaw::SaysAfterwards, Mode::Update, Start::Empty, true),
+        (Flaw::LogsPassword, Mode::Update, Start::Empty, true),
+        (Flaw::WarnsAfterwards, Mode::Update, Start::Empty, true),
         (Flaw::DeletesTwice, Mode::Recreate, Start::LostUser, false),
         (Flaw::ClearsSilently, Mode::Assigned, Start::Empty, true),
         (Flaw::ForgetsRequest, Mode::Recreate, Start::LostUser, false),

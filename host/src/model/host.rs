@@ -1,4 +1,4 @@
-//! Executes the real main job on what a run has observed so far, and remembers what each run does next.
+//! Executes the real provisioning code on the observations of a run so far, and remembers the next effect of each run.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use crate::provision::job::{Job, Outcome};
 use crate::provision::server_assigned;
 use crate::target::{self, Owner, Target};
 
-/// What the command line says.
+/// Mode of provisioning on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mode {
     Update,
@@ -35,31 +35,31 @@ pub(super) enum Mode {
     Assigned,
 }
 
-/// What a host is asked to do.
+/// The job of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Program {
     pub(super) mode: Mode,
     pub(super) targets: usize,
-    /// Whether it is a batch, which leaves confirmation comments.
+    /// Whether it is a batch, which writes confirmation comments.
     pub(super) is_batch: bool,
     pub(super) flaw: Option<Flaw>,
 }
 
-/// What a run does where its log ends.
+/// What a run does at the end of its log.
 #[derive(Debug)]
 pub(super) struct Execution {
     pub(super) next: Next,
     pub(super) notices: Vec<Notice>,
-    /// A line with a secret in it.
+    /// A log line that contains a secret.
     pub(super) leak: Option<String>,
 }
 
-/// What a run tells people.
+/// A kind of log message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// Devices which were flashed earlier can't log in any more.
-    PutOut,
-    /// A run before has left an intent.
+    /// Devices that were flashed earlier can no longer log in.
+    LockedOut,
+    /// An earlier run has left an intent.
     Intent,
     /// The API may have a user that no device has.
     Orphan,
@@ -67,16 +67,16 @@ pub(super) enum Notice {
     NotRestored,
 }
 
-/// A part of the message for each.
+/// A part of the message for each notice.
 const NOTICES: [(Notice, &str); 4] = [
-    (Notice::PutOut, "flashed earlier with AZJN"),
-    (Notice::Intent, "between asking for an identity and writing it"),
+    (Notice::LockedOut, "flashed earlier with AZJN"),
+    (Notice::Intent, "between requesting an identity and writing it"),
     (Notice::Orphan, "orphaned account"),
-    (Notice::NotRestored, "could not be put back as it was"),
+    (Notice::NotRestored, "could not be restored"),
 ];
 
 impl Execution {
-    pub(super) fn says(&self, notice: Notice) -> bool {
+    pub(super) fn has(&self, notice: Notice) -> bool {
         self.notices.contains(&notice)
     }
 }
@@ -87,7 +87,7 @@ pub(super) enum Next {
     End { exit: Exit, outcome: Option<Outcome> },
 }
 
-/// All executions, each by a number: a run that has observed this.
+/// All executions by number, one for each sequence of observations.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     nodes: Vec<Node>,
@@ -103,7 +103,7 @@ struct Node {
 }
 
 impl Hosts {
-    /// A run that has observed nothing yet.
+    /// Returns a run without observations.
     pub(super) fn begin(&mut self, program: Program) -> usize {
         if let Some(node) = self.begins.get(&program) {
             return *node;
@@ -113,7 +113,7 @@ impl Hosts {
         node
     }
 
-    /// The run `node` once it has observed this as well.
+    /// Returns the run `node` after one more observation.
     pub(super) fn observe(&mut self, node: usize, seen: Seen) -> usize {
         if let Some(next) = self.nodes[node].after.get(&seen) {
             return *next;
@@ -127,17 +127,17 @@ impl Hosts {
         Rc::clone(&self.nodes[node].execution)
     }
 
-    /// How many executions there were.
+    /// Returns the number of executions.
     pub(super) fn count(&self) -> usize {
         self.nodes.len()
     }
 
     fn add(&mut self, program: Program, before: Option<(usize, Seen)>) -> usize {
         let mut log = Vec::new();
-        let mut at = before.as_ref();
-        while let Some((node, seen)) = at {
+        let mut node_before = before.as_ref();
+        while let Some((node, seen)) = node_before {
             log.push(seen.clone());
-            at = self.nodes[*node].before.as_ref();
+            node_before = self.nodes[*node].before.as_ref();
         }
         log.reverse();
         let execution = Rc::new(execute(program, log));
@@ -172,13 +172,15 @@ fn execute(program: Program, log: Vec<Seen>) -> Execution {
     let mut secrets = script.drawn();
     secrets.extend(known.into_iter().map(Password::text));
     secrets.push(ADMIN_PASSWORD.to_owned());
-    let is_said = |notice: Notice| match program.flaw {
-        Some(Flaw::SaysNothing) => notice != Notice::PutOut,
-        Some(Flaw::SaysAfterwards) => notice != Notice::PutOut || matches!(next, Next::End { outcome: Some(_), .. }),
+    let is_logged = |notice: Notice| match program.flaw {
+        Some(Flaw::WarnsNever) => notice != Notice::LockedOut,
+        Some(Flaw::WarnsAfterwards) => {
+            notice != Notice::LockedOut || matches!(next, Next::End { outcome: Some(_), .. })
+        }
         _ => true,
     };
     let is_in_lines = |text: &str| lines.iter().any(|line| line.contains(text));
-    let notices = NOTICES.iter().filter(|(notice, text)| is_said(*notice) && is_in_lines(text));
+    let notices = NOTICES.iter().filter(|(notice, text)| is_logged(*notice) && is_in_lines(text));
     Execution {
         notices: notices.map(|(notice, _)| *notice).collect(),
         leak: lines.iter().find(|line| secrets.iter().any(|secret| line.contains(secret))).cloned(),
@@ -203,7 +205,7 @@ fn run(program: Program, script: &Arc<Script>) -> Result<Outcome> {
         deadline: None,
     };
     let credentials = AdminCredentials::Password { email: ADMIN.to_owned(), password: ADMIN_PASSWORD.into() };
-    // Without waits, whose length is random.
+    // Without waits, because their length is random.
     let policy = Policy { first: Duration::ZERO, cap: Duration::ZERO, ..POLICY };
     let budget = Budget::new(Duration::from_secs(30), policy, &script.clock);
     let login = AdminLogin::with_credentials(&options, &script.clock, credentials);
@@ -232,32 +234,32 @@ fn run(program: Program, script: &Arc<Script>) -> Result<Outcome> {
     }
 }
 
-/// [`Flaw::AlwaysRestores`].
+/// Runs with [`Flaw::AlwaysRestores`].
 fn clearing(targets: &[Box<dyn Target>], provisioning: &Provisioning<'_>) -> Result<Outcome> {
-    let done = provisioning.run();
-    if done.is_err() {
+    let result = provisioning.run();
+    if result.is_err() {
         for target in targets {
             drop(target.clear());
         }
     }
-    done
+    result
 }
 
-/// [`Flaw::ForgetsRequest`].
+/// Runs with [`Flaw::ForgetsRequest`].
 fn restoring(targets: &[Box<dyn Target>], provisioning: &Provisioning<'_>) -> Result<Outcome> {
     let before: Vec<_> = targets.iter().map(|target| target.read_conf()).collect::<target::Result<_>>()?;
-    let done = provisioning.run();
-    if done.as_ref().is_err_and(|error| error.line().contains("deleting the user")) {
+    let result = provisioning.run();
+    if result.as_ref().is_err_and(|error| error.line().contains("deleting the account")) {
         targets.iter().zip(before).for_each(|(target, before)| drop(target.restore(before.as_ref())));
     }
-    done
+    result
 }
 
 thread_local! {
     static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What this thread logs.
+/// Captures the log of this thread.
 struct Captured;
 
 impl Captured {

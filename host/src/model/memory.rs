@@ -1,8 +1,9 @@
-//! Targets and an API client in memory. Each effect is answered from the log of what the run has observed; where the log ends, the
-//! execution is ended, as by a crash.
+//! Targets and an API client in memory. Each effect gets its result from the log of the run's observations; at the end of the log the
+//! execution ends, as by a crash.
+
+mod target;
 
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,25 +13,22 @@ use azaion_agent::api::transport::Transport;
 use azaion_agent::api::url::ApiUrl;
 use azaion_agent::common::clock::{Clock, Timestamp};
 use azaion_agent::common::device_conf::MODE;
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::effects::{Missing, Op, Seen};
 use super::flaws::Flaw;
 use super::world::{Account, File, Password, Reply, Request};
-use crate::target::template::Template;
-use crate::target::{Error, Found, Kind, Owner, Result, Target};
+use crate::target::{Error, Result};
+pub(super) use target::MemoryTarget;
 
 pub(super) const ADMIN: &str = "admin@azaion.com";
 pub(super) const ADMIN_PASSWORD: &str = "the-admins-password";
 const PASSWORD_KEY: &str = "AZAION_DEVICE_PASSWORD=";
-const MODE_OF_OTHERS: u32 = 0o644;
 
-/// The payload of the unwinding that ends an execution.
+/// Payload of the unwinding that ends an execution.
 pub(super) struct Stop;
 
-/// One execution.
+/// One execution of a run.
 #[derive(Debug)]
 pub(super) struct Script {
     state: Mutex<State>,
@@ -43,12 +41,13 @@ pub(super) struct Script {
 struct State {
     log: std::vec::IntoIter<Seen>,
     next: Option<Op>,
-    /// Random passwords, with their numbers.
+    /// Random passwords with their numbers.
     drawn: Vec<(String, Password)>,
-    /// What [`Flaw::WritesAfterAsking`] has not written yet.
+    /// Writes that [`Flaw::WritesAfterAsking`] has delayed.
     unwritten: Vec<(usize, Option<File>)>,
+    /// Whether a request other than a login was made.
     has_asked: bool,
-    /// Whether the API has said last that the user exists.
+    /// Whether the last reply of the API was that the user exists.
     exists: bool,
 }
 
@@ -65,21 +64,22 @@ impl Script {
         Arc::new(Self { state: Mutex::new(state), flaw, clock: StillClock::default(), api })
     }
 
-    /// What the run does where the log ends.
+    /// Returns the effect at which the log ended.
     pub(super) fn next(&self) -> Option<Op> {
         self.with(|state| state.next.take())
     }
 
-    /// The random passwords of this execution.
+    /// Returns the random passwords of this execution.
     pub(super) fn drawn(&self) -> Vec<String> {
         self.with(|state| state.drawn.iter().map(|(text, _)| text.clone()).collect())
     }
 
-    fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
-        what(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, access: impl FnOnce(&mut State) -> T) -> T {
+        access(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn ask(&self, op: Op) -> Seen {
+    /// Returns the observation of an effect; ends the execution if there is none.
+    fn observe(&self, op: Op) -> Seen {
         let seen = self.with(|state| {
             let seen = state.log.next();
             if seen.is_none() {
@@ -90,22 +90,22 @@ impl Script {
         seen.unwrap_or_else(|| resume_unwind(Box::new(Stop)))
     }
 
-    /// The number of a password.
+    /// Returns the number of a password.
     fn number(&self, text: &str) -> Password {
         let known = self.with(|state| state.drawn.iter().find(|(drawn, _)| drawn == text).map(|(_, number)| *number));
         known.or_else(|| Password::parse(text)).unwrap_or_else(|| {
-            let Seen::Drawn(number) = self.ask(Op::Draw) else { panic!("the execution is not deterministic") };
+            let Seen::Drawn(number) = self.observe(Op::Draw) else { panic!("the execution is not deterministic") };
             self.with(|state| state.drawn.push((text.to_owned(), number)));
             number
         })
     }
 
-    /// A text with all random passwords replaced by their numbers.
+    /// Returns a file with all random passwords replaced by their numbers.
     fn file(&self, bytes: &[u8], mode: u32) -> File {
         let mut text = std::str::from_utf8(bytes).unwrap().to_owned();
         if let Some(password) = text.lines().find_map(|line| line.strip_prefix(PASSWORD_KEY)).map(str::to_owned) {
             text = text.replace(&password, &self.number(&password).text());
-            if self.flaw == Some(Flaw::TellsPassword) {
+            if self.flaw == Some(Flaw::LogsPassword) {
                 log::warn!("{password} is written");
             }
         }
@@ -117,16 +117,16 @@ impl Script {
             self.with(|state| state.unwritten.push((target, file)));
             return Ok(());
         }
-        match self.ask(Op::Put(target, file)) {
+        match self.observe(Op::Put(target, file)) {
             Seen::Written => Ok(()),
             Seen::NotWritten => {
                 Err(Error::Io { doing: "writing the target".to_owned(), source: nix::errno::Errno::EIO.into() })
             }
-            other => panic!("{other:?} is no answer to a write"),
+            other => panic!("{other:?} is not a result of a write"),
         }
     }
 
-    /// Makes a call, as the flaw has it.
+    /// Makes a call, changed by the flaw.
     fn request(&self, request: Request) -> Seen {
         let is_login = matches!(request, Request::Login(..));
         let is_drawn = |password| self.with(|state| state.drawn.iter().any(|(_, number)| *number == password));
@@ -139,7 +139,7 @@ impl Script {
         if is_skipped {
             return Seen::Reply(Reply::Refused);
         }
-        let mut seen = self.ask(Op::Call(request));
+        let mut seen = self.observe(Op::Call(request));
         let is_unclear = |seen: &Seen| matches!(seen, Seen::Missing { why: Missing::Busy | Missing::Lost, .. });
         let is_repeated = match request {
             Request::Devices => self.flaw == Some(Flaw::AsksTwice),
@@ -147,7 +147,7 @@ impl Script {
             _ => false,
         };
         if is_repeated && is_unclear(&seen) {
-            seen = self.ask(Op::Call(request));
+            seen = self.observe(Op::Call(request));
         }
         if self.flaw == Some(Flaw::BelievesRefusals) && is_login && seen == Seen::Reply(Reply::Refused) {
             seen = Seen::Reply(Reply::Token);
@@ -177,7 +177,7 @@ impl Script {
             (&Method::PATCH, "/users/password") => Request::SetPassword(account(), password()),
             (&Method::POST, "/devices") => Request::Devices,
             (&Method::DELETE, path) => Request::Delete(Account::parse(path.strip_prefix("/users/").unwrap()).unwrap()),
-            _ => panic!("{} is no call of provisioning", call.step()),
+            _ => panic!("{} is not a call of provisioning", call.step()),
         })
     }
 }
@@ -202,7 +202,7 @@ impl ApiClient for Script {
                 return Ok(answer(status, body));
             }
             Seen::Missing { why, is_last } => (why, is_last),
-            other => panic!("{other:?} is no answer to a call"),
+            other => panic!("{other:?} is not a result of a call"),
         };
         if is_last {
             self.clock.sleep(Duration::from_hours(1));
@@ -222,75 +222,7 @@ impl ApiClient for Script {
     }
 }
 
-/// A target in memory.
-#[derive(Debug)]
-pub(super) struct MemoryTarget {
-    pub(super) script: Arc<Script>,
-    pub(super) index: usize,
-    pub(super) path: PathBuf,
-}
-
-impl Target for MemoryTarget {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn kind(&self) -> Kind {
-        Kind::Ext4
-    }
-
-    fn may_write(&self, _owner: Owner) -> Result<()> {
-        Ok(())
-    }
-
-    fn remove_leftovers(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn read_conf(&self) -> Result<Option<Found>> {
-        let Seen::File(file) = self.script.ask(Op::Read(self.index)) else { panic!("no answer to a read") };
-        let is_hidden = |file: &File| self.script.flaw == Some(Flaw::DrawsAgain) && file.password().is_some();
-        Ok(file.filter(|file| !is_hidden(file)).map(|file| Found {
-            bytes: Zeroizing::new(file.text.as_bytes().to_vec()),
-            mode: if file.is_doubtful { MODE_OF_OTHERS } else { MODE },
-            uid: 0,
-            gid: 0,
-        }))
-    }
-
-    fn is_in_order(&self, found: &Found, _owner: Owner) -> Result<bool> {
-        Ok(found.mode == MODE)
-    }
-
-    fn write(&self, conf: &SecretString, _owner: Owner) -> Result<()> {
-        let text = conf.expose_secret();
-        if self.script.flaw == Some(Flaw::NoIntent) && !text.contains(PASSWORD_KEY) {
-            return Ok(());
-        }
-        self.script.put(self.index, Some(self.script.file(text.as_bytes(), MODE)))
-    }
-
-    fn history(&self) -> Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-
-    fn template(&self) -> Result<Template> {
-        Err(Error::Internal("nothing is copied here".into()))
-    }
-
-    fn restore(&self, before: Option<&Found>) -> Result<()> {
-        if self.script.flaw == Some(Flaw::NeverRestores) {
-            return Ok(());
-        }
-        self.script.put(self.index, before.map(|found| self.script.file(&found.bytes, found.mode)))
-    }
-
-    fn clear(&self) -> Result<bool> {
-        self.script.put(self.index, None).map(|()| true)
-    }
-}
-
-/// A clock that moves when somebody waits.
+/// A clock that advances only in `sleep`.
 #[derive(Debug, Default)]
 pub(super) struct StillClock(Mutex<Duration>);
 

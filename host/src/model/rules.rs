@@ -1,4 +1,4 @@
-//! The promises of provisioning, each checked at the moment that it is about.
+//! The promises of provisioning, and the checks of each.
 
 use azaion_agent::common::exit::Exit;
 
@@ -9,7 +9,7 @@ use super::state::{Report, State, Work};
 use super::world::{Account, File, Password, Request};
 use crate::provision::job::Outcome;
 
-/// A promise that does not hold, and why.
+/// A broken promise, with the reason.
 #[derive(Debug)]
 pub(super) struct Broken(pub(super) String);
 
@@ -17,7 +17,7 @@ fn check(holds: bool, why: impl FnOnce() -> String) -> Result<(), Broken> {
     if holds { Ok(()) } else { Err(Broken(why())) }
 }
 
-/// Promise: a host does not delete an account that one of its targets lets in and that a device has.
+/// Promise: a host does not delete an account that a device has and that accepts the password in one of the host's targets.
 pub(super) fn before_call(state: &State, size: &Size, host: usize, request: Request) -> Result<(), Broken> {
     let Request::Delete(account) = request else { return Ok(()) };
     let before = state.hosts[host].work.iter().flat_map(|work| &work.before);
@@ -27,11 +27,11 @@ pub(super) fn before_call(state: &State, size: &Size, host: usize, request: Requ
         let is_reported = state.reports.iter().any(|report| report.password == password && report.lost_to.is_none());
         is_reported && state.api.lets_in(account, password)
     };
-    check(!passwords.any(works), || "an account is deleted that the password in the target lets in".to_owned())
+    check(!passwords.any(works), || "an account is deleted that accepts the password in the target".to_owned())
 }
 
-/// Promise: with exit code 0 all targets hold one identity, and the API takes its password at that moment, unless another run has changed
-/// the account since the API has answered last, or, in a batch, since an earlier run has confirmed it.
+/// Promise: with exit code 0 all targets hold the same identity, and the API accepts its password at that moment, unless another run has
+/// changed the account since the last reply, or, in a batch, since an earlier run has confirmed it.
 pub(super) fn at_success(
     state: &mut State,
     size: &Size,
@@ -51,21 +51,21 @@ pub(super) fn at_success(
         format!("{:?} ends with {outcome}, and its targets differ", work.run)
     })?;
     let works = state.api.lets_in(account, password);
-    // A batch believes the confirmation comment in its target, and does not log in again.
+    // A batch trusts the confirmation comment in its target and does not log in again.
     let is_same = |report: &&Report| (report.account, report.password) == (account, password);
     let is_confirmed = size.hosts[host].program.is_batch && outcome == Outcome::Reused;
     let confirmed = state.reports.iter().filter(is_same).find_map(|report| report.lost_to).filter(|_| is_confirmed);
     let lost_to = if works { None } else { work.overtaken.or(confirmed) };
     check(works || lost_to.is_some(), || {
-        format!("{:?} ends with {outcome}, and the API does not take the password in its target", work.run)
+        format!("{:?} ends with {outcome}, and the API does not accept the password in its target", work.run)
     })?;
     state.reports.push(Report { run: work.run, account, password, lost_to });
     Ok(())
 }
 
-/// Promise: a run that fails leaves its targets as they were, unless the API may have the password in them.
+/// Promise: a failed run leaves its targets unchanged, unless the API may have the password in them.
 pub(super) fn at_failure(state: &State, size: &Size, host: usize, work: &Work, exit: Exit) -> Result<(), Broken> {
-    let is_theirs = |file: &File| match (file.account(), file.password()) {
+    let may_stay = |file: &File| match (file.account(), file.password()) {
         (Some(account), Some(password)) => {
             work.may_be_set || state.api.lets_in(account, password) || !state.api.users.contains_key(&account)
         }
@@ -73,8 +73,8 @@ pub(super) fn at_failure(state: &State, size: &Size, host: usize, work: &Work, e
     };
     for (&target, before) in size.hosts[host].targets.iter().zip(&work.before) {
         let now = &state.targets[target];
-        let is_right = now == before || now.as_ref().is_some_and(is_theirs) || work.overtaken.is_some();
-        check(is_right, || {
+        let is_valid = now == before || now.as_ref().is_some_and(may_stay) || work.overtaken.is_some();
+        check(is_valid, || {
             let code = exit.code();
             format!("{:?} ends with {code} and leaves {now:?} in target {target}, where {before:?} was", work.run)
         })?;
@@ -82,23 +82,23 @@ pub(super) fn at_failure(state: &State, size: &Size, host: usize, work: &Work, e
     Ok(())
 }
 
-/// What holds whenever no run is going on.
+/// Checks the promises for states without a running run.
 pub(super) fn when_quiet(state: &State, size: &Size, hosts: &mut Hosts) -> Result<(), Broken> {
     for report in &state.reports {
         let Some(other) = report.lost_to else { continue };
         check(state.announced & other.bit() != 0, || {
-            format!("the device of {:?} is put out by {other:?}, and nobody was told", report.run)
+            format!("the device of {:?} is locked out by {other:?} without a warning", report.run)
         })?;
     }
     users_are_known(state, size)?;
     for host in 0..size.hosts.len() {
-        a_clean_run_ends_well(state, size, hosts, host)?;
+        a_run_without_faults_succeeds(state, size, hosts, host)?;
     }
     Ok(())
 }
 
-/// Promise: the password of each user that was made is in a target or in a device; of a user that the server has made it may be lost, at
-/// most one for each fault, and people are told.
+/// Promise: the password of each created user is in a target or in a device. The password of a user created by the server may be lost, at
+/// most one for each fault, and a message reports it.
 fn users_are_known(state: &State, size: &Size) -> Result<(), Broken> {
     let mut orphans = 0;
     for (&account, user) in &state.api.users {
@@ -117,15 +117,15 @@ fn users_are_known(state: &State, size: &Size) -> Result<(), Broken> {
         let targets = &size.hosts[usize::from(maker.host)].targets;
         let is_intent = |file: &File| file.password().is_none();
         let is_intended = targets.iter().any(|&target| state.targets[target].as_ref().is_some_and(is_intent));
-        check(is_intended || state.told & maker.bit() != 0, || {
-            format!("{account:?} of {maker:?} has no device, and nobody was told")
+        check(is_intended || state.reported_orphans & maker.bit() != 0, || {
+            format!("{account:?} of {maker:?} has no device, and no message reports it")
         })?;
     }
     check(orphans <= state.faults.1, || format!("{orphans} orphaned accounts after {} faults", state.faults.1))
 }
 
-/// Promise: after any history one more run without faults ends well, and changes nothing where nothing was wrong.
-fn a_clean_run_ends_well(state: &State, size: &Size, hosts: &mut Hosts, host: usize) -> Result<(), Broken> {
+/// Promise: after any history, one more run without faults succeeds, and changes nothing if nothing was wrong.
+fn a_run_without_faults_succeeds(state: &State, size: &Size, hosts: &mut Hosts, host: usize) -> Result<(), Broken> {
     let plan = &size.hosts[host];
     let mode = match plan.program.mode {
         Mode::Update | Mode::Refuse if !size.sets_passwords => Mode::Recreate,
@@ -138,13 +138,13 @@ fn a_clean_run_ends_well(state: &State, size: &Size, hosts: &mut Hosts, host: us
         identity.is_some_and(|(account, password)| state.api.lets_in(account, password))
     };
     let is_done = plan.targets.iter().all(is_working);
-    // Which a person has to clear first: what this tool has not written, and the device of the other scheme.
+    // A person must first clear files that this tool has not written, and devices of the other scheme.
     let is_assigned = mode == Mode::Assigned;
-    let has_to_be_cleared = |file: &File| {
+    let must_be_cleared = |file: &File| {
         file.is_doubtful && mode == Mode::Recreate
             || file.account().is_some_and(|account| (account != Account::Serial) != is_assigned)
     };
-    if plan.targets.iter().filter_map(|&target| state.targets[target].as_ref()).any(has_to_be_cleared) {
+    if plan.targets.iter().filter_map(|&target| state.targets[target].as_ref()).any(must_be_cleared) {
         return Ok(());
     }
     let mut after = state.clone();
@@ -158,6 +158,6 @@ fn a_clean_run_ends_well(state: &State, size: &Size, hosts: &mut Hosts, host: us
     let name = char::from(b'A' + u8::try_from(host).unwrap_or(25));
     check(after.reports.len() > reports, || format!("one more run of host {name} without faults fails"))?;
     check(!is_done || after.api == state.api, || {
-        format!("the targets of host {name} are right, and one more run changes the API all the same")
+        format!("the targets of host {name} are right, but one more run changes the API")
     })
 }

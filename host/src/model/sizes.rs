@@ -1,4 +1,4 @@
-//! What is explored: which hosts, what they are asked to do, and how much goes wrong.
+//! The explorations: their hosts, jobs, and numbers of faults.
 
 use std::env;
 
@@ -6,7 +6,7 @@ use super::explore::{explore, replay};
 use super::flaws::Flaw;
 use super::host::{Mode, Program};
 
-/// One exploration.
+/// Parameters of one exploration.
 #[derive(Clone, Debug)]
 pub(super) struct Size {
     pub(super) name: String,
@@ -14,32 +14,33 @@ pub(super) struct Size {
     /// Whether the API has `PATCH /users/password`.
     pub(super) sets_passwords: bool,
     pub(super) start: Start,
-    /// How many runs each host makes.
+    /// Number of runs of each host.
     pub(super) runs: u8,
-    /// How many faults and crashes a history has at most.
+    /// Largest number of faults and crashes in a history.
     pub(super) faults: u8,
-    /// How often a person clears a target.
+    /// Number of times that a person clears a target.
     pub(super) clears: u8,
 }
 
+/// A host with its job and targets.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) program: Program,
-    /// The targets, by their numbers; two hosts may share one.
+    /// Numbers of its targets; two hosts may share one.
     pub(super) targets: Vec<usize>,
 }
 
-/// What was there before.
+/// State before the first run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     Empty,
     /// The user exists with a password that nobody knows.
     LostUser,
-    /// A device has the user's password, and so has each target, in a file that this tool can't have written.
+    /// A device and each target have the user's password; the targets have it in a file that this tool can't have written.
     Doubtful,
 }
 
-/// One host with a deliberate fault.
+/// Returns an exploration of one host with a deliberate fault.
 pub(super) fn flawed(flaw: Flaw, mode: Mode, start: Start, sets_passwords: bool) -> Size {
     let program = Program { mode, targets: 1, is_batch: false, flaw: Some(flaw) };
     Size {
@@ -55,7 +56,7 @@ pub(super) fn flawed(flaw: Flaw, mode: Mode, start: Start, sets_passwords: bool)
 
 const MODES: [Mode; 4] = [Mode::Update, Mode::Refuse, Mode::Recreate, Mode::Assigned];
 
-/// What was there before, and whether the API has `PATCH /users/password`.
+/// States before the first run, and whether the API has `PATCH /users/password`.
 const STARTS: [(Start, bool); 5] = [
     (Start::Empty, true),
     (Start::LostUser, true),
@@ -64,7 +65,7 @@ const STARTS: [(Start, bool); 5] = [
     (Start::Doubtful, false),
 ];
 
-/// One host alone, and two at once with targets of their own or the same ones; all of them, or those for every commit.
+/// Returns explorations of one host, and of two hosts with their own or shared targets: all of them, or those for every commit.
 fn sizes(is_all: bool) -> Vec<Size> {
     let mut all = Vec::new();
     for start in STARTS {
@@ -89,7 +90,7 @@ fn sizes(is_all: bool) -> Vec<Size> {
     all
 }
 
-/// The serial's account means nothing to `--server-assigned`.
+/// Returns whether a mode can begin in a state: the serial's account is irrelevant for `--server-assigned`.
 fn begins_at(mode: Mode, start: Start) -> bool {
     mode != Mode::Assigned || start == Start::Empty
 }
@@ -118,28 +119,28 @@ fn is_all() -> bool {
     env::var("AZAION_MODEL").is_ok_and(|value| value == "all")
 }
 
-// Promise: in all interleavings of these hosts, with all faults at all moments, no promise is broken.
+// Promise: no promise is broken in any interleaving of these hosts, with any fault at any step.
 #[test]
 fn no_promise_is_broken() {
-    let (mut broken, mut sum) = (Vec::new(), [0; 3]);
+    let (mut broken, mut totals) = (Vec::new(), [0; 3]);
     let all = sizes(is_all());
     for size in &all {
         match explore(size) {
             Ok(explored) => {
                 println!("{}, at most {} faults: {explored}", size.name, size.faults);
-                for (sum, part) in sum.iter_mut().zip([explored.states, explored.steps, explored.executions]) {
-                    *sum += part;
+                for (total, part) in totals.iter_mut().zip([explored.states, explored.steps, explored.executions]) {
+                    *total += part;
                 }
             }
             Err(violation) => broken.push(violation.report(size)),
         }
     }
-    let [states, steps, executions] = sum;
-    println!("{} sizes: {states} states, {steps} steps, {executions} executions of the main job", all.len());
+    let [states, steps, executions] = totals;
+    println!("{} sizes: {states} states, {steps} steps, {executions} executions of provisioning", all.len());
     assert!(broken.is_empty(), "{} sizes break a promise:\n{}", broken.len(), broken.join("\n\n"));
 }
 
-// Promise: a trace that was printed can be walked again.
+// Promise: a printed trace can be replayed.
 #[test]
 fn replay_a_trace() {
     let Ok(trace) = env::var("AZAION_MODEL_REPLAY") else { return };

@@ -1,4 +1,4 @@
-//! A state of the world: the API, the targets, where each host is, and what has been promised to people so far.
+//! A state of the world: the API, the targets, the progress of each host, and what its messages have promised so far.
 
 use super::effects::{Op, Seen};
 use super::host::{Execution, Hosts, Next, Notice, Program};
@@ -9,42 +9,42 @@ use super::world::{Account, Api, File, Password, Reply, Request, Run};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct State {
     pub(super) api: Api,
-    /// Requests whose sender has given up, and which the API carries out at some time.
+    /// Requests whose sender has given up, and which the API carries out later.
     pub(super) late: Vec<(Run, Request)>,
     pub(super) targets: Vec<Option<File>>,
     pub(super) hosts: Vec<Host>,
-    /// The devices that a run has ended well for.
+    /// The devices for which a run has succeeded.
     pub(super) reports: Vec<Report>,
-    /// The runs that have said that devices which were flashed earlier can't log in any more.
+    /// Set of the runs that warned that devices flashed earlier can no longer log in.
     pub(super) announced: u32,
-    /// The runs of which somebody has said that they may have left a user without a device.
-    pub(super) told: u32,
-    /// The passwords that a person has cleared, or of users for which another run's deletion has made room.
+    /// Set of the runs for which a message reported that they may have left a user without a device.
+    pub(super) reported_orphans: u32,
+    /// Passwords that a person has cleared, or of users that could be created because another run has deleted the earlier user.
     pub(super) given_up: Vec<Password>,
-    /// How many faults and crashes may still come, and how many have come.
+    /// Number of faults and crashes that may still occur, and that have occurred.
     pub(super) faults: (u8, u8),
     pub(super) clears: u8,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Host {
-    /// How many runs it has begun.
+    /// Number of runs that it has begun.
     pub(super) runs: u8,
     pub(super) work: Option<Work>,
 }
 
-/// A run that goes on.
+/// A run in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Work {
     pub(super) run: Run,
-    /// What it has observed, see [`Hosts`].
+    /// Its observations, see [`Hosts`].
     pub(super) node: usize,
     pub(super) drawn: Option<Password>,
-    /// What was in its targets.
+    /// Content of its targets when it began.
     pub(super) before: Vec<Option<File>>,
-    /// Whether the API may have, or has had, the password that is in the targets, or has said that there is no user.
+    /// Whether the API may have, or has had, the password in the targets, or has replied that there is no user.
     pub(super) may_be_set: bool,
-    /// IdentitySource has changed the account since this run has last had an answer.
+    /// The run that has changed the account since the last reply to this run.
     pub(super) overtaken: Option<Run>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Report {
     pub(super) run: Run,
     pub(super) account: Account,
     pub(super) password: Password,
-    /// Whose effect has put it out.
+    /// The run whose effect has locked the device out.
     pub(super) lost_to: Option<Run>,
 }
 
@@ -84,7 +84,7 @@ impl State {
             hosts: vec![Host::default(); size.hosts.len()],
             reports,
             announced: 0,
-            told: 0,
+            reported_orphans: 0,
             given_up: Vec::new(),
             faults: (size.faults, 0),
             clears: size.clears,
@@ -115,28 +115,28 @@ impl State {
         let work = Work { run, node, drawn: None, before, may_be_set: false, overtaken: None };
         self.hosts[host].runs += 1;
         self.hosts[host].work = Some(work);
-        self.settle(size, hosts, host)
+        self.advance(size, hosts, host)
     }
 
-    /// Tells a run what it observes, and has it go on to its next effect.
+    /// Adds an observation to a run, and advances it to its next effect.
     pub(super) fn observe(&mut self, size: &Size, hosts: &mut Hosts, host: usize, seen: Seen) -> Result<(), Broken> {
         if let Some(work) = &mut self.hosts[host].work {
             work.node = hosts.observe(work.node, seen);
         }
-        self.settle(size, hosts, host)
+        self.advance(size, hosts, host)
     }
 
-    /// Does at once what nobody else can see, as reading a target that is locked.
-    fn settle(&mut self, size: &Size, hosts: &mut Hosts, host: usize) -> Result<(), Broken> {
+    /// Carries out the effects that no other run can see, such as reading a locked target.
+    fn advance(&mut self, size: &Size, hosts: &mut Hosts, host: usize) -> Result<(), Broken> {
         while let Some(mut work) = self.hosts[host].work.take() {
             let execution = hosts.execution(work.node);
-            self.note(size, host, &work, &execution)?;
+            self.record(size, host, &work, &execution)?;
             match &execution.next {
                 Next::End { outcome: Some(outcome), .. } => {
                     return rules::at_success(self, size, host, &work, *outcome);
                 }
-                // It says that a target could not be restored.
-                Next::End { .. } if execution.says(Notice::NotRestored) => return Ok(()),
+                // The run reported that a target could not be restored.
+                Next::End { .. } if execution.has(Notice::NotRestored) => return Ok(()),
                 Next::End { exit, .. } => return rules::at_failure(self, size, host, &work, *exit),
                 Next::Op(Op::Read(target)) => {
                     let file = self.targets[size.hosts[host].targets[*target]].clone();
@@ -157,27 +157,27 @@ impl State {
         Ok(())
     }
 
-    /// Takes note of what a run has said.
-    fn note(&mut self, size: &Size, host: usize, work: &Work, execution: &Execution) -> Result<(), Broken> {
+    /// Records the messages of a run.
+    fn record(&mut self, size: &Size, host: usize, work: &Work, execution: &Execution) -> Result<(), Broken> {
         if let Some(line) = &execution.leak {
             return Err(Broken(format!("a password is in a message: {line}")));
         }
-        self.announced |= if execution.says(Notice::PutOut) { work.run.bit() } else { 0 };
-        self.told |= if execution.says(Notice::Orphan) { work.run.bit() } else { 0 };
-        if execution.says(Notice::Intent) {
+        self.announced |= if execution.has(Notice::LockedOut) { work.run.bit() } else { 0 };
+        self.reported_orphans |= if execution.has(Notice::Orphan) { work.run.bit() } else { 0 };
+        if execution.has(Notice::Intent) {
             for target in &size.hosts[host].targets {
-                self.tell_of(size, *target, Some(work.run));
+                self.report_intent(size, *target, Some(work.run));
             }
         }
         Ok(())
     }
 
-    /// Somebody reports an intent in this target, so that all runs that have written to it before are known.
-    pub(super) fn tell_of(&mut self, size: &Size, target: usize, but: Option<Run>) {
+    /// Records that an intent in this target was reported: it covers all runs that have written to the target before, except `except`.
+    pub(super) fn report_intent(&mut self, size: &Size, target: usize, except: Option<Run>) {
         for (number, _) in size.hosts.iter().enumerate().filter(|(_, plan)| plan.targets.contains(&target)) {
             for run in 0..self.hosts[number].runs {
                 let run = Run { host: u8::try_from(number).unwrap_or(u8::MAX), number: run };
-                self.told |= if Some(run) == but { 0 } else { run.bit() };
+                self.reported_orphans |= if Some(run) == except { 0 } else { run.bit() };
             }
         }
     }
@@ -194,11 +194,11 @@ impl State {
                 continue;
             }
             if report.run == run {
-                return Err(Broken(format!("{run:?} has reported a device, and now its own {request} puts it out")));
+                return Err(Broken(format!("{run:?} has reported a device, and now its own {request} locks it out")));
             }
             report.lost_to = Some(run);
         }
-        // Making a user takes nothing from anybody.
+        // Creating a user affects no other run.
         if matches!(request, Request::Create(..)) {
             return Ok(reply);
         }
@@ -208,14 +208,14 @@ impl State {
         Ok(reply)
     }
 
-    /// A password may be on the API alone from now on.
+    /// Allows a password to exist only on the API from now on.
     pub(super) fn give_up(&mut self, password: Password) {
         self.given_up.push(password);
         self.given_up.sort_unstable();
         self.given_up.dedup();
     }
 
-    /// The passwords that are anywhere, so that a new one is none of them.
+    /// Returns a password that is not in use anywhere.
     fn unused_password(&self) -> Password {
         let files = self.hosts.iter().filter_map(|host| host.work.as_ref()).flat_map(|work| &work.before);
         let mut used: Vec<Password> = files.chain(&self.targets).filter_map(|file| file.as_ref()?.password()).collect();

@@ -8,21 +8,21 @@ use std::sync::Arc;
 pub(super) const SERIAL: &str = "AZJN-0042";
 pub(super) const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 
-/// A password by its number, so that states that differ in random characters alone are one.
+/// A password by its number, so that states which differ only in random characters are equal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Password(pub(super) u8);
 
 impl Password {
-    /// The password of a user that was there before and that nobody knows any more.
+    /// The unknown password of a user that existed before.
     pub(super) const LOST: Self = Self(90);
-    /// From here on, the server's.
+    /// First number of the server's passwords.
     pub(super) const SERVERS: u8 = 100;
 
     pub(super) fn text(self) -> String {
         format!("{:032}", self.0)
     }
 
-    /// The password of this text. A random one has letters.
+    /// Parses a password. A random one has letters.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let is_ours = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse().ok().filter(|_| is_ours).map(Self)
@@ -38,9 +38,9 @@ impl fmt::Debug for Password {
 /// An e-mail address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Account {
-    /// That of the serial.
+    /// The account of the serial.
     Serial,
-    /// One that the server has made, by its number.
+    /// An account created by the server, by its number.
     Assigned(u8),
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Its bit in a set of runs.
+    /// Returns its bit in a set of runs.
     pub(super) fn bit(self) -> u32 {
         1 << (self.host * 8 + self.number)
     }
@@ -112,7 +112,7 @@ impl fmt::Debug for File {
     }
 }
 
-/// A call to the API, but for the admin's login.
+/// A call to the API, except the admin's login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Request {
     Login(Account, Password),
@@ -123,7 +123,7 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// Whether it changes nothing.
+    /// Returns whether it changes nothing.
     pub(super) fn is_read(self) -> bool {
         matches!(self, Self::Login(..))
     }
@@ -141,7 +141,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// An answer to it.
+/// The reply to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Reply {
     Token,
@@ -154,7 +154,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    /// The status and the body.
+    /// Returns status and body.
     pub(super) fn render(self) -> (u16, String) {
         let error = |code| format!(r#"{{"ErrorCode":{code},"Message":"m"}}"#);
         match self {
@@ -177,13 +177,13 @@ impl Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct User {
     pub(super) password: Password,
-    /// Another one for each user that is made, also under the same e-mail.
+    /// Unique for each created user, even with the same e-mail.
     pub(super) id: u8,
-    /// The run that made it, if one did.
+    /// The run that created it, if one did.
     pub(super) maker: Option<Run>,
 }
 
-/// The API: e-mails are unique, as since 13 May 2026.
+/// The API. E-mails are unique, as they have been since 13 May 2026.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Api {
     pub(super) users: BTreeMap<Account, User>,

@@ -1,14 +1,14 @@
-//! The order of the main job for a device whose identity follows from its serial, which makes any interruption harmless without any
+//! Provisions a device whose identity is derived from its serial. The order of the steps makes any interruption harmless without
 //! state elsewhere.
 //!
-//! 1. Look at the targets: another device's file is refused, unless it may be replaced.
-//! 2. A password that is there already is tried: if the device can log in with it, nothing has to change.
-//! 3. Else the password, the one found or a new one, is written durably **before** the API is asked. If the machine
-//!    dies now, the next run finds it and goes on with it.
-//! 4. The user is made. If it exists, an earlier try of ours may have got through, which a login tells; else [`existing`]
-//!    says what becomes of it.
+//! 1. Read the targets. Refuse another device's file, unless it may be replaced.
+//! 2. Try a password that is already there. If the device can log in with it, nothing has to change.
+//! 3. Otherwise write the password, the one found or a new one, durably **before** the request to the API. If the host crashes now,
+//!    the next run finds the password and continues with it.
+//! 4. Create the account. If it exists, an earlier try of this run may have created it, which a login checks; otherwise
+//!    [`existing_account`] handles it.
 //!
-//! Where the API has certainly not taken the password, the targets are put back as they were.
+//! If the API has certainly not accepted the password, the targets are restored.
 
 mod existing_account;
 
@@ -26,23 +26,23 @@ use crate::provision::targets::{Content, Targets};
 use crate::target::confirmation::{is_confirmed, with_confirmation};
 use crate::target::{Found, Target};
 
-/// The main job for one serial.
+/// The provisioning of one device by its serial.
 #[derive(Debug)]
 pub(crate) struct Provisioning<'a> {
     pub(crate) job: &'a Job<'a>,
     pub(crate) serial: &'a Serial,
     pub(crate) on_existing: OnExisting,
-    /// Whether a mark in the targets is believed that the API has their password, and made.
+    /// Whether to trust and write confirmation comments, which say that the API has accepted the password.
     pub(crate) uses_confirmations: bool,
 }
 
-/// Why the user does not have, for all we know, the password that is in the targets.
+/// Why it is not certain that the account accepts the password in the targets.
 enum AccountError {
-    /// It certainly has another: the targets are to be put back.
+    /// The account certainly has another password: the targets must be restored.
     NotSet(Error),
-    /// It has this one, and is no good all the same.
+    /// The account has this password, but is not usable.
     Unusable(Error),
-    /// It may have it.
+    /// The account may have this password.
     Uncertain(Error),
 }
 
@@ -53,24 +53,24 @@ impl From<AdminFault> for AccountError {
 }
 
 impl Provisioning<'_> {
-    /// Runs it.
+    /// Provisions the device.
     pub(crate) fn run(&self) -> Result<Outcome> {
         let job = self.job;
-        let places = Targets::read(job.targets, job.owner, |target, found| self.whose(target, found))?;
-        places.report_intents();
-        places.check_modules(job.module_serial)?;
-        if self.uses_confirmations && self.is_done(&places)? {
+        let targets = Targets::read(job.targets, job.owner, |target, found| self.classify(target, found))?;
+        targets.report_intents();
+        targets.check_modules(job.module_serial)?;
+        if self.uses_confirmations && self.is_done(&targets)? {
             return Ok(Outcome::Reused);
         }
-        let outcome = self.provision(&places)?;
+        let outcome = self.provision(&targets)?;
         if self.uses_confirmations {
-            self.mark();
+            self.confirm();
         }
         Ok(outcome)
     }
 
-    /// Whose a file is that was found. One of this device's that this tool can't have written is replaced.
-    fn whose(&self, target: &dyn Target, found: &Found) -> Result<Content> {
+    /// Classifies a file in a target. A file of this device that this tool can't have written is replaced.
+    fn classify(&self, target: &dyn Target, found: &Found) -> Result<Content> {
         let job = self.job;
         let Some(conf) = adoption::ours(target, found, self.serial, job.replace)? else {
             let is_readable = found.conf(target.path()).is_ok();
@@ -80,26 +80,26 @@ impl Provisioning<'_> {
             return Ok(Content::Ours(conf));
         };
         let path = target.path().display();
-        log::warn!("the device.conf in {path} is not as this tool writes it ({why}), so its password is not used");
+        log::warn!("the device.conf in {path} was not written by this tool ({why}), so its password is not used");
         Ok(Content::Doubtful(conf))
     }
 
-    /// Whether all targets hold one file of this device, of which an earlier batch saw that the API takes it.
-    fn is_done(&self, places: &Targets<'_>) -> Result<bool> {
-        let Some(password) = places.passwords().first().copied() else { return Ok(false) };
-        places.are_confirmed(&self.conf(places, password))
+    /// Returns whether all targets hold the same file of this device, confirmed by an earlier batch.
+    fn is_done(&self, targets: &Targets<'_>) -> Result<bool> {
+        let Some(password) = targets.passwords().first().copied() else { return Ok(false) };
+        targets.are_confirmed(&self.conf(targets, password))
     }
 
-    /// Marks what is in the targets as taken by the API. That it can't be marked costs a login the next time.
-    fn mark(&self) {
+    /// Adds the confirmation comment to the files in the targets. After a failure, the next run only needs one more login.
+    fn confirm(&self) {
         for target in self.job.targets {
-            if let Err(error) = self.mark_in(target.as_ref()) {
-                log::warn!("marking as done: {}", error.line());
+            if let Err(error) = self.confirm_in(target.as_ref()) {
+                log::warn!("cannot write the confirmation comment: {}", error.line());
             }
         }
     }
 
-    fn mark_in(&self, target: &dyn Target) -> Result<()> {
+    fn confirm_in(&self, target: &dyn Target) -> Result<()> {
         match target.read_conf()?.filter(|found| !is_confirmed(&found.bytes)) {
             Some(found) => {
                 let text = with_confirmation(&found.bytes).map_err(|why| {
@@ -111,47 +111,49 @@ impl Provisioning<'_> {
         }
     }
 
-    fn provision(&self, places: &Targets<'_>) -> Result<Outcome> {
+    /// Provisions the device, without regard to confirmation comments.
+    fn provision(&self, targets: &Targets<'_>) -> Result<Outcome> {
         let job = self.job;
-        // Before the first call: what is wrong with the admin's file shows also where it turns out not to be needed.
+        // Before the first request: reports an invalid admin file even if the admin turns out not to be needed.
         job.admin.prepare()?;
-        let known = places.passwords();
+        let known = targets.passwords();
         let tried = job.try_all(&self.serial.email(), &known)?;
         if let Some(password) = tried.works {
-            places.write(&self.conf(places, password))?;
+            targets.write(&self.conf(targets, password))?;
             return Ok(Outcome::Reused);
         }
         if self.on_existing == OnExisting::Recreate {
-            // Before a new password takes the place of one that works.
-            self.check_may_delete(places, tried.is_disabled)?;
+            // Before a new password replaces a working one.
+            self.check_may_delete(targets, tried.is_disabled)?;
         }
         job.admin.log_in()?;
         let password = match known.first() {
             Some(password) => (*password).clone(),
-            None => new_password().map_err(|error| failure(Exit::Internal, format!("making a password: {error}")))?,
+            None => {
+                new_password().map_err(|error| failure(Exit::Internal, format!("generating a password: {error}")))?
+            }
         };
-        places.write(&self.conf(places, &password))?;
-        self.ensure_account(&password, !known.is_empty()).map_err(|unsettled| match unsettled {
-            AccountError::NotSet(error) => places.restore(error),
+        targets.write(&self.conf(targets, &password))?;
+        self.ensure_account(&password, !known.is_empty()).map_err(|uncertain| match uncertain {
+            AccountError::NotSet(error) => targets.restore(error),
             AccountError::Unusable(error) => error,
-            AccountError::Uncertain(error) => error.context(
-                "the password is in the target and may be on the API already; run this again, it goes on from there",
-            ),
+            AccountError::Uncertain(error) => error
+                .context("the password is in the target and may already be set on the API; run this again to continue"),
         })
     }
 
-    fn conf(&self, places: &Targets<'_>, password: &SecretString) -> DeviceConf {
-        self.job.conf(&Identity::from(self.serial), password, places.module_serial(self.job.module_serial))
+    fn conf(&self, targets: &Targets<'_>, password: &SecretString) -> DeviceConf {
+        self.job.conf(&Identity::from(self.serial), password, targets.module_serial(self.job.module_serial))
     }
 
-    /// Makes the user have the password that is in the targets. `tried` says that a login with it was refused before.
-    fn ensure_account(&self, password: &SecretString, tried: bool) -> Result<Outcome, AccountError> {
+    /// Ensures that the account exists with the password in the targets. `is_tried`: a login with it was refused before.
+    fn ensure_account(&self, password: &SecretString, is_tried: bool) -> Result<Outcome, AccountError> {
         let email = self.serial.email();
         let perhaps_ours = match self.job.admin.create(&email, password)? {
             Creation::Created { by_number } => return self.created(password, by_number),
             Creation::Exists { perhaps_ours } => perhaps_ours,
         };
-        if perhaps_ours || !tried {
+        if perhaps_ours || !is_tried {
             match self.job.log_in(&email, password).map_err(AccountError::Uncertain)? {
                 Login::In(token) => {
                     return check_role(&email, &token).map(|()| Outcome::Reused).map_err(AccountError::Unusable);
@@ -169,25 +171,25 @@ impl Provisioning<'_> {
         }
     }
 
-    /// The user was made. If its role was given as a number, the first one of a run shows whether that is the right one.
+    /// Handles a created account. If the request had the role as a number, the first account of a run shows whether it is the right role.
     fn created(&self, password: &SecretString, by_number: bool) -> Result<Outcome, AccountError> {
         let admin = &self.job.admin;
-        if !by_number || !admin.has_unchecked_role() {
+        if !by_number || !admin.has_unconfirmed_role() {
             return Ok(Outcome::Created);
         }
         let email = self.serial.email();
-        let token = self.log_in_as_made(password)?;
-        check_role(&email, &token).inspect_err(|error| admin.role_is_wrong(error)).map_err(AccountError::Unusable)?;
-        admin.role_is_right();
+        let token = self.log_in_as_created(password)?;
+        check_role(&email, &token).inspect_err(|error| admin.reject_role(error)).map_err(AccountError::Unusable)?;
+        admin.confirm_role();
         Ok(Outcome::Created)
     }
 
-    /// Logs in as a user that must take this password, since it was made with it.
-    fn log_in_as_made(&self, password: &SecretString) -> Result<SecretString, AccountError> {
+    /// Logs in to an account that must accept this password, because it was created with it.
+    fn log_in_as_created(&self, password: &SecretString) -> Result<SecretString, AccountError> {
         let email = self.serial.email();
         match self.job.log_in(&email, password).map_err(AccountError::Uncertain)? {
             Login::In(token) => Ok(token),
-            Login::Refused { .. } => Err(AccountError::Unusable(existing_account::not_let_in(&email))),
+            Login::Refused { .. } => Err(AccountError::Unusable(existing_account::login_refused(&email))),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The intent of `--server-assigned`, in the place of a `device.conf`: the API was asked for an identity, and its answer has not been
-//! written yet. Whoever finds it knows that a user may be left on the API that no device has.
+//! The intent of `--server-assigned`, a file in place of `device.conf`: an identity was requested from the API, and the response has not
+//! been written yet. A run that finds it knows that the API may have an orphaned account, which no device has.
 //!
-//! It is a comment, so that nobody takes it for an identity: the agent says that the e-mail is missing.
+//! It is a comment, so no program takes it for an identity: the agent reports that the e-mail is missing.
 
 use azaion_agent::api::url::ApiUrl;
 use azaion_agent::common::clock::Timestamp;
@@ -12,28 +12,28 @@ use crate::target::{Found, Target};
 
 const START: &str = "# azaion-provision: asked for an identity at ";
 
-/// The text of it.
+/// Returns the text of an intent.
 pub(crate) fn intent(api: &ApiUrl, now: Timestamp) -> SecretString {
     SecretString::from(format!("{START}{now} from {api}\n"))
 }
 
-/// Whether this is all that is in a file.
+/// Returns whether a file is an intent and nothing else.
 pub(crate) fn is_intent(text: &[u8]) -> bool {
-    rest(text).is_some()
+    request_text(text).is_some()
 }
 
-/// When the API was asked, and which.
-fn rest(text: &[u8]) -> Option<&str> {
+/// Returns the time of the request and the API.
+fn request_text(text: &[u8]) -> Option<&str> {
     let line = std::str::from_utf8(text).ok()?.trim_end();
     line.strip_prefix(START).filter(|rest| !rest.contains('\n'))
 }
 
-/// When the API was asked.
+/// Returns the time of the request.
 pub(crate) fn asked_at(text: &[u8]) -> Option<Timestamp> {
-    rest(text)?.split(' ').next()?.parse().ok()
+    request_text(text)?.split(' ').next()?.parse().ok()
 }
 
-/// A `device.conf` that was found; none where it is such an intent, of which people are told.
+/// Returns a file unless it is an intent; logs a warning for an intent.
 pub(crate) fn filter_intent<'f>(target: &dyn Target, found: Option<&'f Found>) -> Option<&'f Found> {
     let found = found?;
     let Some(message) = message(target, found) else { return Some(found) };
@@ -41,12 +41,12 @@ pub(crate) fn filter_intent<'f>(target: &dyn Target, found: Option<&'f Found>) -
     None
 }
 
-/// What people are told of an intent, where it is one.
+/// Returns the warning about an intent, if the file is one.
 pub(crate) fn message(target: &dyn Target, found: &Found) -> Option<String> {
-    let when = rest(&found.bytes)?;
+    let when = request_text(&found.bytes)?;
     Some(format!(
-        "{}: a run was ended between asking for an identity and writing it ({}); the API may have a user that no device has (an orphaned \
-         account), an azj-… of about that time; if it is no device of yours, delete it there",
+        "{}: an earlier run ended between requesting an identity and writing it ({}); the API may have an orphaned account, an azj-… \
+         created at about that time; if it belongs to no device of yours, delete it on the API",
         target.path().display(),
         escaped(when)
     ))
@@ -61,9 +61,9 @@ mod tests {
 
     use super::*;
 
-    // Promise: an intent is told from any `device.conf`, and nobody takes it for an identity.
+    // Promise: an intent is distinguished from any `device.conf`, and is never taken for an identity.
     #[test]
-    fn an_intent_is_no_identity() {
+    fn an_intent_is_not_an_identity() {
         let api = "https://a.example".parse().unwrap();
         let intent = intent(&api, Timestamp::from_unix(1_777_802_400));
         let text = intent.expose_secret();

@@ -1,5 +1,5 @@
-//! What both orders of the main job share, for identities that follow from a serial and for those that the server makes: the targets,
-//! the API, and how an identity is tried and judged.
+//! The inputs of one provisioning job, and its steps that do not depend on where the identity comes from: logs in, tries passwords,
+//! validates tokens.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ use crate::admin_api::Admin;
 use crate::error::{Context, Error, Result, failure};
 use crate::target::{Owner, Target};
 
-/// The API's error code for a disabled account, with the right password.
+/// Error code of the API: the account is disabled, and the password was right.
 const DISABLED: u32 = 38;
 
 /// How the device came to have the identity that is in the targets.
@@ -28,18 +28,18 @@ const DISABLED: u32 = 38;
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) enum Outcome {
-    /// The user was made with this password.
+    /// The account was created with this password.
     Created,
-    /// The user had this password already.
+    /// The account already had this password.
     Reused,
-    /// The user was given this password.
+    /// The account's password was reset to this one.
     Updated,
-    /// The server made the identity.
+    /// The server created the identity.
     Assigned,
 }
 
 impl Outcome {
-    /// As it is printed, for people and for machines.
+    /// Returns the name in the output, for people and for programs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -56,32 +56,32 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What came of trying an identity.
+/// Result of a login as the device.
 pub(crate) enum Login {
-    /// The API lets it in; the access token.
+    /// The login succeeded, with this access token.
     In(SecretString),
-    /// The API refuses it.
+    /// The API refuses the login.
     Refused {
-        /// Whether it says that the account is disabled.
+        /// Whether the account is disabled.
         is_disabled: bool,
     },
 }
 
-/// What came of trying all known passwords of an account.
+/// Result of trying all known passwords of an account.
 pub(crate) struct Tried<'p> {
-    /// The one that the API lets in.
+    /// The password that works.
     pub(crate) works: Option<&'p SecretString>,
-    /// Whether the API says of one that the account is disabled.
+    /// Whether the account is disabled, according to the API.
     pub(crate) is_disabled: bool,
 }
 
-/// All that both orders need.
+/// Inputs of one provisioning job.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     pub(crate) targets: &'a [Box<dyn Target>],
     pub(crate) owner: Owner,
     pub(crate) replace: bool,
-    /// The module that the device is for; where none is given, what the targets say stays.
+    /// Serial number of the device's module; `None` keeps the value in the targets.
     pub(crate) module_serial: Option<&'a str>,
     pub(crate) http: &'a dyn ApiClient,
     pub(crate) budget: &'a Budget<'a>,
@@ -90,7 +90,7 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// What is written into the targets of a device.
+    /// Returns the content of `device.conf` for an identity.
     pub(crate) fn conf(&self, identity: &Identity, password: &SecretString, module: Option<&str>) -> DeviceConf {
         DeviceConf {
             serial: Some(identity.serial.clone()),
@@ -102,18 +102,18 @@ impl Job<'_> {
         }
     }
 
-    /// A time that has certainly passed, for the device will believe no earlier one: the station's clock, but not
-    /// beyond what the server says.
+    /// Returns a time that has certainly passed: the earlier one of this host's clock and the server's time. The device accepts no
+    /// earlier time.
     pub(crate) fn now(&self) -> Timestamp {
         let clock = self.clock.wall();
         let Some(server) = self.http.server_date() else { return clock };
         if clock.since(server).max(server.since(clock)) > SKEW {
-            log::warn!("this station's clock says {clock}, the server's {server}; one of them is wrong");
+            log::warn!("this host's clock says {clock}, the server's clock {server}; one of them is wrong");
         }
         clock.min(server)
     }
 
-    /// Logs in as the device. A refusal is an answer here, not an error.
+    /// Logs in as the device. A refusal is a result, not an error.
     pub(crate) fn log_in(&self, email: &str, password: &SecretString) -> Result<Login> {
         match self.budget.run(|limit| session::login(self.http, email, password, limit)) {
             Ok((tokens, _)) => Ok(Login::In(tokens.access)),
@@ -124,7 +124,7 @@ impl Job<'_> {
         }
     }
 
-    /// Tries passwords in turn, until the API lets one in, and checks the role of that account.
+    /// Tries passwords in turn until one works, and checks the account's role.
     pub(crate) fn try_all<'p>(&self, email: &str, passwords: &[&'p SecretString]) -> Result<Tried<'p>> {
         let mut is_disabled = false;
         for password in passwords {
@@ -139,23 +139,24 @@ impl Job<'_> {
         Ok(Tried { works: None, is_disabled })
     }
 
-    /// Logs in and judges the token as the device will, with what is in the targets: the same file in all of them.
+    /// Logs in with the `device.conf` in the targets, the same in all of them, and validates the token as the device will.
     pub(crate) fn verify(&self) -> Result<()> {
         let target = self.targets.first().ok_or_else(|| failure(Exit::Internal, "there is no target"))?;
         let conf = target
             .read_conf()?
-            .ok_or_else(|| failure(Exit::Target, "device.conf is gone again"))?
+            .ok_or_else(|| failure(Exit::Target, "device.conf was removed during this run"))?
             .conf(target.path())?;
-        self.classify(&conf)
-            .context("verifying: the user and device.conf are in place, but the device would not get ready")
+        self.validate(&conf)
+            .context("--verify: the account and device.conf exist, but the device would not become ready")
     }
 
-    fn classify(&self, conf: &DeviceConf) -> Result<(), Fault> {
+    /// Logs in and validates the token.
+    fn validate(&self, conf: &DeviceConf) -> Result<(), Fault> {
         let (tokens, answer) =
             self.budget.run(|limit| session::login(self.http, &conf.email, &conf.password, limit))?;
         let expected =
             Expected { email: &conf.email, issuer: DEFAULT_ISSUER, audience: None, signature: SignaturePolicy::Auto };
-        // As the device does: by the time that the server says, else by a clock that is not before provisioning.
+        // Like the device: the server's time, otherwise a clock that is not before the provisioning.
         let now = || {
             let clock = self.clock.wall();
             answer.date.unwrap_or_else(|| conf.provisioned_at.map_or(clock, |provisioned| clock.max(provisioned)))
@@ -164,11 +165,11 @@ impl Job<'_> {
     }
 }
 
-/// Refuses an account that the device's tokens name another role of.
+/// Refuses an account whose token has another role.
 pub(crate) fn check_role(email: &str, token: &SecretString) -> Result<()> {
     if !token::names_another_role(token) {
         return Ok(());
     }
-    let message = format!("the user {email} has another role than {ROLE}; set its role on the admin API");
+    let message = format!("the account {email} has another role than {ROLE}; set its role on the admin API");
     Err(failure(Exit::Protocol, message))
 }

@@ -1,4 +1,4 @@
-//! The targets of one device: what is in them, and one `device.conf` written into all of them, or into none.
+//! The targets of one device: reads them, and writes one `device.conf` into all of them or into none.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::provision::intent::{asked_at, filter_intent, is_intent};
 use crate::target::confirmation::is_confirmed;
 use crate::target::{Found, Owner, Target};
 
-/// How long after the intent its answer is written at most, give or take.
+/// Longest time between an intent and its response in `device.conf`, roughly.
 const LONGEST_ANSWER: Duration = Duration::from_hours(1);
 
 /// All targets of a device.
 pub(crate) struct Targets<'a> {
-    list: Vec<TargetState<'a>>,
+    states: Vec<TargetState<'a>>,
     owner: Owner,
 }
 
-/// A target with what was in it before.
+/// A target with its content before this run.
 struct TargetState<'a> {
     target: &'a dyn Target,
     before: Option<Found>,
@@ -32,20 +32,20 @@ struct TargetState<'a> {
     is_written: Cell<bool>,
 }
 
-/// Whose `device.conf` is in a target.
+/// Classification of a target's `device.conf`.
 pub(crate) enum Content {
-    /// None, or one that may be replaced.
+    /// There is no file, or one that may be replaced.
     Free,
-    /// This device's, with a password that is used again.
+    /// A file of this device, whose password is reused.
     Ours(DeviceConf),
-    /// This device's, but this tool can't have written it, so that its password is not used.
+    /// A file of this device that this tool can't have written, so its password is not used.
     Doubtful(DeviceConf),
-    /// Nobody knows; it may be replaced.
+    /// A file that can't be parsed and may be replaced.
     Unreadable,
 }
 
 impl<'a> Targets<'a> {
-    /// Looks into all targets; `classify` says whose a `device.conf` is, or why the target is refused.
+    /// Reads all targets; `classify` classifies a `device.conf`, or fails if the target is refused.
     pub(crate) fn read(
         targets: &'a [Box<dyn Target>],
         owner: Owner,
@@ -61,48 +61,48 @@ impl<'a> Targets<'a> {
             };
             Ok(TargetState { target, before, content, is_written: Cell::new(false) })
         };
-        Ok(Self { list: targets.iter().map(|target| read_conf(target.as_ref())).collect::<Result<_>>()?, owner })
+        Ok(Self { states: targets.iter().map(|target| read_conf(target.as_ref())).collect::<Result<_>>()?, owner })
     }
 
-    /// Tells of identities that were asked for and have not been written.
+    /// Warns of identities that were requested and not written.
     pub(crate) fn report_intents(&self) {
-        for place in &self.list {
-            filter_intent(place.target, place.before.as_ref());
+        for state in &self.states {
+            filter_intent(state.target, state.before.as_ref());
         }
     }
 
-    /// The same, but for those whose answer is in another of the targets: a run was killed between two of them.
+    /// Warns like [`Self::report_intents`], except if another target holds the response: a run was killed between two targets.
     pub(crate) fn report_lost_intents(&self) {
         let is_answer = |conf: &DeviceConf, asked: Timestamp| {
             conf.provisioned_at.is_some_and(|at| at >= asked && at.since(asked) <= LONGEST_ANSWER)
         };
-        for place in &self.list {
-            let asked = place.before.as_ref().and_then(|found| asked_at(&found.bytes));
+        for state in &self.states {
+            let asked = state.before.as_ref().and_then(|found| asked_at(&found.bytes));
             if !asked.is_some_and(|asked| self.ours().any(|conf| is_answer(conf, asked))) {
-                filter_intent(place.target, place.before.as_ref());
+                filter_intent(state.target, state.before.as_ref());
             }
         }
     }
 
-    /// The files of this device whose password is used again.
+    /// Returns the files of this device whose password is reused.
     pub(crate) fn ours(&self) -> impl Iterator<Item = &DeviceConf> {
-        self.list.iter().filter_map(TargetState::ours)
+        self.states.iter().filter_map(TargetState::ours)
     }
 
-    /// The files of this device whose password is not used.
+    /// Returns the files of this device whose password is not used.
     pub(crate) fn doubtful(&self) -> impl Iterator<Item = &DeviceConf> {
-        self.list.iter().filter_map(|place| match &place.content {
+        self.states.iter().filter_map(|state| match &state.content {
             Content::Doubtful(conf) => Some(conf),
             _ => None,
         })
     }
 
-    /// Whether a target has a file that can't be read.
+    /// Returns whether a target has a file that can't be parsed.
     pub(crate) fn have_unreadable(&self) -> bool {
-        self.list.iter().any(|place| matches!(place.content, Content::Unreadable))
+        self.states.iter().any(|state| matches!(state.content, Content::Unreadable))
     }
 
-    /// The passwords that are used again, each once.
+    /// Returns the passwords that are reused, without duplicates.
     pub(crate) fn passwords(&self) -> Vec<&SecretString> {
         let mut known: Vec<&SecretString> = Vec::new();
         for conf in self.ours() {
@@ -113,7 +113,7 @@ impl<'a> Targets<'a> {
         known
     }
 
-    /// The module that the device is for: the one that is `given`, else what the targets say already.
+    /// Returns the serial number of the device's module: the given one, otherwise the one in the targets.
     pub(crate) fn module_serial<'s>(&'s self, given: Option<&'s str>) -> Option<&'s str> {
         given.or_else(|| self.module_serials().next())
     }
@@ -122,84 +122,87 @@ impl<'a> Targets<'a> {
         self.ours().filter_map(|conf| conf.module_serial.as_deref())
     }
 
-    /// Which module the device is for can't be guessed where the targets disagree. That it is for another one from now
-    /// on may be meant, for boards are replaced; or a mix-up.
+    /// Refuses targets with different modules, unless the module is given. Warns if the given module differs from a target: a module may
+    /// have been replaced, or mixed up.
     pub(crate) fn check_modules(&self, given: Option<&str>) -> Result<()> {
         let Some(now) = self.module_serial(given) else { return Ok(()) };
         let Some(before) = self.module_serials().find(|module| *module != now) else { return Ok(()) };
         let whose = self.ours().next().map(DeviceConf::whose).unwrap_or_default();
         if given.is_some() {
-            log::warn!("{whose} was for the module {before} and is for {now} now; on {before} it is no longer");
+            log::warn!(
+                "{whose} was for the module {before} and is now for {now}; the agent will not use it on {before}"
+            );
             return Ok(());
         }
         let message =
-            format!("one target says that {whose} is for the module {now}, another {before}; give --module-serial");
+            format!("one target says that {whose} is for the module {now}, another {before}; use --module-serial");
         Err(failure(Exit::Data, message))
     }
 
-    /// Whether all targets hold this file, marked as one of which the API takes the password.
+    /// Returns whether all targets hold this file with the confirmation comment.
     pub(crate) fn are_confirmed(&self, conf: &DeviceConf) -> Result<bool> {
-        for place in &self.list {
-            let is_confirmed = place.before.as_ref().is_some_and(|found| is_confirmed(&found.bytes));
-            if !is_confirmed || !self.holds(place, conf)? {
+        for state in &self.states {
+            let is_confirmed = state.before.as_ref().is_some_and(|found| is_confirmed(&found.bytes));
+            if !is_confirmed || !self.holds(state, conf)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Writes the file into all targets, or into none. What holds it already is left alone.
+    /// Writes the file into all targets or into none; skips targets that already hold it.
     pub(crate) fn write(&self, conf: &DeviceConf) -> Result<()> {
         let text = conf.render();
-        for place in &self.list {
-            if !self.holds(place, conf)? {
-                self.put(place, &text).map_err(|error| self.restore(error))?;
+        for state in &self.states {
+            if !self.holds(state, conf)? {
+                self.write_into(state, &text).map_err(|error| self.restore(error))?;
             }
         }
         Ok(())
     }
 
-    /// Writes a text into all targets, or into none.
+    /// Writes a text into all targets or into none.
     pub(crate) fn write_text(&self, text: &SecretString) -> Result<()> {
-        self.list.iter().try_for_each(|place| self.put(place, text)).map_err(|error| self.restore(error))
+        self.states.iter().try_for_each(|state| self.write_into(state, text)).map_err(|error| self.restore(error))
     }
 
-    /// Writes a file into as many targets as can be: the first failure, if there is one, and whether one of them has it.
+    /// Writes the file into as many targets as possible. Returns the first failure, and whether any target has the file.
     pub(crate) fn write_where_possible(&self, conf: &DeviceConf) -> (Result<()>, bool) {
         let text = conf.render();
-        let done: Vec<Result<()>> = self.list.iter().map(|place| self.put(place, &text)).collect();
-        // A write may fail when the file is there, for its checksum or the folder's sync.
-        let is_there = |place: &TargetState<'_>| {
-            let found = place.target.read_conf().ok().flatten().and_then(|found| found.conf(place.target.path()).ok());
+        let results: Vec<Result<()>> = self.states.iter().map(|state| self.write_into(state, &text)).collect();
+        // A write may fail after the file is written, at its checksum or at the directory's sync.
+        let is_there = |state: &TargetState<'_>| {
+            let found = state.target.read_conf().ok().flatten().and_then(|found| found.conf(state.target.path()).ok());
             found.is_some_and(|found| found.email == conf.email && same(&found.password, &conf.password))
         };
-        let is_written = done.iter().zip(&self.list).any(|(result, place)| result.is_ok() || is_there(place));
-        (done.into_iter().collect(), is_written)
+        let is_written = results.iter().zip(&self.states).any(|(result, state)| result.is_ok() || is_there(state));
+        (results.into_iter().collect(), is_written)
     }
 
-    fn put(&self, place: &TargetState<'_>, text: &SecretString) -> Result<()> {
-        place.is_written.set(true);
-        Ok(place.target.write(text, self.owner)?)
+    fn write_into(&self, state: &TargetState<'_>, text: &SecretString) -> Result<()> {
+        state.is_written.set(true);
+        Ok(state.target.write(text, self.owner)?)
     }
 
-    /// Puts back what was in the targets that were written to; the error that led to it, with what went wrong here.
+    /// Restores the targets that were written. Returns the error that led here, with the failures of restoring.
     pub(crate) fn restore(&self, mut error: Error) -> Error {
-        for place in self.list.iter().filter(|place| place.is_written.get()) {
-            if let Err(other) = interrupt::uninterrupted(|| place.target.restore(place.before.as_ref())) {
-                let path = place.target.path().display();
-                error = error.context(format!("{path} could not be put back as it was ({})", chain(&other)));
+        for state in self.states.iter().filter(|state| state.is_written.get()) {
+            if let Err(other) = interrupt::uninterrupted(|| state.target.restore(state.before.as_ref())) {
+                let path = state.target.path().display();
+                error = error.context(format!("{path} could not be restored ({})", chain(&other)));
             }
         }
         error
     }
 
-    fn holds(&self, place: &TargetState<'_>, conf: &DeviceConf) -> Result<bool> {
-        let (Some(found), Some(ours)) = (&place.before, place.ours()) else { return Ok(false) };
-        let same = same(&ours.password, &conf.password)
+    /// Returns whether a target already holds this file.
+    fn holds(&self, state: &TargetState<'_>, conf: &DeviceConf) -> Result<bool> {
+        let (Some(found), Some(ours)) = (&state.before, state.ours()) else { return Ok(false) };
+        let is_same = same(&ours.password, &conf.password)
             && ours.api_url == conf.api_url
             && ours.serial == conf.serial
             && ours.module_serial == conf.module_serial;
-        Ok(same && place.target.is_in_order(found, self.owner)?)
+        Ok(is_same && state.target.is_in_order(found, self.owner)?)
     }
 }
 

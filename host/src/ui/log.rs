@@ -1,4 +1,4 @@
-//! The log of the host tool: each message with the device that it is about, and not through the progress bar.
+//! The log of the host tool: prefixes each message with its device, and keeps messages out of the progress bar.
 
 use std::cell::RefCell;
 
@@ -10,11 +10,11 @@ use log::{Log, Metadata};
 use super::progress::above_bar;
 
 thread_local! {
-    /// The device that this thread works on, for its messages.
+    /// The device that this thread provisions, for its messages.
     static DEVICE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Writes to standard error.
+/// Logger that writes to standard error.
 #[derive(Debug)]
 pub(crate) struct DeviceLog;
 
@@ -27,8 +27,8 @@ impl Log for DeviceLog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let about = DEVICE.with_borrow(|device| device.as_ref().map_or(String::new(), |device| format!("{device}: ")));
-        let text = format!("{about}{}", record.args());
+        let prefix = DEVICE.with_borrow(|device| device.as_ref().map_or(String::new(), |device| format!("{device}: ")));
+        let text = format!("{prefix}{}", record.args());
         let text = escaped(&text);
         above_bar(|| stderr_log::write(record.level(), &text));
     }
@@ -36,10 +36,10 @@ impl Log for DeviceLog {
     fn flush(&self) {}
 }
 
-/// Does something whose messages are about this device.
-pub(crate) fn about<T>(serial: &Serial, what: impl FnOnce() -> T) -> T {
+/// Runs `work`; its log messages get the serial as a prefix.
+pub(crate) fn about<T>(serial: &Serial, work: impl FnOnce() -> T) -> T {
     DEVICE.set(Some(serial.to_string()));
-    let done = what();
+    let result = work();
     DEVICE.set(None);
-    done
+    result
 }

@@ -1,4 +1,4 @@
-//! Results on standard output: an object a line for machines, a sentence for people. Neither has a control character.
+//! Results on standard output: one JSON object per line for programs, or text for people. Both are without control characters.
 
 use crate::error::{Result, io_failure};
 use std::io::{self, Write};
@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use azaion_agent::common::plain_text::{escaped, write_json};
 use serde::Serialize;
 
-/// Prints `record` as JSON, or `text`, whose line ends are the caller's: what a path or a message says has to be
-/// [`escaped`] before it becomes a part of several lines.
+/// Prints `record` as JSON, or `text`. Keeps the line breaks of `text`, so callers must apply [`escaped`] to paths and messages in a text
+/// with several lines.
 pub(crate) fn print(json: bool, record: &impl Serialize, text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = if json {

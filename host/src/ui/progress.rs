@@ -9,20 +9,20 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 const BAR: &str = "{bar:20} {pos}/{len} devices, {rate}, {eta} left{msg}";
 
-/// How often the bar is drawn again while no device ends.
+/// Interval at which the bar is redrawn while no device finishes.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The bar, for those who print beside it.
+/// The visible bar, which output must suspend.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Writes how fast it goes on. Slow lines do some ten devices a minute.
+/// Writes the rate, per minute if it is below one device per second. Slow lines do about ten devices per minute.
 fn write_rate(state: &ProgressState, line: &mut dyn fmt::Write) {
-    let a_second = state.per_sec();
-    // Writing a number into the line can't fail.
-    let _ = if a_second < 1.0 {
-        write!(line, "{:.0} a minute", a_second * 60.0)
+    let per_second = state.per_sec();
+    // Writing a number to the line can't fail.
+    let _ = if per_second < 1.0 {
+        write!(line, "{:.0} per minute", per_second * 60.0)
     } else {
-        write!(line, "{a_second:.0} a second")
+        write!(line, "{per_second:.0} per second")
     };
 }
 
@@ -30,7 +30,7 @@ fn shown() -> Option<ProgressBar> {
     SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Prints with the bar out of the way.
+/// Hides the bar while `print` runs.
 pub(crate) fn above_bar<T>(print: impl FnOnce() -> T) -> T {
     match shown() {
         Some(bar) => bar.suspend(print),
@@ -38,19 +38,20 @@ pub(crate) fn above_bar<T>(print: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Shows a bar until it is dropped, if standard error is a terminal.
+/// A progress bar that is visible until it is dropped, if standard error is a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
 }
 
 impl Progress {
+    /// Starts a bar for a number of devices.
     pub(crate) fn start(devices: usize) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(devices as u64), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> ").with_key("rate", write_rate));
-            // While the API has all workers wait, the time left does not stay as it was.
+            // Updates the remaining time while the API has all workers wait.
             bar.enable_steady_tick(TICK);
             bar
         });
@@ -58,11 +59,12 @@ impl Progress {
         Self { bar }
     }
 
+    /// Returns whether the bar is visible.
     pub(crate) fn is_shown(&self) -> bool {
         self.bar.is_some()
     }
 
-    /// One more device has ended; so many have failed by now.
+    /// Counts one more finished device; `failed` is the number of failures so far.
     pub(crate) fn advance(&self, failed: usize) {
         let Some(bar) = &self.bar else { return };
         bar.inc(1);

@@ -1,4 +1,4 @@
-//! Asking for a password on a terminal. However that ends, the terminal shows again what is typed.
+//! Prompts for a password on the terminal, and always restores the terminal's echo afterwards.
 
 use crate::error::{Result, failure};
 use std::fs::File;
@@ -15,19 +15,19 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_default;
 use signal_hook::iterator::Signals;
 
-/// Asks for a password, which is not shown.
+/// Prompts for a password without echo.
 ///
 /// # Errors
-/// 130 after Ctrl-C, 78 if there is no terminal to ask on.
+/// 130 after Ctrl-C; 78 if there is no terminal.
 pub(crate) fn password(question: &str) -> Result<SecretString> {
-    let asked = with_terminal_restored(|| rpassword::prompt_password(question));
-    asked.map(SecretString::from).map_err(|error| match error.kind() {
-        io::ErrorKind::Interrupted => failure(Exit::Interrupted, "interrupted while asking for the admin password"),
-        _ => failure(Exit::Config, format!("asking for the admin password: {error}")),
+    let answer = with_terminal_restored(|| rpassword::prompt_password(question));
+    answer.map(SecretString::from).map_err(|error| match error.kind() {
+        io::ErrorKind::Interrupted => failure(Exit::Interrupted, "interrupted at the prompt for the admin password"),
+        _ => failure(Exit::Config, format!("cannot prompt for the admin password: {error}")),
     })
 }
 
-/// Does something that changes the terminal's settings. A signal that ends the program puts them back first.
+/// Runs `ask`, which changes the terminal's settings. A signal that ends the program restores them first.
 fn with_terminal_restored<T>(ask: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Ok(before) = Settings::read() else { return ask() };
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
@@ -39,22 +39,22 @@ fn with_terminal_restored<T>(ask: impl FnOnce() -> io::Result<T>) -> io::Result<
                 exit(Exit::Interrupted.code().into());
             }
         });
-        let asked = ask();
-        // A signal that has been listened to once does nothing by itself. The others have a listener of their own.
+        let answer = ask();
+        // After the first registration a signal has no default action any more. SIGINT and SIGTERM have their own handlers.
         register_conditional_default(SIGHUP, Arc::new(AtomicBool::new(true)))?;
         handle.close();
-        asked
+        answer
     })
 }
 
-/// The settings of the controlling terminal.
+/// Settings of the controlling terminal.
 struct Settings {
     terminal: File,
     settings: Termios,
 }
 
 impl Settings {
-    #[expect(clippy::disallowed_methods, reason = "a device by its name")]
+    #[expect(clippy::disallowed_methods, reason = "a device file with a fixed name")]
     fn read() -> io::Result<Self> {
         let terminal = File::open("/dev/tty")?;
         let settings = tcgetattr(&terminal)?;

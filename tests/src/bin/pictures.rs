@@ -68,7 +68,7 @@ fn batch() -> anyhow::Result<()> {
     // Its exit code says that a unit failed.
     let shown = on_a_terminal(&format!("{ours} --owner current || true"), COLUMNS, Some(&station))?;
     // The bar is drawn some times a second, so not each number is there.
-    let bar = (25..45).find_map(|done| shown.find(&format!(" {done}/50 units"))).context("no bar is half-way")?;
+    let bar = (25..45).find_map(|done| shown.find(&format!(" {done}/50 devices"))).context("no bar is half-way")?;
     let rest = shown.get(bar..).unwrap_or_default();
     let middle = bar + rest.find(['\r', '\u{1b}']).unwrap_or(rest.len());
     let terminal_after = |part: &str| {

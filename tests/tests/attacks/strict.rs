@@ -87,12 +87,12 @@ fn each_path_is_judged() -> anyhow::Result<()> {
         refused(&middle, "belongs to", Some(12_345))?;
         chown(&middle, Some(0), Some(0))?;
         fs::set_permissions(&middle, mode(0o777))?;
-        refused(&middle, "can be changed by everybody", None)?;
+        refused(&middle, "is writable by every user", None)?;
         fs::set_permissions(&middle, mode(0o1777))?;
         try_it(&[], None)?.ended_with(0).context(thing)?;
         chown(&middle, Some(0), Some(NOBODY))?;
         fs::set_permissions(&middle, mode(0o775))?;
-        refused(&middle, "can be changed by the group with the id 65534", None)?;
+        refused(&middle, "is writable by the group with the id 65534", None)?;
         fs::set_permissions(&middle, mode(0o755))?;
         try_it(&[], None)?.ended_with(0).context(thing)?;
     }

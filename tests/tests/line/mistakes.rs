@@ -91,7 +91,7 @@ fn generated_again_before_the_flash() -> anyhow::Result<()> {
         factory.type_in(&flow.only("flash.sh")?)?.ended_with(0)?;
         factory.start_up(1, "APP")?.ended_with(78)?;
         let cleared = factory.type_in(&flow.only("azaion-provision clear")?)?.ended_with(0)?;
-        assert!(cleared.stdout.contains("there was no device.conf"), "{}", cleared.stdout);
+        assert!(cleared.stdout.contains("no device.conf found"), "{}", cleared.stdout);
         let again = factory.type_in(&flow.step("unit")?)?.ended_with(0)?;
         assert!(again.stdout.contains("azaion-jetson-0042@azaion.com updated"), "{}", again.stdout);
         factory.is_unit(2, FIRST, flow.partitions)?;
@@ -155,6 +155,6 @@ fn dash_r_in_the_initrd_flow() -> anyhow::Result<()> {
     factory.type_in(&NVME.only("flash.sh")?.replace("--flash-only", "-r --flash-only"))?.ended_with(0)?;
     factory.start_up(1, "APP")?.ended_with(78)?;
     let cleared = factory.type_in(&NVME.only("azaion-provision clear")?)?.ended_with(0)?;
-    assert!(cleared.stdout.contains("there was no device.conf"), "{}", cleared.stdout);
+    assert!(cleared.stdout.contains("no device.conf found"), "{}", cleared.stdout);
     Ok(())
 }

@@ -125,12 +125,12 @@ fn without_serial(conf: &str) -> String {
 fn what_is_not_let_in() -> anyhow::Result<()> {
     const ELSEWHERE: &str = "https://other.example";
     for (serial, password, api, mode, says) in [
-        ("azj-0001", UNKNOWN, None, 0o600, "does not let in"),
-        ("AZJN-0001", UNKNOWN, None, 0o600, "does not let in"),
+        ("azj-0001", UNKNOWN, None, 0o600, "whose login the API refuses"),
+        ("AZJN-0001", UNKNOWN, None, 0o600, "whose login the API refuses"),
         ("azj-0001", UNKNOWN, Some(ELSEWHERE), 0o600, "another API"),
         ("AZJN-0001", "short-one", None, 0o600, "another form"),
-        ("azj-0001", "of-the-servers-own-form", None, 0o600, "does not let in"),
-        ("azj-0001", UNKNOWN, None, 0o640, "another mode"),
+        ("azj-0001", "of-the-servers-own-form", None, 0o600, "whose login the API refuses"),
+        ("azj-0001", UNKNOWN, None, 0o640, "its mode is not 0600"),
         ("AZJN-0002", UNKNOWN, None, 0o600, "no serial"),
     ] {
         let station = station()?;
@@ -213,11 +213,11 @@ fn answers_that_made_nothing() -> anyhow::Result<()> {
         assert_eq!((station.api.users().len(), station.api.calls(DEVICES.0, DEVICES.1)), (1, times + 1));
     }
     for (fault, code, says) in [
-        (status(409, Some(20), &[]), 75, "no identity was made"),
+        (status(409, Some(20), &[]), 75, "no identity was created"),
         (status(403, None, &[]), 77, "ApiAdmin"),
-        (status(404, None, &[]), 76, "makes no identities"),
-        (status(405, None, &[]), 76, "makes no identities"),
-        (status(400, Some(35), &[]), 76, "no identity was made"),
+        (status(404, None, &[]), 76, "does not create identities"),
+        (status(405, None, &[]), 76, "does not create identities"),
+        (status(400, Some(35), &[]), 76, "no identity was created"),
     ] {
         let station = station()?;
         station.api.inject(DEVICES.0, DEVICES.1, fault, usize::MAX);
@@ -226,7 +226,7 @@ fn answers_that_made_nothing() -> anyhow::Result<()> {
         ensure!(!run.stderr.contains("no device has") && !station.path(CONF).exists(), "{}", run.stderr);
     }
     let station = Station::new(Options { generation: Generation::G1, ..Options::default() })?;
-    words(&assign(&station, &[])?.ended_with(76)?, &["makes no identities"])
+    words(&assign(&station, &[])?.ended_with(76)?, &["does not create identities"])
 }
 
 // Promise: a reply that is lost, cut or can't be used is not asked for again: one user is left over at most, the message says so, and

@@ -177,7 +177,7 @@ fn a_damaged_device_conf_tells_why() -> anyhow::Result<()> {
         "{record}"
     );
     let run = inspect(&station, &station.rootfs(), &[])?.ended_with(65)?;
-    assert!(run.stdout.contains("a device.conf that can't be used\n  last states\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("invalid device.conf\n  last states\n"), "{}", run.stdout);
     Ok(())
 }
 

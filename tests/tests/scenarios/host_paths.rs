@@ -159,7 +159,9 @@ fn a_server_without_patch() -> anyhow::Result<()> {
         station.api.add_user(EMAIL, "another-password", "CompanionPC");
         let run = station.device(&[])?.ended_with(76)?;
         let delete = format!("DELETE {}/users/{EMAIL}", station.api.url());
-        for part in ["--on-existing recreate", "delete the user azaion-jetson-0042@azaion.com there", &delete] {
+        for part in
+            ["--on-existing recreate", "delete the account azaion-jetson-0042@azaion.com as an ApiAdmin", &delete]
+        {
             assert!(run.stderr.contains(part), "{part} is not in {}", run.stderr);
         }
         assert!(!station.inside(CONF).exists());
@@ -227,7 +229,7 @@ fn an_open_file_is_put_right() -> anyhow::Result<()> {
     fs::set_permissions(station.inside(CONF), fs::Permissions::from_mode(0o644))?;
     let run = station.device(&[])?.ended_with(0)?;
     assert_eq!(outcome(&run)?, "updated");
-    assert!(run.stderr.contains("another mode than 0600"), "{}", run.stderr);
+    assert!(run.stderr.contains("its mode is not 0600"), "{}", run.stderr);
     assert_eq!(fs::metadata(station.inside(CONF))?.mode() & 0o7777, 0o600);
     assert_ne!(station.password(), password);
     Ok(())
@@ -310,7 +312,7 @@ fn the_admin_is_refused() -> anyhow::Result<()> {
     let station = station()?;
     station.put("admin-password", "not-the-password\n", 0o600)?;
     let run = station.device(&[])?.ended_with(77)?;
-    assert!(run.stderr.contains("are e-mail and password right"), "{}", run.stderr);
+    assert!(run.stderr.contains("check the admin's e-mail and password"), "{}", run.stderr);
     assert_eq!(station.api.calls("POST", "/login"), 1);
     assert!(!station.inside("etc/azaion").exists());
 

@@ -185,7 +185,7 @@ fn bad_modules_are_refused() -> anyhow::Result<()> {
     }
     for placeholder in ["0", "0000000000000"] {
         let run = station.device(&["--module-serial", placeholder])?.ended_with(65)?;
-        assert!(run.stderr.contains("zeros") && run.stderr.contains("leave it out"), "{}", run.stderr);
+        assert!(run.stderr.contains("zeros") && run.stderr.contains("omit it"), "{}", run.stderr);
         assert!(!station.inside(CONF).exists() && station.api.requests().is_empty());
     }
     station.device(&["--module-serial", &"m".repeat(64)])?.ended_with(0)?;
@@ -273,7 +273,7 @@ fn clear_can_be_told_whose() -> anyhow::Result<()> {
     assert_eq!(names.map(is_there), [false, false, true, true, true]);
     let says = |part: &str| assert!(run.stderr.contains(part), "{part:?} is not in: {}", run.stderr);
     says(
-        "others was left alone: it holds the device.conf of AZJN-0041 (azaion-jetson-0041@azaion.com), not that of AZJN-0042",
+        "others was not cleared: it holds the device.conf of AZJN-0041 (azaion-jetson-0041@azaion.com), not of AZJN-0042",
     );
     says("damaged");
     assert!(!run.stderr.contains("hush"));

@@ -1,4 +1,4 @@
-//! `--dry-run`: what would be done with a unit, without a write or a call.
+//! `--dry-run`: determines what a batch would do with a device, without writing files or calling the API.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ use crate::target::{self, Target};
 /// What a batch would do with a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// Nothing has been done with it yet.
+    /// Create its account: nothing has been done yet.
     Create,
-    /// Its `device.conf` is in a target; whether the API accepts the password would be tried.
+    /// Try the password in its `device.conf`, and continue from there.
     Resume,
-    /// An earlier batch has confirmed it.
+    /// Nothing: an earlier batch has confirmed it.
     Nothing,
 }
 
@@ -29,7 +29,7 @@ impl Plan {
     #[cfg(feature = "schema")]
     pub(crate) const ALL: [Self; 3] = [Self::Create, Self::Resume, Self::Nothing];
 
-    /// As it is printed.
+    /// Returns the name in the output.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Create => "would_create",
@@ -39,26 +39,27 @@ impl Plan {
     }
 }
 
+/// Returns what a batch would do with a device.
 pub(super) fn plan(
     options: &BatchOptions,
     api: &ApiUrl,
-    has_base: bool,
-    unit: &ListedDevice,
+    has_template: bool,
+    device: &ListedDevice,
     paths: &[PathBuf],
 ) -> Result<Plan> {
     let mut plans = Vec::new();
     for path in paths {
-        // The directories on the way may be missing, too, and would be made.
+        // Directories on the way may be missing as well, and would be created.
         let is_missing = match ResolvedPath::find(path) {
-            Ok(place) => !place.is_found(),
+            Ok(resolved) => !resolved.is_found(),
             Err(PathError::Io(error)) => error.kind() == io::ErrorKind::NotFound,
             Err(PathError::Unsafe(_)) => false,
         };
-        let is_to_be_made = has_base && is_missing;
-        plans.push(if is_to_be_made {
+        let is_to_be_copied = has_template && is_missing;
+        plans.push(if is_to_be_copied {
             Plan::Create
         } else {
-            plan_of_target(options, api, unit, target::open(path)?.as_ref())?
+            plan_of_target(options, api, device, target::open(path)?.as_ref())?
         });
     }
     let are_all = |plan: Plan| plans.iter().all(|other| *other == plan);
@@ -69,11 +70,12 @@ pub(super) fn plan(
     })
 }
 
-fn plan_of_target(options: &BatchOptions, api: &ApiUrl, unit: &ListedDevice, target: &dyn Target) -> Result<Plan> {
+/// Returns what a batch would do with one target of a device.
+fn plan_of_target(options: &BatchOptions, api: &ApiUrl, device: &ListedDevice, target: &dyn Target) -> Result<Plan> {
     target.may_write(options.job.owner.owner)?;
     let found = target.read_conf()?;
     let Some(found) = filter_intent(target, found.as_ref()) else { return Ok(Plan::Create) };
-    let ours = adoption::ours(target, found, &unit.serial, options.job.replace)?
+    let ours = adoption::ours(target, found, &device.serial, options.job.replace)?
         .filter(|conf| adoption::objection(target.kind(), found, conf, options.job.owner.owner, api).is_none());
     Ok(match ours {
         Some(_) if is_confirmed(&found.bytes) => Plan::Nothing,

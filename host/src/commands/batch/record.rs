@@ -1,4 +1,4 @@
-//! What became of each unit.
+//! The result of each device of a batch, and their counts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,12 +14,12 @@ use crate::error::Result;
 use crate::provision::job::Outcome;
 use crate::ui::output;
 
-/// Failures that are told of at the end.
-const MOST_TOLD: usize = 20;
+/// Largest number of failures in the summary.
+const MOST_REPORTED: usize = 20;
 /// The outcome of a device that failed.
 pub(crate) const FAILED: &str = "failed";
 
-/// What became of a device of the list, or would become of it with `--dry-run`.
+/// Outcome of a device of the list, or the planned one with `--dry-run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceOutcome {
     Provisioned(Outcome),
@@ -28,7 +28,7 @@ pub(crate) enum DeviceOutcome {
 }
 
 impl DeviceOutcome {
-    /// As it is printed, for people and for machines.
+    /// Returns the name in the output, for people and for programs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Provisioned(outcome) => outcome.name(),
@@ -44,7 +44,7 @@ impl Serialize for DeviceOutcome {
     }
 }
 
-/// A unit's outcome, for machines and for the report.
+/// Result of one device, for `--json` and for the report.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Record {
@@ -59,7 +59,7 @@ pub(crate) struct Record {
     pub(crate) targets: Vec<String>,
     /// Milliseconds that the device took.
     pub(crate) elapsed_ms: u64,
-    /// What `device` would have ended with.
+    /// The exit code, as its type.
     #[serde(skip)]
     exit: Exit,
     /// The exit code that `device` would have ended with.
@@ -74,7 +74,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(super) fn new(
-        unit: &ListedDevice,
+        device: &ListedDevice,
         columns: &[String],
         paths: &[PathBuf],
         elapsed: Duration,
@@ -85,15 +85,15 @@ impl Record {
             Err(error) => (DeviceOutcome::Failed, error.exit(), Some(error.line())),
         };
         Self {
-            serial: unit.serial.to_string(),
-            email: unit.serial.email(),
+            serial: device.serial.to_string(),
+            email: device.serial.email(),
             outcome,
             targets: paths.iter().map(|path| path.display().to_string()).collect(),
             elapsed_ms: elapsed.as_millis().try_into().unwrap_or(u64::MAX),
             exit,
             exit_code: exit.code(),
             error,
-            columns: columns.iter().cloned().zip(unit.columns.iter().cloned()).collect(),
+            columns: columns.iter().cloned().zip(device.columns.iter().cloned()).collect(),
         }
     }
 
@@ -102,16 +102,16 @@ impl Record {
     }
 }
 
-/// How many units came to which end.
+/// Counts of the outcomes, and the first failures.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     outcomes: BTreeMap<&'static str, usize>,
-    /// The first failures: serial, exit code, why.
+    /// The first failures: serial, exit code, message.
     failures: Vec<(String, Exit, String)>,
     failed: usize,
 }
 
-/// The same, for machines.
+/// Summary of a batch for `--json`.
 #[derive(Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Summary<'a> {
@@ -130,7 +130,7 @@ impl Tally {
         *self.outcomes.entry(record.outcome.name()).or_default() += 1;
         let Some(error) = record.error else { return };
         self.failed += 1;
-        if self.failures.len() < MOST_TOLD {
+        if self.failures.len() < MOST_REPORTED {
             self.failures.push((record.serial, record.exit, error));
         }
     }
@@ -139,42 +139,42 @@ impl Tally {
         self.failed
     }
 
-    /// The exit code of the batch: that of the first device that failed.
+    /// Returns the exit code of the batch: that of the first failed device.
     pub(super) fn exit(&self) -> Exit {
         self.failures.first().map_or(Exit::Done, |(_, exit, _)| *exit)
     }
 
-    /// Says at the end what was done, what was not, and why.
-    pub(super) fn tell(&self, units: usize, elapsed: Duration, json: bool, is_refused: bool) -> Result<()> {
-        let not_tried = units.saturating_sub(self.outcomes.values().sum());
-        let summary = Summary { units, outcomes: &self.outcomes, not_tried, elapsed_ms: elapsed.as_millis() };
-        output::print(json, &summary, &self.text(units, not_tried, elapsed))?;
+    /// Prints the summary: the counts, the failures, and what to do.
+    pub(super) fn report(&self, devices: usize, elapsed: Duration, json: bool, is_refused: bool) -> Result<()> {
+        let not_tried = devices.saturating_sub(self.outcomes.values().sum());
+        let summary = Summary { units: devices, outcomes: &self.outcomes, not_tried, elapsed_ms: elapsed.as_millis() };
+        output::print(json, &summary, &self.text(devices, not_tried, elapsed))?;
         if is_refused {
             log::error!(
-                "the API refuses the admin, or its answer to the login can't be accepted, so nothing more was tried; correct that, \
+                "the API refuses the admin, or its response to the login is invalid, so the remaining devices were not tried; correct that, \
                  then run this again"
             );
         } else if not_tried > 0 {
-            log::warn!("{not_tried} of {units} units were not tried; run this again, it does what is left");
+            log::warn!("{not_tried} of {devices} devices were not tried; run this again to provision them");
         } else if self.failed > 0 {
-            log::warn!("{} of {units} units failed; mend what is wrong, then run this again", self.failed);
+            log::warn!("{} of {devices} devices failed; correct the errors, then run this again", self.failed);
         }
         Ok(())
     }
 
-    fn text(&self, units: usize, not_tried: usize, elapsed: Duration) -> String {
+    fn text(&self, devices: usize, not_tried: usize, elapsed: Duration) -> String {
         let mut counts: Vec<String> = self.outcomes.iter().map(|(outcome, n)| format!("{n} {outcome}")).collect();
         if not_tried > 0 {
             counts.push(format!("{not_tried} not tried"));
         }
-        let mut text = format!("{units} units: {} ({:.1} s)", counts.join(", "), elapsed.as_secs_f64());
+        let mut text = format!("{devices} devices: {} ({:.1} s)", counts.join(", "), elapsed.as_secs_f64());
         for (serial, exit, why) in &self.failures {
-            // Writing into a String can't fail.
+            // Writing to a String can't fail.
             let _ = write!(text, "\n  {serial} (exit code {}): {why}", exit.code());
         }
         let more = self.failed - self.failures.len();
         if more > 0 {
-            let _ = write!(text, "\n  and {more} more; --report keeps them all");
+            let _ = write!(text, "\n  and {more} more; --report lists all of them");
         }
         text
     }

@@ -1,4 +1,4 @@
-//! `--report`: what became of each unit, in a file that a spreadsheet or a program reads.
+//! `--report`: writes the result of each device to a file for spreadsheets or programs.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -14,34 +14,36 @@ use super::record::Record;
 use crate::error::{Error, Result, failure, io_failure};
 use crate::resolved_path::{PathError, ResolvedPath};
 
-/// No secret is in it.
+/// Mode of a report, which has no secret.
 const MODE: u32 = 0o644;
 
-/// How a report is written.
+/// File format of a report.
 enum Format {
     Csv,
-    /// JSON Lines: one object a line, so that what a killed run has written is whole.
+    /// JSON Lines: one object per line, so the output of a killed run is complete up to there.
     Lines,
 }
 
-/// A report that is to be written: its name is valid.
+/// A report to be created; its name is valid.
 pub(super) struct Report<'a> {
     path: &'a Path,
     format: Format,
 }
 
-/// A report that grows by a whole line for each unit that ends.
+/// An open report. Each finished device appends one complete line.
 pub(super) struct ReportFile {
     path: PathBuf,
     file: File,
     format: Format,
-    /// Columns of the list.
+    /// Names of the list's columns.
     columns: Vec<String>,
 }
 
 impl<'a> Report<'a> {
+    /// Returns the report with the format of its name.
+    ///
     /// # Errors
-    /// 64 if the name says neither CSV nor JSON Lines.
+    /// 64 if the name ends neither in `.csv` nor in `.jsonl`.
     pub(super) fn new(path: &'a Path) -> Result<Self> {
         let format = match path.extension().and_then(|extension| extension.to_str()) {
             Some("csv") => Format::Csv,
@@ -49,17 +51,17 @@ impl<'a> Report<'a> {
             _ => {
                 return Err(failure(
                     Exit::Usage,
-                    "--report wants a file whose name ends in .csv or .jsonl (JSON Lines)",
+                    "invalid --report: the file name must end in .csv or .jsonl (JSON Lines)",
                 ));
             }
         };
         Ok(Self { path, format })
     }
 
-    /// Puts a report without units in place of an earlier one; last, for until then the run may end with nothing done.
+    /// Replaces an earlier report by one without devices. Called last, because an earlier step may still fail the run.
     ///
     /// # Errors
-    /// 74 or 77 if it can't be made.
+    /// 74 or 77 if the file can't be created.
     pub(super) fn create(self, columns: &[String]) -> Result<ReportFile> {
         let start = match self.format {
             Format::Csv => {
@@ -67,13 +69,14 @@ impl<'a> Report<'a> {
             }
             Format::Lines => Ok(Vec::new()),
         };
-        let made = start.map_err(PathError::from).and_then(|start| create(self.path, &start));
-        let file = made.map_err(|error| Error::from(error).context(format!("making {}", self.path.display())))?;
+        let created = start.map_err(PathError::from).and_then(|start| create(self.path, &start));
+        let file = created.map_err(|error| Error::from(error).context(format!("creating {}", self.path.display())))?;
         Ok(ReportFile { path: self.path.to_owned(), file, format: self.format, columns: columns.to_vec() })
     }
 }
 
 impl ReportFile {
+    /// Appends the line of a device.
     pub(super) fn add(&mut self, record: &Record) -> Result<()> {
         let line = match self.format {
             Format::Csv => row(self.values(record)),
@@ -100,7 +103,7 @@ impl ReportFile {
     }
 }
 
-/// Adds a whole line, in one write, or nothing: a reader never meets half a line, not even on a full disk.
+/// Appends a complete line in one write, or nothing: a reader never gets half a line, not even on a full disk.
 fn append(file: &mut File, line: &[u8]) -> io::Result<()> {
     let before = file.stream_position()?;
     file.write_all(line).inspect_err(|_| {
@@ -108,11 +111,11 @@ fn append(file: &mut File, line: &[u8]) -> io::Result<()> {
     })
 }
 
-/// A file in place of what has its name, complete with its first bytes; a symlink is replaced, not followed.
+/// Replaces a file by one that begins with `start`. A symlink is replaced, not followed.
 fn create(path: &Path, start: &[u8]) -> Result<File, PathError> {
-    let place = ResolvedPath::find_new_file(path)?;
-    let name = place.name().to_str().ok_or_else(|| io::Error::other("the name is not UTF-8"))?;
-    let directory = place.listed_directory()?;
+    let resolved = ResolvedPath::find_new_file(path)?;
+    let name = resolved.name().to_str().ok_or_else(|| io::Error::other("its name is not UTF-8"))?;
+    let directory = resolved.listed_directory()?;
     let staged = Staged::create(directory.as_fd(), name)?;
     let mut file = staged.file().try_clone()?;
     file.write_all(start)?;
@@ -120,7 +123,8 @@ fn create(path: &Path, start: &[u8]) -> Result<File, PathError> {
     Ok(file)
 }
 
-/// A line of CSV. A spreadsheet or a terminal shows it, and a line end inside would be a record more to a simple reader.
+/// Formats a line of CSV. Control characters are escaped: a spreadsheet or terminal shows the line, and simple readers would take a line
+/// break in a value for another record.
 fn row(values: impl Iterator<Item = String>) -> io::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(values.map(|value| escaped(&value).into_owned()))?;

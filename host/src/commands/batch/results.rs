@@ -1,4 +1,4 @@
-//! The results of a batch as its workers report them, one at a time: on the terminal, in the report, in the summary.
+//! Collects the results of a batch from its workers, and prints each on the terminal and in the report.
 
 use std::io::{IsTerminal, stdout};
 
@@ -9,13 +9,13 @@ use crate::provision::job::Outcome;
 use crate::ui::output;
 use crate::ui::progress::{Progress, above_bar};
 
-/// Collects results.
+/// The results of a batch so far.
 pub(super) struct Results {
     json: bool,
     progress: Progress,
     report: Option<ReportFile>,
     tally: Tally,
-    /// Why a result could not be printed or written.
+    /// The first error while printing or writing a result.
     error: Option<Error>,
 }
 
@@ -24,7 +24,7 @@ impl Results {
         Self { json, progress: Progress::start(devices), report, tally: Tally::default(), error: None }
     }
 
-    /// Adds the result of one device. Returns whether it could be printed and written: if not, no further device is begun.
+    /// Adds the result of one device. Returns whether it could be printed and written: if not, no further device is started.
     pub(super) fn add(&mut self, record: Record) -> bool {
         self.progress.advance(self.tally.failed() + usize::from(record.has_failed()));
         let printed = self.print(&record);
@@ -37,21 +37,21 @@ impl Results {
     }
 
     fn print(&self, record: &Record) -> Result<()> {
-        let is_watched = self.progress.is_shown() && stdout().is_terminal();
-        // Whoever sees the bar needs no line for each success.
-        if is_watched && !self.json && record.outcome == DeviceOutcome::Provisioned(Outcome::Created) {
+        let has_progress_bar = self.progress.is_shown() && stdout().is_terminal();
+        // The progress bar already shows the successes.
+        if has_progress_bar && !self.json && record.outcome == DeviceOutcome::Provisioned(Outcome::Created) {
             return Ok(());
         }
         let text = match &record.error {
             // The summary has the whole message.
-            Some(_) if is_watched => format!("{}: failed (exit code {})", record.serial, record.exit_code),
+            Some(_) if has_progress_bar => format!("{}: failed (exit code {})", record.serial, record.exit_code),
             Some(error) => format!("{}: failed: {error}", record.serial),
             None => format!("{}: {} ({} ms)", record.serial, record.outcome.name(), record.elapsed_ms),
         };
         above_bar(|| output::print(self.json, record, &text))
     }
 
-    /// Ends the progress bar.
+    /// Ends the progress bar and returns the counts.
     pub(super) fn finish(self) -> Result<Tally> {
         match self.error {
             Some(error) => Err(error),

@@ -1,4 +1,4 @@
-//! Where the targets of a unit are.
+//! Expands `--rootfs` of a batch to the targets of each device.
 
 use crate::error::{Result, failure};
 use std::path::PathBuf;
@@ -8,24 +8,26 @@ use azaion_agent::common::identity::Serial;
 
 const SERIAL: &str = "{serial}";
 
-/// Paths with `{serial}` in the place of a serial.
+/// Paths with the placeholder `{serial}`.
 #[derive(Debug)]
 pub(super) struct TargetPatterns(Vec<String>);
 
 impl TargetPatterns {
+    /// Validates the patterns for a number of devices.
+    ///
     /// # Errors
-    /// 64, if several units would get one target.
-    pub(super) fn new(texts: &[String], units: usize) -> Result<Self> {
-        if let Some(same) = texts.iter().find(|text| units > 1 && !text.contains(SERIAL)) {
+    /// 64 if several devices would share a target.
+    pub(super) fn new(texts: &[String], devices: usize) -> Result<Self> {
+        if let Some(same) = texts.iter().find(|text| devices > 1 && !text.contains(SERIAL)) {
             return Err(failure(
                 Exit::Usage,
-                format!("each unit needs a target of its own: put {SERIAL} into --rootfs {same}"),
+                format!("each device needs its own target; put {SERIAL} into --rootfs {same}"),
             ));
         }
         Ok(Self(texts.to_vec()))
     }
 
-    /// The targets of one unit.
+    /// Returns the targets of one device.
     pub(super) fn of(&self, serial: &Serial) -> Vec<PathBuf> {
         self.0.iter().map(|text| PathBuf::from(text.replace(SERIAL, serial.as_str()))).collect()
     }
@@ -35,9 +37,9 @@ impl TargetPatterns {
 mod tests {
     use super::*;
 
-    // Promise: no two units share a target.
+    // Promise: no two devices share a target.
     #[test]
-    fn a_target_for_each() {
+    fn each_device_has_its_own_target() {
         let texts = ["out/{serial}/APP.img".to_owned(), "out/{serial}/APP_b.img".to_owned()];
         let serial: Serial = "AZJN-7".parse().unwrap();
         let expected = ["out/AZJN-7/APP.img", "out/AZJN-7/APP_b.img"].map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! What a missing target is copied from.
+//! Opens the template image that missing targets are copied from.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use crate::error::{Result, failure};
 use crate::target::template::Template;
 use crate::target::{self, Target};
 
-/// Refuses a base with a device in it, and gives an image its slot, so that its copies have one. While the target that comes with
-/// it is held, nobody else provisions it.
-pub(super) fn open(path: &Path, is_dry: bool) -> Result<(Template, Box<dyn Target>)> {
+/// Opens a template. Refuses one that holds a device's identity, and creates the slot in an image, so that its copies have it. The
+/// returned target holds the lock of the template: while it exists, no other run can provision the template.
+pub(super) fn open(path: &Path, is_dry_run: bool) -> Result<(Template, Box<dyn Target>)> {
     let target = target::open(path)?;
     if let Some(found) = target.read_conf()? {
-        let whose = found.conf(path).map_or_else(|_| "somebody".to_owned(), |conf| conf.whose().to_owned());
-        let message = format!("the base {} holds the device.conf of {whose}; clear it first", path.display());
+        let whose = found.conf(path).map_or_else(|_| "an unknown device".to_owned(), |conf| conf.whose().to_owned());
+        let message = format!("the template {} holds the device.conf of {whose}; clear it first", path.display());
         return Err(failure(Exit::Exists, message));
     }
-    if !is_dry {
+    if !is_dry_run {
         target.prepare()?;
     }
     Ok((target.template()?, target))

@@ -1,7 +1,7 @@
-//! `flash.cfg`, which NVIDIA's initrd flow writes beside the images: which file the flasher writes to the APP partition.
+//! Parses `flash.cfg`, which NVIDIA's initrd flow writes beside the images, to find the file that the flasher writes to the APP partition.
 //!
-//! The flasher sources the file with bash, `images/internal/flash.cfg` before `images/external/flash.cfg`, and the last
-//! assignment of a variable wins. Here nothing is executed or expanded: only plain assignments are understood.
+//! The flasher sources the files with bash, `images/internal/flash.cfg` before `images/external/flash.cfg`, and the last assignment of a
+//! variable wins. This parser executes and expands nothing: it only parses plain assignments.
 
 use crate::error::{Result, io_failure};
 use std::collections::BTreeMap;
@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 
 const NAME: &str = "flash.cfg";
-/// The file of the internal device, as seen from the directory of the external one.
-const OF_INTERNAL: &str = "../internal/flash.cfg";
-/// Bytes that a `flash.cfg` may have; real ones have less than 1 KiB.
+/// Path of the internal device's file, relative to the directory of the external one.
+const INTERNAL_NAME: &str = "../internal/flash.cfg";
+/// Largest size of a `flash.cfg`, in bytes; real ones have less than 1 KiB.
 const LARGEST: usize = 64 * 1024;
 
-/// The image of the internal device, and of the external one.
+/// Variables with the image of the internal device and of the external one.
 const APP: &str = "APP";
 const APP_EXT: &str = "APP_ext";
 
@@ -27,9 +27,9 @@ const BLANK: [char; 2] = [' ', '\t'];
 /// The last assignment of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Assignment {
-    /// Its line, from 1.
+    /// Its line number, from 1.
     line: usize,
-    /// What bash would assign; `None` if that is not understood here.
+    /// The value that bash would assign; `None` if it can't be parsed.
     value: Option<String>,
 }
 
@@ -40,19 +40,19 @@ struct Located {
     assignment: Assignment,
 }
 
-/// The effective variables of all files that the flasher sources.
+/// Effective variables of all files that the flasher sources.
 type Variables = BTreeMap<String, Located>;
 
-/// Which device the images of a directory are for.
+/// The device that the images of a directory are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Device {
     Internal,
     External,
-    /// The directory is one of the user's own.
+    /// The user has chosen another directory.
     Unknown,
 }
 
-/// Why the flasher may write another file than this image, and what to do about that; `None` if nothing says so.
+/// Returns a warning if the flasher may write another file than this image, with the remedy.
 pub(crate) fn warning(image: &Path) -> Option<String> {
     let name = image.file_name()?.to_str()?;
     let directory = image.parent().unwrap_or(Path::new(""));
@@ -66,22 +66,22 @@ pub(crate) fn warning(image: &Path) -> Option<String> {
     }
 }
 
-/// NVIDIA's scripts name the directories.
-#[expect(clippy::disallowed_methods, reason = "a warning follows from it, nothing else")]
+/// Returns the device for a directory, by the name that NVIDIA's scripts give it.
+#[expect(clippy::disallowed_methods, reason = "the result is only used in warnings")]
 fn device_of(directory: &Path) -> Device {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    let real = directory.canonicalize().unwrap_or_default();
-    match real.file_name().and_then(|name| name.to_str()) {
+    let canonical = directory.canonicalize().unwrap_or_default();
+    match canonical.file_name().and_then(|name| name.to_str()) {
         Some("internal") => Device::Internal,
         Some("external") => Device::External,
         _ => Device::Unknown,
     }
 }
 
-/// Reads the files in the order in which they are sourced.
+/// Reads the files in the order in which the flasher sources them.
 fn read_all(directory: &Path, device: Device) -> Result<Variables> {
     let mut variables = Variables::new();
-    let internal = (device == Device::External).then_some(OF_INTERNAL);
+    let internal = (device == Device::External).then_some(INTERNAL_NAME);
     for file in internal.into_iter().chain([NAME]).map(|name| directory.join(name)) {
         let text = read(&file).map_err(|error| io_failure(error, format!("cannot read {}", file.display())))?;
         let assignments = parse(text.as_deref().unwrap_or_default()).into_iter();
@@ -91,10 +91,10 @@ fn read_all(directory: &Path, device: Device) -> Result<Variables> {
     Ok(variables)
 }
 
-/// The text of a file, if there is one.
-#[expect(clippy::disallowed_methods, reason = "a warning follows from it, nothing else")]
+/// Returns the text of a file, if it exists.
+#[expect(clippy::disallowed_methods, reason = "the result is only used in warnings")]
 fn read(file: &Path) -> io::Result<Option<String>> {
-    // O_NONBLOCK: a FIFO in this place must not hang the check.
+    // O_NONBLOCK: a FIFO with this name must not block the check.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -108,7 +108,7 @@ fn read(file: &Path) -> io::Result<Option<String>> {
     if bytes.len() > LARGEST {
         return Err(io::Error::other(format!("it is larger than {} KiB", LARGEST / 1024)));
     }
-    // What is not UTF-8 becomes a character that no value may have.
+    // Invalid UTF-8 becomes a character that no value may have.
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
@@ -125,7 +125,7 @@ fn mismatch(name: &str, device: Device, variables: &Variables) -> Option<String>
         return None;
     }
     Some(match value.as_deref() {
-        // The image of slot B (A/B); that it has a variable of its own is not established.
+        // The image of slot B (A/B); it is unknown whether it has its own variable.
         Some(value) if name.strip_suffix("_b") == Some(file_name(value)) => return None,
         Some("") => format!(
             "{file}: {variable} is empty (line {line}), so the flasher does not write {name}; generate the images again"
@@ -141,8 +141,8 @@ fn mismatch(name: &str, device: Device, variables: &Variables) -> Option<String>
     })
 }
 
-/// Whether a variable may name an image of this device. How the variable for slot B (A/B) is called is not established:
-/// any that starts with `APP` counts, except the other device's.
+/// Returns whether a variable may name an image of this device. The name of the variable for slot B (A/B) is unknown: every variable
+/// that starts with `APP` counts, except the other device's.
 fn is_for(device: Device, variable: &str) -> bool {
     variable.starts_with(APP)
         && match device {
@@ -158,15 +158,15 @@ impl Located {
     }
 }
 
-/// A value is relative to the directory of its `flash.cfg`.
+/// Returns the file name in a value, which is relative to the directory of its `flash.cfg`.
 fn file_name(value: &str) -> &str {
     value.strip_prefix("./").unwrap_or(value)
 }
 
-/// The last assignment of each variable.
+/// Returns the last assignment of each variable.
 ///
-/// A line that is not understood makes each variable whose name occurs in it unknown, until a later line assigns it. It
-/// changes nothing else.
+/// A line that can't be parsed makes the variables whose names occur in it unknown, until a later line assigns them. It has no other
+/// effect.
 fn parse(text: &str) -> BTreeMap<&str, Assignment> {
     let mut variables = BTreeMap::new();
     let (mut rest, mut line) = (text, 1);
@@ -186,10 +186,10 @@ fn parse(text: &str) -> BTreeMap<&str, Assignment> {
     variables
 }
 
-/// A name and its value, if the statement is an assignment; and the text that follows.
+/// A parsed statement: name and value, if it is an assignment, and the remaining text.
 type Statement<'a> = (Option<(&'a str, String)>, &'a str);
 
-/// Splits a blank line, a comment or an assignment off the text; `None` if its first line is something else.
+/// Parses a blank line, a comment or an assignment at the start of the text; returns `None` for anything else.
 fn statement(text: &str) -> Option<Statement<'_>> {
     let text = text.trim_start_matches(BLANK);
     if let Some(after) = end_of_line(text) {
@@ -197,12 +197,12 @@ fn statement(text: &str) -> Option<Statement<'_>> {
     }
     let exported = text.strip_prefix("export").filter(|rest| rest.starts_with(BLANK));
     let (name, value) = exported.map_or(text, |rest| rest.trim_start_matches(BLANK)).split_once('=')?;
-    let is_name = name.chars().all(is_of_name) && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty();
+    let is_name = name.chars().all(is_name_char) && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty();
     let (value, after) = word(value).filter(|_| is_name)?;
     Some((Some((name, value)), end_of_line(after.trim_start_matches(BLANK))?))
 }
 
-/// The text after the line's end, if nothing but a comment comes before that.
+/// Returns the text after the end of the line, if only a comment comes before it.
 fn end_of_line(text: &str) -> Option<&str> {
     match text.chars().next() {
         None => Some(text),
@@ -211,7 +211,7 @@ fn end_of_line(text: &str) -> Option<&str> {
     }
 }
 
-/// Splits a word off the text and takes its quotes away; `None` if bash might make something else of it.
+/// Parses a word at the start of the text and removes its quotes; returns `None` if bash might interpret it differently.
 fn word(text: &str) -> Option<(String, &str)> {
     let (mut word, mut rest) = (String::new(), text);
     loop {
@@ -234,23 +234,24 @@ fn word(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// Whether bash takes a character as it is also where it is not quoted.
+/// Returns whether bash takes a character literally without quotes.
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c)
 }
 
-/// Whether a character may be in quotes. The replacement character stands for what is not UTF-8.
+/// Returns whether a character may be in quotes. The replacement character stands for invalid UTF-8.
 fn is_text(c: char) -> bool {
     c == '\n' || !(c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
-fn is_of_name(c: char) -> bool {
+/// Returns whether a character may be in the name of a variable.
+fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Whatever in a line might be the name of a variable.
+/// Returns all texts in a line that may be names of variables.
 fn names_in(line: &str) -> impl Iterator<Item = &str> {
-    line.split(|c| !is_of_name(c)).filter(|name| !name.is_empty())
+    line.split(|c| !is_name_char(c)).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

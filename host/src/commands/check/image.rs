@@ -1,4 +1,4 @@
-//! Warnings about an image: it can be provisioned, but the flasher may write another file, or the device may not boot.
+//! Warnings about images that can be provisioned although the flasher may write another file, or the device may not boot.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -14,46 +14,46 @@ pub(super) const FLASH_CONFIG: &str = "flash-config";
 pub(super) const CONTENT: &str = "image";
 pub(super) const ZSTD: &str = "zstd";
 
-/// Where programs are, whatever `PATH` says; sudo and cron shorten it.
+/// Directories of programs in addition to `PATH`, which sudo and cron shorten.
 const USUAL_DIRECTORIES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 
-/// Compares an image with the `flash.cfg` beside it; nothing is said of a directory.
-#[expect(clippy::disallowed_methods, reason = "a warning follows from it, nothing else")]
+/// Compares an image with the `flash.cfg` beside it; returns nothing for a directory.
+#[expect(clippy::disallowed_methods, reason = "the result is only used in warnings")]
 pub(super) fn flash_config(path: &Path) -> Option<Check> {
     let warning = if path.is_file() { flash_cfg::warning(path) } else { None };
     warning.map(|message| Check::warning(FLASH_CONFIG, message))
 }
 
-/// What in a target may keep the device from booting.
+/// Returns warnings about content that may keep the device from booting.
 pub(super) fn content(target: &dyn Target) -> Result<Vec<Check>> {
     let warnings = target.warnings()?.into_iter();
     Ok(warnings.map(|message| Check::warning(CONTENT, message)).collect())
 }
 
-/// Whether this host has the program by which NVIDIA's flash scripts read the target.
+/// Warns if this host does not have the program that NVIDIA's flash scripts need for the target.
 pub(super) fn zstd(target: &dyn Target) -> Option<Check> {
-    let message = zstd_is_missing(target.path(), &target.kind().to_string(), &program_directories());
+    let message = missing_zstd(target.path(), &target.kind().to_string(), &program_directories());
     message.map(|message| Check::warning(ZSTD, message))
 }
 
-fn zstd_is_missing(path: &Path, kind: &str, directories: &[PathBuf]) -> Option<String> {
+fn missing_zstd(path: &Path, kind: &str, directories: &[PathBuf]) -> Option<String> {
     if !kind.contains("zst") || is_installed("zstd", directories) {
         return None;
     }
     Some(format!(
-        "this host has no zstd program, which NVIDIA's flash scripts need for {} ({kind}); install it: apt-get install zstd",
+        "the program zstd is not installed, but NVIDIA's flash scripts need it for {} ({kind}); run: apt-get install zstd",
         path.display()
     ))
 }
 
-/// The directories of `PATH`, and the usual ones.
+/// Returns the directories of `PATH` and the usual ones.
 fn program_directories() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).chain(USUAL_DIRECTORIES.map(PathBuf::from)).collect()
 }
 
-/// Whether one of the directories has a program of this name. Relative ones do not count: the flash scripts run elsewhere.
-#[expect(clippy::disallowed_methods, reason = "a warning follows from it, nothing else")]
+/// Returns whether a directory has a program of this name. Skips relative directories: the flash scripts run elsewhere.
+#[expect(clippy::disallowed_methods, reason = "the result is only used in warnings")]
 fn is_installed(program: &str, directories: &[PathBuf]) -> bool {
     let is_program = |file: PathBuf| file.is_file() && access(&file, AccessFlags::X_OK).is_ok();
     directories.iter().any(|directory| directory.is_absolute() && is_program(directory.join(program)))
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    // Promise: a program is found where it can be run, and nowhere else; only zstd images need zstd.
+    // Promise: a program is found only where it can be executed; only zstd images need zstd.
     #[test]
     fn programs_are_found() {
         let dir = tempfile::tempdir().unwrap();
@@ -86,14 +86,14 @@ mod tests {
         assert!(!is_installed("zstd", &[PathBuf::new(), PathBuf::from("bin")]));
         let image = Path::new("system.img");
         for (kind, is_needed) in [("tar.zst", true), ("ext4.zst", true), ("tar", false), ("ext4", false)] {
-            assert_eq!(zstd_is_missing(image, kind, &without).is_some(), is_needed, "{kind}");
-            assert_eq!(zstd_is_missing(image, kind, &with), None, "{kind}");
+            assert_eq!(missing_zstd(image, kind, &without).is_some(), is_needed, "{kind}");
+            assert_eq!(missing_zstd(image, kind, &with), None, "{kind}");
         }
-        let said = zstd_is_missing(image, "tar.zst", &without).unwrap();
-        assert!(said.contains("system.img (tar.zst)") && said.contains("apt-get install zstd"), "{said}");
+        let message = missing_zstd(image, "tar.zst", &without).unwrap();
+        assert!(message.contains("system.img (tar.zst)") && message.contains("apt-get install zstd"), "{message}");
     }
 
-    // Promise: the usual directories are searched also where PATH does not name them.
+    // Promise: the usual directories are searched even if PATH does not have them.
     #[test]
     fn usual_directories_are_searched() {
         let directories = program_directories();

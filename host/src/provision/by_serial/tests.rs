@@ -1,4 +1,4 @@
-//! What the scenarios don't tell apart, on a real folder, with an API that gives prepared answers.
+//! Cases that the scenario tests do not distinguish: real directories, and an API with prepared responses.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,30 +22,30 @@ use crate::target::Owner;
 
 const SERIAL: &str = "AZJN-0042";
 const EMAIL: &str = "azaion-jetson-0042@azaion.com";
-/// The password of a file that was there before.
+/// Password of an existing file.
 const EARLIER: &str = "EarlierPassword00000000000000001";
 const LOGIN: &str = "POST /login";
 const CREATE: &str = "POST /users";
 const UPDATE: &str = "PATCH /users/password";
 const DELETE: &str = "DELETE /users/azaion-jetson-0042@azaion.com";
-/// The user exists.
+/// Response: the account exists.
 const EXISTS: &str = r#"{"ErrorCode":20,"Message":"m"}"#;
-/// The API refuses the credentials.
+/// Response: the credentials are refused.
 const REFUSED: &str = r#"{"ErrorCode":70,"Message":"Invalid credentials."}"#;
 const TOKEN: &str = r#"{"token":"t"}"#;
 
-/// A call that is expected, and the answer to it.
+/// An expected request, and the status and body of its response.
 type Answer = (&'static str, u16, &'static str);
 
-/// What came of a run.
+/// Result of a run.
 struct Ran {
     outcome: Result<Outcome>,
     calls: Vec<String>,
-    /// What is in the targets then.
+    /// Content of the targets afterwards.
     confs: Vec<String>,
 }
 
-/// Serves one connection a call; the calls as they come.
+/// Serves the prepared responses, one connection each. Returns the address and the requests.
 fn serve(answers: &[Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -69,7 +69,7 @@ fn serve(answers: &[Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
     (url, calls)
 }
 
-/// Runs the main job on a folder for each of these files; nothing is there where one is empty.
+/// Provisions a device with one directory for each of these files; an empty text means that there is no file.
 fn run(confs: &[&str], answers: &[Answer]) -> Ran {
     run_with(OnExisting::Update, confs, answers)
 }
@@ -127,10 +127,10 @@ fn conf(serial: Option<&str>, email: &str) -> String {
     format!("{serial}AZAION_DEVICE_EMAIL={email}\nAZAION_DEVICE_PASSWORD={EARLIER}\n")
 }
 
-// Promise: a file is this device's if its e-mail is, and its serial, where it has one; any other is refused before a
-// call is made, and named.
+// Promise: a file belongs to this device if its e-mail and its serial, if it has one, match; any other file is refused before the first
+// request, with the device's name.
 #[test]
-fn whose_file_it_is() {
+fn files_of_other_devices_are_refused() {
     for (serial, email, other) in [
         (Some(SERIAL), EMAIL, None),
         (None, EMAIL, None),
@@ -230,9 +230,9 @@ fn only_a_refusal_is_taken_for_one() {
     }
 }
 
-// Promise: an update is done even if the API is too busy to try the new password then; a refusal shows that it is not.
+// Promise: an update succeeds even if the API is too busy for a login afterwards; a refused login makes it fail.
 #[test]
-fn an_update_is_tried() {
+fn an_update_is_checked_by_a_login() {
     for (status, body, exit) in [
         (200, TOKEN, None),
         (503, "", None),
@@ -248,10 +248,10 @@ fn an_update_is_tried() {
     }
 }
 
-// Promise: a 400 without a code is answered by the same call with the role's number, once; one with a code is final. A user that was
-// made by the number is looked at.
+// Promise: after a 400 without an error code, the request is repeated once with the role's number; one with an error code is final. The
+// role of an account created with the number is checked.
 #[test]
-fn the_role_goes_by_name_or_by_number() {
+fn the_role_is_sent_by_name_or_by_number() {
     let length = r#"{"errorCode":35,"message":"m"}"#;
     let problem = r#"{"type":"about:blank","title":"One or more validation errors occurred.","status":400}"#;
     let other = "eyJhbGciOiJFUzI1NiJ9.eyJyb2xlIjoiQXBpQWRtaW4ifQ.AA";
@@ -271,16 +271,16 @@ fn the_role_goes_by_name_or_by_number() {
         assert_eq!(ran.outcome.as_ref().err().map(Error::exit), exit, "{answers:?}");
         let calls: Vec<_> = answers.iter().map(|(call, ..)| *call).collect();
         assert_eq!(ran.calls[..calls.len()], calls);
-        // A user that was made keeps its password.
-        let is_made = answers.iter().any(|&(call, status, _)| call == CREATE && status < 300);
-        assert_eq!(ran.confs[0].contains(SERIAL), exit.is_none() || is_made, "{answers:?}");
+        // A created account keeps its password.
+        let is_created = answers.iter().any(|&(call, status, _)| call == CREATE && status < 300);
+        assert_eq!(ran.confs[0].contains(SERIAL), exit.is_none() || is_created, "{answers:?}");
     }
 }
 
-// Promise: `recreate` deletes the user and makes it again, but never one that the password in a target lets in, also where that file is
-// not used for another reason, nor a disabled one; where nothing is certain, nothing is deleted.
+// Promise: `recreate` deletes the account and creates it again, except if the password in a target works, even in a file that is not used
+// for another reason, and except if the account is disabled; in doubt, nothing is deleted.
 #[test]
-fn only_a_lost_account_is_made_again() {
+fn only_a_lost_account_is_recreated() {
     let ours = conf(Some(SERIAL), EMAIL);
     let doubtful = ours.replace(EARLIER, "of-another-form");
     let disabled = r#"{"ErrorCode":38,"Message":"m"}"#;
@@ -316,14 +316,14 @@ fn only_a_lost_account_is_made_again() {
     }
 }
 
-// Promise: where an earlier request may still make the user after it is deleted, and where another station may have made it, the password
-// stays in the target until a login tells. (Two traces of the model check.)
+// Promise: if an earlier request may still create the account after its deletion, or another host may have created it, the password stays
+// in the target until a login decides. (Two traces of the model check.)
 #[test]
 fn a_password_that_may_be_set_stays() {
     let (admin, exists, refused) = ((LOGIN, 200, TOKEN), (CREATE, 409, EXISTS), (LOGIN, 401, REFUSED));
     for (answers, exit) in [
         (&[admin, (CREATE, 500, ""), exists, refused, (DELETE, 502, "")][..], Exit::Later),
-        // Nobody answers the last login.
+        // The last login gets no response.
         (&[admin, exists, refused, (DELETE, 200, ""), exists], Exit::Unreachable),
     ] {
         let ran = run_with(OnExisting::Recreate, &[""], answers);
@@ -332,14 +332,14 @@ fn a_password_that_may_be_set_stays() {
     }
 }
 
-// Promise: where no password can be set, the message names the account, the call that deletes it, and the option that does both.
+// Promise: if no password can be set, the message names the account, the request that deletes it, and the option that does both.
 #[test]
-fn what_to_do_without_a_password_route() {
+fn advice_without_a_password_route() {
     let lost = [(LOGIN, 200, TOKEN), (CREATE, 409, EXISTS), (LOGIN, 401, REFUSED), (UPDATE, 405, "")];
     let line = run(&[""], &lost).outcome.unwrap_err().line();
     for part in [
         "--on-existing recreate",
-        "delete the user azaion-jetson-0042",
+        "delete the account azaion-jetson-0042",
         "DELETE http://127.0.0.1:",
         "another id",
         "405",
@@ -348,9 +348,9 @@ fn what_to_do_without_a_password_route() {
     }
 }
 
-// Promise: the report says in words what came of it.
+// Promise: each outcome has a fixed name in text and JSON.
 #[test]
-fn outcomes_have_their_word() {
+fn outcomes_have_fixed_names() {
     let outcomes = [Outcome::Created, Outcome::Reused, Outcome::Updated, Outcome::Assigned];
     assert_eq!(outcomes.map(|outcome| outcome.to_string()), ["created", "reused", "updated", "assigned"]);
     assert_eq!(

@@ -54,7 +54,7 @@ fn of_kind(kind: Kind) {
                     );
                 }
                 before.is_still(&bench.image())?;
-                anyhow::ensure!(bench.device(SERIAL, &[])?.stderr.contains("clear it or give --replace"), "the advice");
+                anyhow::ensure!(bench.device(SERIAL, &[])?.stderr.contains("clear it or use --replace"), "the advice");
                 if takes_out {
                     let report = bench.verb("clear")?.ended_with(0)?.json_lines()?.remove(0);
                     anyhow::ensure!(report["cleared"] == true && bench.inspect()?["empty"] == true, "{report}");

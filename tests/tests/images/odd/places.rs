@@ -240,7 +240,7 @@ fn names_of_other_bytes() -> anyhow::Result<()> {
         bench.wait(start(command.arg(&image).args(options).args(bench.api()))?)?.ended_with(0)?;
         assert_eq!(fs::read_to_string(&beside)?, sum(&link)?);
     }
-    for (verb, says) in [("inspect", OTHER), ("clear", "taken out"), ("inspect", "no device.conf")] {
+    for (verb, says) in [("inspect", OTHER), ("clear", "device.conf removed"), ("inspect", "no device.conf")] {
         let run = bench.wait(start(bench.command(&[verb])?.arg(&image))?)?.ended_with(0)?;
         assert!(run.stdout.contains(says), "{}", run.words());
     }

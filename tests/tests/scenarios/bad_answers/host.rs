@@ -22,9 +22,9 @@ type Row = ((&'static str, &'static str), Fault, i32, &'static str);
 fn rows() -> Vec<Row> {
     let mfa = body("{\"mfa_required\":true,\"mfa_token\":\"hush\",\"expires_in\":300}");
     vec![
-        (LOGIN, status(401, Some(70)), 77, "are e-mail and password right"),
-        (LOGIN, status(403, Some(38)), 77, "are e-mail and password right"),
-        (LOGIN, status(409, Some(30)), 77, "are e-mail and password right"),
+        (LOGIN, status(401, Some(70)), 77, "check the admin's e-mail and password"),
+        (LOGIN, status(403, Some(38)), 77, "check the admin's e-mail and password"),
+        (LOGIN, status(409, Some(30)), 77, "check the admin's e-mail and password"),
         // Who answers so knows nothing of the admin's password.
         (LOGIN, status(401, None), 76, "not an error of the API"),
         (LOGIN, status(403, None), 76, "not an error of the API"),
@@ -74,8 +74,8 @@ fn rows() -> Vec<Row> {
         (CREATE, status(500, None), 75, UNKNOWN),
         (CREATE, Fault::Hang, 69, UNKNOWN),
         (CREATE, Fault::DropBefore, 69, UNKNOWN),
-        (UPDATE, status(404, None), 76, "delete the user"),
-        (UPDATE, status(405, None), 76, "delete the user"),
+        (UPDATE, status(404, None), 76, "delete the account"),
+        (UPDATE, status(405, None), 76, "delete the account"),
         (UPDATE, status(404, None), 76, "--on-existing recreate"),
         (UPDATE, status(403, None), 77, "ApiAdmin"),
         (UPDATE, status(500, None), 75, UNKNOWN),
@@ -133,7 +133,7 @@ fn bad_answers_are_not_the_admins_fault() -> anyhow::Result<()> {
             let said = run.ended_with(76)?.words();
             ensure!(
                 said.contains("captive portal")
-                    && !said.contains("right?")
+                    && !said.contains("e-mail and password")
                     && !said.contains("check the API URL")
                     && !said.contains("ApiAdmin"),
                 "{said}"

@@ -28,7 +28,7 @@ fn fifty_units_and_one_login() -> anyhow::Result<()> {
     serials(1, 50).iter().try_for_each(|serial| line.is_let_in(serial))?;
     line.station.api.forget_requests();
     let run = line.batch(&range(1, 50), &[])?.ended_with(0)?;
-    assert!(run.stdout.contains("50 units: 50 reused ("), "{}", run.stdout);
+    assert!(run.stdout.contains("50 devices: 50 reused ("), "{}", run.stdout);
     assert_eq!(line.station.api.requests().len(), 0);
     Ok(())
 }
@@ -77,7 +77,7 @@ fn a_wrong_admin_password() -> anyhow::Result<()> {
     let line = Line::new(Options { limits: true, ..Options::default() })?;
     line.station.put("admin-password", "not-the-password\n", 0o600)?;
     let run = line.batch(&range(1, 50), &["--jobs", "8"])?.ended_with(77)?;
-    assert!(run.stdout.contains("are e-mail and password right"), "{}", run.words());
+    assert!(run.stdout.contains("check the admin's e-mail and password"), "{}", run.words());
     assert_eq!((line.logins(), line.station.api.requests().len()), (1, 1));
     Ok(())
 }

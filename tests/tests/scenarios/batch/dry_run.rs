@@ -66,11 +66,11 @@ fn images_are_not_touched() -> anyhow::Result<()> {
     let before = state(&images)?;
     let template = text(&images.join("{serial}.img"));
     let run = line.run(&[RANGE, "--rootfs", &template, "--base", &base, "--dry-run"])?.ended_with(0)?;
-    assert!(run.stdout.contains("5 units: 5 would_create"), "{}", run.stdout);
+    assert!(run.stdout.contains("5 devices: 5 would_create"), "{}", run.stdout);
     assert_eq!((state(&images)?, line.station.api.requests().len()), (before, 0));
     // What was said is what happens.
     line.run(&[RANGE, "--rootfs", &template, "--base", &base])?.ended_with(0)?;
     let run = line.run(&[RANGE, "--rootfs", &template, "--base", &base, "--dry-run"])?.ended_with(0)?;
-    assert!(run.stdout.contains("5 units: 5 done"), "{}", run.stdout);
+    assert!(run.stdout.contains("5 devices: 5 done"), "{}", run.stdout);
     Ok(())
 }

@@ -42,12 +42,12 @@ fn batch(line: &Line, options: &[&str]) -> anyhow::Result<Run> {
 fn a_failure_does_not_stop_the_others() -> anyhow::Result<()> {
     let line = troubled()?;
     let run = batch(&line, &[])?.ended_with(66)?;
-    let summary = run.stdout.split_once("5 units: 2 created, 3 failed (").map(|(_, rest)| rest).unwrap_or_default();
+    let summary = run.stdout.split_once("5 devices: 2 created, 3 failed (").map(|(_, rest)| rest).unwrap_or_default();
     for part in ["AZJN-0002 (exit code 66): ", "AZJN-0003 (exit code 73): ", "AZJN-0099", "AZJN-0004 (exit code 76): "]
     {
         assert!(summary.contains(part), "{part} is not in {}", run.stdout);
     }
-    assert!(run.stderr.contains("3 of 5 units failed"), "{}", run.stderr);
+    assert!(run.stderr.contains("3 of 5 devices failed"), "{}", run.stderr);
     for serial in ["AZJN-0001", "AZJN-0005"] {
         line.is_let_in(serial)?;
     }
@@ -59,7 +59,7 @@ fn a_failure_does_not_stop_the_others() -> anyhow::Result<()> {
     line.station.provision_offline(&["clear", &text(&line.target("AZJN-0003"))])?.ended_with(0)?;
     line.station.api.forget_requests();
     let run = batch(&line, &[])?.ended_with(0)?;
-    assert!(run.stdout.contains("5 units: 3 created, 2 reused ("), "{}", run.stdout);
+    assert!(run.stdout.contains("5 devices: 3 created, 2 reused ("), "{}", run.stdout);
     assert_eq!((line.logins(), line.created(), line.station.api.requests().len()), (1, 3, 4));
     serials(1, 5).iter().try_for_each(|serial| line.is_let_in(serial))
 }

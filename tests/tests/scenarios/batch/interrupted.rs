@@ -87,7 +87,7 @@ fn is_finished(line: &Line, units: usize, run: Run) -> anyhow::Result<()> {
     let summary = lines.pop().unwrap();
     let not_tried = summary["not_tried"].as_u64().unwrap();
     assert!(lines.len() as u64 + not_tried == units as u64 && not_tried > 0, "{}", run.words());
-    assert!(run.stderr.contains(&format!("{not_tried} of {units} units were not tried")), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("{not_tried} of {units} devices were not tried")), "{}", run.stderr);
     let (failed, done): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["outcome"] == "failed");
     done.iter().try_for_each(|unit| line.is_let_in(unit["serial"].as_str().unwrap()))?;
     // One that was about to try again has nothing to wait for.

@@ -33,7 +33,7 @@ fn a_range_and_files() -> anyhow::Result<()> {
             }
         };
         let run = line.batch(&list, &[])?.ended_with(0)?;
-        assert!(run.stdout.contains("3 units: 3 created ("), "{}", run.words());
+        assert!(run.stdout.contains("3 devices: 3 created ("), "{}", run.words());
         all_are_let_in(&line)?;
     }
     Ok(())
@@ -93,7 +93,11 @@ fn bad_lists() -> anyhow::Result<()> {
     line.station.put("list", "AZJN-0001\nazjn-0002\nAZJN-0003\nAZJN-0001\n", 0o644)?;
     let list = text(&line.station.path("list"));
     let run = line.batch(&list, &[])?.ended_with(65)?;
-    for part in [&format!("{list}:2: "), &format!("{list}:4: AZJN-0001 stands in line 1"), "nothing was done"] {
+    for part in [
+        &format!("{list}:2: "),
+        &format!("{list}:4: duplicate serial AZJN-0001, already on line 1"),
+        "no device was provisioned",
+    ] {
         assert!(run.stderr.contains(part), "{part} is not in {}", run.stderr);
     }
     for (list, code) in

@@ -90,9 +90,9 @@ fn on_eighty_columns() -> anyhow::Result<()> {
         "AZJN-0013: failed (exit code 66)",
         "AZJN-0007: updated",
         "warning: AZJN-0007: setting a new password for azaion-jetson-0007@azaion.com",
-        "50 units: 48 created, 1 failed, 1 updated (",
+        "50 devices: 48 created, 1 failed, 1 updated (",
         "  AZJN-0013 (exit code 66): ",
-        "1 of 50 units failed",
+        "1 of 50 devices failed",
     ] {
         assert!(has(part), "{part} is not in {lines:#?}");
     }

@@ -14,7 +14,7 @@ fn put(path: &Path, bytes: &[u8]) {
     File::create(path).unwrap().write_all(bytes).unwrap();
 }
 
-/// The last assignments of a text, as `NAME=value@line`, or `NAME?@line` where the value is not understood.
+/// Parses a text; returns the assignments as `NAME=value@line`, or `NAME?@line` if the value is unknown.
 fn parsed(text: &str) -> String {
     let show = |(name, Assignment { line, value }): (&str, Assignment)| match value {
         Some(value) => format!("{name}={value}@{line}"),
@@ -23,9 +23,9 @@ fn parsed(text: &str) -> String {
     parse(text).into_iter().map(show).collect::<Vec<_>>().join(" ")
 }
 
-// Promise: plain assignments are understood, the last one wins, and whatever bash could expand or execute is not.
+// Promise: plain assignments are parsed, the last one wins, and anything that bash could expand or execute is unknown.
 #[test]
-fn lines_are_understood_or_not() {
+fn only_plain_assignments_are_parsed() {
     for (text, expected) in [
         ("", ""),
         ("\n  \n# APP=a\n \t# APP=b", ""),
@@ -38,7 +38,7 @@ fn lines_are_understood_or_not() {
         ("X='two\nlines'\nAPP=a", "APP=a@3 X=two\nlines@1"),
         ("exported=1\nexport=2", "export=2@2 exported=1@1"),
         ("APP=a=b", "APP=a=b@1"),
-        // Not understood.
+        // Not parsed.
         ("APP=$X", "APP?@1 X?@1"),
         ("APP=\"$X\"", "APP?@1 X?@1"),
         ("APP=\"`x`\"", "APP?@1 x?@1"),
@@ -69,14 +69,15 @@ fn lines_are_understood_or_not() {
     }
 }
 
-fn is_understood(mut text: &str) -> bool {
+/// Returns whether all statements of a text can be parsed.
+fn is_parsed(mut text: &str) -> bool {
     while let Some((_, after)) = statement(text).filter(|_| !text.is_empty()) {
         text = after;
     }
     text.is_empty()
 }
 
-/// What bash has in these variables after it sourced the text.
+/// Returns the values of these variables after bash has sourced the text.
 fn sourced(text: &str, names: &[&str]) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     put(&directory.path().join(NAME), text.as_bytes());
@@ -84,17 +85,17 @@ fn sourced(text: &str, names: &[&str]) -> Vec<String> {
     let output = Command::new("/bin/bash")
         .args(["--norc", "--noprofile", "-c", &script, "bash"])
         .args(names)
-        // A line that is executed by mistake finds no programs.
+        // A line that bash executes finds no programs.
         .env_clear()
         .envs([("PATH", "/nonexistent"), ("LC_ALL", "C")])
         .current_dir(directory.path())
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    said.split_terminator('\0').map(str::to_owned).collect()
+    let values = String::from_utf8(output.stdout).unwrap();
+    values.split_terminator('\0').map(str::to_owned).collect()
 }
 
-/// Lines of a `flash.cfg`: mostly plain, with the characters that bash treats in a way of its own among them.
+/// Generates lines of a `flash.cfg`: mostly plain, some with characters that are special to bash.
 fn any_text() -> impl Strategy<Value = String> {
     let name = "APP(_ext|_b|_ext_b)?|[A-Z][a-z_0-9]{0,3}";
     let value = "[a-z0-9./_-]{0,8}|\"[a-z #!*é]{0,6}\"|'[a-z $\"#\\\\\n]{0,6}'|[a-z'\"#$ \\\\;~*{},!&|<>()`=\t\n]{0,8}";
@@ -107,10 +108,10 @@ fn any_text() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    // Promise: where all of a text is understood, bash assigns the same.
+    // Promise: if all of a text can be parsed, bash assigns the same values.
     #[test]
     fn bash_assigns_the_same(text in any_text()) {
-        if !is_understood(&text) {
+        if !is_parsed(&text) {
             return Ok(());
         }
         let assignments = parse(&text);
@@ -119,7 +120,7 @@ proptest! {
         prop_assert_eq!(sourced(&text, &names), values);
     }
 
-    // Promise: any text is parsed to its end.
+    // Promise: the parser reaches the end of any text.
     #[test]
     fn any_text_is_parsed(text in any::<String>()) {
         let lines = text.matches('\n').count() + 1;
@@ -127,8 +128,8 @@ proptest! {
     }
 }
 
-/// Writes `flash.cfg` files below `images`; what is said of an image there.
-fn said(images: &TempDir, files: &[(&str, &str)], image: &str) -> Option<String> {
+/// Writes `flash.cfg` files below `images`, and returns the warning about an image there.
+fn warning_for(images: &TempDir, files: &[(&str, &str)], image: &str) -> Option<String> {
     for (directory, text) in files {
         let directory = images.path().join(directory);
         create_dir_all(&directory).unwrap();
@@ -136,12 +137,12 @@ fn said(images: &TempDir, files: &[(&str, &str)], image: &str) -> Option<String>
     }
     let image = images.path().join(image);
     create_dir_all(image.parent().unwrap()).unwrap();
-    warning(&image)
+    super::warning(&image)
 }
 
-// Promise: a warning comes exactly where the effective variable of the image's device names another file.
+// Promise: there is a warning if and only if the effective variable of the image's device names another file.
 #[test]
-fn each_layout() {
+fn warnings_for_each_layout() {
     const IMAGE: &str = "external/system.img";
     type Row<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
     let rows: [Row<'_>; 22] = [
@@ -174,21 +175,21 @@ fn each_layout() {
         (&[("external", "APP_ext=system.img\nAPP_b_ext=b.img")], "external/b.img", ""),
         (&[("external", "APP_ext=system.img\nAPP_b_ext=b.img")], "external/c.img", "APP_ext is \"system.img\""),
         (&[("external", "APP_ext=system.img")], "external/system.img_b", ""),
-        // A directory of the user's own.
+        // A directory chosen by the user.
         (&[("own", "APP_ext=a.img")], "own/system.img", "APP_ext is \"a.img\""),
         (&[("own", "APP=a.img")], "own/system.img", "APP is \"a.img\""),
         (&[("own", "APP=system.img\nAPP_ext=a.img")], "own/system.img", ""),
     ];
     for (files, image, expected) in rows {
         let images = tempfile::tempdir().unwrap();
-        let said = said(&images, files, image);
+        let warning = warning_for(&images, files, image);
         let is_right =
-            said.as_ref().map_or(expected.is_empty(), |said| !expected.is_empty() && said.contains(expected));
-        assert!(is_right, "{files:?} {image}: {said:?}");
+            warning.as_ref().map_or(expected.is_empty(), |text| !expected.is_empty() && text.contains(expected));
+        assert!(is_right, "{files:?} {image}: {warning:?}");
     }
 }
 
-// Promise: a file that is too large, not a regular file or not readable is reported, and never waited for.
+// Promise: a file that is too large, not a regular file or not readable is reported, and never blocks.
 #[test]
 fn files_that_cannot_be_read() {
     type Make = fn(&Path);
@@ -203,16 +204,16 @@ fn files_that_cannot_be_read() {
         let images = tempfile::tempdir().unwrap();
         let file = images.path().join(NAME);
         make(&file);
-        let said = said(&images, &[], "system.img").unwrap_or_default();
-        assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{expected}: {said}");
+        let warning = warning_for(&images, &[], "system.img").unwrap_or_default();
+        assert!(warning.contains(expected) && warning.is_empty() == expected.is_empty(), "{expected}: {warning}");
         if !expected.is_empty() {
-            assert!(said.starts_with(&format!("cannot read {}", file.display())), "{said}");
+            assert!(warning.starts_with(&format!("cannot read {}", file.display())), "{warning}");
         }
     }
     let images = tempfile::tempdir().unwrap();
     put(&images.path().join(NAME), b"APP=a.img");
     set_permissions(images.path().join(NAME), PermissionsExt::from_mode(0o000)).unwrap();
-    let said = said(&images, &[], "system.img").unwrap();
-    // Root reads it all the same.
-    assert!(said.contains("Permission denied") || nix::unistd::geteuid().is_root(), "{said}");
+    let warning = warning_for(&images, &[], "system.img").unwrap();
+    // Root can read it anyway.
+    assert!(warning.contains("Permission denied") || nix::unistd::geteuid().is_root(), "{warning}");
 }
