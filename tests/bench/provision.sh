@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Provisions one device by hand: makes its user on the admin API and writes its device.conf. What the benchmark
-# measures azaion-provision against; it knows nothing of retries, of existing users, or of an interruption half-way.
+# Provisions one device without azaion-provision: creates its user on the admin API and writes its device.conf. The
+# benchmark compares azaion-provision with this script, which has no retries, and handles neither existing users nor
+# interruptions.
 #
 # usage: provision.sh SERIAL ROOTFS, with API_URL, CA_FILE, ADMIN_EMAIL and ADMIN_PASSWORD_FILE in the environment
 set -euo pipefail

@@ -14,10 +14,10 @@ server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind((address, 53))
 while True:
     query, client = server.recvfrom(512)
-    # After the header of twelve bytes one question: name, type, class (RFC 1035, 4.1).
+    # After the header of twelve bytes comes one question: name, type, class (RFC 1035, 4.1).
     end = query.index(b"\0", 12) + 5
     question = query[12:end]
     is_known = question == labels + struct.pack(">HH", TYPE_A, CLASS_IN)
-    # The name as a pointer to the question's, and a record that is kept for no time.
+    # The name as a pointer to the question's name, and a record with a TTL of 0.
     record = struct.pack(">HHHLH4s", 0xC00C, TYPE_A, CLASS_IN, 0, 4, socket.inet_aton(its_address)) if is_known else b""
     server.sendto(query[:2] + struct.pack(">HHHHH", 0x8180, 1, int(is_known), 0, 0) + question + record, client)

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Runs one unit to its end under a systemd and a journald of its own, and writes the journal as JSON lines.
+# Runs one systemd unit to its end under a private systemd and journald, and writes the journal as JSON lines.
 #
-#   run-unit.sh UNIT_FOLDER UNIT JOURNAL_FILE
+#   run-unit.sh UNIT_DIRECTORY UNIT JOURNAL_FILE
 #
-# A mount namespace with an empty /run keeps both from the machine's own; needs root. The unit must end the manager
+# A mount namespace with an empty /run separates both from the machine's own; needs root. The unit must end the manager
 # itself (SuccessAction=exit-force, FailureAction=exit-force).
 set -eu
-# One at a time: managers in the same control group end each other's units of the same name.
+# One at a time: managers in the same control group kill each other's units of the same name.
 exec 9<"$0"
 flock 9
 export UNITS="$1" UNIT="$2" JOURNAL="$3"

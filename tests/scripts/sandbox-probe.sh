@@ -1,8 +1,8 @@
 #!/bin/sh
-# Tries what a taken-over agent would try, and prints `NAME done` or `NAME refused` for each:  sandbox-probe.sh SLEEPER
+# Tries what a compromised agent would try, and prints `NAME done` or `NAME refused` for each:  sandbox-probe.sh SLEEPER
 #
-# SLEEPER is the id of a process of root's. `package::sandbox` runs this in place of the agent in its unit, and as root
-# outside of it, where each attempt must be done: what is refused there as well would prove nothing.
+# SLEEPER is the id of a process of root. `package::sandbox` runs this in place of the agent in its unit, and as root
+# outside of it, where each attempt must succeed: an attempt that fails there as well would prove nothing.
 sleeper=$1
 
 try() { # NAME COMMAND…
@@ -13,7 +13,7 @@ try() { # NAME COMMAND…
 write() { # FILE
     true >"$1" && rm -f "$1"
 }
-# A socket on which anybody listens: connects, and says nothing.
+# Connects to a socket, if one listens, and sends nothing.
 connect() { # FILE
     perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0) && connect(S, sockaddr_un($ARGV[0])) or exit 1' "$1"
 }
@@ -26,7 +26,7 @@ syscall() { # NUMBER-ON-X86-64 NUMBER-ON-ARM64 ARGUMENT…
 MACHINE=$(uname -m)
 export MACHINE
 
-# Starting programs as root.
+# Start programs as root.
 try systemctl-start systemctl --no-ask-password start probed.service
 try systemctl-manager connect /run/systemd/private
 try systemd-run systemd-run --no-ask-password --quiet --wait /bin/true
@@ -39,18 +39,18 @@ try bus-hostname busctl --timeout=20 call org.freedesktop.hostname1 /org/freedes
 try become-root perl -e '$> = 0; $< = 0; exit($> != 0 || !open(F, "<", "/root/secret"))'
 try become-another perl -e '$> = 1; exit($> != 1)'
 
-# Reading what is root's.
+# Read files that only root can read.
 for file in /etc/azaion/device.conf /etc/shadow /etc/shadow- /etc/gshadow /etc/ssh/ssh_host_ed25519_key \
     /etc/NetworkManager/system-connections/wifi.nmconnection /run/NetworkManager/system-connections/wifi.nmconnection \
     /etc/wpa_supplicant/wpa_supplicant.conf /etc/netplan/wifi.yaml /run/netplan/wpa-wlan0.conf /root/secret; do
     try "read$file" cat "$file"
 done
-# The same with a mode that lets all read them.
+# The same with a mode that lets all users read them.
 for file in /etc/ssh/open /etc/NetworkManager/system-connections/open /etc/wpa_supplicant/open /etc/netplan/open; do
     try "read$file" cat "$file"
 done
 
-# Writing elsewhere. The directories `open` are for all to write to.
+# Write elsewhere. All users may write to the directories in `open`.
 for directory in / /boot /dev/mqueue /dev/shm /etc /etc/azaion /home/open /media /mnt /mnt/open /opt /root /run /run/lock /run/open \
     /run/systemd /run/systemd/system /run/user /run/user/open /srv/open /usr /var /var/lib /var/lib/open /var/lib/systemd; do
     try "write$directory" write "$directory/.probe"
@@ -58,7 +58,7 @@ done
 try write-message-queue syscall 240 180 probe 66 384 0
 try write-shared-memory perl -e 'defined(my $id = shmget(0, 4096, 0600)) or exit 1; shmctl($id, 0, 0)'
 
-# Other processes, and the kernel.
+# Attack other processes and the kernel.
 try kill kill -0 "$sleeper"
 try kill-manager kill -0 1
 # PTRACE_SEIZE
@@ -77,7 +77,7 @@ rm -f /dev/shm/.probe
 for directory in /run/azaion /var/lib/azaion /tmp /var/tmp; do
     try "own-write$directory" write "$directory/probe"
 done
-# Shows outside whether the two are private.
+# Lets the test check from outside whether the two are private.
 touch /tmp/from-probe /var/tmp/from-probe
 for file in /etc/azaion/agent.toml /run/systemd/resolve/stub-resolv.conf /run/NetworkManager/resolv.conf \
     /run/resolvconf/resolv.conf /proc/sys/kernel/random/boot_id; do

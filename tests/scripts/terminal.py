@@ -10,8 +10,8 @@ import sys
 import termios
 import time
 
-# `after-SIGNAL` types a password first, and sends the signal a moment later, while the program waits for an answer; `late:PASSWORD` types
-# that password after two and a half seconds.
+# `after-SIGNAL` types a password first, and sends the signal a moment later, while the program waits for an answer;
+# `late:PASSWORD` types that password after two and a half seconds.
 how, question, *arguments = sys.argv[1:]
 child, master = pty.fork()
 if child == 0:
@@ -19,7 +19,7 @@ if child == 0:
 shown = b""
 while question.encode() not in shown:
     shown += os.read(master, 4096)
-# The terminal is silent once the question is there; the settings may come a moment later.
+# Echo must be off once the prompt is shown; the settings may change a moment later.
 while termios.tcgetattr(master)[3] & termios.ECHO:
     pass
 if how == "key":
@@ -35,7 +35,7 @@ elif how.startswith("after-"):
     os.kill(child, getattr(signal, how.removeprefix("after-")))
 else:
     os.kill(child, getattr(signal, how))
-# What else it says must be taken, and the terminal's settings are asked for before it is gone.
+# Read the rest of its output, and query the terminal's settings before the terminal is closed.
 status = None
 while status is None:
     try:

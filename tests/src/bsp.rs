@@ -1,5 +1,5 @@
-//! A miniature of NVIDIA's Board Support Package, `Linux_for_Tegra`, with stand-ins for its flash scripts that behave as those of
-//! a release do.
+//! A miniature of NVIDIA's Board Support Package, `Linux_for_Tegra`, with simulated flash scripts that behave like
+//! those of a release.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ impl Bsp {
         }
     }
 
-    /// The options that `l4t_initrd_flash.sh --no-flash` needs for a drive.
+    /// Returns the options that `l4t_initrd_flash.sh --no-flash` needs for a drive.
     pub fn nvme_options(self) -> &'static [&'static str] {
         match self {
             Self::R36_2 | Self::R36_5 => &[
@@ -42,14 +42,15 @@ impl Bsp {
         }
     }
 
-    /// Copies the miniature to a new directory, as if the release had been unpacked there. Beside it is `bench`, for the boards.
+    /// Copies the miniature to a new directory, as if the release had been unpacked there. The directory `bench` beside
+    /// it is for the boards.
     ///
     /// # Errors
     /// The I/O error.
     #[expect(clippy::disallowed_methods, reason = "the tests' own files")]
     pub fn unpack(self, to: &Path) -> anyhow::Result<()> {
         let miniature = workspace().join("tests/tests/line/Linux_for_Tegra");
-        // Without their owner: the tree belongs to the user that unpacks it.
+        // Without preserving the owner: the tree belongs to the user that unpacks it.
         output(Command::new("cp").args(["-R", "--preserve=mode"]).arg(miniature).arg(to))?;
         fs::write(to.join("stand-in/release"), format!("{}\n", self.name()))?;
         Ok(fs::create_dir(to.with_file_name("bench"))?)

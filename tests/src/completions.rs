@@ -1,4 +1,4 @@
-//! What shells need to complete the command line of `azaion-provision`, made of its definition.
+//! Generates the shell completions of `azaion-provision` from the definition of its command line.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::programs::workspace;
 const PROGRAM: &str = "azaion-provision";
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Fish, Shell::Zsh];
 
-/// The files, which are kept in `docs/completions`, with what should be in them.
+/// Returns the paths in `docs/completions` with their expected content.
 pub fn files() -> Vec<(PathBuf, Vec<u8>)> {
     let folder = workspace().join("docs/completions");
     let file = |shell: Shell| {
@@ -25,12 +25,13 @@ pub fn files() -> Vec<(PathBuf, Vec<u8>)> {
     SHELLS.map(file).into()
 }
 
-/// `clap_complete` 4.6 gives the verbs of a program with a hyphen in its name two names in bash, of which one is never used.
+/// Works around `clap_complete` 4.6, which gives the verbs of a program with a hyphen in its name two names in bash, of
+/// which one is never used.
 fn mended(bash: &[u8]) -> Vec<u8> {
     String::from_utf8_lossy(bash).replace("azaion__subcmd__provision__", "azaion__provision__").into()
 }
 
-/// Writes them.
+/// Writes the completion files.
 ///
 /// # Errors
 /// A file can't be written.

@@ -1,5 +1,5 @@
-//! Network namespaces of a test's own, as root: nothing outside of them is touched, no traffic leaves the machine, and the
-//! kernel takes them down when nobody holds them any more, however the test ended.
+//! Private network namespaces for tests, as root: they affect nothing outside, no traffic leaves the machine, and the
+//! kernel removes them when the last user ends, however the test ended.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -22,7 +22,7 @@ pub const SERVER: &str = "10.0.2.2";
 pub struct Namespace(File);
 
 impl Namespace {
-    /// A new one, with nothing but a loopback device.
+    /// Creates one with only a loopback device.
     ///
     /// # Errors
     /// Not root, or the programs of iproute2 are missing.
@@ -34,7 +34,7 @@ impl Namespace {
         })
     }
 
-    /// Works on a thread inside: the sockets that it makes and the programs that it starts belong there.
+    /// Runs a closure on a thread inside: its sockets and the programs that it starts belong to the namespace.
     ///
     /// # Errors
     /// The work's.
@@ -45,7 +45,7 @@ impl Namespace {
         })
     }
 
-    /// Runs a shell script inside; its standard output.
+    /// Runs a shell script inside and returns its standard output.
     ///
     /// # Errors
     /// It failed; the message has what it said.
@@ -53,10 +53,10 @@ impl Namespace {
         self.inside(|| shell(script))
     }
 
-    /// What comes in goes through this rule of nftables, and no other any more; none lets all through.
+    /// Applies this nftables rule, and no other, to incoming packets; an empty rule allows all.
     ///
-    /// Only what comes in is ever dropped: a packet dropped on its way out would be an error to the sender, which no
-    /// network gives.
+    /// Only incoming packets are dropped: a packet dropped on its way out would be an error to the sender, which does
+    /// not happen on a real network.
     ///
     /// # Errors
     /// It is no rule.
@@ -73,26 +73,26 @@ impl Namespace {
         })
     }
 
-    /// The path by which other programs can name it.
+    /// Returns the path by which other programs can open it.
     fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 }
 
-/// A set that all addresses are in for three seconds, by the kernel's own clock.
+/// An nftables set that contains all addresses for three seconds, by the kernel's clock.
 const TIMED: &str = "set at_first { type ipv4_addr; flags interval, timeout; elements = { 10.0.2.0/24 timeout 3s } }";
 
-/// Server and client, on a wire of their own.
+/// Server and client, connected by a private link.
 #[derive(Debug)]
 pub struct Wire {
     /// Has the address [`SERVER`].
     pub server: Namespace,
-    /// Has another of the same network.
+    /// Has another address of the same network.
     pub client: Namespace,
 }
 
 impl Wire {
-    /// A new one.
+    /// Creates both.
     ///
     /// # Errors
     /// As [`Namespace::new`].
@@ -100,13 +100,13 @@ impl Wire {
         let (server, client) = (Namespace::new()?, Namespace::new()?);
         server.run(&format!("ip link add wire type veth peer name wire netns {}", client.path()))?;
         for (side, address) in [(&server, SERVER), (&client, "10.0.2.15")] {
-            // Each segment a packet of its own, as on a real wire, so that each is lost on its own.
+            // One packet per segment, as on a real network, so that each can be lost separately.
             side.run(&format!("ip address add {address}/24 dev wire && ip link set wire up gso_max_segs 1"))?;
         }
         Ok(Self { server, client })
     }
 
-    /// What comes in at either side goes through its rule, see [`Namespace::filter`].
+    /// Applies a rule to the incoming packets of each side, see [`Namespace::filter`].
     ///
     /// # Errors
     /// They are no rules.
@@ -116,7 +116,7 @@ impl Wire {
     }
 }
 
-/// From now on, this thread and the programs that it starts find this file in the place of `/etc/resolv.conf`.
+/// Makes this thread and the programs that it starts see this file as `/etc/resolv.conf`.
 ///
 /// # Errors
 /// Not root.
@@ -124,7 +124,7 @@ pub fn resolve_by(file: &Path) -> anyhow::Result<()> {
     find_in_place_of("/etc/resolv.conf", file)
 }
 
-/// From now on, this thread and what it starts find this file in the place of another one.
+/// Makes this thread and the programs that it starts see `file` at the path `target`.
 ///
 /// # Errors
 /// Not root.
@@ -133,7 +133,7 @@ pub fn find_in_place_of(target: &str, file: &Path) -> anyhow::Result<()> {
     shell(&format!("mount --make-rprivate / && mount --bind '{}' '{target}'", file.display())).map(drop)
 }
 
-/// From now on, this thread and what it starts have a network with nothing but a loopback device.
+/// Moves this thread and the programs that it starts into a network with only a loopback device.
 ///
 /// # Errors
 /// Not root.
@@ -146,7 +146,7 @@ fn shell(script: &str) -> anyhow::Result<String> {
     output(Command::new("sh").args(["-euc", script]))
 }
 
-/// A namespace is entered by a thread, which no other work may come back to.
+/// Runs a closure on its own thread: a thread that has entered a namespace must not be reused for other work.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }

@@ -1,4 +1,4 @@
-//! The fenced blocks of the pages in `docs/`, which are run.
+//! The fenced blocks of the pages in `docs/`, which tests run.
 
 use std::fs;
 
@@ -10,17 +10,17 @@ use crate::programs::workspace;
 #[derive(Clone, Copy, Debug)]
 pub struct Page(pub &'static str);
 
-/// A fenced block; its name stands behind the three backticks.
+/// A fenced block; its name follows the three backticks.
 #[derive(Debug)]
 pub struct Block {
-    /// The language, and what else stands there.
+    /// The language and the words after it.
     pub name: String,
-    /// What is in it.
+    /// Its content.
     pub text: String,
 }
 
 impl Page {
-    /// All of them, in their order.
+    /// Returns all blocks in order.
     ///
     /// # Errors
     /// The page can't be read.
@@ -34,7 +34,7 @@ impl Page {
         Ok(blocks)
     }
 
-    /// The text of the block that is named so, if there is one.
+    /// Returns the text of the block with this name, if there is one.
     ///
     /// # Errors
     /// There are several.
@@ -44,7 +44,7 @@ impl Page {
         Ok(found.into_iter().next().map(|block| block.text))
     }
 
-    /// The commands of a block that is named so.
+    /// Returns the commands of the block with this name.
     ///
     /// # Errors
     /// There is none, or there are several.
@@ -52,7 +52,7 @@ impl Page {
         self.find(&format!("sh {mark}"))?.with_context(|| format!("{} has no {mark}", self.0))
     }
 
-    /// The lines that the page says those print, among others.
+    /// Returns the lines that the page says those commands print, among others.
     ///
     /// # Errors
     /// There are several such blocks.
@@ -61,7 +61,7 @@ impl Page {
     }
 }
 
-/// Whether a line is as the page has it; `…` is for anything.
+/// Returns whether a line matches the page; `…` matches anything.
 pub fn is_like(line: &str, pattern: &str) -> bool {
     let (first, rest) = pattern.split_once('…').unwrap_or((pattern, ""));
     let Some(mut tail) = line.strip_prefix(first) else { return false };
@@ -73,7 +73,7 @@ pub fn is_like(line: &str, pattern: &str) -> bool {
     between.iter().all(|part| tail.split_once(part).map(|(_, after)| tail = after).is_some()) && tail.ends_with(last)
 }
 
-/// Fails unless all lines that a page has were said, in their order.
+/// Fails unless all lines of the page occur in the output, in order.
 ///
 /// # Panics
 /// A line was not said, or not in this order.

@@ -13,7 +13,7 @@ const LONGEST_HEAD: usize = 16 * 1024;
 pub enum Mode {
     /// Tunnels it.
     Allow,
-    /// Tunnels it to this address, whatever name or address it asks for.
+    /// Tunnels it to this address, whatever target it asks for.
     AllowTo(SocketAddr),
     /// Asks for a login: 407.
     AsksForLogin,
@@ -25,15 +25,15 @@ pub enum Mode {
     Hangs,
 }
 
-/// What the proxy has seen so far.
+/// State of the proxy.
 #[derive(Debug, Default)]
 struct Seen {
     mode: Option<Mode>,
     connections: usize,
     heads: Vec<String>,
-    /// All bytes that came from clients.
+    /// All bytes received from clients.
     bytes: Vec<u8>,
-    /// The open connections, both ends; none any more once the proxy has ended.
+    /// The open connections, both ends; `None` once the proxy has ended.
     open: Option<Vec<TcpStream>>,
 }
 
@@ -58,32 +58,32 @@ impl Proxy {
         Ok(Self { address, seen })
     }
 
-    /// The port that it listens on.
+    /// Returns the port that it listens on.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Its address, as `agent.toml` has it.
+    /// Returns its URL in the form that `agent.toml` uses.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What it does with the requests from now on.
+    /// Sets how it handles requests from now on.
     pub fn set_mode(&self, mode: Mode) {
         lock(&self.seen).mode = Some(mode);
     }
 
-    /// How many connections there were.
+    /// Returns the number of connections so far.
     pub fn connections(&self) -> usize {
         lock(&self.seen).connections
     }
 
-    /// The heads of the requests, in the order in which they came.
+    /// Returns the heads of the requests, in the order of arrival.
     pub fn heads(&self) -> Vec<String> {
         lock(&self.seen).heads.clone()
     }
 
-    /// Whether a client has sent this text in the clear, in a head or through a tunnel.
+    /// Returns whether a client has sent this text unencrypted, in a head or through a tunnel.
     pub fn has_seen(&self, text: &str) -> bool {
         lock(&self.seen).bytes.windows(text.len().max(1)).any(|window| window == text.as_bytes())
     }
@@ -92,7 +92,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         let open = lock(&self.seen).open.take();
-        // How they end is the clients' concern.
+        // Errors concern only the clients.
         open.into_iter().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
         // Wakes the thread that accepts, which then sees that the proxy has ended.
         drop(TcpStream::connect(self.address));
@@ -103,7 +103,7 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a connection, so that it ends with the proxy; `false` once that has ended.
+/// Stores a connection, so that it is closed with the proxy; returns `false` if that has ended.
 fn keep(seen: &Mutex<Seen>, stream: &TcpStream) -> bool {
     match (&mut lock(seen).open, stream.try_clone()) {
         (Some(open), Ok(stream)) => {
@@ -121,7 +121,7 @@ fn accept(listener: &TcpListener, seen: &Arc<Mutex<Seen>>) {
         }
         lock(seen).connections += 1;
         let seen = Arc::clone(seen);
-        // How a connection ends is the client's concern.
+        // Errors concern only the client.
         thread::spawn(move || drop(serve(client, &seen)));
     }
 }
@@ -141,7 +141,7 @@ fn serve(mut client: TcpStream, seen: &Arc<Mutex<Seen>>) -> io::Result<()> {
         Some(Mode::AllowTo(server)) if head.starts_with("CONNECT ") => {
             return tunnel(client, TcpStream::connect(server), seen);
         }
-        // A proxy that forwards plain requests would see what is in them.
+        // A proxy that forwards plain requests could read their content.
         Some(Mode::Allow | Mode::AllowTo(_)) => "405 Method Not Allowed\r\nAllow: CONNECT",
         Some(Mode::AsksForLogin) => "407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"proxy\"",
         Some(Mode::Refuses) => "403 Forbidden",
@@ -153,7 +153,7 @@ fn serve(mut client: TcpStream, seen: &Arc<Mutex<Seen>>) -> io::Result<()> {
     client.shutdown(Shutdown::Write)
 }
 
-/// A request's head, byte by byte, so that nothing of what follows is taken with it.
+/// Reads a request's head byte by byte, so that nothing after it is consumed.
 fn head_of(client: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -167,7 +167,7 @@ fn head_of(client: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// What a request asks to be connected to.
+/// Returns the target of a CONNECT request.
 fn target_of(head: &str) -> &str {
     head.split(' ').nth(1).unwrap_or_default()
 }
@@ -180,7 +180,7 @@ fn tunnel(mut client: TcpStream, server: io::Result<TcpStream>, seen: &Arc<Mutex
     write!(client, "HTTP/1.1 200 Connection established\r\n\r\n")?;
     let (mut from_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
     let back = thread::spawn(move || {
-        // The end of one direction is that of both: HTTP needs no half-closed connection.
+        // Close both directions together: HTTP needs no half-closed connection.
         let done = io::copy(&mut from_server, &mut to_client);
         drop(to_client.shutdown(Shutdown::Both));
         done
@@ -190,7 +190,7 @@ fn tunnel(mut client: TcpStream, server: io::Result<TcpStream>, seen: &Arc<Mutex
     done
 }
 
-/// Hands on what the client sends, and keeps a copy.
+/// Forwards what the client sends, and records a copy.
 fn record(client: &mut TcpStream, mut server: TcpStream, seen: &Mutex<Seen>) -> io::Result<()> {
     let mut piece = vec![0; 16 * 1024];
     loop {
@@ -208,7 +208,7 @@ fn record(client: &mut TcpStream, mut server: TcpStream, seen: &Mutex<Seen>) -> 
 mod tests {
     use super::*;
 
-    /// A server that says what it was told, once.
+    /// Starts a server that echoes what it receives, once.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -221,7 +221,7 @@ mod tests {
         address
     }
 
-    /// What comes back through the proxy for this request and these bytes.
+    /// Returns what comes back through the proxy for this request and these bytes.
     fn asked(proxy: &Proxy, head: &str, then: &[u8]) -> String {
         let mut stream = TcpStream::connect(proxy.address).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
@@ -231,7 +231,7 @@ mod tests {
         answer
     }
 
-    // Promise: a tunnel carries bytes both ways; head and bytes are seen.
+    // Promise: a tunnel carries bytes in both directions; the proxy records head and bytes.
     #[test]
     fn a_tunnel_carries_both_ways() {
         let proxy = Proxy::start(Mode::Allow).unwrap();
@@ -245,7 +245,7 @@ mod tests {
         assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
     }
 
-    // Promise: each refusal has its status, and no request but CONNECT is carried out.
+    // Promise: each refusal has its status, and only CONNECT requests are executed.
     #[test]
     fn refusals_have_their_status() {
         let connect = format!("CONNECT {} HTTP/1.1\r\n\r\n", echo());
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(proxy.connections(), 4);
     }
 
-    // Promise: one that hangs does so until it ends.
+    // Promise: a hanging proxy never answers until it ends.
     #[test]
     fn hangs_until_it_ends() {
         let proxy = Proxy::start(Mode::Hangs).unwrap();

@@ -1,6 +1,6 @@
-//! A record of all that the programs said in all scenarios, and of the secrets that were in play.
+//! A record of the output of all programs in all scenarios, and of the secrets they used.
 //!
-//! The test `secrets` searches it for them when all other tests are through; `tests/run` keeps that order.
+//! The test `secrets` searches the output for the secrets after all other tests; `tests/run` ensures that order.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -12,7 +12,7 @@ use crate::programs::target_dir;
 
 const SECRETS: &str = "secrets.txt";
 
-/// The folder of the record; `tests/run` empties it first.
+/// Returns the directory of the record; `tests/run` empties it first.
 pub fn folder() -> PathBuf {
     target_dir().join("scenario-record")
 }
@@ -20,12 +20,12 @@ pub fn folder() -> PathBuf {
 fn append(name: &str, line: &str) -> anyhow::Result<()> {
     let path = folder().join(name);
     fs::create_dir_all(folder()).context("making the record's folder")?;
-    // One write a line, so that tests in many threads and processes do not mix theirs.
+    // One write call per line, so that parallel tests do not mix their lines.
     let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
     file.write_all(line.as_bytes()).with_context(|| path.display().to_string())
 }
 
-/// Notes what a program said.
+/// Records the output of a program.
 ///
 /// # Errors
 /// The I/O error.
@@ -33,7 +33,7 @@ pub fn words(words: &str) -> anyhow::Result<()> {
     append(&format!("words-{}.txt", std::process::id()), words)
 }
 
-/// Notes a secret that must not be said.
+/// Records a secret that must not appear in any output.
 ///
 /// # Errors
 /// The I/O error.
@@ -41,7 +41,7 @@ pub fn secret(secret: &str) -> anyhow::Result<()> {
     append(SECRETS, &format!("{secret}\n"))
 }
 
-/// All that was said, and the secrets, each once.
+/// Returns the recorded output, and the secrets without duplicates.
 ///
 /// # Errors
 /// There is no record: no scenario has run.

@@ -1,4 +1,5 @@
-//! JSON Schema of what the programs print and write: the files in `docs/schema`, and whether an output agrees with them.
+//! JSON Schema of what the programs print and write: generates the files in `docs/schema`, and validates output against
+//! them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,7 @@ use crate::programs::{Run, workspace};
 /// The directories of a device that the agent writes JSON files into, each named after its schema.
 const DIRECTORIES: [&str; 2] = ["run/azaion", "var/lib/azaion"];
 
-/// The schemas of both programs.
+/// Returns the schemas of both programs.
 pub fn documents() -> Vec<Document> {
     [azaion_provision::schema::documents(), azaion_agent::device::schema::documents()].concat()
 }
@@ -24,7 +25,7 @@ fn folder() -> PathBuf {
     workspace().join("docs/schema")
 }
 
-/// The files in `docs/schema`, with what should be in them.
+/// Returns the paths in `docs/schema` with their expected content.
 ///
 /// # Errors
 /// A schema can't be written as JSON.
@@ -35,7 +36,7 @@ pub fn files() -> anyhow::Result<Vec<(PathBuf, String)>> {
     documents().into_iter().map(file).collect()
 }
 
-/// Writes them.
+/// Writes the schema files.
 ///
 /// # Errors
 /// A file can't be written.
@@ -47,7 +48,7 @@ pub fn write() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The schemas that are in `docs/schema`, compiled once a process.
+/// Returns the compiled schemas of `docs/schema`, loaded once per process.
 fn validators() -> anyhow::Result<&'static BTreeMap<String, Validator>> {
     static VALIDATORS: OnceLock<Result<BTreeMap<String, Validator>, String>> = OnceLock::new();
     let validators = VALIDATORS.get_or_init(|| load().map_err(|error| format!("{error:#}")));
@@ -67,16 +68,16 @@ fn load() -> anyhow::Result<BTreeMap<String, Validator>> {
     Ok(validators)
 }
 
-/// The name of a JSON file, without the extension.
+/// Returns the name of a JSON file without its extension.
 fn name_of(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
     (!name.starts_with('.')).then(|| name.to_owned())
 }
 
-/// Checks a value against the schema `name`.
+/// Validates a value against the schema `name`.
 ///
 /// # Errors
-/// There is no such schema, or the value does not agree with it. The message names the field, and repeats no value: it may
+/// There is no such schema, or the value does not match it. The message names the field, and quotes no value, which may
 /// be a token.
 pub fn check(name: &str, value: &Value) -> anyhow::Result<()> {
     let path = || folder().join(format!("{name}.json")).display().to_string();
@@ -86,10 +87,10 @@ pub fn check(name: &str, value: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks what a program printed, if it was asked for JSON; other programs are left alone.
+/// Validates the output of our programs if it is JSON; ignores other programs.
 ///
 /// # Errors
-/// A line that is no JSON, or does not agree with the schema of its verb.
+/// A line is not JSON, or does not match the schema of its verb.
 pub fn check_output(run: &Run) -> anyhow::Result<()> {
     let words: Vec<&str> = run.command_line.split_whitespace().collect();
     let program = |word: &&str| ["azaion-provision", "azaion-agent"].contains(&word.rsplit('/').next().unwrap_or(word));
@@ -108,7 +109,7 @@ pub fn check_output(run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks the report of a batch, if it is made of JSON Lines and was written: a batch that says nothing has not begun one.
+/// Validates the report of a batch if it is in JSON Lines and exists: a batch without output has not begun one.
 fn check_report(words: &[&str], run: &Run) -> anyhow::Result<()> {
     let report = words.iter().skip_while(|word| **word != "--report").nth(1).map(Path::new);
     let report = report.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
@@ -122,13 +123,13 @@ fn check_report(words: &[&str], run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The lines of standard output; of a program that was killed, those that it completed.
+/// Returns the lines of standard output; for a killed program only the complete lines.
 fn whole_lines(run: &Run) -> impl Iterator<Item = &str> {
     let end = if run.code.is_some() { run.stdout.len() } else { run.stdout.rfind('\n').unwrap_or_default() };
     run.stdout.split_at(end).0.lines()
 }
 
-/// The schema of a line that a command printed.
+/// Returns the schema of a line that a command printed.
 fn schema_of(words: &[&str], line: &Value) -> Option<&'static str> {
     const VERBS: [&str; 8] = ["device", "batch", "inspect", "clear", "check", "status", "token", "boot"];
     let is_there = |option: &str| words.contains(&option);
@@ -142,16 +143,16 @@ fn schema_of(words: &[&str], line: &Value) -> Option<&'static str> {
     }
 }
 
-/// The schema of an answer of the socket.
+/// Returns the schema of a socket answer.
 pub fn socket_answer(answer: &Value) -> &'static str {
     if answer.get("access_token").is_some() { "token" } else { "refusal" }
 }
 
-/// Checks all JSON files of the agent in a root file system, but for those that a test has put there: `is_planted` says so of a
-/// path and its content.
+/// Validates all JSON files of the agent in a root file system, except those that a test has put there: `is_planted`
+/// identifies them by path and content.
 ///
 /// # Errors
-/// A file that is no JSON, does not agree with its schema, or has none.
+/// A file is not JSON, does not match its schema, or has none.
 pub fn check_files(root: &Path, is_planted: impl Fn(&Path, &[u8]) -> bool) -> anyhow::Result<()> {
     for directory in DIRECTORIES {
         let Ok(entries) = fs::read_dir(root.join(directory)) else { continue };

@@ -1,4 +1,4 @@
-//! A flashing station with one root file system on it, and the development API beside it.
+//! A flashing host with one root file system, and the development API beside it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,28 +21,28 @@ use crate::programs::{self, Run, Running};
 use crate::record;
 use crate::schemas;
 
-/// The serial of mission and examples.
+/// The serial number of the examples.
 pub const SERIAL: &str = "AZJN-0042";
-/// The e-mail that follows from it.
+/// The e-mail derived from it.
 pub const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 
-/// The files that may hold a secret, and which: nothing else in the tree may.
+/// The files that may hold a secret, with the fields; no other file in the tree may.
 const SECRET_FIELDS: [(&str, &[&str]); 2] =
     [("run/azaion/token.json", &["access_token"]), ("run/azaion/refresh.json", &["refresh_token"])];
 const DEVICE_CONF: &str = "etc/azaion/device.conf";
 
-/// The station. All that is run on it goes into the record, and every run is followed by a look for left-overs.
+/// The flashing host. Records the output of all programs run on it, and checks for leftover files after every run.
 #[derive(Debug)]
 pub struct Station {
     /// The API.
     pub api: DevApi,
     dir: TempDir,
-    /// JSON files that a test has put into the root file system, as they were.
+    /// JSON files that a test has put into the root file system, with their content.
     planted: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
 }
 
 impl Station {
-    /// A station beside an API with these options, with an empty root file system.
+    /// Creates a host with an empty root file system, beside an API with these options.
     ///
     /// # Errors
     /// The API can't be started.
@@ -56,22 +56,22 @@ impl Station {
         Ok(station)
     }
 
-    /// The root file system.
+    /// Returns the root file system.
     pub fn rootfs(&self) -> PathBuf {
         self.dir.path().join("rootfs")
     }
 
-    /// A path on the station.
+    /// Returns a path on the host.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// A path in the root file system.
+    /// Returns a path in the root file system.
     pub fn inside(&self, name: &str) -> PathBuf {
         self.rootfs().join(name)
     }
 
-    /// Writes a file on the station; names starting with `rootfs/` lie in the root file system.
+    /// Writes a file on the host; names starting with `rootfs/` are in the root file system.
     ///
     /// # Errors
     /// The I/O error.
@@ -90,7 +90,7 @@ impl Station {
         Ok(())
     }
 
-    /// Gives the root file system the API's CA and a policy that names it, and further lines of `agent.toml`.
+    /// Writes the API's CA into the root file system, and an `agent.toml` that names it and has these additional lines.
     ///
     /// # Errors
     /// The I/O error.
@@ -99,7 +99,7 @@ impl Station {
         self.put("rootfs/etc/azaion/agent.toml", format!("ca_file = \"/etc/azaion/ca.pem\"\n{lines}"), 0o644)
     }
 
-    /// `azaion-provision` with exactly these arguments and a clean environment.
+    /// Returns a command for `azaion-provision` with exactly these arguments and an empty environment.
     ///
     /// # Errors
     /// The programs can't be built.
@@ -107,7 +107,7 @@ impl Station {
         Ok(command(programs::native()?.join("azaion-provision").as_path(), arguments))
     }
 
-    /// `azaion-provision VERB …` with the options that reach the API as its admin.
+    /// Runs `azaion-provision VERB …` with the options for the API and its admin.
     ///
     /// # Errors
     /// The program can't be run.
@@ -115,7 +115,7 @@ impl Station {
         self.wait(self.start_provision(arguments)?)
     }
 
-    /// As [`Station::provision`], without waiting for its end.
+    /// As [`Station::provision`], but without waiting for its end.
     ///
     /// # Errors
     /// The program can't be started.
@@ -123,7 +123,7 @@ impl Station {
         programs::start(self.provision_command(arguments)?.args(self.api_arguments()))
     }
 
-    /// The options that reach the API as its admin.
+    /// Returns the options for the API and its admin.
     pub fn api_arguments(&self) -> Vec<String> {
         let text = |path: PathBuf| path.display().to_string();
         let password = text(self.path("admin-password"));
@@ -134,7 +134,7 @@ impl Station {
             .collect()
     }
 
-    /// `azaion-provision device SERIAL --rootfs ROOTFS --json --owner current`, and further options.
+    /// Runs `azaion-provision device SERIAL --rootfs ROOTFS --json --owner current` with further options.
     ///
     /// # Errors
     /// The program can't be run.
@@ -144,7 +144,7 @@ impl Station {
         self.provision(&[&fixed, options].concat())
     }
 
-    /// A verb that needs no API: `inspect` or `clear`.
+    /// Runs a verb that needs no API: `inspect` or `clear`.
     ///
     /// # Errors
     /// The program can't be run.
@@ -152,7 +152,7 @@ impl Station {
         self.wait(programs::start(&mut self.provision_command(arguments)?)?)
     }
 
-    /// `azaion-agent` on the root file system.
+    /// Runs `azaion-agent` on the root file system.
     ///
     /// # Errors
     /// The program can't be run.
@@ -160,7 +160,7 @@ impl Station {
         self.agent_as(&programs::native()?.join("azaion-agent"), &[], arguments)
     }
 
-    /// The agent's binary `program`, started through `wrapper`, on the root file system.
+    /// Runs the agent binary `program`, started through `wrapper`, on the root file system.
     ///
     /// # Errors
     /// The program can't be run.
@@ -174,17 +174,17 @@ impl Station {
             }
         };
         let run = programs::start(command.args(arguments).arg("--root").arg(self.rootfs()))?.wait()?;
-        // What `token` prints is the secret itself, for whoever asked.
+        // `token` prints the secret itself, as requested, so its output is not recorded.
         let shown =
             if arguments.contains(&"token") { Run { stdout: String::new(), ..run.clone() } } else { run.clone() };
         self.note(&shown)?;
         Ok(run)
     }
 
-    /// Waits for a program of this station, and notes what it said.
+    /// Waits for a program of this host, and records its output.
     ///
     /// # Errors
-    /// It can't be waited for, left a secret where none belongs, or wrote JSON that does not agree with its schema.
+    /// The wait failed, the program left a secret in a wrong file, or wrote JSON that does not match its schema.
     pub fn wait(&self, running: Running) -> anyhow::Result<Run> {
         let run = running.wait()?;
         self.note(&run)?;
@@ -198,7 +198,7 @@ impl Station {
         self.no_leftovers()
     }
 
-    /// An access token of the admin.
+    /// Returns an access token of the admin.
     ///
     /// # Errors
     /// The API does not give one.
@@ -213,7 +213,7 @@ impl Station {
         Ok(token)
     }
 
-    /// Fails if a JSON file of the agent does not agree with its schema. Files that a test has put there are left alone.
+    /// Fails if a JSON file of the agent does not match its schema. Ignores files that a test has put there.
     ///
     /// # Errors
     /// The first such file.
@@ -224,17 +224,17 @@ impl Station {
         })
     }
 
-    /// The value of one key of the `device.conf` in the root file system, if it is there.
+    /// Returns the value of a key of the `device.conf` in the root file system, if present.
     pub fn conf(&self, key: &str) -> Option<String> {
         conf_value(&self.inside(DEVICE_CONF), key)
     }
 
-    /// The device's password, if there is a `device.conf`.
+    /// Returns the device's password, if there is a `device.conf`.
     pub fn password(&self) -> Option<String> {
         self.conf("AZAION_DEVICE_PASSWORD")
     }
 
-    /// One of the agent's JSON files, if it is there.
+    /// Returns one of the agent's JSON files, if present.
     pub fn json(&self, name: &str) -> Option<Value> {
         serde_json::from_slice(&fs::read(self.inside(name)).ok()?).ok()
     }
@@ -248,7 +248,7 @@ impl Station {
         secrets
     }
 
-    /// Fails if a file of the tree other than those made for it holds a secret, or is a temporary one of ours.
+    /// Fails if a file of the tree holds a secret without being allowed to, or is a temporary file of ours.
     ///
     /// # Errors
     /// The first such file.
@@ -270,26 +270,26 @@ impl Station {
     }
 }
 
-/// The value of a key of a `device.conf`, read the simple way.
+/// Returns the value of a key of a `device.conf`, with a minimal parser.
 pub fn conf_value(file: &Path, key: &str) -> Option<String> {
-    // A FIFO that a scenario put there would never end.
+    // Reading a FIFO that a scenario has put there would never end.
     let text = fs::metadata(file).ok().filter(fs::Metadata::is_file).and_then(|_| fs::read_to_string(file).ok())?;
     value_in(&text, key).map(str::to_owned)
 }
 
-/// The value of a key in the text of a `device.conf`.
+/// Returns the value of a key in the text of a `device.conf`.
 pub fn value_in<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
 }
 
-/// A command with nothing in its environment but a path to find programs by.
+/// Returns a command with an environment that contains only PATH.
 pub fn command(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command
 }
 
-/// All regular files under a folder.
+/// Returns all regular files under a directory.
 fn files_under(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];

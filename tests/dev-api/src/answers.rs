@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
-/// An error code with the status and message it comes with in G1 and G2.
+/// An error code with its status and message in G1 and G2.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) code: u32,
@@ -20,8 +20,8 @@ const fn problem(code: u32, status: StatusCode, message: &'static str) -> Proble
 pub(super) const NO_SUCH_EMAIL: Problem = problem(10, StatusCode::CONFLICT, "No such email found.");
 pub(super) const EMAIL_EXISTS: Problem = problem(20, StatusCode::CONFLICT, "Email already exists.");
 pub(super) const WRONG_PASSWORD: Problem = problem(30, StatusCode::CONFLICT, "Wrong password.");
-// The lengths are faults of the request itself, so they are 400: what is 409 above concerns users
-// that exist or don't.
+// Invalid lengths are errors of the request itself, so they get 400; the 409 errors above are about users that exist or
+// don't.
 pub(super) const PASSWORD_LENGTH: Problem =
     problem(32, StatusCode::BAD_REQUEST, "Password should be at least 8 characters.");
 pub(super) const EMAIL_LENGTH: Problem = problem(35, StatusCode::BAD_REQUEST, "Email should be 8 to 160 characters.");
@@ -34,7 +34,7 @@ pub(super) const INVALID_REFRESH: Problem = problem(52, StatusCode::UNAUTHORIZED
 pub(super) const NO_SUCH_SESSION: Problem = problem(53, StatusCode::NOT_FOUND, "No such session found.");
 pub(super) const INVALID_CREDENTIALS: Problem = problem(70, StatusCode::UNAUTHORIZED, "Invalid credentials.");
 
-/// An answer before it becomes bytes on the connection.
+/// An answer before it is serialised to the connection.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -58,14 +58,14 @@ impl Answer {
         self
     }
 
-    /// An error body of the API; without a code it has only the message.
+    /// Builds an error body of the API; without a code it has only the message.
     pub(super) fn error(casing: Casing, status: StatusCode, code: Option<u32>, message: &str) -> Self {
         let code = code.map(|code| ("errorCode", code.into()));
         let fields = code.into_iter().chain([("message", message.into())]);
         Self::json(status, &object(casing, fields))
     }
 
-    /// An error without a code.
+    /// Builds an error without a code.
     pub(super) fn failure(options: &Options, status: StatusCode, message: &str) -> Self {
         if status == StatusCode::BAD_REQUEST && !options.codes_in_400 {
             return Self::problem_details("Bad Request", None);
@@ -73,7 +73,7 @@ impl Answer {
         Self::error(options.error_casing, status, None, message)
     }
 
-    /// An error with its code.
+    /// Builds an error with its code.
     pub(super) fn problem(options: &Options, problem: &Problem) -> Self {
         if problem.status == StatusCode::BAD_REQUEST && !options.codes_in_400 {
             let field = if *problem == PASSWORD_LENGTH { "Password" } else { "Email" };
@@ -83,7 +83,7 @@ impl Answer {
         Self::error(options.error_casing, problem.status, Some(problem.code), problem.message)
     }
 
-    /// A 400 as ASP.NET writes it (RFC 9457), in camel case whatever the server's casing.
+    /// Builds a 400 as ASP.NET writes it (RFC 9457), in camel case whatever the server's casing.
     fn problem_details(title: &str, errors: Option<Value>) -> Self {
         const NO_TRACE: &str = "00-00000000000000000000000000000000-0000000000000000-00";
         let mut body = json!({
@@ -99,7 +99,7 @@ impl Answer {
             .with("content-type", "application/problem+json; charset=utf-8")
     }
 
-    /// Why a login is refused: in G2b the same opaque answer whatever the reason.
+    /// Builds the answer to a refused login: in G2b the same opaque answer for every reason.
     pub(super) fn refused_login(options: &Options, problem: &Problem, retry_after: Option<i64>) -> Self {
         let problem = match options.generation {
             Generation::G1 | Generation::G2 => problem,
@@ -113,7 +113,7 @@ impl Answer {
     }
 }
 
-/// A JSON object whose field names, given in camel case, are spelled in this casing.
+/// Builds a JSON object whose field names, given in camel case, are spelled in this casing.
 pub(super) fn object<'a>(casing: Casing, fields: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
     let fields = fields.into_iter().map(|(name, value)| (casing.spell(name), value));
     Value::Object(fields.collect::<Map<_, _>>())

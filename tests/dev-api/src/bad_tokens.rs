@@ -12,7 +12,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384};
 use serde_json::{Value, json};
 
-/// What is wrong with an access token. All else about it is as in a good one.
+/// The fault of an access token; everything else is as in a valid one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadToken {
     /// `"alg":"none"` and no signature.
@@ -51,9 +51,9 @@ pub enum BadToken {
     WrongEmail(String),
     /// No e-mail claim.
     NoEmail,
-    /// Ended so many seconds ago.
+    /// Expired so many seconds ago.
     Expired(u64),
-    /// Issued, and valid, only in so many seconds.
+    /// Issued and valid only so many seconds from now.
     FromFuture(u64),
     /// No expiry.
     NoExp,
@@ -76,7 +76,7 @@ pub enum BadToken {
 }
 
 impl BadToken {
-    /// Makes the token from the claims of a good one; `None` where there is to be no field.
+    /// Creates the token from the claims of a valid one; `None` omits the field.
     pub(super) fn forge(&self, mint: &Mint<'_>, claims: Claims) -> anyhow::Result<Option<Value>> {
         let token: Value = match self {
             Self::Missing => return Ok(None),
@@ -102,7 +102,7 @@ impl BadToken {
         Ok(Some(token))
     }
 
-    /// The wrong claims, to be well signed.
+    /// Returns the wrong claims, which are then signed correctly.
     fn twist(&self, mint: &Mint<'_>, mut claims: Claims) -> Claims {
         let names = mint.options.claims.names();
         let seconds = |s: &u64| i64::try_from(*s).unwrap_or(i64::MAX);
@@ -133,7 +133,7 @@ impl BadToken {
         claims
     }
 
-    /// The good claims under another signature or key id.
+    /// Signs the correct claims with a wrong signature or key id.
     fn resign(&self, mint: &Mint<'_>, claims: &Claims) -> anyhow::Result<String> {
         let listed = &mint.keys.current;
         let kid = Some(listed.kid.as_str());
@@ -157,7 +157,7 @@ impl BadToken {
         }
     }
 
-    /// A good token taken apart and put together wrongly.
+    /// Takes a valid token apart and joins its parts incorrectly.
     fn reassemble(&self, mint: &Mint<'_>, mut claims: Claims) -> anyhow::Result<String> {
         let good = mint.sign(&claims)?;
         let (signed, signature) = good.rsplit_once('.').context("a token has dots")?;

@@ -1,4 +1,4 @@
-//! The development CA and the server certificates of every kind.
+//! The development CA and server certificates of every kind.
 
 use super::Tls;
 use anyhow::Context as _;
@@ -15,16 +15,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// What the certificate is valid for: this machine, and this machine as an emulated one sees it, by address and name.
+/// The names and addresses in the certificate: this machine, and this machine as an emulated one reaches it.
 const NAMES: [&str; 5] = ["localhost", "127.0.0.1", "::1", "10.0.2.2", "admin.azaion.test"];
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// A certificate authority of our own.
+/// A certificate authority for tests.
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    /// A new one, valid from 2000 to 2100, so that no clock of a test leaves it.
+    /// Creates a CA valid from 2000 to 2100, so that the clock of every test is within its validity.
     pub(super) fn new() -> anyhow::Result<Self> {
         let params = authority_params("Azaion development CA");
         let key = KeyPair::generate().context("making the key of the CA")?;
@@ -32,7 +32,7 @@ impl Authority {
         Ok(Self(issuer))
     }
 
-    /// Writes the CA as PEM; a reader sees the old or the new one, never a part.
+    /// Writes the CA as PEM, atomically.
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let folder = path.parent().unwrap_or(path);
         let mut file = tempfile::NamedTempFile::new_in(folder)
@@ -44,7 +44,7 @@ impl Authority {
         Ok(())
     }
 
-    /// The TLS side of the server; `None` where there is none.
+    /// Returns the TLS configuration of the server; `None` for plain HTTP.
     pub(super) fn server_config(&self, tls: Tls) -> anyhow::Result<Option<Arc<ServerConfig>>> {
         if tls == Tls::Plain || tls.is_mute() {
             return Ok(None);
@@ -66,7 +66,7 @@ impl Authority {
         configure([certificate.into()].into_iter().chain(sent).collect(), &key, self.verifier(tls)?).map(Some)
     }
 
-    /// What is asked of clients, where anything is.
+    /// Returns the verifier of client certificates, if the server asks for one.
     fn verifier(&self, tls: Tls) -> anyhow::Result<Option<Arc<dyn ClientCertVerifier>>> {
         if tls != Tls::AsksForCertificate {
             return Ok(None);
@@ -77,7 +77,7 @@ impl Authority {
         Ok(Some(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?))
     }
 
-    /// A CA that this one has signed.
+    /// Creates a CA signed by this one.
     fn authority_below(&self) -> anyhow::Result<CertifiedIssuer<'static, KeyPair>> {
         let mut params = authority_params("Azaion development CA, issuing");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -96,7 +96,7 @@ fn authority_params(common: &str) -> CertificateParams {
     params
 }
 
-/// The server's own certificate: for whom, for what, and how long.
+/// Returns the parameters of the server's certificate: names, usage and validity.
 fn server_params(tls: Tls) -> anyhow::Result<CertificateParams> {
     let now = SystemTime::now();
     let (not_before, not_after) = match tls {
@@ -135,8 +135,8 @@ fn name(common: &str) -> DistinguishedName {
     name
 }
 
-/// TLS 1.2 and 1.3 with HTTP/1.1. Each configuration has its own session cache, so no session
-/// outlives a renewed certificate.
+/// TLS 1.2 and 1.3 with HTTP/1.1. Each configuration has its own session cache, so no session outlives a renewed
+/// certificate.
 fn configure(
     chain: Vec<CertificateDer<'static>>,
     key: &KeyPair,

@@ -1,4 +1,4 @@
-//! `POST /devices`: the server makes the next device identity itself.
+//! `POST /devices`: the server creates the next device identity itself.
 
 use super::Generation;
 use super::answers::{self, Answer, object};
@@ -10,14 +10,14 @@ use anyhow::Context as _;
 use hyper::StatusCode;
 use rusqlite::OptionalExtension as _;
 
-/// Where the number stands in the e-mail of a device: characters 5 to 8.
+/// Position of the number in the e-mail of a device: characters 5 to 8.
 const NUMBER: std::ops::Range<usize> = 4..8;
 
-/// A new device with a password that is shown this once. 409 with 20 where the next number's e-mail exists: another call
-/// was faster, or somebody made that user by hand.
+/// Creates a device with a password that is returned only in this answer. 409 with 20 if the next number's e-mail
+/// exists, because of a concurrent call or a user created by hand.
 pub(super) fn add(state: &State) -> Handled {
     let newest = state.store.newest_email(DEVICE_ROLE)?;
-    // A fault of the server, and thus a 500 for everybody until the newest device has another e-mail.
+    // A server error (500) for every caller until the newest device has another e-mail.
     let serial = format!("azj-{:04}", next_number(newest.as_deref())?);
     let (email, password) = (format!("{serial}@azaion.com"), random_hex::<16>()?);
     let hash = state.options.hashing.hash(&password)?;
@@ -25,7 +25,7 @@ pub(super) fn add(state: &State) -> Handled {
         return Err(refusal(state, &answers::EMAIL_EXISTS).into());
     }
     let fields = [("serial", serial.into()), ("email", email.into()), ("password", password.into())];
-    // Clients must take both.
+    // Clients must accept both.
     let status = match state.options.generation {
         Generation::G1 | Generation::G2 => StatusCode::OK,
         Generation::G2b => StatusCode::CREATED,
@@ -33,8 +33,8 @@ pub(super) fn add(state: &State) -> Handled {
     Ok(Answer::json(status, &object(state.options.casing, fields)))
 }
 
-/// One more than the number in the newest device's e-mail, and 1 for the first. An error where there is no number, as .NET's
-/// `int.Parse` raises one.
+/// Returns the number in the newest device's e-mail plus one, and 1 for the first device. Fails if there is no number,
+/// as .NET's `int.Parse` does.
 fn next_number(newest: Option<&str>) -> anyhow::Result<u32> {
     let Some(email) = newest else { return Ok(1) };
     let characters: String = email.chars().skip(NUMBER.start).take(NUMBER.len()).collect();
@@ -44,7 +44,7 @@ fn next_number(newest: Option<&str>) -> anyhow::Result<u32> {
 }
 
 impl Store {
-    /// The e-mail of the user of this role that was made last.
+    /// Returns the e-mail of the newest user with this role.
     fn newest_email(&self, role: &str) -> anyhow::Result<Option<String>> {
         let query = "SELECT email FROM users WHERE role = ?1 ORDER BY rowid DESC LIMIT 1";
         lock(&self.0).query_row(query, [role], |row| row.get(0)).optional().context("finding the newest device")
@@ -55,7 +55,8 @@ impl Store {
 mod tests {
     use super::*;
 
-    // Promise: the number comes from characters 5 to 8 of the newest device's e-mail; where those are no number, there is none.
+    // Promise: the number comes from characters 5 to 8 of the newest device's e-mail; if those are not a number, there
+    // is none.
     #[test]
     fn numbers() {
         for (newest, next) in [

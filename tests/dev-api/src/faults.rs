@@ -1,4 +1,4 @@
-//! Faults that a test scripts, and the response body that can carry them out.
+//! Faults that a test scripts, and the response bodies that implement them.
 
 use super::BadToken;
 use bytes::Bytes;
@@ -13,34 +13,34 @@ use tokio::time::Sleep;
 /// What goes wrong with one request.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// This status, nothing handled.
+    /// Answers with this status; the request is not handled.
     Status {
         /// The HTTP status.
         code: u16,
-        /// The numeric error code of the body; without one the body is empty.
+        /// The numeric error code of the body; if absent, the body is empty.
         error: Option<u32>,
         /// Further headers, such as `Retry-After`.
         headers: Vec<(String, String)>,
     },
-    /// The connection is closed without an answer, nothing handled.
+    /// Closes the connection without an answer; the request is not handled.
     DropBefore,
-    /// The request is handled, then the connection is closed without an answer.
+    /// Handles the request, then closes the connection without an answer.
     DropAfter,
-    /// The request waits so long, then it is handled as usual.
+    /// Delays the request, then handles it as usual.
     Delay(Duration),
-    /// Never answered, nothing handled.
+    /// Never answers; the request is not handled.
     Hang,
-    /// Handled; the right `Content-Length`, half of the body, then the connection is closed.
+    /// Handles the request, sends the correct `Content-Length` and half of the body, then closes the connection.
     Truncate,
-    /// 200 with a body of so many bytes that begins like a login answer; nothing handled.
+    /// 200 with a body of so many bytes that begins like a login answer; the request is not handled.
     Huge(usize),
-    /// 200 with a body that begins like a login answer and never ends; nothing handled.
+    /// 200 with an endless body that begins like a login answer; the request is not handled.
     Endless,
-    /// Handled; the body comes one byte at a time, so far apart.
+    /// Handles the request and sends the body one byte at a time, with this pause between bytes.
     Drip(Duration),
-    /// 307 with this `Location`, nothing handled.
+    /// 307 with this `Location`; the request is not handled.
     Redirect(String),
-    /// This answer, nothing handled.
+    /// Sends this answer; the request is not handled.
     Answer {
         /// The HTTP status.
         status: u16,
@@ -51,11 +51,11 @@ pub enum Fault {
         /// Further headers.
         headers: Vec<(String, String)>,
     },
-    /// A login or refresh is handled and succeeds, but its access token is bad.
+    /// Handles a login or refresh successfully, but with a bad access token.
     Token(BadToken),
 }
 
-/// For each route, the faults to come, in order.
+/// The pending faults of each route, in order.
 #[derive(Default)]
 pub(super) struct Script(HashMap<(String, String), VecDeque<(Fault, usize)>>);
 
@@ -65,14 +65,14 @@ impl Script {
         self.0.entry(route).or_default().push_back((fault, times));
     }
 
-    /// The fault for the request that has just come in, if there is one.
+    /// Returns the fault for the request that has just arrived, if any.
     pub(super) fn next(&mut self, method: &str, path: &str) -> Option<Fault> {
         let queue = self.0.get_mut(&(method.to_owned(), path.to_owned()))?;
         loop {
             match queue.front_mut()? {
                 (_, 0) => drop(queue.pop_front()),
                 (fault, times) => {
-                    // The largest number is for ever.
+                    // `usize::MAX` means always.
                     if *times != usize::MAX {
                         *times -= 1;
                     }
@@ -119,7 +119,7 @@ impl Payload {
 
     /// Half of the body, then the connection breaks.
     pub(super) fn half(mut body: Bytes) -> Self {
-        /// hyper sends what it has only while it waits for more, so there must be a wait.
+        /// hyper flushes only while it waits for more data, so the body must wait.
         const FLUSH: Duration = Duration::from_millis(10);
         body.truncate(body.len() / 2);
         Self { pause: FLUSH, end: End::Broken, ..Self::whole(body) }
@@ -180,7 +180,7 @@ impl Body for Payload {
 mod tests {
     use super::*;
 
-    /// Faults come in the order they were scripted, each as often as asked, per route.
+    /// Faults apply per route in the order they were scripted, each as often as requested.
     #[test]
     fn a_script_is_first_in_first_out() {
         let mut script = Script::default();

@@ -1,5 +1,5 @@
-//! G1 binds a user to one machine: at the first call of `/resources/check` or `/resources/get`, which later generations
-//! don't have. What these routes are for besides (encrypted files for the loader) is left out.
+//! G1 binds a user to one machine at the first call of `/resources/check` or `/resources/get`, which later generations
+//! don't have. The other purposes of these routes (encrypted files for the loader) are not implemented.
 
 use super::answers::{self, Answer};
 use super::routes::{Call, Handled, body, caller, failure, refusal};
@@ -12,19 +12,19 @@ use hyper::StatusCode;
 use rusqlite::{OptionalExtension as _, params};
 
 impl Store {
-    /// The machine that a user is bound to.
+    /// Returns the machine that a user is bound to.
     fn hardware(&self, email: &str) -> anyhow::Result<Option<String>> {
         let query = "SELECT hardware FROM hardware JOIN users ON users.id = user WHERE email = ?1";
         lock(&self.0).query_row(query, [email], |row| row.get(0)).optional().context("reading the hardware of a user")
     }
 
-    /// Binds a user that is not bound yet to this machine.
+    /// Binds an unbound user to this machine.
     fn bind_hardware(&self, email: &str, hardware: &str) -> anyhow::Result<()> {
         let insert = "INSERT OR IGNORE INTO hardware (user, hardware) SELECT id, ?2 FROM users WHERE email = ?1";
         lock(&self.0).execute(insert, params![email, hardware]).map(drop).context("binding a user to hardware")
     }
 
-    /// Ends the binding of a user.
+    /// Removes the binding of a user.
     fn unbind_hardware(&self, email: &str) -> anyhow::Result<()> {
         let delete = "DELETE FROM hardware WHERE user = (SELECT id FROM users WHERE email = ?1)";
         lock(&self.0).execute(delete, [email]).map(drop).context("ending a binding to hardware")
@@ -50,7 +50,7 @@ struct Get {
     hardware: String,
 }
 
-/// `POST /resources/get` and `POST /resources/get/{folder}`, which wants the password besides the token; the file is
+/// `POST /resources/get` and `POST /resources/get/{folder}`, which require the password besides the token; the file is
 /// empty here.
 pub(super) fn get(state: &State, call: &Call) -> Handled {
     let caller = caller(state, call)?;
@@ -63,7 +63,7 @@ pub(super) fn get(state: &State, call: &Call) -> Handled {
     Ok(Answer::empty(StatusCode::OK).with("content-type", "application/octet-stream"))
 }
 
-/// Binds the user to the machine at the first call; later ones must come from there.
+/// Binds the user to the machine at the first call; later calls must come from the same machine.
 fn bind(state: &State, email: &str, hardware: &str) -> Result<(), super::routes::Stop> {
     state.store.bind_hardware(email, hardware)?;
     match state.store.hardware(email)? {
@@ -77,7 +77,7 @@ fn bind(state: &State, email: &str, hardware: &str) -> Result<(), super::routes:
 struct SetHardware {
     #[serde(alias = "Email")]
     email: String,
-    /// `null` ends the binding.
+    /// `null` removes the binding.
     #[serde(alias = "Hardware")]
     hardware: Option<String>,
 }
@@ -94,7 +94,7 @@ pub(super) fn set(state: &State, call: &Call) -> Handled {
 }
 
 impl DevApi {
-    /// The machine that a user is bound to, in G1.
+    /// Returns the machine that a user is bound to, in G1.
     pub fn hardware_of(&self, email: &str) -> Option<String> {
         must(self.state.store.hardware(email))
     }

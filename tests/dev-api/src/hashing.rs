@@ -18,7 +18,7 @@ impl Hashing {
         }
     }
 
-    /// Hashes a password with a fresh salt to a PHC string.
+    /// Hashes a password with a fresh salt and returns a PHC string.
     pub(super) fn hash(self, password: &str) -> anyhow::Result<String> {
         let (memory, passes) = self.costs();
         let params = Params::new(memory, passes, 1, None).map_err(|error| anyhow!("Argon2 parameters: {error}"))?;
@@ -29,19 +29,19 @@ impl Hashing {
     }
 }
 
-/// Whether the password belongs to the hash. The costs are those the hash was made with.
+/// Returns whether the password matches the hash, with the parameters in the hash.
 pub(super) fn verify(password: &str, hash: &str) -> bool {
     PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }
 
-/// Bytes from the system's random source.
+/// Returns bytes from the system's random source.
 pub(super) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
     SysRng.try_fill_bytes(&mut bytes).context("reading the system's random source")?;
     Ok(bytes)
 }
 
-/// A random GUID as .NET writes it (RFC 9562, version 4).
+/// Returns a random GUID as .NET writes it (RFC 9562, version 4).
 pub(super) fn random_guid() -> anyhow::Result<String> {
     let bits = u128::from_be_bytes(random()?) & !(0xF << 76 | 0b11 << 62) | 4 << 76 | 0b10 << 62;
     let hex = format!("{bits:032x}");
@@ -49,7 +49,7 @@ pub(super) fn random_guid() -> anyhow::Result<String> {
     Ok([(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)].map(|(start, end)| group(start, end)).join("-"))
 }
 
-/// `2 * N` random hexadecimal digits.
+/// Returns `2 * N` random hexadecimal digits.
 pub(super) fn random_hex<const N: usize>() -> anyhow::Result<String> {
     Ok(random::<N>()?.iter().fold(String::with_capacity(2 * N), |mut hex, byte| {
         // Writing to a string cannot fail.
@@ -62,8 +62,8 @@ pub(super) fn random_hex<const N: usize>() -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    /// A hash is Argon2id with the promised costs, verifies its password and no other, and two
-    /// hashes of one password differ (each has its own salt).
+    /// A hash is Argon2id with the specified parameters, verifies its password and no other, and two hashes of one
+    /// password differ (each has its own salt).
     #[test]
     fn hashes() {
         for (hashing, start) in

@@ -1,15 +1,15 @@
-//! What stands between a device and the API, and answers in its place: proxies, firewalls, gateways, captive portals. Beside them,
-//! with the same statuses, what the API itself says.
+//! Answers of intermediaries between a device and the API: proxies, firewalls, gateways and captive portals. Includes
+//! the API's own answers with the same statuses.
 
 use super::Fault;
 
-/// The statuses that the API and others use alike.
+/// The statuses that both the API and intermediaries use.
 const STATUSES: [u16; 4] = [401, 403, 407, 409];
-/// The API's error codes that a login or refresh may meet, and 20 and 54, which it never does.
+/// The API's error codes that a login or refresh may return, and 20 and 54, which they never return.
 const CODES: [u32; 10] = [10, 20, 30, 37, 38, 50, 51, 52, 54, 70];
 /// The page of a captive portal.
 const PAGE: &str = "<!DOCTYPE html><html><body>hush: please log in to the hotel's network</body></html>";
-/// JSON that is not the API's error object, however near it comes.
+/// JSON that resembles the API's error object, but is not one.
 const FOREIGN: [&str; 9] = [
     "{}",
     "{\"message\":\"Forbidden hush\"}",
@@ -22,12 +22,12 @@ const FOREIGN: [&str; 9] = [
     "{\"type\":\"about:blank\",\"title\":\"hush\",\"status\":401,\"errorCode\":30}",
 ];
 
-/// What is in an answer.
+/// The body of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
-    /// Nothing.
+    /// No body.
     Empty,
-    /// A web page.
+    /// An HTML page.
     Page,
     /// JSON of a gateway or another API.
     Foreign(&'static str),
@@ -35,19 +35,19 @@ pub enum Body {
     Api(u32),
 }
 
-/// An answer in the place of the API's.
+/// An answer of an intermediary in place of the API's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intermediary {
     /// The HTTP status.
     pub status: u16,
-    /// What is in it.
+    /// The body.
     pub body: Body,
     /// The header `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
 }
 
 impl Intermediary {
-    /// The answer as a fault to script.
+    /// Returns the answer as a fault to script.
     pub fn fault(&self) -> Fault {
         let (status, named) = (self.status, |name: &str, value: String| (name.to_owned(), value));
         let mut headers: Vec<_> =
@@ -72,7 +72,7 @@ impl Intermediary {
     }
 }
 
-/// Every answer of the family: each status, with each body, with and without a wait.
+/// Returns every answer of the family: each status with each body, with and without `Retry-After`.
 pub fn family() -> Vec<Intermediary> {
     let bodies = || {
         [Body::Empty, Body::Page]
@@ -90,7 +90,7 @@ pub fn family() -> Vec<Intermediary> {
 mod tests {
     use super::*;
 
-    // Promise: the family has each status with each body once, with and without a wait.
+    // Promise: the family has each status with each body once, with and without `Retry-After`.
     #[test]
     fn the_family_is_complete() {
         let family = family();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub(super) struct SigningKey {
     pub(super) kid: String,
     pub(super) private: EncodingKey,
-    /// The public key as PEM: an attacker's favourite HMAC secret.
+    /// The public key as PEM, which a key confusion attack uses as the HMAC secret.
     pub(super) public_pem: String,
     /// The public key as an uncompressed point, 65 bytes (SEC 1, 2.3.3).
     pub(super) public_point: Vec<u8>,
@@ -33,7 +33,7 @@ impl SigningKey {
         DecodingKey::from_ec_der(&self.public_point)
     }
 
-    /// The published form (RFC 7517).
+    /// Returns the published form (RFC 7517).
     fn jwk(&self) -> Value {
         let (x, y) = self.public_point.split_at(1).1.split_at(32);
         json!({
@@ -50,9 +50,9 @@ impl SigningKey {
 
 /// All keys of a server.
 pub(super) struct Keys {
-    /// The key that signs.
+    /// The key that signs new tokens.
     pub(super) current: SigningKey,
-    /// Keys that sign no longer but are still listed.
+    /// Keys that no longer sign but are still listed.
     retired: Vec<SigningKey>,
     /// The HS256 secret of G1.
     pub(super) secret: [u8; 64],
@@ -63,7 +63,7 @@ impl Keys {
         Ok(Self { current: SigningKey::generate()?, retired: Vec::new(), secret: random()? })
     }
 
-    /// Signs with a new key from now on; the old one stays listed or vanishes at once.
+    /// Signs with a new key from now on; the old key stays listed or is removed at once.
     pub(super) fn rotate(&mut self, keep_old_listed: bool) -> anyhow::Result<()> {
         let old = std::mem::replace(&mut self.current, SigningKey::generate()?);
         if keep_old_listed {
@@ -72,12 +72,12 @@ impl Keys {
         Ok(())
     }
 
-    /// The listed key of this id.
+    /// Returns the listed key with this id.
     pub(super) fn listed(&self, kid: &str) -> Option<&SigningKey> {
         self.all().find(|key| key.kid == kid)
     }
 
-    /// The answer of `/.well-known/jwks.json`.
+    /// Returns the answer of `/.well-known/jwks.json`.
     pub(super) fn jwks(&self) -> Value {
         json!({ "keys": self.all().map(SigningKey::jwk).collect::<Vec<_>>() })
     }
@@ -96,7 +96,7 @@ mod tests {
         listed.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// A rotated key stays listed when asked to, and vanishes otherwise.
+    /// A rotated key stays listed if requested; otherwise it is removed.
     #[test]
     fn rotation() {
         let mut keys = Keys::generate().unwrap();

@@ -1,6 +1,6 @@
-//! The development admin API: a real HTTPS server that behaves as the admin API does in each of
-//! its three generations, with a database of users, Argon2id hashes, ES256 keys and a CA of its
-//! own. Tests script faults into it and look at what it was asked.
+//! The development admin API: a real HTTPS server that behaves like the admin API in each of its three generations,
+//! with its own database of users, Argon2id hashes, ES256 keys and CA. Tests script faults into it and inspect the
+//! requests it received.
 //!
 //! ```
 //! use azaion_dev_api::{DevApi, Options};
@@ -55,7 +55,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-/// The e-mail of the one user that is always there; it has the role `ApiAdmin`.
+/// The e-mail of the only predefined user, which has the role `ApiAdmin`.
 pub const ADMIN_EMAIL: &str = "admin@azaion.com";
 /// The password of that user.
 pub const ADMIN_PASSWORD: &str = "correct-horse-battery-staple-7";
@@ -63,7 +63,7 @@ pub const ADMIN_PASSWORD: &str = "correct-horse-battery-staple-7";
 /// A user of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// The e-mail, as it was first written.
+    /// The e-mail in its original spelling.
     pub email: String,
     /// The role, such as `CompanionPC`.
     pub role: String,
@@ -71,24 +71,23 @@ pub struct User {
     pub enabled: bool,
 }
 
-/// A request that the server got. Nothing secret is noted.
+/// A request that the server received, without secrets.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The HTTP method.
     pub method: String,
-    /// The path, percent-decoded, without the prefix and the query. It begins with `!` if it came
-    /// without the prefix.
+    /// The path, percent-decoded, without the prefix and the query. It begins with `!` if the request lacked the
+    /// prefix.
     pub path: String,
-    /// The status of the answer; `None` as long as there is none, and for ever when the
-    /// connection was closed instead.
+    /// The status of the answer; `None` until it is sent, and forever if the connection was closed instead.
     pub status: Option<u16>,
-    /// Whom it came from.
+    /// The client's address.
     pub peer: IpAddr,
-    /// When its header had come in.
+    /// When its header had arrived.
     pub at: Instant,
     /// The size of its body in bytes.
     pub body_bytes: usize,
-    /// Whether it asks caches on its way for a new answer (`Cache-Control: no-cache`).
+    /// Whether it asks caches to revalidate (`Cache-Control: no-cache`).
     pub is_no_cache: bool,
 }
 
@@ -101,7 +100,7 @@ pub struct DevApi {
     /// `Some` until dropped.
     runtime: Option<Runtime>,
     stop: watch::Sender<()>,
-    /// In a lock only so that tests can share the server between threads.
+    /// In a mutex only so that tests can share the server between threads.
     stopped: Mutex<mpsc::Receiver<()>>,
 }
 
@@ -116,7 +115,7 @@ impl std::fmt::Debug for DevApi {
 }
 
 impl DevApi {
-    /// Starts a server; it answers as soon as this returns.
+    /// Starts a server; it accepts connections as soon as this returns.
     pub fn start(mut options: Options) -> anyhow::Result<Self> {
         options.path_prefix.truncate(options.path_prefix.trim_end_matches('/').len());
         let listen = options.listen;
@@ -140,7 +139,7 @@ impl DevApi {
             if let Err(error) = serving.await {
                 eprintln!("dev-api: {error}");
             }
-            // Nobody may be waiting.
+            // The receiver may be gone.
             let _ = done.send(());
         });
         let api = Self { state, address, folder, runtime: Some(runtime), stop, stopped: Mutex::new(stopped) };
@@ -148,7 +147,7 @@ impl DevApi {
         Ok(api)
     }
 
-    /// Where clients reach it, with the path prefix and without a slash at the end.
+    /// Returns the base URL with the path prefix and without a trailing slash.
     pub fn url(&self) -> String {
         let options = &self.state.options;
         let scheme = match options.tls {
@@ -165,29 +164,29 @@ impl DevApi {
         format!("{scheme}://{address}{}", options.path_prefix)
     }
 
-    /// The port that it listens on.
+    /// Returns the port that it listens on.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The PEM file of the CA.
+    /// Returns the path of the CA's PEM file.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// All users but the admin, in the order they were made.
+    /// Returns all users but the admin, in the order they were created.
     pub fn users(&self) -> Vec<User> {
         let accounts = must(self.state.store.accounts("", ""));
         let users = accounts.into_iter().map(User::from);
         users.filter(|user| user.email != ADMIN_EMAIL).collect()
     }
 
-    /// The user of this e-mail.
+    /// Returns the user with this e-mail.
     pub fn user(&self, email: &str) -> Option<User> {
         must(self.state.store.account(email)).map(User::from)
     }
 
-    /// Whether this is the user's password, by its Argon2id hash.
+    /// Returns whether this is the user's password, by its Argon2id hash.
     pub fn password_is(&self, email: &str, password: &str) -> bool {
         must(self.state.store.account(email)).is_some_and(|account| hashing::verify(password, &account.hash))
     }
@@ -210,7 +209,7 @@ impl DevApi {
         found(must(self.state.store.set_hash(email, &hash)), email);
     }
 
-    /// Disables a user, or enables it again with `false`.
+    /// Disables a user, or enables it again if `disabled` is `false`.
     ///
     /// # Panics
     /// When there is no such user.
@@ -218,7 +217,7 @@ impl DevApi {
         found(must(self.state.store.set_enabled(email, !disabled)), email);
     }
 
-    /// Requires a second factor of a user; G1 knows none and ignores it.
+    /// Requires a second factor of a user; G1 does not support this and ignores it.
     ///
     /// # Panics
     /// When there is no such user.
@@ -234,23 +233,23 @@ impl DevApi {
         found(must(self.state.store.delete(email)), email);
     }
 
-    /// The requests so far, in the order they arrived.
+    /// Returns the requests so far, in the order they arrived.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.state.log).requests().cloned().collect()
     }
 
-    /// How many requests of this method and path (without the prefix) there were.
+    /// Returns the number of requests with this method and path (without the prefix).
     pub fn calls(&self, method: &str, path: &str) -> usize {
         lock(&self.state.log).requests().filter(|request| request.method == method && request.path == path).count()
     }
 
-    /// Forgets the requests so far.
+    /// Clears the recorded requests.
     pub fn forget_requests(&self) {
         lock(&self.state.log).forget();
     }
 
-    /// Scripts a fault for the next `times` requests of this route, after those scripted before;
-    /// `usize::MAX` is always.
+    /// Scripts a fault for the next `times` requests of this route, after those scripted before; `usize::MAX` means
+    /// always.
     pub fn inject(&self, method: &str, path: &str, fault: Fault, times: usize) {
         lock(&self.state.script).add(method, path, fault, times);
     }
@@ -260,7 +259,7 @@ impl DevApi {
         lock(&self.state.script).clear();
     }
 
-    /// Signs with a new key from now on; the old one stays listed or vanishes at once.
+    /// Signs with a new key from now on; the old key stays listed or is removed at once.
     ///
     /// # Panics
     /// When the system gives no random bytes.
@@ -268,13 +267,13 @@ impl DevApi {
         must(lock(&self.state.keys).rotate(keep_old_listed));
     }
 
-    /// The answer to the request for keys, as it is now.
+    /// Returns the current answer to the request for keys.
     pub fn key_list(&self) -> String {
         lock(&self.state.keys).jwks().to_string()
     }
 
-    /// Serves new connections with a new certificate of the same kind, by a new CA if asked. The
-    /// port and the open connections go on.
+    /// Serves new connections with a new certificate of the same kind, from a new CA if requested. The port and the
+    /// open connections stay.
     pub fn renew_certificate(&self, new_ca: bool) -> anyhow::Result<()> {
         let mut authority = lock(&self.state.authority);
         if new_ca {
@@ -291,29 +290,29 @@ impl DevApi {
         Ok(())
     }
 
-    /// Whether the account is locked after too many failures in a row.
+    /// Returns whether the account is locked after too many consecutive failures.
     pub fn is_locked(&self, email: &str) -> bool {
         lock(&self.state.limits).is_locked(email, self.state.now())
     }
 
-    /// The failed logins of an account so far; counted with [`Options::limits`] alone.
+    /// Returns the failure counts of an account so far; counted only with [`Options::limits`].
     pub fn failures(&self, email: &str) -> limits::Failures {
         lock(&self.state.limits).failures(email)
     }
 
-    /// Moves the server's clock by so many seconds, on top of what it is off already. Limits and
-    /// sessions go by this clock too.
+    /// Shifts the server's clock by so many seconds, on top of the current offset. Limits and sessions use this clock
+    /// too.
     pub fn shift_clock(&self, seconds: i64) {
         self.state.clock_offset.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// Sets how many seconds the server's clock is off.
+    /// Sets the offset of the server's clock in seconds.
     pub fn set_clock_offset(&self, seconds: i64) {
         self.state.clock_offset.store(seconds, Ordering::Relaxed);
     }
 
-    /// Calls the hook once, when the next such request has arrived and before it is handled. If it
-    /// panics, the connection is closed without an answer.
+    /// Calls the hook once, when the next such request has arrived and before it is handled. If it panics, the
+    /// connection is closed without an answer.
     pub fn on_request(&self, method: &str, path: &str, hook: Box<dyn FnOnce() + Send>) {
         lock(&self.state.hooks).push((method.to_owned(), path.to_owned(), hook));
     }
@@ -321,13 +320,13 @@ impl DevApi {
 
 impl Drop for DevApi {
     fn drop(&mut self) {
-        /// Far longer than a thread needs to notice.
+        /// Far longer than a thread needs to stop.
         const PATIENCE: Duration = Duration::from_secs(5);
-        // The next server may want the same port, so it must be free before this returns.
+        // The next server may use the same port, so it must be free before this returns.
         let _ = self.stop.send(());
         let _ = lock(&self.stopped).recv_timeout(PATIENCE);
         if let Some(runtime) = self.runtime.take() {
-            // Without waiting: this may run inside another runtime, where waiting is forbidden.
+            // Does not wait: this may run inside another runtime, where blocking is forbidden.
             runtime.shutdown_background();
         }
     }
@@ -339,10 +338,10 @@ impl From<store::Account> for User {
     }
 }
 
-/// What the connections share, with the admin in the database.
+/// Creates the state that the connections share, with the admin in the database.
 fn new_state(options: Options) -> anyhow::Result<State> {
     let store = Store::open(options.database.as_deref())?;
-    // A database from an earlier start has its admin already.
+    // A database from an earlier start already has its admin.
     if store.account(ADMIN_EMAIL)?.is_none() {
         let hash = options.hashing.hash(ADMIN_PASSWORD)?;
         store.add(ADMIN_EMAIL, &hash, routes::ADMIN_ROLE)?;
@@ -364,13 +363,13 @@ fn new_state(options: Options) -> anyhow::Result<State> {
     })
 }
 
-/// The value, or a panic: what a test asks of the database in its own process must work.
+/// Returns the value or panics: a test's queries of its own database must succeed.
 #[expect(clippy::panic, reason = "a test's own setup must fail loudly")]
 fn must<T>(result: anyhow::Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("dev-api: {error:#}"))
 }
 
-/// Panics unless the user was as the test expected.
+/// Panics if the user's existence was not as the test expected.
 fn found(done: bool, email: &str) {
     assert!(done, "dev-api: the user {email} exists already, or doesn't exist");
 }

@@ -1,7 +1,6 @@
-//! Login limits: per address, per account, and the lock after failures in a row.
+//! Login limits: per address, per account, and the account lock after consecutive failures.
 //!
-//! Times are milliseconds since 1970 on the server's clock, so that shifting that clock lets a
-//! limit pass without waiting.
+//! Times are milliseconds since 1970 on the server's clock, so that a test can shift that clock instead of waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -10,12 +9,12 @@ use std::net::IpAddr;
 const PER_ADDRESS: Window = Window { most: 10, milliseconds: 60_000 };
 /// Failed logins per account: 5 in a sliding 300 s.
 const PER_ACCOUNT: Window = Window { most: 5, milliseconds: 300_000 };
-/// Failures in a row that lock an account.
+/// Consecutive failures that lock an account.
 const FAILURES_TO_LOCK: u32 = 10;
-/// How long a lock holds: 900 s.
+/// Duration of a lock: 900 s.
 const LOCK_MILLISECONDS: i64 = 900_000;
 
-/// Why a login is not even looked at, and for how many seconds.
+/// Why a login is rejected before its credentials are checked, and for how many seconds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Too many logins from this address or failures on this account.
@@ -24,14 +23,14 @@ pub enum Refusal {
     Locked(i64),
 }
 
-/// At most so many events within a sliding time.
+/// A maximum number of events within a sliding window.
 struct Window {
     most: usize,
     milliseconds: i64,
 }
 
 impl Window {
-    /// Drops what has left the window; when full, the seconds until there is room again.
+    /// Drops events outside the window; when full, returns the seconds until the next event is allowed.
     fn wait(&self, events: &mut VecDeque<i64>, now: i64) -> Option<i64> {
         events.retain(|at| now - at < self.milliseconds);
         if events.len() < self.most {
@@ -41,19 +40,19 @@ impl Window {
     }
 }
 
-/// Whole seconds, rounded up, so that a client that obeys is never too early.
+/// Rounds up to whole seconds, so that a client that obeys is never too early.
 fn seconds(milliseconds: i64) -> i64 {
     (milliseconds + 999) / 1000
 }
 
-/// The worst that has ever been seen of an account.
+/// The highest failure counts ever reached by an account.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Failures {
-    /// Failed logins.
+    /// Failed logins in total.
     pub total: usize,
-    /// The most of them in a row; ten lock the account.
+    /// The most consecutive ones; ten lock the account.
     pub most_in_a_row: u32,
-    /// The most of them in 300 s; five are the limit.
+    /// The most within 300 s; five are the limit.
     pub most_in_300_s: usize,
 }
 
@@ -65,17 +64,16 @@ struct Account {
     worst: Failures,
 }
 
-/// What has been counted so far.
+/// All counters.
 #[derive(Default)]
 pub struct Limits {
     addresses: HashMap<IpAddr, VecDeque<i64>>,
-    /// By lower-case e-mail, whether there is such a user or not.
+    /// By lower-case e-mail, whether such a user exists or not.
     accounts: HashMap<String, Account>,
 }
 
 impl Limits {
-    /// Counts a login attempt, or says why it is refused. One that its address has no room for is
-    /// not counted.
+    /// Counts a login attempt, or returns why it is rejected. An attempt over the limit of its address is not counted.
     pub fn attempt(&mut self, peer: IpAddr, email: &str, now: i64) -> Result<(), Refusal> {
         let attempts = self.addresses.entry(peer).or_default();
         if let Some(wait) = PER_ADDRESS.wait(attempts, now) {
@@ -92,7 +90,7 @@ impl Limits {
         }
     }
 
-    /// Counts a failed login; the last of too many in a row locks the account.
+    /// Counts a failed login, and locks the account after too many consecutive ones.
     pub fn failed(&mut self, email: &str, now: i64) {
         let account = self.account(email);
         account.failed.push_back(now);
@@ -109,17 +107,17 @@ impl Limits {
         }
     }
 
-    /// A success ends the row of failures.
+    /// Resets the count of consecutive failures after a success.
     pub fn succeeded(&mut self, email: &str) {
         self.account(email).in_a_row = 0;
     }
 
-    /// The failed logins of an account so far.
+    /// Returns the failure counts of an account so far.
     pub fn failures(&self, email: &str) -> Failures {
         self.accounts.get(&email.to_lowercase()).map(|account| account.worst).unwrap_or_default()
     }
 
-    /// Whether the account is locked.
+    /// Returns whether the account is locked.
     pub fn is_locked(&self, email: &str, now: i64) -> bool {
         self.accounts.get(&email.to_lowercase()).is_some_and(|account| account.locked_until > now)
     }
@@ -152,8 +150,8 @@ mod tests {
         assert_eq!(eleventh(&mut limits, 60_000), Err(Refusal::Limited(1)));
     }
 
-    /// Five failures in 300 s per account; ten in a row lock it for 900 s; a success between
-    /// them starts the row again.
+    /// Five failures in 300 s per account; ten consecutive ones lock it for 900 s; a success between them resets the
+    /// count.
     #[test]
     fn failures_limit_and_then_lock_an_account() {
         let mut limits = Limits::default();

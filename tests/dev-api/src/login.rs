@@ -34,7 +34,7 @@ pub(super) fn login(state: &State, call: &Call, bad_token: Option<&BadToken>) ->
     logged_in(state, &account, Some(&session), bad_token, now)
 }
 
-/// Counts the attempt, and refuses it where there were too many.
+/// Counts the attempt and rejects it if there were too many.
 fn limit(state: &State, call: &Call, email: &str, now: i64) -> Result<(), Stop> {
     if !state.options.limits {
         return Ok(());
@@ -54,7 +54,7 @@ fn refused(state: &State, problem: &Problem, retry_after: Option<i64>) -> Stop {
     Answer::refused_login(&state.options, problem, retry_after).into()
 }
 
-/// The account these credentials belong to. Failures are counted, unless limits are off.
+/// Returns the account of these credentials. Failures are counted, unless limits are off.
 fn authenticate(state: &State, credentials: &Credentials, now: i64) -> Result<Account, Stop> {
     let account = state.store.account(&credentials.email)?;
     let hash = account.as_ref().map_or(&state.decoy_hash, |a| &a.hash);
@@ -62,7 +62,7 @@ fn authenticate(state: &State, credentials: &Credentials, now: i64) -> Result<Ac
     let problem = match account {
         None => &answers::NO_SUCH_EMAIL,
         Some(_) if !matches => &answers::WRONG_PASSWORD,
-        // The password was right, so this is no failure that anybody could be guessing with.
+        // The password was correct, so this failure does not count as guessing.
         Some(account) if !account.enabled => return Err(refused(state, &answers::DISABLED, None)),
         Some(account) => {
             if state.options.limits {
@@ -77,7 +77,7 @@ fn authenticate(state: &State, credentials: &Credentials, now: i64) -> Result<Ac
     Err(refused(state, problem, None))
 }
 
-/// What an account with a second factor gets; in snake case whatever the server's casing.
+/// The answer for an account with a second factor, in snake case whatever the server's casing.
 fn mfa_required() -> anyhow::Result<Answer> {
     const SECONDS: u32 = 300;
     let body = json!({
@@ -90,8 +90,8 @@ fn mfa_required() -> anyhow::Result<Answer> {
 
 pub(super) fn refresh(state: &State, call: &Call, bad_token: Option<&BadToken>) -> Handled {
     let fields: Map<String, Value> = body(state, call)?;
-    // In the casing of the login answer, and no other: a client that spells it otherwise would
-    // fail against one of the servers in the field.
+    // Only in the casing of the login answer: a client that uses another one would fail against one of the real
+    // servers.
     let name = state.options.casing.spell("refreshToken");
     let Some(token) = fields.get(&name).and_then(Value::as_str) else {
         return Err(failure(state, StatusCode::BAD_REQUEST, "The refresh token is missing.").into());
@@ -103,7 +103,7 @@ pub(super) fn refresh(state: &State, call: &Call, bad_token: Option<&BadToken>) 
     }
 }
 
-/// Which sessions of the caller a logout ends.
+/// The sessions of the caller that a logout ends.
 pub(super) enum Sessions {
     /// The one of the token.
     This,
@@ -111,7 +111,7 @@ pub(super) enum Sessions {
     All,
 }
 
-/// `POST /logout` and `POST /logout/all`: the refresh tokens end, access tokens live on.
+/// `POST /logout` and `POST /logout/all`: refresh tokens end, access tokens stay valid.
 pub(super) fn logout(state: &State, call: &Call, which: Sessions) -> Handled {
     let caller = caller(state, call)?;
     match (which, caller.sid) {
@@ -122,7 +122,7 @@ pub(super) fn logout(state: &State, call: &Call, which: Sessions) -> Handled {
     Ok(Answer::empty(StatusCode::NO_CONTENT))
 }
 
-/// The answer to a login or refresh that succeeded.
+/// Builds the answer to a successful login or refresh.
 fn logged_in(
     state: &State,
     account: &Account,

@@ -1,4 +1,4 @@
-//! Starts the development admin API by hand and says how to use it, until Ctrl-C or `SIGTERM`.
+//! Starts the development admin API and prints how to use it; runs until Ctrl-C or `SIGTERM`.
 
 use anyhow::Context as _;
 use azaion_dev_api::{
@@ -11,63 +11,63 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The development admin API: a real HTTPS server with a user database and a CA of its own.
+/// The development admin API: a real HTTPS server with its own user database and CA.
 #[derive(Parser)]
 #[command(version)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 struct Arguments {
-    /// Which generation of the admin API to be
+    /// Generation of the admin API to emulate
     #[arg(long, value_enum, default_value_t = Generation::G2)]
     generation: Generation,
-    /// How the claims of tokens are named
+    /// Names of the token claims
     #[arg(long, value_enum, default_value_t = ClaimNames::Short)]
     claims: ClaimNames,
-    /// How the fields of answers that are no errors are named
+    /// Casing of the fields in successful answers
     #[arg(long, value_enum, default_value_t = Casing::Camel)]
     casing: Casing,
-    /// How the fields of errors are named
+    /// Casing of the fields in errors
     #[arg(long, value_enum, default_value_t = Casing::Pascal)]
     error_casing: Casing,
-    /// In which form roles are taken and given
+    /// Form in which roles are accepted and returned
     #[arg(long, value_enum, default_value_t = RoleForm::Name)]
     role_form: RoleForm,
-    /// Hash passwords as cheaply as Argon2id can, for benchmarks
+    /// Hash passwords with the smallest Argon2id parameters, for benchmarks
     #[arg(long)]
     cheap_hashing: bool,
-    /// No login limits, and no locked accounts
+    /// Disable login limits and account locking
     #[arg(long)]
     no_limits: bool,
-    /// Whose address the login limit counts
+    /// Address that the login limit counts
     #[arg(long, value_enum, default_value_t = Limiter::Client)]
     limiter: Limiter,
-    /// Answer bad requests with problem+json of ASP.NET, without a code of the API
+    /// Answer bad requests with problem+json of ASP.NET, without an error code of the API
     #[arg(long)]
     no_codes_in_400: bool,
-    /// Have PATCH /users/password, which the real servers very likely have not
+    /// Provide PATCH /users/password, which the real servers very likely lack
     #[arg(long)]
     password_patch: bool,
-    /// No DELETE /users/{email}
+    /// Disable DELETE /users/{email}
     #[arg(long)]
     no_delete_route: bool,
-    /// Answer the request for keys as a cache does, with a list that is up to an hour old
+    /// Answer requests for keys as a cache does, with a list up to an hour old
     #[arg(long)]
     keys_cache: bool,
-    /// Plain http instead of https
+    /// Serve plain HTTP instead of HTTPS
     #[arg(long)]
     plain: bool,
-    /// How long an access token lives, in seconds [default: 4 h in G1, 15 min later]
+    /// Lifetime of an access token in seconds [default: 4 h in G1, else 15 min]
     #[arg(long, value_name = "SECONDS")]
     token_lifetime: Option<u64>,
-    /// Where to listen; port 0 takes a free one
+    /// Address to listen on; port 0 selects a free port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// The database file, made if missing [default: in memory]
+    /// Database file, created if missing [default: in memory]
     #[arg(long, value_name = "FILE")]
     database: Option<PathBuf>,
     /// Seconds added to the server's clock
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     clock_offset: i64,
-    /// What all paths begin with, such as /admin
+    /// Prefix of all paths, such as /admin
     #[arg(long, value_name = "PATH", default_value = "")]
     path_prefix: String,
 }
@@ -104,8 +104,7 @@ fn main() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(told_to_stop())
 }
 
-/// Ends on Ctrl-C, and on the signal that a script would send; either way the folder with the CA
-/// is tidied away afterwards.
+/// Waits for Ctrl-C or `SIGTERM`; after either, the directory with the CA is removed.
 async fn told_to_stop() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
     tokio::select! {

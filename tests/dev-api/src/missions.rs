@@ -1,4 +1,5 @@
-//! Mission sessions, and what ends them: `POST /sessions/mission`, `GET /sessions/revoked`, `POST /sessions/{sid}/revoke`.
+//! Mission sessions and their revocation: `POST /sessions/mission`, `GET /sessions/revoked`, `POST
+//! /sessions/{sid}/revoke`.
 //!
 //! A login or refresh of a device revokes the open mission sessions of that aircraft; verifiers poll the revocations.
 
@@ -16,28 +17,28 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// How long a mission session lives, in seconds: 12 h.
+/// Lifetime of a mission session in seconds: 12 h.
 const LIFETIME_S: i64 = 12 * 3600;
-/// Why the login or refresh of a device ends its mission sessions.
+/// Reason recorded when the login or refresh of a device ends its mission sessions.
 pub const POST_FLIGHT_RECONNECT: &str = "post_flight_reconnect";
-/// Why a person ended a session.
+/// Reason recorded when a person revokes a session.
 const REVOKED_BY_ADMIN: &str = "admin_revoked";
-/// Why a logout ended a session.
+/// Reason recorded when a logout ends a session.
 pub(super) const LOGGED_OUT: &str = "logged_out";
 
-/// A session that ended before its time.
+/// A revoked session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
     /// The session's id, as in the claim `sid`.
     pub sid: String,
-    /// Why, such as [`POST_FLIGHT_RECONNECT`].
+    /// The reason, such as [`POST_FLIGHT_RECONNECT`].
     pub reason: String,
-    /// When, in milliseconds since 1970 on the server's clock.
+    /// The time of revocation, in milliseconds since 1970 on the server's clock.
     at: i64,
 }
 
 impl Store {
-    /// Begins a mission session of this aircraft, a user's id; gives its id.
+    /// Begins a mission session of this aircraft, given as a user's id, and returns the session's id.
     fn begin_mission(&self, aircraft: &str, expires: i64) -> anyhow::Result<String> {
         let sid = random_hex::<16>()?;
         let insert = "INSERT INTO missions (sid, aircraft, expires) VALUES (?1, ?2, ?3)";
@@ -54,7 +55,7 @@ impl Store {
         done.map(drop).context("revoking mission sessions")
     }
 
-    /// The open mission sessions of this aircraft.
+    /// Returns the open mission sessions of this aircraft.
     fn open_missions(&self, aircraft: &str, now: i64) -> anyhow::Result<Vec<String>> {
         let query = "SELECT sid FROM missions
                      WHERE aircraft = ?1 AND expires > ?2 AND sid NOT IN (SELECT sid FROM revocations)
@@ -65,7 +66,7 @@ impl Store {
         rows.collect::<Result<_, _>>().context("listing mission sessions")
     }
 
-    /// Revokes one session, a person's or device's or that of a mission; `false` when there is none.
+    /// Revokes one session of a person, device or mission; returns `false` if it does not exist.
     pub(super) fn end_session(&self, sid: &str, now: i64, reason: &str) -> anyhow::Result<bool> {
         let mut connection = lock(&self.0);
         let transaction = connection.transaction()?;
@@ -92,7 +93,7 @@ impl Store {
         transaction.commit().context("ending the sessions of a user")
     }
 
-    /// The revocations since this time, in the order in which they came.
+    /// Returns the revocations since this time, in chronological order.
     fn revocations(&self, since: i64) -> anyhow::Result<Vec<Revocation>> {
         let connection = lock(&self.0);
         let mut statement =
@@ -104,7 +105,7 @@ impl Store {
     }
 }
 
-/// What the login or refresh of this account ends.
+/// Revokes the sessions that a login or refresh of this account ends.
 pub(super) fn end_by_login(state: &State, account: &Account, now: i64) -> anyhow::Result<()> {
     if account.role == DEVICE_ROLE { state.store.end_missions(&account.id, now) } else { Ok(()) }
 }
@@ -115,7 +116,7 @@ struct NewMission {
     aircraft_id: String,
 }
 
-/// `POST /sessions/mission`, for any person: which roles the real server lets do it is open.
+/// `POST /sessions/mission`, for any person; which roles the real server requires is unknown.
 pub(super) fn begin(state: &State, call: &Call) -> Handled {
     let caller = caller(state, call)?;
     if caller.role == DEVICE_ROLE {
@@ -132,7 +133,7 @@ pub(super) fn begin(state: &State, call: &Call) -> Handled {
     let expires = mint.now + LIFETIME_S;
     let sid = state.store.begin_mission(&aircraft.id, expires * 1000)?;
     let mut claims = mint.claims(&person, Some(&sid))?;
-    // Without a role it opens nothing here; verifiers on the ground and in the air read the aircraft.
+    // Without a role it is valid for no route of this server; verifiers on the ground and in the air read the aircraft.
     claims.remove(state.options.claims.names().role);
     claims.insert("aircraft_id".to_owned(), aircraft.id.into());
     claims.insert("exp".to_owned(), expires.into());
@@ -141,7 +142,7 @@ pub(super) fn begin(state: &State, call: &Call) -> Handled {
     Ok(Answer::json(StatusCode::OK, &object(state.options.casing, fields)))
 }
 
-/// `GET /sessions/revoked?since=TIME`, for whoever verifies tokens.
+/// `GET /sessions/revoked?since=TIME`, for verifiers of tokens.
 pub(super) fn revoked(state: &State, call: &Call) -> Handled {
     caller(state, call)?;
     let since = match parameter(call, "since") {
@@ -174,7 +175,7 @@ fn milliseconds(text: &str) -> Option<i64> {
 }
 
 impl DevApi {
-    /// Begins a mission session of a device, as a person does by `POST /sessions/mission`; gives its id.
+    /// Begins a mission session of a device, as a person does with `POST /sessions/mission`, and returns its id.
     ///
     /// # Panics
     /// When there is no such user.
@@ -182,7 +183,7 @@ impl DevApi {
         must(self.state.store.begin_mission(&self.id_of(email), self.state.now() + LIFETIME_S * 1000))
     }
 
-    /// The open mission sessions of a device.
+    /// Returns the open mission sessions of a device.
     ///
     /// # Panics
     /// When there is no such user.
@@ -190,12 +191,12 @@ impl DevApi {
         must(self.state.store.open_missions(&self.id_of(email), self.state.now()))
     }
 
-    /// All revocations, in the order in which they came.
+    /// Returns all revocations in chronological order.
     pub fn revocations(&self) -> Vec<Revocation> {
         must(self.state.store.revocations(0))
     }
 
-    /// A user's id, a GUID: the claim `nameid`, and the `aircraft_id` of mission sessions.
+    /// Returns a user's id, a GUID: the claim `nameid`, and the `aircraft_id` of mission sessions.
     ///
     /// # Panics
     /// When there is no such user.

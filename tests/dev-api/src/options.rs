@@ -1,4 +1,4 @@
-//! What a development admin API can be asked to be.
+//! Options of the development admin API.
 
 use super::RoleForm;
 use clap::ValueEnum;
@@ -6,18 +6,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-/// The three generations of the admin API that are in the field at once.
+/// The three generations of the admin API that are in use at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Generation {
     /// Until May 2026: HS256 tokens, no published keys, no refresh, business errors as 409.
     G1,
     /// ES256 tokens with published keys, refresh tokens, locked accounts as 423, limits as 429.
     G2,
-    /// As G2, but every refused login is one opaque 401 with code 70.
+    /// As G2, but every refused login gets the same opaque 401 with code 70.
     G2b,
 }
 
-/// How .NET names the claims of user id, e-mail and role.
+/// The .NET names of the claims for user id, e-mail and role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ClaimNames {
     /// `nameid`, `unique_name`, `role`.
@@ -57,16 +57,16 @@ impl Casing {
     }
 }
 
-/// Whose address the login limit counts.
+/// The address that the login limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Limiter {
     /// Each client's own.
     Client,
-    /// That of the proxy before the server, which is the same for all clients: they share ten logins a minute.
+    /// The address of the proxy before the server, which is the same for all clients: they share ten logins a minute.
     Proxy,
 }
 
-/// How dear a password hash is.
+/// The cost of a password hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hashing {
     /// Argon2id with 19 MiB, 2 passes, 1 lane: the minimum that the OWASP Password Storage Cheat
@@ -76,41 +76,41 @@ pub enum Hashing {
     Cheap,
 }
 
-/// How the server presents itself on the connection.
+/// How the server behaves at the connection level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
-    /// A certificate of the CA, from 30 days ago until 60 days ahead of this machine's clock, as
-    /// one that is renewed every 60 days out of 90.
+    /// A certificate of the CA, from 30 days ago until 60 days ahead of this machine's clock, as one that is renewed
+    /// every 60 days out of 90.
     Valid,
     /// No TLS at all: plain http.
     Plain,
-    /// A certificate of the CA that ended a day ago.
+    /// A certificate of the CA that expired a day ago.
     Expired,
-    /// A certificate of the CA that begins in a day.
+    /// A certificate of the CA that becomes valid in a day.
     NotYetValid,
-    /// A certificate that no CA has signed.
+    /// A self-signed certificate.
     SelfSigned,
-    /// A certificate that no CA has signed, and that is marked as that of a CA, as `openssl req -x509` makes one.
+    /// A self-signed certificate with the CA flag, as `openssl req -x509` creates one.
     SelfSignedCa,
     /// A certificate of the CA for another host, `wrong.example`.
     WrongName,
-    /// A certificate of the CA for these names alone, whatever is in them.
+    /// A certificate of the CA for exactly these names, valid or not.
     Names(&'static [&'static str]),
     /// A certificate of the CA for another address, 192.0.2.1.
     WrongAddress,
-    /// A certificate of the CA that names its host in the old way alone, as the common name.
+    /// A certificate of the CA that has its host only in the legacy common name.
     CommonName,
-    /// A certificate of a CA that nobody knows.
+    /// A certificate of an unknown CA.
     UnknownCa,
-    /// A certificate of the CA that is a CA itself.
+    /// A certificate of the CA that has the CA flag itself.
     LeafIsCa,
-    /// A certificate of the CA that is good for a client, not for a server.
+    /// A certificate of the CA for client authentication only.
     ForClients,
-    /// As [`Tls::Valid`], but the client must show a certificate of its own.
+    /// As [`Tls::Valid`], but the server requires a client certificate.
     AsksForCertificate,
-    /// A certificate of a CA below the CA, and that one's certificate with it.
+    /// A certificate of an intermediate CA, sent with the intermediate's certificate.
     Chain,
-    /// A certificate of a CA below the CA, without that one's certificate.
+    /// A certificate of an intermediate CA, sent without the intermediate's certificate.
     BrokenChain,
     /// A certificate of the CA with this validity.
     Window {
@@ -119,7 +119,7 @@ pub enum Tls {
         /// The last moment at which it is valid.
         not_after: SystemTime,
     },
-    /// As [`Tls::Window`], but of a CA that nobody knows.
+    /// As [`Tls::Window`], but from an unknown CA.
     ForgedWindow {
         /// The first moment at which it is valid.
         not_before: SystemTime,
@@ -133,47 +133,48 @@ pub enum Tls {
         /// The last moment at which it is valid.
         not_after: SystemTime,
     },
-    /// As [`Tls::Valid`], and each request is met with these bytes, whatever they are, and the end.
+    /// As [`Tls::Valid`], but each request is answered with these raw bytes and a close.
     ThenSays(&'static [u8]),
-    /// These bytes, whatever they are, after the first that the client has sent, and the end.
+    /// Sends these raw bytes after the client's first bytes, then closes the connection.
     Says(&'static [u8]),
-    /// The connection is reset as soon as it is there.
+    /// Resets the connection as soon as it is accepted.
     Reset,
-    /// The connection is reset in the handshake, after the first bytes that the client has sent.
+    /// Resets the connection in the handshake, after the client's first bytes.
     ResetInHandshake,
-    /// Not a word, for as long as the client waits.
+    /// Sends nothing for as long as the client waits.
     Silent,
 }
 
 impl Tls {
-    /// Whether there is no HTTP on the connection. Each is noted as a request all the same, `CONNECT` with the path `/`.
+    /// Whether no HTTP is spoken on the connection. Each connection is still recorded as a request, `CONNECT` with the
+    /// path `/`.
     pub(super) fn is_mute(self) -> bool {
         matches!(self, Self::Says(_) | Self::Reset | Self::ResetInHandshake | Self::Silent)
     }
 }
 
-/// What the development admin API is to be. [`Options::default`] is a G2 server on a free port of
-/// the loopback address, without limits, with cheap hashes, and an empty database in memory.
+/// The options of a development admin API. [`Options::default`] is a G2 server on a free port of the loopback address,
+/// without limits, with cheap hashes, and an empty database in memory.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Options {
-    /// Which of the three generations.
+    /// The generation.
     pub generation: Generation,
-    /// How the token's claims are named.
+    /// The names of the token's claims.
     pub claims: ClaimNames,
-    /// How the fields of answers that are no errors are named. An MFA answer is in snake case whatever this says.
+    /// The casing of successful answers. An MFA answer is always in snake case.
     pub casing: Casing,
-    /// How the fields of errors are named.
+    /// The casing of errors.
     pub error_casing: Casing,
-    /// In which form roles are taken and given.
+    /// The form in which roles are accepted and returned.
     pub role_form: RoleForm,
-    /// How dear a password hash is.
+    /// The cost of a password hash.
     pub hashing: Hashing,
     /// Whether logins are limited and accounts are locked. G1 then answers as G2 does.
     pub limits: bool,
-    /// Whose address the login limit counts.
+    /// The address that the login limit counts.
     pub limiter: Limiter,
-    /// Whether errors with 400 are those of the API, with its code where there is one; without, they are
+    /// Whether errors with 400 are those of the API, with its code if there is one; otherwise they are
     /// `application/problem+json` as ASP.NET itself writes it.
     pub codes_in_400: bool,
     /// Whether there is a `PATCH /users/password`. Without it the answer is 405, since `/users/{email}` has other
@@ -181,30 +182,30 @@ pub struct Options {
     pub password_patch: bool,
     /// Whether there is a `DELETE /users/{email}`; without it the answer is 404.
     pub delete_route: bool,
-    /// How long an access token lives; `None`: 4 hours in G1, 15 minutes later.
+    /// The lifetime of an access token; `None`: 4 hours in G1, 15 minutes later.
     pub token_lifetime: Option<Duration>,
     /// The `iss` claim.
     pub issuer: String,
     /// The `aud` claim; `None`: `Annotators/OrangePi/Admins` in G1, `AzaionDevices` later.
     pub audience: Option<String>,
-    /// How the server presents itself on the connection.
+    /// How the server behaves at the connection level.
     pub tls: Tls,
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free port.
     pub listen: SocketAddr,
-    /// The database file, made if missing; `None`: in memory. It keeps users and sessions for the
-    /// next server, but not keys: access tokens end with the server that signed them.
+    /// The database file, created if missing; `None`: in memory. It keeps users and sessions for the next server, but
+    /// not keys: access tokens end with the server that signed them.
     pub database: Option<PathBuf>,
     /// Seconds added to the server's clock: the `Date` header, token times and limits. The
     /// certificate does not follow it, see [`Tls::Window`].
     pub clock_offset: i64,
     /// Whether answers carry a `Date` header.
     pub date_header: bool,
-    /// What all paths begin with, such as `/admin`.
+    /// The prefix of all paths, such as `/admin`.
     pub path_prefix: String,
-    /// For how long a cache before the server keeps the list of keys (the server allows an hour), unless a request says
-    /// `Cache-Control: no-cache`; `None`: there is no cache.
+    /// For how long a cache before the server keeps the list of keys (the server allows an hour), unless a request has
+    /// `Cache-Control: no-cache`; `None`: no cache.
     pub keys_cache: Option<Duration>,
-    /// After how long a connection that nobody uses is closed (nginx: `keepalive_timeout`); `None`: never.
+    /// The idle time after which a connection is closed (nginx: `keepalive_timeout`); `None`: never.
     pub idle: Option<Duration>,
 }
 
@@ -238,7 +239,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How long an access token lives.
+    /// Returns the lifetime of an access token.
     pub(super) fn access_lifetime(&self) -> Duration {
         const G1: Duration = Duration::from_hours(4);
         const LATER: Duration = Duration::from_mins(15);
@@ -248,7 +249,7 @@ impl Options {
         })
     }
 
-    /// The `aud` claim.
+    /// Returns the `aud` claim.
     pub(super) fn audience(&self) -> &str {
         self.audience.as_deref().unwrap_or(match self.generation {
             Generation::G1 => "Annotators/OrangePi/Admins",
@@ -266,7 +267,7 @@ impl Options {
 mod tests {
     use super::*;
 
-    /// The three casings that clients must accept are spelled as the admin API spells them.
+    /// The three casings that clients must accept match those of the admin API.
     #[test]
     fn casings() {
         for (camel, snake, pascal) in [

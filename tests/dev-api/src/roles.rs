@@ -1,26 +1,27 @@
-//! How the server spells a role in JSON.
+//! The form of roles in JSON.
 
 use clap::ValueEnum;
 use serde_json::Value;
 
-/// The numbers of roles. Only that of `CompanionPC` is known; the others are stand-ins, so that a server of numbers can
-/// describe the users that tests have.
+/// The numbers of roles. Only that of `CompanionPC` is known; the others are invented, so that a server that uses
+/// numbers can represent the users of tests.
 const NUMBERS: [(&str, u64); 4] = [("Operator", 10), ("CompanionPC", 30), ("Admin", 40), ("ApiAdmin", 1000)];
 
-/// In which form the server takes and gives a role: which one the real servers have is open. The claim of a token is the
-/// name in any case.
+/// The form in which the server accepts and returns a role; the form of the real servers is unknown. The claim of a
+/// token is the name in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RoleForm {
     /// The name, such as `"CompanionPC"`; a number is answered with 400.
     Name,
     /// The number, such as 30, as .NET does without a string converter; a name or an unknown number is answered with 400.
     Number,
-    /// Takes both and gives the name, as .NET does with its string converter.
+    /// Accepts both and returns the name, as .NET does with its string converter.
     Either,
 }
 
 impl RoleForm {
-    /// The name of a role in a request; `None` if this server can't read it. Any word is a name, for not all roles are known.
+    /// Parses the role of a request; `None` if this server can't read it. Any word is a name, because not all roles are
+    /// known.
     pub(super) fn read(self, role: &Value) -> Option<String> {
         let by_name = || {
             let name = role.as_str()?;
@@ -38,7 +39,7 @@ impl RoleForm {
         }
     }
 
-    /// A role in an answer; one without a number here is 0.
+    /// Formats the role of an answer; one without a number here is 0.
     pub(super) fn write(self, name: &str) -> Value {
         match self {
             Self::Name | Self::Either => name.into(),
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    // Promise: each form takes what it says and nothing else, and gives the role in its own form.
+    // Promise: each form accepts exactly its own values, and returns the role in its own form.
     #[test]
     fn forms() {
         let device = Some("CompanionPC".to_owned());

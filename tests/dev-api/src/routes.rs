@@ -1,7 +1,7 @@
-//! From a request to its answer: which route it is, who asks, and what its body and query say.
+//! Handles a request: finds the route, authenticates the caller, and parses body and query.
 //!
-//! Handlers are plain blocking code, for both Argon2 and the database block; the server runs them on
-//! threads made for that.
+//! Handlers are plain blocking code, because both Argon2 and the database block; the server runs them on blocking
+//! threads.
 
 use super::answers::{Answer, Problem};
 use super::state::{State, lock};
@@ -19,7 +19,7 @@ pub(super) const ADMIN_ROLE: &str = "ApiAdmin";
 /// The role of devices.
 pub(super) const DEVICE_ROLE: &str = "CompanionPC";
 
-/// A request that has come in completely.
+/// A request that has arrived completely.
 pub(super) struct Call {
     pub(super) method: String,
     /// Without the server's prefix, percent-decoded.
@@ -28,7 +28,7 @@ pub(super) struct Call {
     pub(super) peer: IpAddr,
     pub(super) content_type: Option<String>,
     pub(super) authorization: Option<String>,
-    /// Whether it says `Cache-Control: no-cache`.
+    /// Whether it has `Cache-Control: no-cache`.
     pub(super) is_no_cache: bool,
     pub(super) body: Bytes,
 }
@@ -37,7 +37,7 @@ pub(super) struct Call {
 pub(super) enum Stop {
     /// With this answer.
     Answer(Answer),
-    /// A fault of this server, answered with 500.
+    /// An internal error of this server, answered with 500.
     Fault(anyhow::Error),
 }
 
@@ -53,10 +53,10 @@ impl From<anyhow::Error> for Stop {
     }
 }
 
-/// What a handler gives.
+/// The result of a handler.
 pub(super) type Handled = Result<Answer, Stop>;
 
-/// Handles a request; a login or refresh that succeeds answers with the bad token, if given.
+/// Handles a request; a successful login or refresh answers with the bad token, if given.
 pub(super) fn handle(state: &State, call: &Call, bad_token: Option<&BadToken>) -> Answer {
     match dispatch(state, call, bad_token) {
         Ok(answer) | Err(Stop::Answer(answer)) => answer,
@@ -141,7 +141,7 @@ impl Route<'_> {
     }
 }
 
-/// The route of this method and path, if this server has it.
+/// Returns the route of this method and path, if this server has it.
 fn find<'a>(options: &Options, method: &str, segments: &[&'a str]) -> Option<Route<'a>> {
     let (g1, later) = (!options.has_sessions(), options.has_sessions());
     Some(match (method, segments) {
@@ -174,7 +174,7 @@ fn find<'a>(options: &Options, method: &str, segments: &[&'a str]) -> Option<Rou
     })
 }
 
-/// 405 where the path has other methods, else 404.
+/// Returns 405 if the path has other methods, else 404.
 fn no_route(state: &State, segments: &[&str]) -> Answer {
     const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
     let is_there = |method: &&str| find(&state.options, method, segments).is_some();
@@ -185,17 +185,17 @@ fn no_route(state: &State, segments: &[&str]) -> Answer {
     failure(state, StatusCode::METHOD_NOT_ALLOWED, "No such method here.").with("allow", &methods.join(", "))
 }
 
-/// An error without a code of its own.
+/// Builds an error without a code.
 pub(super) fn failure(state: &State, status: StatusCode, message: &str) -> Answer {
     Answer::failure(&state.options, status, message)
 }
 
-/// An error with its code.
+/// Builds an error with its code.
 pub(super) fn refusal(state: &State, problem: &Problem) -> Answer {
     Answer::problem(&state.options, problem)
 }
 
-/// Reads a JSON body as ASP.NET does: 415 without the content type, 400 if it can't be read.
+/// Parses a JSON body as ASP.NET does: 415 without the content type, 400 if it can't be parsed.
 pub(super) fn body<T: DeserializeOwned>(state: &State, call: &Call) -> Result<T, Stop> {
     let content_type = call.content_type.as_deref().unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
@@ -203,15 +203,15 @@ pub(super) fn body<T: DeserializeOwned>(state: &State, call: &Call) -> Result<T,
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(failure(state, status, "The body should be JSON.").into());
     }
-    // An object alone: serde would take the fields of one from an array, too.
+    // Objects only: serde would accept an array of the fields as well.
     let fields = serde_json::from_slice::<Map<String, Value>>(&call.body);
     fields.and_then(|fields| T::deserialize(Value::Object(fields))).map_err(|_| {
-        // The reason stays out of the answer: it could quote a password.
+        // The answer omits the reason, which could quote a password.
         failure(state, StatusCode::BAD_REQUEST, "The body can't be read.").into()
     })
 }
 
-/// Who asks; 401 without a good bearer token.
+/// Returns the caller; 401 without a valid bearer token.
 pub(super) fn caller(state: &State, call: &Call) -> Result<Caller, Stop> {
     let now = state.now().div_euclid(1000);
     let token = call.authorization.as_deref().and_then(|header| {
@@ -223,7 +223,7 @@ pub(super) fn caller(state: &State, call: &Call) -> Result<Caller, Stop> {
     })
 }
 
-/// 403 for any caller but an admin.
+/// Returns 403 for any caller but an admin.
 fn admin(state: &State, call: &Call) -> Result<(), Stop> {
     if caller(state, call)?.role == ADMIN_ROLE {
         Ok(())
@@ -245,13 +245,13 @@ fn jwks(state: &State, call: &Call) -> Answer {
     answer
 }
 
-/// A parameter of the query.
+/// Returns a parameter of the query.
 pub(super) fn parameter(call: &Call, name: &str) -> Option<String> {
     form_urlencoded::parse(call.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-/// A path as the routes see it: without the prefix, percent-decoded. One outside the prefix is
-/// marked with `!`, so that it is no route and is not mistaken for one in the records.
+/// Returns a path as the routes match it: without the prefix, percent-decoded. A path outside the prefix gets a leading
+/// `!`, so that it matches no route and is recognisable in the records.
 pub(super) fn route_path(prefix: &str, path: &str) -> String {
     let decode = |path: &str| percent_decode_str(path).decode_utf8_lossy().into_owned();
     match path.strip_prefix(prefix) {
@@ -264,7 +264,7 @@ pub(super) fn route_path(prefix: &str, path: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Only what lies under the prefix is a route, and an e-mail may come percent-encoded.
+    /// Only paths under the prefix are routes, and an e-mail may be percent-encoded.
     #[test]
     fn paths() {
         for (prefix, path, route) in [

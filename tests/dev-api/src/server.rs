@@ -1,4 +1,4 @@
-//! The connections: accepting, TLS, HTTP/1.1, and the faults that strike there.
+//! The connections: accepting, TLS, HTTP/1.1, and the faults at this level.
 
 use super::Tls;
 use super::answers::Answer;
@@ -24,13 +24,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-/// The largest request body that is read, in bytes; a larger one closes the connection.
+/// The largest accepted request body in bytes; a larger one closes the connection.
 const LARGEST_BODY: usize = 64 * 1024;
 
 /// The pause after a failed accept.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
-/// Accepts connections until told to stop; the port is free again once this returns.
+/// Accepts connections until stopped; the port is free again once this returns.
 pub(super) async fn serve(
     listener: std::net::TcpListener,
     state: Arc<State>,
@@ -42,7 +42,7 @@ pub(super) async fn serve(
             _ = stop.changed() => return Ok(()),
             accepted = listener.accept() => {
                 let Ok((stream, peer)) = accepted else {
-                    // Out of descriptors, perhaps: they come back as connections end.
+                    // Possibly out of file descriptors, which become free as connections end.
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                     continue;
                 };
@@ -59,13 +59,13 @@ pub(super) async fn serve(
     }
 }
 
-/// One connection to its end. How it ended is the client's concern.
+/// Serves one connection to its end; errors concern only the client.
 async fn connection(stream: TcpStream, peer: IpAddr, state: Arc<State>) {
-    // Small answers should not wait for one another; without it they would merely be slower.
+    // Disables Nagle's algorithm for small answers; without this they would only be slower.
     let _ = stream.set_nodelay(true);
     if state.options.tls.is_mute() {
         lock(&state.log).arrived("CONNECT".to_owned(), "/".to_owned(), peer);
-        // However it ended, the client saw what it should.
+        // However it ended, the client saw the intended behaviour.
         let _ = mute(stream, state.options.tls).await;
         return;
     }
@@ -82,10 +82,10 @@ async fn connection(stream: TcpStream, peer: IpAddr, state: Arc<State>) {
     }
 }
 
-/// A connection on which there is no HTTP.
+/// Serves a connection without HTTP.
 async fn mute(mut stream: TcpStream, tls: Tls) -> io::Result<()> {
     if tls != Tls::Reset {
-        // However much of it is there: it is not looked at.
+        // The content does not matter.
         let _size = stream.read(&mut [0; 4096]).await?;
     }
     match tls {
@@ -93,15 +93,15 @@ async fn mute(mut stream: TcpStream, tls: Tls) -> io::Result<()> {
         Tls::Says(bytes) => {
             stream.write_all(bytes).await?;
             stream.shutdown().await?;
-            // What is still on its way would turn the end into a reset.
+            // Unread data would turn the close into a reset.
             tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
         }
-        // With no time to linger, closing it is a reset.
+        // With a linger time of zero, closing sends a reset.
         _ => stream.set_zero_linger(),
     }
 }
 
-/// Notes the request, and answers it with these bytes.
+/// Records the request and answers it with these bytes.
 async fn say<S>(mut stream: S, bytes: &[u8], peer: IpAddr, state: &State) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -121,7 +121,7 @@ async fn http<S>(stream: S, peer: IpAddr, state: Arc<State>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // How many requests are being answered, and how many have been.
+    // The numbers of requests in progress and completed.
     let (busy, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let service = service_fn(|request| async {
         busy.fetch_add(1, Ordering::Relaxed);
@@ -150,7 +150,7 @@ where
 /// Longer than any test.
 const NEVER: Duration = Duration::from_hours(24);
 
-/// One request. An error closes the connection without an answer.
+/// Answers one request. An error closes the connection without an answer.
 async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> io::Result<Response<Payload>> {
     let method = request.method().as_str().to_owned();
     let path = route_path(&state.options.path_prefix, request.uri().path());
@@ -183,7 +183,7 @@ async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> 
     respond(&state, answer, payload)
 }
 
-/// Handles a request with its fault, if any: the answer's head, and its body.
+/// Handles a request with its fault, if any; returns the answer's head and body.
 async fn carry_out(state: &Arc<State>, call: Call, fault: Option<Fault>) -> io::Result<(Answer, Payload)> {
     let handled = async |bad_token| {
         let state = Arc::clone(state);

@@ -1,4 +1,4 @@
-//! What all connections of one server share.
+//! State that all connections of one server share.
 
 use super::certificates::Authority;
 use super::faults::Script;
@@ -14,21 +14,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use time::OffsetDateTime;
 
-/// What a test wants to happen when a request has arrived.
+/// A test's callback for when a request has arrived.
 pub(super) type Hook = Box<dyn FnOnce() + Send>;
 
-/// Locks, even after a panic in another thread: what a test left is still consistent here, since
-/// no lock is held across a change that could panic half way.
+/// Locks a mutex, also after a panic in another thread: the data is still consistent, because no lock is held across a
+/// change that could panic halfway.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The shared parts of a running server.
+/// The shared state of a running server.
 pub(super) struct State {
     pub(super) options: Options,
     pub(super) store: Store,
     pub(super) keys: Mutex<Keys>,
-    /// What the cache before the server has of the list of keys, and since when.
+    /// The cached list of keys and the time at which it was stored.
     pub(super) cached_keys: Mutex<Option<(i64, Value)>>,
     pub(super) limits: Mutex<Limits>,
     pub(super) script: Mutex<Script>,
@@ -44,14 +44,14 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The server's clock, in milliseconds since 1970.
+    /// Returns the server's time in milliseconds since 1970.
     pub(super) fn now(&self) -> i64 {
         let true_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let offset = self.clock_offset.load(Ordering::Relaxed);
         i64::try_from(true_time).unwrap_or(i64::MAX).saturating_add(offset.saturating_mul(1000))
     }
 
-    /// The server's clock as a `Date` header; `None` outside what such a header can say.
+    /// Returns the server's time as a `Date` header; `None` if outside the range of such a header.
     pub(super) fn date(&self) -> Option<String> {
         /// 9999-12-31T23:59:59Z in seconds since 1970: `httpdate` panics beyond it.
         const LAST: u64 = 253_402_300_799;
@@ -59,7 +59,7 @@ impl State {
         (since_1970.as_secs() <= LAST).then(|| httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since_1970))
     }
 
-    /// The hook of this request, which runs once.
+    /// Removes and returns the hook of this request, which runs once.
     pub(super) fn take_hook(&self, method: &str, path: &str) -> Option<Hook> {
         let mut hooks = lock(&self.hooks);
         let index = hooks.iter().position(|(of_method, of_path, _)| of_method == method && of_path == path)?;
@@ -67,7 +67,7 @@ impl State {
     }
 }
 
-/// A time in milliseconds since 1970 as .NET writes one: RFC 3339, UTC.
+/// Formats a time in milliseconds since 1970 as .NET does: RFC 3339, UTC.
 pub(super) fn utc(milliseconds: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000)
         .ok()
@@ -75,7 +75,7 @@ pub(super) fn utc(milliseconds: i64) -> String {
         .unwrap_or_default()
 }
 
-/// The requests so far, each with a number that outlasts forgetting.
+/// The requests so far, each with a number that stays unique after clearing.
 #[derive(Default)]
 pub(super) struct Log {
     next: u64,
@@ -83,7 +83,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Notes a request whose header has come in; gives its number.
+    /// Records a request whose header has arrived, and returns its number.
     pub(super) fn arrived(&mut self, method: String, path: String, peer: IpAddr) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -93,7 +93,7 @@ impl Log {
         number
     }
 
-    /// Changes what is noted of a request, unless it was forgotten meanwhile.
+    /// Updates the record of a request, unless it was cleared meanwhile.
     pub(super) fn amend(&mut self, number: u64, change: impl FnOnce(&mut Request)) {
         let found = self.requests.iter_mut().rev().find(|(n, _)| *n == number);
         if let Some((_, request)) = found {

@@ -1,4 +1,4 @@
-//! The users and sessions, in an `SQLite` database.
+//! Users and sessions in an `SQLite` database.
 
 use super::hashing::{random, random_guid, random_hex};
 use super::state::lock;
@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, 
 use std::path::Path;
 use std::sync::Mutex;
 
-/// A refresh token lives 8 h from its issue, in milliseconds …
+/// A refresh token lives 8 h from its issue, in milliseconds, …
 const SLIDING: i64 = 8 * 3_600_000;
 /// … but never longer than 12 h from the login, in milliseconds.
 const ABSOLUTE: i64 = 12 * 3_600_000;
@@ -78,7 +78,7 @@ impl Account {
     }
 }
 
-/// A session as its client sees it: its id and its one valid refresh token.
+/// A session as its client sees it: its id and its current refresh token.
 pub(super) struct Session {
     pub(super) sid: String,
     /// 43 characters base64url: 32 random bytes.
@@ -87,7 +87,7 @@ pub(super) struct Session {
     pub(super) refresh_expires: i64,
 }
 
-/// The database. One connection: `SQLite` has one writer at a time anyway.
+/// The database. One connection: `SQLite` allows only one writer at a time anyway.
 pub(super) struct Store(pub(super) Mutex<Connection>);
 
 impl Store {
@@ -104,7 +104,7 @@ impl Store {
         Ok(Self(Mutex::new(connection)))
     }
 
-    /// Adds a user; `false` when the e-mail exists, however many ask at once.
+    /// Adds a user; `false` if the e-mail exists, also for concurrent calls.
     pub(super) fn add(&self, email: &str, hash: &str, role: &str) -> anyhow::Result<bool> {
         let inserted = lock(&self.0).execute(
             "INSERT INTO users (id, email, hash, role) VALUES (?1, ?2, ?3, ?4)",
@@ -121,7 +121,7 @@ impl Store {
         self.account_where("email", email)
     }
 
-    /// The user of this id.
+    /// Returns the user with this id.
     pub(super) fn account_of_id(&self, id: &str) -> anyhow::Result<Option<Account>> {
         self.account_where("users.id", id)
     }
@@ -131,7 +131,7 @@ impl Store {
         lock(&self.0).query_row(&query, [value], Account::read).optional().context("reading a user")
     }
 
-    /// The users whose e-mail and role contain these texts, in the order they were made.
+    /// Returns the users whose e-mail and role contain these texts, in the order they were created.
     pub(super) fn accounts(&self, email: &str, role: &str) -> anyhow::Result<Vec<Account>> {
         let query = format!(
             "SELECT {} FROM users WHERE instr(lower(email), lower(?1)) AND instr(role, ?2)
@@ -144,27 +144,27 @@ impl Store {
         rows.collect::<Result<_, _>>().context("listing users")
     }
 
-    /// Sets the hash; `false` when there is no such user.
+    /// Sets the hash; `false` if there is no such user.
     pub(super) fn set_hash(&self, email: &str, hash: &str) -> anyhow::Result<bool> {
         self.change("UPDATE users SET hash = ?2 WHERE email = ?1", email, hash)
     }
 
-    /// Sets the role; `false` when there is no such user.
+    /// Sets the role; `false` if there is no such user.
     pub(super) fn set_role(&self, email: &str, role: &str) -> anyhow::Result<bool> {
         self.change("UPDATE users SET role = ?2 WHERE email = ?1", email, role)
     }
 
-    /// Enables or disables a user; `false` when there is none.
+    /// Enables or disables a user; `false` if there is none.
     pub(super) fn set_enabled(&self, email: &str, on: bool) -> anyhow::Result<bool> {
         self.change("UPDATE users SET enabled = ?2 WHERE email = ?1", email, on)
     }
 
-    /// Requires a second factor of a user; `false` when there is none.
+    /// Requires a second factor of a user; `false` if there is none.
     pub(super) fn set_mfa(&self, email: &str, on: bool) -> anyhow::Result<bool> {
         self.change("UPDATE users SET mfa = ?2 WHERE email = ?1", email, on)
     }
 
-    /// Deletes a user with all sessions; `false` when there is none.
+    /// Deletes a user with all sessions; `false` if there is none.
     pub(super) fn delete(&self, email: &str) -> anyhow::Result<bool> {
         let changed = lock(&self.0).execute("DELETE FROM users WHERE email = ?1", [email])?;
         Ok(changed == 1)
@@ -187,8 +187,8 @@ impl Store {
         Ok(session)
     }
 
-    /// Trades a refresh token for the next one of its session. A token that was traded before
-    /// ends the session: either its owner or a thief holds a newer one.
+    /// Exchanges a refresh token for the next one of its session. A token that was exchanged before ends the session:
+    /// either its owner or a thief holds a newer one.
     pub(super) fn refresh(&self, token: &str, now: i64) -> anyhow::Result<Option<(Account, Session)>> {
         let mut connection = lock(&self.0);
         let transaction = connection.transaction()?;
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(store.account("One@azaion.com").unwrap().unwrap().hash, "hash");
     }
 
-    /// A refresh token lives 8 h, renewed by each use, but 12 h from the login at most.
+    /// A refresh token lives 8 h, renewed by each use, but at most 12 h from the login.
     #[test]
     fn sessions_slide_and_end() {
         let (store, account) = with_user();
@@ -289,8 +289,7 @@ mod tests {
         assert!(store.refresh(&second.refresh_token, 12 * HOUR).unwrap().is_none());
     }
 
-    /// A refresh token works once; using it again ends the session's newer tokens too, and no
-    /// other session.
+    /// A refresh token works once; reusing it also ends the session's newer tokens, and no other session.
     #[test]
     fn reuse_ends_the_family() {
         let (store, account) = with_user();

@@ -1,4 +1,4 @@
-//! Access tokens: minting them for each generation, and checking a bearer token.
+//! Access tokens: creating them for each generation, and validating a bearer token.
 
 use super::hashing::random_hex;
 use super::keys::Keys;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 /// The claims of a token.
 pub(super) type Claims = Map<String, Value>;
 
-/// How .NET names three of the claims.
+/// The .NET names of three of the claims.
 pub(super) struct Names {
     pub(super) id: &'static str,
     pub(super) email: &'static str,
@@ -31,7 +31,7 @@ impl ClaimNames {
     }
 }
 
-/// What a token is made with.
+/// The inputs for creating a token.
 pub(super) struct Mint<'a> {
     pub(super) options: &'a Options,
     pub(super) keys: &'a Keys,
@@ -40,12 +40,12 @@ pub(super) struct Mint<'a> {
 }
 
 impl Mint<'_> {
-    /// How long a token lives, in seconds.
+    /// Returns the lifetime of a token in seconds.
     pub(super) fn lifetime(&self) -> i64 {
         i64::try_from(self.options.access_lifetime().as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// The claims of a good token for this user; `sid` is the session, from G2 on.
+    /// Returns the claims of a valid token for this user; `sid` is the session, from G2 on.
     pub(super) fn claims(&self, account: &Account, sid: Option<&str>) -> anyhow::Result<Claims> {
         let names = self.options.claims.names();
         let mut claims = Claims::new();
@@ -71,7 +71,7 @@ impl Mint<'_> {
         self.sign_with_kid(claims, self.kid())
     }
 
-    /// The id of the current key; G1 has none.
+    /// Returns the id of the current key; G1 has none.
     pub(super) fn kid(&self) -> Option<&str> {
         self.options.has_sessions().then_some(self.keys.current.kid.as_str())
     }
@@ -88,7 +88,7 @@ impl Mint<'_> {
     }
 }
 
-/// Makes a compact JWS.
+/// Encodes a compact JWS.
 pub(super) fn encode(
     algorithm: Algorithm,
     kid: Option<&str>,
@@ -99,7 +99,7 @@ pub(super) fn encode(
     jsonwebtoken::encode(&header, claims, key).context("signing a token")
 }
 
-/// Who asks, by a bearer token that passed all checks.
+/// The caller, from a bearer token that passed all checks.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) email: String,
@@ -108,8 +108,8 @@ pub(super) struct Caller {
     pub(super) sid: Option<String>,
 }
 
-/// Checks a bearer token: the one algorithm and key of this generation, issuer, audience and
-/// times (`now` in seconds since 1970; its own clock made them, so there is no skew to allow).
+/// Validates a bearer token: the one algorithm and key of this generation, issuer, audience and times (`now` in seconds
+/// since 1970; the same clock issued them, so no skew is allowed).
 pub(super) fn verify(options: &Options, keys: &Keys, token: &str, now: i64) -> Option<Caller> {
     let (algorithm, key) = match options.generation {
         Generation::G1 => (Algorithm::HS256, DecodingKey::from_secret(&keys.secret)),
@@ -122,7 +122,7 @@ pub(super) fn verify(options: &Options, keys: &Keys, token: &str, now: i64) -> O
     checks.set_issuer(&[&options.issuer]);
     checks.set_audience(&[options.audience()]);
     checks.set_required_spec_claims(&["exp", "iss", "aud"]);
-    // Those would go by this machine's clock instead of the server's.
+    // Those would use this machine's clock instead of the server's.
     checks.validate_exp = false;
     checks.validate_nbf = false;
     let claims = jsonwebtoken::decode::<Claims>(token, &key, &checks).ok()?.claims;
@@ -151,8 +151,8 @@ pub(super) mod tests {
         }
     }
 
-    /// The server takes its own tokens, of each generation and with both claim namings, from
-    /// their first to their last second.
+    /// The server accepts its own tokens, of each generation and with both claim namings, from their first to their
+    /// last second.
     #[test]
     fn own_tokens_pass() {
         let keys = Keys::generate().unwrap();

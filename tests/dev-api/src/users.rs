@@ -8,9 +8,9 @@ use super::{Generation, RoleForm};
 use hyper::StatusCode;
 use serde_json::Value;
 
-/// E-mails and passwords have at least so many characters.
+/// Minimum length of e-mails and passwords in characters.
 const SHORTEST: usize = 8;
-/// E-mails have at most so many characters.
+/// Maximum length of e-mails in characters.
 const LONGEST_EMAIL: usize = 160;
 
 fn described(state: &State, account: &Account) -> Value {
@@ -52,7 +52,7 @@ struct NewUser {
 /// `POST /users`.
 pub(super) fn create(state: &State, call: &Call) -> Handled {
     let user: NewUser = body(state, call)?;
-    // .NET reads all of the body before it looks at what is in it.
+    // .NET parses the complete body before it validates its content.
     let role = state.options.role_form.read(&user.role).ok_or_else(|| no_such_role(state))?;
     check_email(state, &user.email)?;
     check_password(state, &user.password)?;
@@ -60,7 +60,7 @@ pub(super) fn create(state: &State, call: &Call) -> Handled {
     if !state.store.add(&user.email, &hash, &role)? {
         return Err(refusal(state, &answers::EMAIL_EXISTS).into());
     }
-    // Clients must take both.
+    // Clients must accept both.
     Ok(Answer::empty(match state.options.generation {
         Generation::G1 => StatusCode::OK,
         Generation::G2 | Generation::G2b => StatusCode::CREATED,
@@ -81,7 +81,7 @@ pub(super) fn set_password(state: &State, call: &Call) -> Handled {
     changed(state, state.store.set_hash(&user.email, &hash)?, or_no_content(state))
 }
 
-/// `PUT /users/{email}/set-role/{role}`; in a path .NET takes name and number alike.
+/// `PUT /users/{email}/set-role/{role}`; in a path .NET accepts name and number alike.
 pub(super) fn set_role(state: &State, email: &str, role: &str) -> Handled {
     let role = role.parse().map_or_else(|_| Value::from(role), |number: u32| number.into());
     let role = RoleForm::Either.read(&role).ok_or_else(|| no_such_role(state))?;
@@ -93,17 +93,17 @@ pub(super) fn set_enabled(state: &State, email: &str, on: bool) -> Handled {
     changed(state, state.store.set_enabled(email, on)?, StatusCode::OK)
 }
 
-/// `DELETE /users/{email}`: for good, with all sessions.
+/// `DELETE /users/{email}`: permanent, with all sessions.
 pub(super) fn delete(state: &State, email: &str) -> Handled {
     changed(state, state.store.delete(email)?, or_no_content(state))
 }
 
-/// The answer to a change: done, or there is no such user.
+/// Returns the answer to a change: done, or there is no such user.
 pub(super) fn changed(state: &State, is_done: bool, done: StatusCode) -> Handled {
     if is_done { Ok(Answer::empty(done)) } else { Err(refusal(state, &answers::NO_SUCH_EMAIL).into()) }
 }
 
-/// 200 in G1, 204 later: clients must take both.
+/// Returns 200 in G1, 204 later: clients must accept both.
 pub(super) fn or_no_content(state: &State) -> StatusCode {
     match state.options.generation {
         Generation::G1 => StatusCode::OK,

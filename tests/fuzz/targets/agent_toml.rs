@@ -1,4 +1,4 @@
-//! `agent.toml` from anybody: never a panic, and no deadline out of bounds.
+//! Fuzzes the `agent.toml` parser with arbitrary bytes: it never panics, and every accepted deadline is within bounds.
 #![no_main]
 
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! The walk through an ext4 image, of which any byte may be wrong: it ends, and it never panics.
+//! Fuzzes the ext4 walk on an image with arbitrary bytes changed: it terminates and never panics.
 //!
-//! The input is a list of patches to a small image that is whole otherwise; a random file would never get past the
-//! superblock. `run` makes that image.
+//! The input is a list of patches to a small, otherwise valid image; a random file would never get past the superblock.
+//! `run` creates that image.
 #![no_main]
 
 use std::io;
@@ -16,13 +16,13 @@ static BASE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     std::fs::read(path).expect("the image")
 });
 
-/// Where the blocks with something in them lie.
+/// Offsets of the blocks that are not all zeros.
 static USED: LazyLock<Vec<usize>> = LazyLock::new(|| {
     let blocks = BASE.chunks(4096).enumerate();
     blocks.filter(|(_, block)| block.iter().any(|&byte| byte != 0)).map(|(number, _)| number * 4096).collect()
 });
 
-/// The image with patches over it.
+/// The image with patches applied.
 struct Patched(Vec<(usize, [u8; 4])>);
 
 impl Medium for Patched {
@@ -49,7 +49,7 @@ impl Medium for Patched {
     }
 }
 
-// A patch: which of the used blocks, the offset in it, and four bytes.
+// A patch: the index of a used block, the offset in it, and four bytes.
 fuzz_target!(|input: &[u8]| {
     let patch = |patch: &[u8]| {
         let offset = usize::from(u16::from_le_bytes([patch[1], patch[2]])) % 4093;

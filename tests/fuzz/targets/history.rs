@@ -1,4 +1,5 @@
-//! `history.json`, as a drive may have it: never a panic, and what is shown of it is bounded and has no control character.
+//! Fuzzes the `history.json` parser with arbitrary bytes: it never panics, and its printed form is bounded and has no
+//! control characters.
 #![no_main]
 
 use azaion_agent::common::history::{History, LARGEST, MOST};

@@ -1,4 +1,4 @@
-//! A key set: never a panic, and nothing but keys for ES256 out of it.
+//! Fuzzes the key set parser: it never panics, and returns only keys for ES256.
 #![no_main]
 
 use azaion_agent::api::keys::usable;

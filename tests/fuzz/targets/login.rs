@@ -1,4 +1,4 @@
-//! The answer to a login: never a panic, and never a token in what is said of it.
+//! Fuzzes the parser of login answers: it never panics, and its messages never contain a token.
 #![no_main]
 
 use azaion_agent::api::session::tokens_of;
@@ -8,6 +8,6 @@ use secrecy::ExposeSecret;
 fuzz_target!(|input: &[u8]| {
     let Ok(tokens) = tokens_of(input) else { return };
     let access = tokens.access.expose_secret();
-    // Shorter ones are part of any text.
+    // Shorter tokens occur in any text.
     assert!(access.len() < 16 || !format!("{tokens:?}").contains(access));
 });

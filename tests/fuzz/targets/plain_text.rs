@@ -1,4 +1,5 @@
-//! Names in certificates, names of files and texts of servers: no control character in a line or in JSON, whatever they are.
+//! Fuzzes the escaping of certificate names, file names and server texts: no control character ends up in a line or in
+//! JSON.
 #![no_main]
 
 use std::ffi::OsStr;
@@ -14,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let path = Path::new(OsStr::from_bytes(input)).display().to_string();
-    // As TLS quotes the names of a certificate, and as both programs quote a file.
+    // TLS quotes the names of a certificate this way, and both programs quote a file this way.
     let detail = format!("certificate only valid for {input:?} {path}");
     let problem = Problem::Transport { kind: Transport::Tls, detail: detail.into(), before_request: true, proxy: None };
     let fault = Fault { step: "POST /login".to_owned(), host: path.clone(), retry_after: None, problem };

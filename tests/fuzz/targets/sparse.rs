@@ -1,5 +1,5 @@
-//! The table of chunks of a sparse image, any byte of which may be wrong: reading ends, nothing outside of the file is
-//! named, and what is packed again unchanged says the same.
+//! Fuzzes the chunk table of a sparse image with arbitrary bytes changed: reading terminates, every range lies within
+//! the file, and packing the table again unchanged preserves its content.
 #![no_main]
 
 use std::fs::File;
@@ -9,7 +9,7 @@ use azaion_provision::target::image::medium::Medium;
 use azaion_provision::target::image::sparse::Sparse;
 use libfuzzer_sys::fuzz_target;
 
-/// Larger ones are only looked at.
+/// Larger images are only read, not packed again.
 const SMALL: u64 = 1 << 20;
 
 fn file_of(bytes: &[u8]) -> File {

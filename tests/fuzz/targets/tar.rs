@@ -1,5 +1,5 @@
-//! The way from header to header of a tar archive, any byte of which may be wrong: it ends, and what it names lies in the
-//! archive.
+//! Fuzzes the walk over the headers of a tar archive with arbitrary bytes changed: it terminates, and every range it
+//! returns lies within the archive.
 #![no_main]
 
 use std::io;
@@ -29,11 +29,11 @@ fn cut() -> Problem {
     Problem::Io(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Offset and width of the fields with a header's checksum, and of a header.
+/// Offset and width of the checksum field in a header, and the size of a header.
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 const HEADER: usize = 512;
 
-// Checksums are made right first: nothing else would be looked at.
+// Correct the header checksums first; otherwise the walk would stop at the first one.
 fuzz_target!(|input: &[u8]| {
     let mut archive = input.to_vec();
     for header in archive.chunks_exact_mut(HEADER).filter(|header| header[257..262] == *b"ustar") {

@@ -1,4 +1,5 @@
-//! A token: never a panic, none is accepted under a key that nobody here can sign with, and none with a name twice.
+//! Fuzzes token validation: it never panics, accepts no token under a key whose private part is unknown here, and
+//! accepts no token with a duplicate name.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -16,7 +17,7 @@ use secrecy::SecretString;
 const SET: &[u8] = br#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1",
     "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
 
-/// What a device's token has to say.
+/// The required claims of a device's token.
 const CLAIMS: &str =
     r#""iss":"AzaionApi","role":"CompanionPC","email":"d@azaion.com","exp":1790000000,"iat":1780000000"#;
 
@@ -29,13 +30,13 @@ fuzz_target!(|input: &str| {
     assert!(validate(&token, &KEYS, expected(SignaturePolicy::Auto), now).is_err());
     assert!(validate(&token, &Keys::None, expected(SignaturePolicy::Required), now).is_err());
     let _ = validate(&token, &Keys::None, expected(SignaturePolicy::Auto), now);
-    // As its claims: a token that says no more than it has to, and then what the fuzzer says.
+    // A token's claims: only the required ones first, then those from the fuzzer.
     let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
     let claims = format!("{{{CLAIMS},{input}}}");
     let token = SecretString::from(format!("{}.{}.{}", part(r#"{"alg":"HS256"}"#), part(&claims), part(&"7".repeat(32))));
     if validate(&token, &Keys::None, expected(SignaturePolicy::Auto), now).is_ok() {
         assert!(!has_duplicate_names(claims.as_bytes()));
-        // What another parser reads that takes the first of two values.
+        // What a parser reads that takes the first of two values.
         let names: Vec<&str> = CLAIMS.split(',').filter_map(|claim| claim.split('"').nth(1)).collect();
         let read: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&claims).expect("it was accepted");
         assert!(names.iter().all(|name| read.contains_key(*name)));

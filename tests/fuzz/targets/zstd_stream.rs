@@ -1,8 +1,8 @@
-//! A zstd file, any byte of which may be wrong: the walk over its frames and the archive in it ends, and what it finds is what
-//! the library finds that decompresses all of it at once.
+//! Fuzzes the walk over a zstd file with arbitrary bytes changed: the walk over its frames and the archive in it
+//! terminates, and finds the same as the library that decompresses all of it at once.
 //!
-//! The input is taken as it is, or as a list of pieces: frame headers, blocks, skippable frames and parts of a small archive, so
-//! that the layouts get past the library's checks.
+//! The input is used as it is, or as a list of pieces: frame headers, blocks, skippable frames and parts of a small
+//! archive, so that the layouts pass the library's checks.
 #![no_main]
 
 use std::fs::File;
@@ -37,16 +37,16 @@ static ARCHIVE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     archive
 });
 
-/// What all content together may come to: more would only take time.
+/// Maximum size of the decompressed content: more would only take time.
 const MOST: u64 = 4 << 20;
 
-/// Builds a file out of pieces.
+/// Builds a file from pieces.
 fn assemble(mut input: &[u8]) -> Vec<u8> {
     let (mut file, mut at, mut repeated) = (Vec::new(), 0, 0);
     while let [kind, size, rest @ ..] = input {
         let (kind, size) = (*kind, usize::from(*size));
         let (bytes, rest) = rest.split_at(size.min(rest.len()));
-        // A part of the archive takes no input but its length.
+        // A part of the archive takes only its length from the input.
         let next = ARCHIVE.get(at..(at + size * 64).min(ARCHIVE.len())).unwrap_or_default();
         match kind % 8 {
             0 => block(&mut file, kind & 8 != 0, 0, bytes.len(), bytes),
@@ -86,7 +86,7 @@ fn file_of(bytes: &[u8]) -> File {
 fuzz_target!(|input: &[u8]| {
     let Some((mode, input)) = input.split_first() else { return };
     let bytes = if mode & 1 == 0 { input.to_vec() } else { assemble(input) };
-    // What is too much content for this test is none of its business.
+    // Inputs with more content than this test's limit are skipped.
     let mut decoder = zstd::stream::read::Decoder::with_buffer(&bytes[..]).expect("a decoder");
     decoder.window_log_max(27).expect("a limit");
     let mut content = Vec::new();

@@ -1,4 +1,4 @@
-//! Writes `docs/completions` is_forced: `cargo run -p azaion-tests --bin completions`, after the command line was changed.
+//! Regenerates `docs/completions`: `cargo run -p azaion-tests --bin completions`, after the command line was changed.
 
 fn main() -> anyhow::Result<()> {
     azaion_tests::completions::write()

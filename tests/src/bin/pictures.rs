@@ -1,6 +1,6 @@
 //! Draws the terminals in `docs/pictures`: `cargo run -p azaion-tests --bin pictures`.
 //!
-//! Both programs run for real, on a pseudo-terminal (`script`, of util-linux); what is on its screen becomes an SVG.
+//! Both programs run on a real pseudo-terminal (`script`, of util-linux); the screen content becomes an SVG.
 
 use std::fmt::Write;
 use std::fs;
@@ -14,13 +14,13 @@ use azaion_tests::programs::{output, workspace};
 use azaion_tests::station::{Station, command};
 use vt100::{Cell, Color, Parser, Screen};
 
-/// Rows of a screen that nothing scrolls off.
+/// Rows of a screen tall enough that nothing scrolls off.
 const ROWS: u16 = 120;
-/// Pixels of a character, and around the screen.
+/// Size of a character and of the margin in pixels.
 const WIDTH: usize = 8;
 const HEIGHT: usize = 17;
 const MARGIN: usize = 14;
-/// The sixteen colours of a terminal, as far as they are used here.
+/// The terminal colours used here, of the sixteen.
 const PALETTE: [&str; 8] = ["#5c6370", "#e06c75", "#98c379", "#e5c07b", "#61afef", "#c678dd", "#56b6c2", "#dcdfe4"];
 const FOREGROUND: &str = "#dcdfe4";
 const BACKGROUND: &str = "#21252b";
@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
     batch()
 }
 
-/// All that a command shows on a terminal of so many columns.
+/// Returns everything that a command shows on a terminal with so many columns.
 fn on_a_terminal(inside: &str, columns: u16, station: Option<&Station>) -> anyhow::Result<String> {
     let line = format!("stty cols {columns} rows 24 && {inside}");
     let mut script = command(Path::new("script"), &["-q", "-e", "-c", &line, "/dev/null"]);
@@ -56,7 +56,7 @@ fn demo() -> anyhow::Result<()> {
     save("demo.svg", &[terminal.screen()])
 }
 
-/// A batch of fifty, with a unit that can't be done: in the middle of it, and at its end.
+/// Draws a batch of fifty devices with one that fails: halfway through, and at the end.
 fn batch() -> anyhow::Result<()> {
     const COLUMNS: u16 = 80;
     const TYPED: &str = "azaion-provision batch AZJN-01..AZJN-50 --rootfs 'out/{serial}' --base rootfs";
@@ -65,9 +65,9 @@ fn batch() -> anyhow::Result<()> {
     station.put("out/AZJN-13", "not a root file system", 0o644)?;
     let program = azaion_tests::programs::native()?.join("azaion-provision");
     let ours = TYPED.replace("azaion-provision", &program.display().to_string());
-    // Its exit code says that a unit failed.
+    // `|| true`: the exit code reports the failed device.
     let shown = on_a_terminal(&format!("{ours} --owner current || true"), COLUMNS, Some(&station))?;
-    // The bar is drawn some times a second, so not each number is there.
+    // The progress bar is redrawn a few times a second, so it does not show every number.
     let bar = (25..45).find_map(|done| shown.find(&format!(" {done}/50 devices"))).context("no bar is half-way")?;
     let rest = shown.get(bar..).unwrap_or_default();
     let middle = bar + rest.find(['\r', '\u{1b}']).unwrap_or(rest.len());
@@ -120,7 +120,7 @@ fn save(name: &str, screens: &[&Screen]) -> anyhow::Result<()> {
     Ok(fs::write(workspace().join("docs/pictures").join(name), svg)?)
 }
 
-/// A line of a screen, a piece for each colour.
+/// Draws a line of a screen, one element for each colour.
 fn draw(svg: &mut String, screen: &Screen, row: u16, y: usize) -> anyhow::Result<()> {
     let mut pieces: Vec<(u16, String, String)> = Vec::new();
     for column in 0..screen.size().1.get() {
@@ -132,7 +132,7 @@ fn draw(svg: &mut String, screen: &Screen, row: u16, y: usize) -> anyhow::Result
         }
     }
     for (column, style, text) in pieces.iter().filter(|(_, _, text)| !text.trim().is_empty()) {
-        // As wide as a terminal has it, whatever the font.
+        // With the width on the terminal, independent of the font.
         let (x, width) = (MARGIN + usize::from(*column) * WIDTH, text.trim_end().chars().count() * WIDTH);
         let text = text.trim_end().replace('&', "&amp;").replace('<', "&lt;");
         writeln!(svg, "<text x=\"{x}\" y=\"{y}\" textLength=\"{width}\"{style}>{text}</text>")?;
@@ -152,7 +152,7 @@ fn style(cell: &Cell) -> String {
 mod tests {
     use super::*;
 
-    // Promise: a picture has the words of the screen where they are, and their colours; nothing of them is markup.
+    // Promise: a picture has the words of the screen at their positions and in their colours, and escapes all of them.
     #[test]
     fn words_and_colours() {
         let mut terminal = terminal(20).unwrap();

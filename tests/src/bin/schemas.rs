@@ -1,4 +1,4 @@
-//! Writes `docs/schema` again: `cargo run -p azaion-tests --bin schemas`, after a type that is printed or written was changed.
+//! Regenerates `docs/schema`: `cargo run -p azaion-tests --bin schemas`, after a printed or written type was changed.
 
 fn main() -> anyhow::Result<()> {
     azaion_tests::schemas::write()

@@ -1,4 +1,4 @@
-//! The root file system that all units start from, made once and kept.
+//! The root file system that all devices start from, created once and cached.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,18 +39,18 @@ pub(super) struct Base {
     pub(super) kernel: PathBuf,
 }
 
-/// Makes the tree of a release, or finds the one made earlier by the same recipe.
+/// Creates the tree of a release, or returns one created earlier by the same script.
 pub(super) fn base(release: Release) -> anyhow::Result<Base> {
     let mut recipe = DefaultHasher::new();
     RECIPE.hash(&mut recipe);
     let cache = target_dir().join("arm64-root");
     fs::create_dir_all(&cache)?;
     let folder = cache.join(format!("{}-{:016x}", release.name(), recipe.finish()));
-    // One makes it while others, in this process or another, wait.
+    // One process or thread creates it while the others wait.
     let lock = File::create(cache.join(format!("{}.lock", release.name())))?;
     lock.lock().context("waiting for the one who makes the root file system")?;
     if !folder.exists() {
-        // As a file, so that what runs is what was hashed.
+        // Written to a file, so that the script that runs is the one that was hashed.
         let script = tempfile::NamedTempFile::new()?;
         fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/arm64-root.sh"), script.path())?;
         output(Command::new("sh").arg(script.path()).arg(release.name()).arg(&folder))?;

@@ -1,4 +1,4 @@
-//! The disk of a machine, and what is on it while the machine is off.
+//! The disk of a machine, and access to it while the machine is off.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,16 +12,16 @@ use tempfile::TempDir;
 use super::emulator::{Boot, Machine};
 use crate::programs::output;
 
-/// Room for the root file system and a journal.
+/// Large enough for the root file system and a journal.
 pub(super) const SIZE: u64 = 400 << 20;
 
 /// A disk with one ext4 file system on it, and the kernel that boots from it.
 #[derive(Debug)]
 pub struct Disk {
-    /// Stays as long as a machine runs from it.
+    /// Exists as long as a machine runs from it.
     pub(super) folder: Arc<TempDir>,
     pub(super) kernel: PathBuf,
-    /// Ports of this machine's loopback address that the emulated one reaches, the API's first.
+    /// Ports of this machine's loopback address that the emulated one can reach, the API's first.
     pub(super) ports: Vec<u16>,
 }
 
@@ -35,7 +35,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// The drive of a board that was flashed: its partition with the root file system.
+    /// Returns the drive of a flashed board: its partition with the root file system.
     pub(super) fn flashed(partition: &Path, kernel: &Path, port: u16) -> anyhow::Result<Self> {
         let disk = Self { folder: Arc::new(tempfile::tempdir()?), kernel: kernel.to_owned(), ports: vec![port] };
         output(Command::new("cp").arg("--sparse=always").arg(partition).arg(disk.image()))?;
@@ -46,14 +46,14 @@ impl Disk {
         self.folder.path().join("disk.img")
     }
 
-    /// The same, whose machine reaches one port more of this machine's loopback address.
+    /// The same, but the machine can reach one more port of this machine's loopback address.
     #[must_use]
     pub fn reaching(mut self, port: u16) -> Self {
         self.ports.push(port);
         self
     }
 
-    /// Switches a machine with this disk on.
+    /// Boots a machine from this disk.
     ///
     /// # Errors
     /// The emulator can't be started.
@@ -61,12 +61,12 @@ impl Disk {
         Machine::start(self, boot)
     }
 
-    /// While this file is there, the machine finds nobody at the API's port.
+    /// Returns the path of the file that, while it exists, makes connections to the API's port fail.
     pub(super) fn closed(&self) -> PathBuf {
         self.folder.path().join("api-closed")
     }
 
-    /// Takes the API's service away from the machine, or gives it back.
+    /// Makes the API unavailable to the machine, or available again.
     ///
     /// # Errors
     /// The I/O error.
@@ -79,7 +79,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The content of a file, as the machine would find it on the next boot; empty if there is none.
+    /// Returns the content of a file as the machine would read it on the next boot; empty if there is none.
     ///
     /// # Errors
     /// The file system can't be read.
@@ -99,7 +99,7 @@ impl Disk {
         Ok(File::options().write(true).open(self.image())?.write_all_at(&text, block * 4096)?)
     }
 
-    /// The names in a folder.
+    /// Returns the names in a directory.
     ///
     /// # Errors
     /// The file system can't be read.
@@ -110,12 +110,12 @@ impl Disk {
         Ok(names.filter(|name| !["", ".", ".."].contains(name)).map(str::to_owned).collect())
     }
 
-    /// Mends the file system, as a mount does after a power cut; an error if more than that was wrong.
+    /// Repairs the file system as a mount does after a power cut; fails if it has other errors.
     ///
     /// # Errors
     /// The file system has faults.
     pub fn check(&self) -> anyhow::Result<()> {
-        // Replays the journal; what it finds wrong after that is an error.
+        // Replays the journal; an inconsistency found after that is an error.
         output(Command::new("/usr/sbin/e2fsck").args(["-p", "-E", "journal_only"]).arg(self.image()))?;
         output(Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(self.image()))?;
         Ok(())

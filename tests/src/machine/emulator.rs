@@ -1,4 +1,4 @@
-//! The machine: an emulator, its serial console, and a hand inside.
+//! The machine: an emulator, its serial console, and a root shell inside.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,22 +21,22 @@ use crate::record;
 
 /// Longer than any command takes, also on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// What follows the output of a command; its exit code stands behind.
+/// The line after the output of a command, followed by its exit code.
 const MARK: &str = "== end of output, exit code ";
 
-/// How a machine is switched on.
+/// Options of a boot.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Boot {
-    /// What the clock of the board says when it is switched on; the time of this machine if not given.
+    /// The time of the board's clock at power-on; the time of this machine if not given.
     pub clock: Option<Timestamp>,
-    /// Whether its network cable is out.
+    /// Whether its network cable is unplugged.
     pub unplugged: bool,
-    /// Whether its time goes by the instructions that it has executed, and so is the same on a busy machine. What it
-    /// shares with the outside, it then sees at another pace.
+    /// Whether its time follows the number of executed instructions, which makes it independent of the load of this
+    /// machine. It then sees shared outside events at another pace.
     pub steady: bool,
 }
 
-/// A machine that runs, until it is dropped.
+/// A running machine; dropping it powers it off.
 #[derive(Debug)]
 pub struct Machine {
     emulator: Child,
@@ -55,7 +55,8 @@ impl Machine {
             command.args(["-rtc", &format!("base={}", clock.to_string().trim_end_matches('Z'))]);
         }
         if boot.steady {
-            // 1 ns an instruction, on one core: slower than an Orin, with six that do more than one each.
+            // 1 ns an instruction, on one core: slower than an Orin, which has six cores that execute more than one
+            // each.
             command.args(["-icount", "shift=0,sleep=on"]);
         }
         command.args(["-monitor", &format!("unix:{},server=on,wait=off", folder.path().join("monitor").display())]);
@@ -75,7 +76,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Puts the network cable in, or takes it out.
+    /// Plugs the network cable in, or unplugs it.
     ///
     /// # Errors
     /// The emulator can't be asked to.
@@ -91,7 +92,7 @@ impl Machine {
         };
         monitor.set_read_timeout(Some(PATIENCE))?;
         writeln!(monitor, "set_link net {}", if plugged { "on" } else { "off" })?;
-        // Done when it asks for the next command, the second time after its greeting.
+        // Complete when it shows the second prompt; the first one follows its greeting.
         let mut said = String::new();
         let mut byte = [0];
         while said.matches("(qemu)").count() < 2 {
@@ -101,12 +102,12 @@ impl Machine {
         Ok(())
     }
 
-    /// How long it has been on.
+    /// Returns the time since it was switched on.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Leaves it alone until it has been on for so long. Its shell is not asked to wait: one that is busy may answer too late.
+    /// Waits without using its shell until it has been on for so long: the shell of a busy machine may answer too late.
     pub fn wait_for_age(&self, age: Duration) {
         pause(age.saturating_sub(self.age()));
     }
@@ -115,12 +116,12 @@ impl Machine {
         self.folder.path().join("console")
     }
 
-    /// All that the serial console has shown so far.
+    /// Returns all output of the serial console so far.
     pub fn console(&self) -> String {
         fs::read(self.console_file()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// Waits until the console shows a line with all of these words, and gives it.
+    /// Waits until the console shows a line with all of these words, and returns it.
     ///
     /// # Errors
     /// It did not come in time, or the machine went off; the message has the console's end.
@@ -149,7 +150,7 @@ impl Machine {
         Ok(output)
     }
 
-    /// As [`Machine::run`], with the exit code as an answer.
+    /// As [`Machine::run`], but returns the exit code.
     ///
     /// # Errors
     /// The machine does not answer.
@@ -169,7 +170,7 @@ impl Machine {
         }
     }
 
-    /// Runs a command again and again until its output has these words.
+    /// Runs a command repeatedly until its output has these words.
     ///
     /// # Errors
     /// It never had, within the limit.
@@ -185,7 +186,7 @@ impl Machine {
         }
     }
 
-    /// Shuts it down in order, and waits until it is off.
+    /// Shuts it down cleanly, and waits until it is off.
     ///
     /// # Errors
     /// It does not go off.
@@ -199,7 +200,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes the power away.
+    /// Cuts the power.
     pub fn cut_power(self) {
         // As dropping does.
         drop(self);
@@ -208,9 +209,9 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Searched for secrets when all tests are through.
+        // Searched for secrets after all tests have ended.
         let _ = record::words(&self.console());
-        // It may have gone off by itself.
+        // It may have ended already.
         let _ = self.emulator.kill();
         let _ = self.emulator.wait();
     }
@@ -218,7 +219,7 @@ impl Drop for Machine {
 
 fn emulator(disk: &Disk, console: &Path) -> Command {
     let forward = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/arm64-forward.sh");
-    // Restricted: of all the world, the machine sees these ports.
+    // Restricted: these ports are all that the machine can reach.
     let closed = disk.closed().display().to_string();
     let ports = disk.ports.iter().map(|port| format!("guestfwd=tcp:10.0.2.2:{port}-cmd:{forward} {port} {closed}"));
     let network: Vec<_> =
@@ -226,7 +227,7 @@ fn emulator(disk: &Disk, console: &Path) -> Command {
     let network = network.join(",");
     let mut command = Command::new("/usr/bin/setpriv");
     command
-        // However the test ends, the machine does not outlive it.
+        // The machine ends with the test, however that ends.
         .args(["--pdeathsig", "KILL", "/usr/bin/qemu-system-aarch64"])
         // A cheap form of pointer authentication: the real one takes half of the time.
         .args(["-M", "virt", "-cpu", "max,pauth-impdef=on", "-m", "512", "-smp", "1"])
@@ -235,7 +236,7 @@ fn emulator(disk: &Disk, console: &Path) -> Command {
         .arg(&disk.kernel)
         .args(["-append", "console=ttyAMA0 root=/dev/nvme0n1 rw rootwait init=/lib/systemd/systemd panic=-1"])
         .arg("-drive")
-        // What the machine has not given to the disk is lost with its power.
+        // Data that the machine has not flushed to the disk is lost in a power cut.
         .arg(format!("if=none,id=disk,format=raw,cache=writeback,file={}", disk.image().display()))
         .args(["-device", "nvme,drive=disk,serial=disk", "-serial"])
         .arg(format!("file:{}", console.display()))

@@ -1,8 +1,8 @@
-//! An emulated aarch64 machine that boots a real Debian from its own disk, with systemd, our package and what the host
-//! tool wrote.
+//! An emulated aarch64 machine that boots a real Debian from its own disk, with systemd, our package and the files that
+//! the host tool wrote.
 //!
-//! [`Unit`] is the root file system on the line, [`Unit::flash`] makes the [`Disk`] of it, [`Disk::boot`] switches the
-//! [`Machine`] on. The machine reaches the development API as 10.0.2.2 and nothing else.
+//! [`Unit`] is the root file system on the flashing host, [`Unit::flash`] creates its [`Disk`], [`Disk::boot`] starts
+//! the [`Machine`]. The machine can reach only the development API, as 10.0.2.2.
 
 mod base;
 mod disk;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-/// The programs that are needed, and Debian's packages that have them.
+/// The required programs, and the Debian packages that contain them.
 const PROGRAMS: [(&str, &str); 10] = [
     ("/usr/bin/mmdebstrap", "mmdebstrap"),
     ("/usr/bin/qemu-system-aarch64", "qemu-system-arm"),
@@ -34,7 +34,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("/usr/bin/dpkg-deb", "dpkg"),
 ];
 
-/// Whether machines can be made here: a root file system needs root.
+/// Returns whether machines can be created here: a root file system needs root.
 ///
 /// # Errors
 /// Programs are missing; the message names their packages.
@@ -49,7 +49,7 @@ pub fn possible() -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Gives the machine a moment; it runs in real time.
+/// Waits a moment; the machine runs in real time.
 #[expect(clippy::disallowed_methods, reason = "an emulated machine runs in real time")]
 pub fn pause(moment: Duration) {
     thread::sleep(moment);

@@ -1,4 +1,4 @@
-//! A unit on the line: its root file system, with the package and what the host tool wrote.
+//! A device before it is flashed: its root file system, with the package and the files that the host tool wrote.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,22 +15,22 @@ use crate::programs::{arm64_agent, output, workspace};
 use crate::record;
 use crate::station::{SERIAL, Station, value_in};
 
-/// How the machine sees the loopback address of the station.
+/// The address under which the machine reaches the host's loopback address.
 const STATION: &str = "10.0.2.2";
 
-/// Where the scripts find mkfs.ext4 and losetup.
+/// The directories in which the scripts find mkfs.ext4 and losetup.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The unit, and the station that makes it.
+/// The device, and the host that provisions it.
 #[derive(Debug)]
 pub struct Unit {
-    /// The station, with the API.
+    /// The host, with the API.
     pub station: Station,
     base: Base,
 }
 
 impl Unit {
-    /// A unit whose root file system has the package and the policy in it, and was provisioned.
+    /// Creates a provisioned device whose root file system has the package and the policy in it.
     ///
     /// # Errors
     /// The root file system can't be made, or the host tool failed.
@@ -44,7 +44,7 @@ impl Unit {
         Ok(unit)
     }
 
-    /// The host tool, as it is run at the station; then the API's address as the machine sees it.
+    /// Runs the host tool as on the flashing host, then sets the API's address as the machine sees it.
     #[expect(clippy::disallowed_methods, reason = "a file of this mode is there already")]
     fn provision(&self) -> anyhow::Result<()> {
         let rootfs = self.station.rootfs().display().to_string();
@@ -63,7 +63,7 @@ impl Unit {
         self.station.put(&format!("rootfs/{name}"), content, 0o644)
     }
 
-    /// Adds a unit to systemd's and has it wanted by a target.
+    /// Adds a systemd unit and makes a target want it.
     ///
     /// # Errors
     /// The I/O error.
@@ -75,7 +75,7 @@ impl Unit {
         Ok(())
     }
 
-    /// Writes a `device.conf` with another address of the API than [`Unit::new`] has put there.
+    /// Writes a `device.conf` with another API address than the one set by [`Unit::new`].
     ///
     /// # Errors
     /// The I/O error.
@@ -84,7 +84,7 @@ impl Unit {
         self.station.put("rootfs/etc/azaion/device.conf", text.replace(STATION, address), 0o600)
     }
 
-    /// Makes the disk of the machine out of the root file system.
+    /// Creates the disk of the machine from the root file system.
     ///
     /// # Errors
     /// The file system can't be made.
@@ -93,7 +93,7 @@ impl Unit {
         Disk::of(&self.station.rootfs(), &self.base.kernel, self.station.api.port())
     }
 
-    /// Generates the images of a root file system that nobody provisioned, as the scripts of a release do it, writes the device into
+    /// Generates the images of an unprovisioned root file system as the scripts of a release do, writes the device into
     /// its image (`images/external/NAME`), and flashes it. Options of `l4t_initrd_flash.sh --no-flash` come last.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl Unit {
     }
 }
 
-/// Unpacks our package into a root file system; that is a complete installation.
+/// Unpacks our package into a root file system, which is a complete installation.
 fn install(rootfs: &Path) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let build = workspace().join("agent/debian/build");

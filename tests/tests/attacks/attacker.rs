@@ -1,4 +1,4 @@
-//! Another user of the host, and a station where that user may do a lot.
+//! Another user of the flashing host, and a host where that user has write access to shared directories.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -16,12 +16,12 @@ use serde_json::Value;
 
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// How often each race is run: `AZAION_RACES`, else as often as takes a few seconds.
+/// Number of repetitions of each race: `AZAION_RACES`, else as many as take a few seconds.
 pub(crate) fn races() -> usize {
     std::env::var("AZAION_RACES").ok().and_then(|races| races.parse().ok()).unwrap_or(20)
 }
 
-/// Only root can be another user, and only root has something to lose.
+/// Whether the test runs as root: only root can become another user.
 pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }
@@ -30,7 +30,7 @@ pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A station whose directory `shared` belongs to that user, with root's own directory `victim` beside it.
+/// Creates a host whose directory `shared` belongs to that user, with root's own directory `victim` beside it.
 pub(crate) fn station() -> anyhow::Result<Station> {
     let station = Station::new(Options::default())?;
     fs::set_permissions(station.path(""), fs::Permissions::from_mode(0o755))?;
@@ -44,14 +44,14 @@ pub(crate) fn give(path: &Path) -> anyhow::Result<()> {
     Ok(chown(path, Some(NOBODY), Some(NOBODY))?)
 }
 
-/// A small ext4 image of the station's root file system.
+/// Creates a small ext4 image of the host's root file system.
 pub(crate) fn make_image(station: &Station, to: &Path) -> anyhow::Result<()> {
     let tree = text(&station.rootfs());
     let arguments = ["-q", "-F", "-b", "4096", "-E", "root_owner=0:0", "-d", &tree, &text(to), "8M"];
     output(&mut command(Path::new("mkfs.ext4"), &arguments)).map(drop)
 }
 
-/// A template of a batch: the station's root file system, or an image of it.
+/// Creates the template of a batch: the host's root file system, or an image of it.
 pub(crate) fn template_of(station: &Station, is_image: bool) -> anyhow::Result<PathBuf> {
     if !is_image {
         return Ok(station.rootfs());
@@ -64,7 +64,7 @@ pub(crate) fn template_of(station: &Station, is_image: bool) -> anyhow::Result<P
 /// A file of root's own directory: name, inode, owner, mode, content.
 pub(crate) type Precious = (PathBuf, u64, u32, u32, Vec<u8>);
 
-/// The files of root's own directory.
+/// Returns the files of root's own directory.
 pub(crate) fn victim(station: &Station) -> anyhow::Result<Vec<Precious>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(station.path("victim"))? {
@@ -76,7 +76,7 @@ pub(crate) fn victim(station: &Station) -> anyhow::Result<Vec<Precious>> {
     Ok(files)
 }
 
-/// That user, at work.
+/// A running attack by that user.
 pub(crate) struct Attacker {
     child: Child,
     said: BufReader<ChildStdout>,
@@ -95,7 +95,7 @@ impl Attacker {
         Ok(Self { child, said })
     }
 
-    /// Ends it; what came of it.
+    /// Ends it and returns its result.
     pub(crate) fn stop(mut self) -> anyhow::Result<Value> {
         drop(self.child.stdin.take());
         let mut result = String::new();

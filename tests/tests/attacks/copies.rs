@@ -1,4 +1,4 @@
-//! Descriptors that were opened before a password was written.
+//! File descriptors that were opened before a password was written.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ fn sh(script: &str, arguments: &[&str]) -> anyhow::Result<String> {
     output(&mut command(Path::new("sh"), &[&["-c", script, "sh"], arguments].concat()))
 }
 
-// Promise: of the copies that a batch makes of an image, none can be opened by another user at any moment.
+// Promise: no other user can open a copy that a batch makes of an image, at any moment.
 #[test]
 fn copies_of_an_image() -> anyhow::Result<()> {
     if !is_root() {
@@ -45,7 +45,8 @@ fn copies_of_an_image() -> anyhow::Result<()> {
 
 type Make = fn(&Station, &str) -> anyhow::Result<()>;
 
-// Promise: who has opened an image while everybody could read it reads no password of a device that is put in after chmod 0600.
+// Promise: another user who opened an image while it was world-readable cannot read the password of a device that is
+// written into it after chmod 0600.
 #[test]
 fn an_image_that_was_open_to_all() -> anyhow::Result<()> {
     if !is_root() {
@@ -68,7 +69,7 @@ fn an_image_that_was_open_to_all() -> anyhow::Result<()> {
         make(&station, &image)?;
         fs::set_permissions(&image, fs::Permissions::from_mode(0o644))?;
         let attacker = Attacker::start("grab", &[&image])?;
-        // Until it has it.
+        // Wait until the file is open.
         while !sh("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -cF -- \"-> $1\" || true", &[&image])?
             .trim()
             .parse()
@@ -82,7 +83,7 @@ fn an_image_that_was_open_to_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: an access control list that the directory gives to what is made in it lets nobody read the copy with the slot.
+// Promise: a default access control list of the directory gives nobody else read access to the copy with the slot.
 #[test]
 fn an_access_control_list_of_the_directory() -> anyhow::Result<()> {
     if !is_root() {

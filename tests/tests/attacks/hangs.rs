@@ -1,4 +1,4 @@
-//! What would make a run wait for ever, or take all memory.
+//! Attempts to make a run wait forever or use all memory.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -17,7 +17,7 @@ const LIST: &str = "AZJN-0001..AZJN-0002";
 /// In KiB.
 const MEMORY: u64 = 128 << 10;
 
-/// A batch that copies an image; what GNU time measures of it is in the file `time`.
+/// Runs a batch that copies an image under GNU time, whose result is in the file `time`.
 fn batch(station: &Station) -> anyhow::Result<azaion_tests::programs::Run> {
     let (template, base) = (text(&station.path("units/{serial}")), text(&station.path("base.img")));
     let ours = station.provision_command(&["batch", LIST, "--rootfs", &template, "--base", &base])?;
@@ -26,8 +26,8 @@ fn batch(station: &Station) -> anyhow::Result<azaion_tests::programs::Run> {
     station.wait(azaion_tests::programs::start(&mut timed)?)
 }
 
-// Promise: a lock that anybody holds on the directory of the copies keeps no batch waiting, and neither does a pipe or gigabytes in
-// place of a checksum file, nor do they take memory.
+// Promise: another user's lock on the directory of the copies does not block a batch, and neither does a FIFO or a file
+// of gigabytes in place of a checksum file; none of them takes memory.
 #[test]
 fn a_batch_with_a_base() -> anyhow::Result<()> {
     let station = Station::new(azaion_tests::dev_api::Options::default())?;

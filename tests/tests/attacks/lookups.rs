@@ -1,4 +1,4 @@
-//! The kernel's view: which names are looked up, and how often.
+//! The path lookups of a run as the kernel sees them: which names, and how often.
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +9,10 @@ use azaion_tests::station::{Station, command};
 
 use crate::attacker::{make_image, template_of, text};
 
-/// Names that occur nowhere else, of the directories on the way to a target.
+/// Unique names of the directories on the path to a target.
 const WAY: [&str; 3] = ["first-component", "second-component", "third-component"];
 
-/// Runs a verb under strace; the calls with a path.
+/// Runs a verb under strace and returns the calls with a path.
 fn calls(station: &Station, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
     let log = station.path("strace");
     let ours = station.provision_command(arguments)?;
@@ -25,8 +25,8 @@ fn calls(station: &Station, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
     Ok(fs::read_to_string(log)?.lines().filter(|line| !line.contains("execve(")).map(str::to_owned).collect())
 }
 
-// Promise: each directory on the way to a target is looked up once in a run, by its name in the directory before it; no call gets
-// the whole path, or a part of several components.
+// Promise: a run looks up each directory on the path to a target once, by its name in its parent directory; no call
+// gets the complete path, or a part of several components.
 #[test]
 fn each_component_once() -> anyhow::Result<()> {
     let folder = WAY.join("/");
@@ -51,7 +51,7 @@ fn each_component_once() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the same for copies of a base, where the directories on the way are made.
+// Promise: the same for copies of a template, where the directories on the path are created.
 #[test]
 fn each_component_of_a_copy_once() -> anyhow::Result<()> {
     for is_image in [false, true] {
@@ -64,7 +64,7 @@ fn each_component_of_a_copy_once() -> anyhow::Result<()> {
         for component in WAY {
             let name = format!("\"{component}\"");
             let with: Vec<&String> = calls.iter().filter(|call| call.contains(component)).collect();
-            // Looked for, made, opened.
+            // Looked up, created, opened.
             ensure!(with.len() == 3 && with.iter().all(|call| call.contains(&name)), "{is_image}: {with:#?}");
         }
     }

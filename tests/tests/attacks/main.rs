@@ -1,5 +1,4 @@
-//! What somebody who means harm tries at the flashing host, and what must not come of it. Each attack is carried out by a process of
-//! another user.
+//! Attacks on the flashing host that must not succeed. Each attack is carried out by a process of another user.
 
 mod attacker;
 mod copies;

@@ -1,4 +1,4 @@
-//! Files that somebody has put where ours belong.
+//! Files that another user has put where ours belong.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -12,7 +12,7 @@ const CONF: &str = "etc/azaion/device.conf";
 const MARK: &str = "# azaion-provision: the API takes this password\n";
 const FORM: &str = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6";
 
-/// A `device.conf` of the serial with this password and API, and further lines.
+/// Writes a `device.conf` of the serial with this password and API, and further lines.
 fn plant(station: &Station, password: &str, api: &str, lines: &str, mode: u32, owner: u32) -> anyhow::Result<()> {
     let conf = format!(
         "AZAION_DEVICE_SERIAL={SERIAL}\nAZAION_DEVICE_EMAIL={EMAIL}\nAZAION_DEVICE_PASSWORD={password}\nAZAION_API_URL={api}\n{lines}"
@@ -22,8 +22,8 @@ fn plant(station: &Station, password: &str, api: &str, lines: &str, mode: u32, o
     Ok(chown(station.inside(CONF), Some(owner), Some(owner))?)
 }
 
-// Promise: a device.conf that this tool can't have written does not choose the account's password, and a mark in it does not make
-// a batch take the unit for done.
+// Promise: a device.conf that this tool cannot have written does not determine the account's password, and a
+// confirmation comment in it does not make a batch skip the device.
 #[test]
 fn a_device_conf() -> anyhow::Result<()> {
     if !is_root() {
@@ -54,7 +54,7 @@ fn a_device_conf() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a report replaces a symlink that somebody has put in its place, and leaves alone what that leads to.
+// Promise: a report replaces a symlink at its path, and leaves the symlink's target unchanged.
 #[test]
 fn a_symlink_in_place_of_the_report() -> anyhow::Result<()> {
     for name in ["report.csv", "report.jsonl"] {

@@ -1,4 +1,4 @@
-//! Directories and names that are something else from one moment to the next.
+//! Directories and names that are replaced during a run.
 
 use std::fs;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::attacker::{Attacker, give, is_root, make_image, races, station, templ
 
 const UNITS: usize = 4;
 
-/// Repeats a run while an attacker works; root's own directory must stay as it is.
+/// Repeats a run during an attack; root's own directory must not change.
 fn while_attacked(
     station: &Station,
     attack: &str,
@@ -40,8 +40,9 @@ fn while_attacked(
     Ok(())
 }
 
-// Promise: a user who renames a directory on the way to an image, and puts a symlink there, does not make the copy with the slot
-// appear where the symlink leads, nor anything there be replaced or given away; also without strict modes.
+// Promise: a user who renames a directory on the path to an image and puts a symlink there cannot make the copy with
+// the slot appear at the symlink's target, nor have files there replaced or their owner changed; also without strict
+// modes.
 #[test]
 fn a_renamed_directory_of_an_image() -> anyhow::Result<()> {
     if !is_root() {
@@ -50,14 +51,14 @@ fn a_renamed_directory_of_an_image() -> anyhow::Result<()> {
     let station = station()?;
     let (image, original) = (station.path("shared/images/system.img"), station.path("original.img"));
     make_image(&station, &original)?;
-    // The login of the admin lies between the first look and the write.
+    // The admin's login lies between the first check and the write.
     station.api.inject("POST", "/login", Fault::Delay(Duration::from_millis(10)), usize::MAX);
     let images = text(&station.path("shared/images"));
     while_attacked(&station, "turn", &[&images, &text(&station.path("victim"))], || {
         fs::create_dir_all(station.path("fresh"))?;
         fs::copy(&original, station.path("fresh/system.img"))?;
         give(&station.path("fresh/system.img"))?;
-        // Where the attacker has put it aside, this one takes its place later.
+        // These fail while the attacker has renamed the directory; a later round then replaces it.
         let _ = fs::remove_dir_all(station.path("shared/images"));
         let _ = fs::rename(station.path("fresh"), station.path("shared/images"));
         station.provision(&["device", "AZJN-0042", "--rootfs", &text(&image), "--no-strict-modes"])?;
@@ -65,8 +66,8 @@ fn a_renamed_directory_of_an_image() -> anyhow::Result<()> {
     })
 }
 
-// Promise: a user who renames the directory that a batch makes its copies in, once it is found, does not make a tree or an image appear
-// elsewhere.
+// Promise: a user who renames the directory of a batch's copies after it was opened cannot make a tree or an image
+// appear elsewhere.
 #[test]
 fn a_renamed_directory_of_copies() -> anyhow::Result<()> {
     if !is_root() {
@@ -84,7 +85,7 @@ fn a_renamed_directory_of_copies() -> anyhow::Result<()> {
         let arguments = [units.as_str(), &text(&station.path("victim")), ".AZJN-0001.copying"];
         while_attacked(&station, "turn_when", &arguments, || {
             batch(&station, 1, &template, &text(&base))?;
-            // Until the attacker has put it back.
+            // Wait until the attacker has renamed it back.
             while !fs::symlink_metadata(&units).is_ok_and(|metadata| metadata.is_dir()) {}
             Ok(())
         })?;
@@ -92,7 +93,7 @@ fn a_renamed_directory_of_copies() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a symlink where a temporary file or directory is expected is not followed, whenever it is put there.
+// Promise: a symlink in place of a temporary file or directory is never followed, whenever it is created.
 #[test]
 fn a_symlink_in_place_of_a_temporary_file() -> anyhow::Result<()> {
     if !is_root() {
@@ -118,7 +119,7 @@ fn a_symlink_in_place_of_a_temporary_file() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A batch of some units that are copied from a base, and not there any more afterwards.
+/// Runs a batch of a few devices, copied from a template and removed afterwards.
 fn batch(station: &Station, units: usize, template: &str, base: &str) -> anyhow::Result<()> {
     let list = format!("AZJN-0001..AZJN-{units:04}");
     station.provision(&["batch", &list, "--rootfs", template, "--base", base, "--no-strict-modes"])?;

@@ -1,4 +1,4 @@
-//! Strict modes: paths that others can change are not used.
+//! Strict modes: paths that other users can change are not used.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -11,11 +11,11 @@ use azaion_tests::station::{SERIAL, Station};
 
 use crate::attacker::{NOBODY, give, is_root, make_image, station, text};
 
-/// The things that a path on the command line leads to.
+/// The kinds of paths that the command line takes.
 const THINGS: [&str; 9] =
     ["directory", "image", "inspected", "cleared", "checked", "base", "report", "CA", "admin password"];
 
-/// Runs a verb with one of the things under `folder`, all else in order.
+/// Runs a verb with one of the paths under `folder` and all others valid.
 fn run(station: &Station, thing: &str, folder: &Path, flag: &[&str], sudo: Option<u32>) -> anyhow::Result<Run> {
     let at = |name: &str| text(&folder.join(name));
     let (tree, image, units) = (at("rootfs"), at("system.img"), text(&station.path("units/{serial}")));
@@ -44,7 +44,7 @@ fn run(station: &Station, thing: &str, folder: &Path, flag: &[&str], sudo: Optio
     station.wait(start(&mut command)?)
 }
 
-/// All the things in a directory.
+/// Creates all of these files in a directory.
 fn put_all(station: &Station, folder: &str) -> anyhow::Result<()> {
     for name in ["etc", "usr"] {
         fs::create_dir_all(station.path(&format!("{folder}/rootfs/{name}")))?;
@@ -54,9 +54,9 @@ fn put_all(station: &Station, folder: &str) -> anyhow::Result<()> {
     station.put(&format!("{folder}/ca.pem"), fs::read(station.api.ca_file())?, 0o644)
 }
 
-// Promise: as root, each path that is given is refused with 77 if a component of it can be changed by others; the message names that
-// component and what to do. A sticky directory is safe, and so is what belongs to the user who called sudo. The check can be
-// switched off.
+// Promise: as root, each given path is refused with 77 if another user can change one of its components; the message
+// names that component and the fix. A sticky directory is safe, and so is a path that belongs to the user who called
+// sudo. An option disables the check.
 #[test]
 fn each_path_is_judged() -> anyhow::Result<()> {
     if !is_root() {
@@ -73,7 +73,7 @@ fn each_path_is_judged() -> anyhow::Result<()> {
         };
         let refused = |name: &Path, words: &str, sudo| {
             let run = try_it(&[], sudo)?.ended_with(77).context(thing)?;
-            // check says it on standard output.
+            // `check` prints it on standard output.
             let said = run.stdout + &run.stderr;
             let component = format!("{} {words}", name.display());
             ensure!(said.contains(&component) && said.contains("--no-strict-modes"), "{thing}: {said}");
@@ -99,7 +99,7 @@ fn each_path_is_judged() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what a path leads to is judged as well, and so is a symlink on the way, by its owner and by where it leads.
+// Promise: the target of a path is checked as well, and so is a symlink on the path, by its owner and its target.
 #[test]
 fn what_it_leads_to() -> anyhow::Result<()> {
     if !is_root() {
@@ -124,7 +124,7 @@ fn what_it_leads_to() -> anyhow::Result<()> {
         let _ = fs::remove_dir_all(station.path("units"));
         run(&station, thing, &folder, &[], None)?.ended_with(77).context(thing)?;
         fs::set_permissions(&end, fs::Permissions::from_mode(other & !0o002))?;
-        // A directory of somebody else's, with a link of that user's to what is in order.
+        // A directory of another user, with a symlink of that user to a safe path.
         let linked = station.path("linked");
         symlink(&folder, &linked)?;
         run(&station, thing, &linked, &[], None)?.ended_with(0).context(thing)?;
@@ -135,7 +135,7 @@ fn what_it_leads_to() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a pipe of another user in a directory that is safe is refused as a file would be, and no pipe with a name is waited for.
+// Promise: another user's FIFO in a safe directory is refused as a file would be, and no named FIFO blocks the run.
 #[test]
 fn a_pipe_of_another_user() -> anyhow::Result<()> {
     if !is_root() {
@@ -147,7 +147,7 @@ fn a_pipe_of_another_user() -> anyhow::Result<()> {
         fs::create_dir(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777))?;
         nix::unistd::mkfifo(&folder.join(name), nix::sys::stat::Mode::from_bits_truncate(0o644))?;
-        // Without a writer it ends, too.
+        // It also ends without a writer.
         run(&station, thing, &folder, &[], None)?.ended_with(78).context(thing)?;
         give(&folder.join(name))?;
         run(&station, thing, &folder, &[], None)?.ended_with(77).context(thing)?;

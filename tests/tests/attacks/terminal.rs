@@ -1,4 +1,4 @@
-//! What is left of a terminal.
+//! The state of the terminal after a run.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use azaion_tests::station::{SERIAL, Station, command};
 
 use crate::attacker::text;
 
-// Promise: however a run ends while it asks for the admin's password, it ends with 130, and the terminal shows what is typed next.
+// Promise: however a run ends during the password prompt, its exit code is 130, and the terminal echoes input again.
 #[test]
 fn shows_what_is_typed_after_an_interruption() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -28,7 +28,7 @@ fn shows_what_is_typed_after_an_interruption() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: once the password is typed, a signal ends a run after the call in hand, as if nobody had been asked.
+// Promise: after the password was typed, a signal ends a run after the current call, as without a prompt.
 #[test]
 fn a_signal_after_the_prompt_ends_the_run() -> anyhow::Result<()> {
     for (how, code) in [("after-SIGINT", 130), ("after-SIGTERM", 130), ("after-SIGHUP", -1)] {

@@ -1,4 +1,4 @@
-//! What is open about the admin API, in all combinations, or in few that have each pair of two choices in them.
+//! The unknowns of the admin API, in all combinations, or in a few that cover each pair of choices.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,13 +9,13 @@ const GENERATIONS: [Generation; 3] = [Generation::G1, Generation::G2, Generation
 const CASINGS: [Casing; 3] = [Casing::Camel, Casing::Snake, Casing::Pascal];
 const ROLE_FORMS: [RoleForm; 3] = [RoleForm::Name, RoleForm::Number, RoleForm::Either];
 
-/// How many choices there are of each kind, in the order of [`Combination`]'s fields.
+/// The number of choices of each kind, in the order of [`Combination`]'s fields.
 const CHOICES: [usize; 7] = [GENERATIONS.len(), CASINGS.len(), CASINGS.len(), ROLE_FORMS.len(), 2, 2, 2];
 
 /// One choice of each kind, as an index.
 type Row = [usize; CHOICES.len()];
 
-/// One form that the API may have.
+/// One possible form of the API.
 #[derive(Clone, Copy)]
 pub(crate) struct Combination {
     pub(crate) generation: Generation,
@@ -41,7 +41,7 @@ impl Combination {
         }
     }
 
-    /// A server of this form that neither limits logins nor takes long over passwords.
+    /// Returns the options of such a server, without login limits and with cheap hashes.
     pub(crate) fn options(self) -> Options {
         Options {
             generation: self.generation,
@@ -89,7 +89,7 @@ fn rows() -> Vec<Row> {
     })
 }
 
-/// Two kinds, the first before the second, and the choice in each.
+/// Two kinds, in order, and the choice in each.
 type Pair = [(usize, usize); 2];
 
 fn pairs(row: &Row) -> impl Iterator<Item = Pair> {
@@ -97,17 +97,17 @@ fn pairs(row: &Row) -> impl Iterator<Item = Pair> {
     (0..row.len()).flat_map(move |b| (0..b).map(move |a| [(a, row[a]), (b, row[b])]))
 }
 
-/// All combinations.
+/// Returns all combinations.
 pub(crate) fn all() -> Vec<Combination> {
     rows().into_iter().map(Combination::of).collect()
 }
 
-/// Few combinations, among which is each pair of two choices.
+/// Returns a few combinations that cover each pair of two choices.
 pub(crate) fn pairwise() -> Vec<Combination> {
     covering(&rows()).into_iter().map(Combination::of).collect()
 }
 
-/// Rows that have all pairs of these rows. Greedy: the next is always one with the most new pairs.
+/// Returns rows that cover all pairs of the given rows. Greedy: the next is always one with the most new pairs.
 fn covering(rows: &[Row]) -> Vec<Row> {
     let mut open: BTreeSet<Pair> = rows.iter().flat_map(pairs).collect();
     let mut chosen = Vec::new();
@@ -122,7 +122,7 @@ fn covering(rows: &[Row]) -> Vec<Row> {
     chosen
 }
 
-// Promise: the few combinations have each pair of two choices among them, and are a small part of all.
+// Promise: the few combinations cover each pair of two choices, and are a small part of all.
 #[test]
 fn few_combinations_have_all_pairs() {
     let rows = rows();

@@ -1,4 +1,4 @@
-//! `docs/admin-api.yaml`: reading it, what it must say of itself, and its variant for one form of the API.
+//! `docs/admin-api.yaml`: parsing it, checking its `x-status`, and deriving the variant for one form of the API.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,29 +10,29 @@ use serde_json::{Map, Value};
 
 use crate::combinations::Combination;
 
-/// The key by which a statement says how sure it is.
+/// The key that says how certain a statement is.
 const STATUS: &str = "x-status";
 
-/// The one request that is spelled in the server's casing. Unknown properties of a request are ignored.
+/// The only request that is spelled in the server's casing. Unknown properties of a request are ignored.
 const REQUEST: &str = "RefreshRequest";
 
 pub(crate) fn path() -> PathBuf {
     workspace().join("docs/admin-api.yaml")
 }
 
-/// The document as it stands there.
+/// Reads the document unchanged.
 pub(crate) fn read() -> anyhow::Result<Value> {
     let convert = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
     let text = output(Command::new("python3").args(["-c", convert]).arg(path()))?;
     Ok(serde_json::from_str(&text)?)
 }
 
-/// An object's entries; none of anything else.
+/// Returns an object's entries; none for other values.
 pub(crate) fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
-/// All operations, each with its method and path.
+/// Returns all operations, each with its method and path.
 pub(crate) fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
     let of_path = |(path, methods): (&String, _)| {
         let path = path.clone();
@@ -41,14 +41,13 @@ pub(crate) fn operations(document: &Value) -> impl Iterator<Item = (String, &Val
     entries(&document["paths"]).flat_map(of_path)
 }
 
-/// The part of the document that a reference stands for, or the value itself.
+/// Returns the part of the document that a reference points to, or the value itself.
 pub(crate) fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     let pointer = value["$ref"].as_str().map(|reference| reference.trim_start_matches('#'));
     pointer.map_or(value, |pointer| document.pointer(pointer).expect("what is referred to is there"))
 }
 
-/// Every operation, request body, response and schema that does not say how sure it is, by its place; references count as what
-/// they stand for.
+/// Returns the path of every operation, request body, response and schema without `x-status`; references are resolved.
 pub(crate) fn without_status(document: &Value) -> Vec<String> {
     let mut missing = Vec::new();
     let mut check = |at: String, value: &Value| {
@@ -74,7 +73,7 @@ pub(crate) fn without_status(document: &Value) -> Vec<String> {
     missing
 }
 
-/// Calls it for each schema that stands at a place where one begins.
+/// Calls `check` for each schema with its path in the document.
 fn schemas(value: &Value, at: &str, check: &mut impl FnMut(String, &Value)) {
     for (key, inner) in entries(value) {
         let at = format!("{at}/{key}");
@@ -88,7 +87,7 @@ fn schemas(value: &Value, at: &str, check: &mut impl FnMut(String, &Value)) {
     }
 }
 
-/// Every value of `x-status` that is none of the three, by its place.
+/// Returns the path of every `x-status` that is none of the three values.
 pub(crate) fn odd_statuses(value: &Value, at: &str) -> Vec<String> {
     let inner = |(key, inner): (&String, &Value)| {
         let at = format!("{at}/{key}");
@@ -101,7 +100,7 @@ pub(crate) fn odd_statuses(value: &Value, at: &str) -> Vec<String> {
     entries(value).flat_map(inner).collect()
 }
 
-/// The document for a server of this form: without the routes that it does not have, in its casings.
+/// Returns the document for a server of this form: only its routes, in its casings.
 pub(crate) fn variant(document: &Value, of: Combination) -> anyhow::Result<Value> {
     let mut document = document.clone();
     let generation = format!("{:?}", of.generation);
@@ -143,7 +142,7 @@ pub(crate) fn variant(document: &Value, of: Combination) -> anyhow::Result<Value
     Ok(document)
 }
 
-/// The document with these examples of its schemas.
+/// Returns the document with these examples in its schemas.
 pub(crate) fn with_examples<const N: usize>(mut document: Value, examples: [(&str, Value); N]) -> Value {
     for (name, example) in examples {
         document["components"]["schemas"][name]["examples"] = Value::Array(vec![example]);
@@ -151,7 +150,7 @@ pub(crate) fn with_examples<const N: usize>(mut document: Value, examples: [(&st
     document
 }
 
-/// Which form of a role such a server takes, the name or the number; `None` is both.
+/// Returns the form of a role that such a server accepts, name or number; `None` is both.
 fn taken(form: RoleForm) -> Option<usize> {
     match form {
         RoleForm::Name => Some(0),
@@ -160,12 +159,12 @@ fn taken(form: RoleForm) -> Option<usize> {
     }
 }
 
-/// Which form of a role such a server gives.
+/// Returns the form in which such a server returns a role.
 fn given(form: RoleForm) -> usize {
     usize::from(form == RoleForm::Number)
 }
 
-/// Spells the properties of a schema, and nothing below them.
+/// Spells the properties of a schema in this casing, not those of nested schemas.
 fn spell(schema: &mut Value, casing: Casing) -> anyhow::Result<()> {
     let properties = schema["properties"].as_object_mut().context("properties")?;
     *properties = std::mem::take(properties).into_iter().map(|(name, value)| (casing.spell(&name), value)).collect();
@@ -175,7 +174,7 @@ fn spell(schema: &mut Value, casing: Casing) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Allows an answer no properties but those of its schema, so that one in another spelling is found.
+/// Forbids properties outside the schema, so that one in another spelling is found.
 fn forbid_others(schema: &mut Value) -> anyhow::Result<()> {
     let properties = schema["properties"].as_object().context("properties")?;
     let names: Vec<Value> = properties.keys().cloned().map(Value::from).collect();

@@ -1,8 +1,8 @@
-//! `docs/admin-api.yaml` against the development API, by schemathesis, in combinations of what is open about the API; against what
-//! both programs make of answers; and whether it says of each statement how sure it is.
+//! Tests `docs/admin-api.yaml`: against the development API, by schemathesis, in combinations of the API's unknowns;
+//! against how both programs classify answers; and that each statement says how certain it is.
 //!
-//! Schemathesis comes from `PyPI`, in the versions of `tests/data/contract-requirements.txt`, into a virtual environment below
-//! the target folder.
+//! Schemathesis is installed from `PyPI`, in the versions of `tests/data/contract-requirements.txt`, into a virtual
+//! environment below the target directory.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -30,16 +30,16 @@ use azaion_tests::station::Station;
 use combinations::Combination;
 use serde_json::{Value, json};
 
-/// Random inputs for each call in few combinations, and in all; the kinds that the document itself leads to come on top.
+/// Random inputs per call for a few combinations, and for all; in addition to the cases that follow from the document.
 const EXAMPLES: [&str; 2] = ["8", "2"];
 
-/// A device that is there, with a number of the server's form and the password of the admin.
+/// An existing device with a number in the server's form and the admin's password.
 const DEVICE: &str = "azj-0041@azaion.com";
 
-/// Set to `all`, every combination is tried, else few that have each pair of two choices among them.
+/// If set to `all`, every combination is tested, otherwise a few that cover each pair of choices.
 const WHICH: &str = "AZAION_COMBINATIONS";
 
-/// The virtual environment with schemathesis, made once.
+/// Returns the virtual environment with schemathesis, created once.
 fn environment() -> anyhow::Result<PathBuf> {
     let (venv, wanted) = (target_dir().join("contract"), workspace().join("tests/data/contract-requirements.txt"));
     let made = venv.join("requirements.txt");
@@ -52,7 +52,7 @@ fn environment() -> anyhow::Result<PathBuf> {
     Ok(venv)
 }
 
-/// What a login answers, by the call that the document begins with.
+/// Returns the answer to a login by the call that the document begins with.
 fn log_in(station: &Station, email: &str) -> anyhow::Result<Value> {
     let body = json!({ "email": email, "password": ADMIN_PASSWORD }).to_string();
     station.put("login.json", body, 0o600)?;
@@ -62,17 +62,17 @@ fn log_in(station: &Station, email: &str) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(&output(curl.arg(format!("{}/login", station.api.url())))?)?)
 }
 
-/// How schemathesis is set up for one operation: after a user of another form each call fails, as documented.
+/// The configuration of schemathesis for one operation: after a user of another form each call fails, as documented.
 const CONFIG: &str = r#"
 [[operations]]
 include-operation-id = "addDevice"
 checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "500"]
 "#;
 
-/// The calls that must have succeeded at least once, where the server has them: what schemathesis makes up by itself never does.
+/// The calls that must succeed at least once, if the server has them: random inputs of schemathesis never do.
 const SUCCEED: [&str; 3] = ["/login", "/token/refresh", "/sessions/mission"];
 
-/// Has schemathesis try everything that the document says for a server of this form, and that it does not allow.
+/// Runs schemathesis with inputs that the document allows and forbids for a server of this form.
 fn conforms(document: &Value, of: Combination, examples: &str, venv: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     let station = Station::new(of.options())?;
@@ -81,7 +81,7 @@ fn conforms(document: &Value, of: Combination, examples: &str, venv: &Path) -> a
     let field = |name| of.casing.spell(name);
     let token = of_admin[field("token")].as_str().context("a token")?;
     record::secret(token)?;
-    // In a file, for all can read the command line.
+    // In a file, because all users can read the command line.
     station.put("schemathesis.toml", format!("headers = {{ Authorization = \"Bearer {token}\" }}\n{CONFIG}"), 0o600)?;
     let known = [
         ("Credentials", json!({ "email": ADMIN_EMAIL, "password": ADMIN_PASSWORD })),
@@ -107,7 +107,8 @@ fn conforms(document: &Value, of: Combination, examples: &str, venv: &Path) -> a
     Ok(())
 }
 
-/// The errors of all combinations, each with its name. Each has a server of its own, so as many run at once as there are processors.
+/// Returns the errors of all combinations, each with its name. Each has its own server, so as many run at once as there
+/// are processors.
 fn failures(document: &Value, all: &[Combination], examples: &str, venv: &Path) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -126,8 +127,9 @@ fn failures(document: &Value, all: &[Combination], examples: &str, venv: &Path) 
     })
 }
 
-// Promise: the development API, which all else here is tested against, is what the document says, in each form that is open: status
-// codes, forms of answers, headers, methods; what the document does not allow is refused, without a token nothing is done.
+// Promise: the development API, against which all other tests run, matches the document in each possible form: status
+// codes, answer bodies, headers, methods; it refuses what the document does not allow, and does nothing without a
+// token.
 #[test]
 fn the_development_api_is_as_documented() -> anyhow::Result<()> {
     let venv = environment().context("schemathesis can't be installed; is PyPI in reach, is python3-venv there?")?;
@@ -139,8 +141,8 @@ fn the_development_api_is_as_documented() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: each operation, request body, response and schema of the document says how sure it is, in one of three words; one that
-// does not is found.
+// Promise: each operation, request body, response and schema of the document says how certain it is, in one of three
+// words; the check finds one that does not.
 #[test]
 fn each_statement_says_how_sure_it_is() -> anyhow::Result<()> {
     let mut document = document::read()?;
@@ -170,8 +172,7 @@ fn named(class: Class) -> &'static str {
     }
 }
 
-// Promise: what the document says of an answer (`x-class`) is what both programs make of it, by status, code, and whether it asks
-// to wait.
+// Promise: both programs classify an answer as the document says (`x-class`), by status, code, and `Retry-After`.
 #[test]
 fn answers_mean_what_the_document_says() -> anyhow::Result<()> {
     let document = document::read()?;

@@ -1,4 +1,4 @@
-//! A Jetson has no battery for its clock.
+//! First boots with wrong clocks: a Jetson has no battery for its clock.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,19 +10,20 @@ use super::{BOOT, ready, seconds, token_is_valid, unit, worked};
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// A driver that sets the clock early on: systemd itself has put one that is far off to its own build time before.
+/// Adds a service that simulates a driver setting the clock early in the boot: before that, systemd itself has set a
+/// clock that is far off to its own build time.
 pub(super) fn early_clock(unit: &Unit, time: Timestamp) -> anyhow::Result<()> {
     let order = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target systemd-journald.service\n";
     let service = format!("{order}[Service]\nType=oneshot\nExecStart=/bin/date -s @{}\n", time.unix());
     unit.put_service("early-clock.service", "sysinit.target", &service)
 }
 
-/// A driver that sets the clock thirteen seconds after the kernel's start, whatever the boot is at by then.
+/// A simulated driver that sets the clock thirteen seconds after the kernel's start, at whatever stage the boot is.
 const LATE_TIMER: &str = "[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec=13s\nAccuracySec=1ms\n";
 const LATE_CLOCK: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/date -s @86400\n";
 
-// Promise: a unit that starts in 1970 and finds no time server becomes ready with a server whose certificate is valid
-// since yesterday; its own clock is left alone.
+// Promise: a device that starts in 1970 and finds no time server becomes ready with a server whose certificate is valid
+// since yesterday; its own clock is unchanged.
 #[test]
 fn a_clock_that_starts_in_1970() -> anyhow::Result<()> {
     let now = SystemTime::now();
@@ -36,11 +37,11 @@ fn a_clock_that_starts_in_1970() -> anyhow::Result<()> {
     token_is_valid(&mut machine, &unit.station.api)
 }
 
-// Promise: when a late driver sets the clock back to 1970, before, while or after the agent works, the unit becomes and
-// stays ready, `token` gives a valid token, and renewal goes on.
+// Promise: when a late driver sets the clock back to 1970, before, while or after the agent runs, the device becomes
+// and stays ready, `token` prints a valid token, and renewal continues.
 #[test]
 fn a_clock_that_jumps_back_to_1970() -> anyhow::Result<()> {
-    // Renewed when less than 40 s are left, so by the run that comes a minute after the first.
+    // Renewed when less than 40 s are left, so by the run one minute after the first.
     let options = Options { token_lifetime: Some(Duration::from_mins(2)), ..Options::default() };
     let Some(unit) = unit(options)? else { return Ok(()) };
     let api = &unit.station.api;

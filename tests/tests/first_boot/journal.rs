@@ -1,4 +1,4 @@
-//! What the agent's unit has said, and what it has done, by the machine's own clock.
+//! The journal of the agent's unit and its resource use, by the machine's own clock.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ impl Entry {
     }
 }
 
-/// The agent's entries since a time of the machine's clock.
+/// Returns the agent's entries since a time of the machine's clock.
 pub(super) fn entries(machine: &mut Machine, since: f64) -> anyhow::Result<Vec<Entry>> {
     let entries = machine.run(&format!(
         "journalctl -b --no-pager -o json --output-fields=MESSAGE,AZAION_STATE SYSLOG_IDENTIFIER=azaion-agent _SYSTEMD_UNIT={AGENT}"
@@ -41,16 +41,18 @@ pub(super) fn entries(machine: &mut Machine, since: f64) -> anyhow::Result<Vec<E
     Ok(entries.lines().filter_map(entry).filter(|entry| entry.at > since).collect())
 }
 
-/// Waits until `ready.json` says that the device is not ready, with these words; the time on the machine's clock.
+/// Waits until `ready.json` says that the device is not ready, with these words; returns the time on the machine's
+/// clock.
 pub(super) fn not_ready(machine: &mut Machine, words: &str) -> anyhow::Result<f64> {
     machine.run_until(&format!("grep '\"ready\":false' {READY_JSON} | cat"), words, BOOT)?;
     uptime(machine)
 }
 
-/// Waits until `ready.json` says that the device is ready; when the journal says that it became so, on the machine's clock.
+/// Waits until `ready.json` says that the device is ready; returns the time of the journal entry on the machine's
+/// clock.
 pub(super) fn became_ready(machine: &mut Machine, since: f64, limit: Duration) -> anyhow::Result<f64> {
     machine.run_until(&format!("cat {READY_JSON}"), "\"ready\":true", limit)?;
-    // The file comes first.
+    // The file is written before the entry.
     let until = Instant::now() + BOOT;
     loop {
         let entries = entries(machine, since)?;
@@ -62,7 +64,7 @@ pub(super) fn became_ready(machine: &mut Machine, since: f64, limit: Duration) -
     }
 }
 
-/// What systemd and the processor have had to do for the agent's unit so far.
+/// The starts and the CPU time of the agent's unit so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Work {
     /// Since the kernel's start.
@@ -78,7 +80,7 @@ impl Work {
         Ok(Self { at: uptime(machine)?, restarts, processor_s })
     }
 
-    /// Fails if the unit was busy since then, instead of waiting.
+    /// Fails if the unit was active instead of waiting since then.
     pub(super) fn is_calm_since(&self, before: &Self, said: usize) {
         let (time, restarts) = (self.at - before.at, self.restarts.saturating_sub(before.restarts));
         let share = (self.processor_s - before.processor_s) / time;
@@ -86,14 +88,14 @@ impl Work {
             "  in {time:.0} s of waiting: {restarts} restarts, {said} entries, {:.1} % of the processor",
             share * 100.0
         );
-        // A run of a minute ends, and the next one begins; each says why it waits, and how it ended.
+        // A run ends each minute, and the next one begins; each logs why it waits, and how it ended.
         assert!(f64::from(restarts) <= time / 30.0 + 1.0, "{restarts} restarts in {time:.0} s");
         assert!(said <= 2 * (restarts as usize + 1), "{said} entries with {restarts} restarts");
         assert!(share < 0.05, "{:.1} % of the processor", share * 100.0);
     }
 }
 
-/// The machine's clock, in seconds since the kernel's start.
+/// Returns the machine's clock, in seconds since the kernel's start.
 pub(super) fn uptime(machine: &mut Machine) -> anyhow::Result<f64> {
     Ok(machine.run("cut -d ' ' -f 1 /proc/uptime")?.parse()?)
 }

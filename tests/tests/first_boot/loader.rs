@@ -1,4 +1,4 @@
-//! The loader's side, in the machine: a program that is not root, in a container's view of `/run/azaion`.
+//! A simulated loader in the machine: a process without root privileges, with a container's view of `/run/azaion`.
 
 use std::fs;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::{AGENT, BOOT, ready, token_is_valid, unit};
 
 const RENEWALS: usize = 20;
-/// Seconds that tokens live here, and an age at which one has to be renewed.
+/// Lifetime of a token in seconds, and the age at which it has to be renewed.
 const LIFETIME: u64 = 60;
 const STALE: u64 = 41;
 
-/// All that it sees of `/run/azaion` is a view of it elsewhere, through which nobody can write.
+/// It sees `/run/azaion` only through a read-only bind mount at another path.
 const LOADER: &str = "
 [Unit]
 Description=Stand-in for the loader
@@ -37,7 +37,7 @@ StandardOutput=file:/run/loader.json
 ExecStart=/bin/sh -c 'exec python3 /usr/share/loader.py /mnt/azaion/token.json /etc/azaion/ca.pem <>/run/loader/stop'
 ";
 
-/// Who it is, and what it may; and that it has the folder only as its view, through which not even root can write.
+/// Prints its user and capabilities, and checks that its only view of the directory is not writable, not even for root.
 const VIEW: &str = "cd /proc/$(systemctl show loader.service -p MainPID --value) && stat -c %U . \\
     && grep -E '^(NoNewPrivs|CapBnd):' status && [ -z \"$(ls -A root/run/azaion)\" ] \\
     && [ -s root/mnt/azaion/token.json ] && ! touch root/mnt/azaion/token.json 2>/dev/null";
@@ -53,7 +53,7 @@ with open(sys.argv[1], 'r+') as file:
     file.truncate()
 ";
 
-/// Waits until the loader has shown so many tokens to the API.
+/// Waits until the loader has sent so many tokens to the API.
 fn shown(machine: &mut Machine, api: &DevApi, tokens: usize) -> anyhow::Result<()> {
     while api.calls("GET", "/users/current") < tokens {
         let (ended, _) = machine.attempt("systemctl is-active -q loader.service")?;
@@ -62,15 +62,15 @@ fn shown(machine: &mut Machine, api: &DevApi, tokens: usize) -> anyhow::Result<(
     Ok(())
 }
 
-/// Makes the cached token older, in one step, as the agent writes it: the loader reads all the time.
+/// Makes the cached token older, atomically, as the agent writes it: the loader reads continuously.
 fn age_token(machine: &mut Machine) -> anyhow::Result<()> {
     let age = format!("python3 /usr/share/age.py /run/aged {STALE}");
     machine.run(&format!("cp -p /run/azaion/token.json /run/aged && {age} && mv /run/aged /run/azaion/token.json"))?;
     Ok(())
 }
 
-// Promise: through twenty renewals by the unit of systemd the loader, in a view like a container's, never sees half a
-// token or one that has run out, and each one works.
+// Promise: through twenty renewals by the systemd unit, the loader, in a view like a container's, never reads a partial
+// or expired token, and each one is valid.
 #[test]
 fn reads_through_twenty_renewals() -> anyhow::Result<()> {
     let options = Options { token_lifetime: Some(Duration::from_secs(LIFETIME)), ..Options::default() };
@@ -85,13 +85,13 @@ fn reads_through_twenty_renewals() -> anyhow::Result<()> {
     shown(&mut machine, api, 1)?;
     assert_eq!(machine.run(VIEW)?, "nobody\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1");
 
-    // Nothing can be older than the boot.
+    // No token can be older than the boot.
     machine.run(&format!("while [ $(cut -d . -f 1 /proc/uptime) -lt {STALE} ]; do sleep 1; done"))?;
     for _ in 0..RENEWALS {
         let seen = api.calls("GET", "/users/current");
         age_token(&mut machine)?;
         machine.run(&format!("systemctl start {AGENT}"))?;
-        // It shows the new token to the API before the next one comes.
+        // It sends the new token to the API before the next one is issued.
         shown(&mut machine, api, seen + 1)?;
     }
     machine.run("echo >/run/loader/stop")?;
@@ -100,7 +100,7 @@ fn reads_through_twenty_renewals() -> anyhow::Result<()> {
     assert_eq!(report["wrong"], json!([]));
     let tokens = report["tokens"].as_u64().and_then(|tokens| usize::try_from(tokens).ok()).unwrap();
     assert!(tokens > RENEWALS, "{report}");
-    // Every token came from the same login, and opened the door once.
+    // Every token came from the same login, and was accepted once.
     assert_eq!((api.calls("POST", "/login"), api.calls("POST", "/token/refresh")), (1, tokens - 1));
     let answers: Vec<_> = api.requests().into_iter().filter(|call| call.path == "/users/current").collect();
     assert_eq!(answers.len(), tokens);

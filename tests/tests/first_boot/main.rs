@@ -1,7 +1,7 @@
-//! The first boot for real: an aarch64 machine, its systemd, our package, and what the host tool wrote.
+//! Real first boots: an aarch64 machine, its systemd, our package, and the files that the host tool wrote.
 //!
-//! The serial console and the API's log are the witnesses. For those who are not root, the tests pass without having
-//! tried anything; where programs are missing, they say which packages to install.
+//! The tests check the serial console and the API's records. Without root they pass without testing anything; if
+//! programs are missing, they print which packages to install.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -34,10 +34,10 @@ use azaion_tests::station::{EMAIL, SERIAL};
 use serde_json::Value;
 
 const AGENT: &str = "azaion-agent.service";
-/// Longer than a boot takes while the machine at hand is busy with other tests.
+/// Longer than a boot takes while this machine is busy with other tests.
 const BOOT: Duration = Duration::from_secs(150);
 
-/// A provisioned unit with Debian 12; none, and a word about it, where machines can't be made.
+/// Creates a provisioned device with Debian 12; prints a note and returns `None` if machines can't be created.
 fn unit(options: Options) -> anyhow::Result<Option<Unit>> {
     unit_of(Release::Bookworm, options)
 }
@@ -48,12 +48,12 @@ fn unit_of(release: Release, options: Options) -> anyhow::Result<Option<Unit>> {
         return Ok(None);
     }
     let unit = Unit::new(release, options)?;
-    // From here on, the log is the device's alone.
+    // From here on, only the device's requests are recorded.
     unit.station.api.forget_requests();
     Ok(Some(unit))
 }
 
-/// Waits for the line on the console that says that the unit is ready, and looks whether the rest says so, too.
+/// Waits for the line on the console that says that the device is ready, and checks that all other indicators agree.
 fn ready(machine: &mut Machine) -> anyhow::Result<()> {
     machine.wait_for_line(&[SERIAL, "is ready"], BOOT)?;
     let report: Value = serde_json::from_str(&machine.run("cat /run/azaion/ready.json")?)?;
@@ -75,7 +75,7 @@ fn ready(machine: &mut Machine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the token that `azaion-agent token` prints in the machine opens a door of the API.
+/// Checks that the API accepts the token that `azaion-agent token` prints in the machine.
 fn token_is_valid(machine: &mut Machine, api: &DevApi) -> anyhow::Result<()> {
     let token = machine.run("azaion-agent token")?;
     record::secret(&token)?;
@@ -95,7 +95,7 @@ fn token_is_valid(machine: &mut Machine, api: &DevApi) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the socket gives what is in the cache.
+/// Checks that the socket returns the cached token.
 fn socket_gives_the_token(machine: &mut Machine) -> anyhow::Result<()> {
     let read = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/azaion/token.sock'); print(s.makefile().read())";
     let [given, cached] = [format!("python3 -c \"{read}\""), "cat /run/azaion/token.json".to_owned()]
@@ -111,18 +111,18 @@ fn failed_units(machine: &mut Machine) -> anyhow::Result<String> {
     machine.run("systemctl list-units --state=failed --plain --no-legend | cut -d ' ' -f 1")
 }
 
-/// A property of a unit of systemd.
+/// Returns a property of a systemd unit.
 fn property(machine: &mut Machine, unit: &str, name: &str) -> anyhow::Result<String> {
     machine.run(&format!("systemctl show {unit} -p {name} --value"))
 }
 
-/// When a target was reached, in seconds since the kernel's start.
+/// Returns when a target was reached, in seconds since the kernel's start.
 fn reached(machine: &mut Machine, target: &str) -> anyhow::Result<f64> {
     machine.run_until(&format!("systemctl is-active -q {target} && echo reached"), "reached", BOOT)?;
     seconds(machine, target, "ActiveEnterTimestampMonotonic")
 }
 
-/// When the agent's last run started and ended, in seconds since the kernel's start.
+/// Returns when the agent's last run started and ended, in seconds since the kernel's start.
 fn worked(machine: &mut Machine) -> anyhow::Result<(f64, f64)> {
     let start = seconds(machine, AGENT, "ExecMainStartTimestampMonotonic")?;
     Ok((start, seconds(machine, AGENT, "ExecMainExitTimestampMonotonic")?))

@@ -1,4 +1,5 @@
-//! Cells of the matrix (`scenarios::matrix`) as real boots: the board's own clock, systemd of three releases, the unit as it is shipped.
+//! Cells of the matrix (`scenarios::matrix`) as real boots: with the board's own clock, systemd of three releases, and
+//! the unit as shipped.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,19 +19,19 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 const YEAR: Duration = Duration::from_hours(365 * 24);
 
-/// Releases that share the boots that `AZAION_BOOTS` asks for.
+/// Number of releases among which the boots of `AZAION_BOOTS` are divided.
 const RELEASES: usize = 3;
-/// How long the machine has been on when names come, where they are late.
+/// Uptime of the machine at which name resolution starts to work, if that is late.
 const NAMES_COME: Duration = Duration::from_secs(45);
-/// A page in the place of the answer keeps the unit waiting for five minutes.
+/// An HTML page in place of the answer makes the agent wait for five minutes.
 const LONGEST: Duration = Duration::from_mins(8);
 
-/// What the board's clock says when it is switched on. systemd sets one before its own build time to that.
+/// The time of the board's clock at power-on. systemd raises a clock that is before its own build time to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wall {
-    /// Until the boot is through.
+    /// 1970 until the boot is complete.
     Start1970,
-    /// As systemd leaves it.
+    /// As set by systemd.
     BuildTime,
     DayBeforeFloor,
     Right,
@@ -38,7 +39,7 @@ enum Wall {
     Start2061,
 }
 
-/// When the server's certificate was issued, counted from when the device was provisioned, and for how many days.
+/// When the server's certificate was issued, relative to the provisioning of the device, and its validity in days.
 #[derive(Clone, Copy, Debug)]
 enum Issued {
     Before(Duration, u32),
@@ -50,20 +51,20 @@ enum Issued {
 enum Between {
     Nothing,
     LateNames,
-    /// A page with this status, once, in the place of the answer to a login; with a `Retry-After`.
+    /// A page with this status and `Retry-After`, once, in place of the answer to a login.
     Page(u16, Option<u32>),
-    /// A proxy, which alone can look up names.
+    /// A proxy, which is the only one that can resolve names.
     Proxy,
 }
 
-/// What server a device finds at first, and refuses.
+/// The server that a device reaches at first, and rejects.
 #[derive(Clone, Copy, Debug)]
 enum Flaw {
-    /// Its certificate is of another CA.
+    /// Its certificate is from another CA.
     Forged,
     /// Its certificate is for another host.
     Foreign,
-    /// Its certificate, which may have been stolen since, ended before the device was provisioned.
+    /// Its certificate, which may have been stolen since, expired before the device was provisioned.
     Ended,
 }
 
@@ -91,7 +92,7 @@ const DEBIAN_13: [Cell; 4] = [
 ];
 
 impl Issued {
-    /// First and last moment of the certificate, of a device that was provisioned at `floor`.
+    /// Returns the first and last moment of the certificate, for a device that was provisioned at `floor`.
     fn window(self, floor: SystemTime) -> (SystemTime, SystemTime) {
         let (not_before, days) = match self {
             Self::Before(time, days) => (floor - time, days),
@@ -102,7 +103,7 @@ impl Issued {
 }
 
 impl Wall {
-    /// What the clock says, of a device that was provisioned at `floor` and starts at `now`.
+    /// Returns the clock of a device that was provisioned at `floor` and starts at `now`.
     fn start(self, floor: SystemTime, now: SystemTime) -> Timestamp {
         match self {
             Self::Start1970 | Self::BuildTime => Timestamp::from_unix(86_400),
@@ -125,7 +126,7 @@ impl Flaw {
 }
 
 impl Cell {
-    /// One device, from switching on until it is ready.
+    /// Runs one device from power-on until it is ready.
     fn boots(&self, release: Release) -> anyhow::Result<()> {
         let Self(wall, issued, between, flaw) = *self;
         let Some(unit) = unit_of(release, Options::default())? else { return Ok(()) };
@@ -171,7 +172,7 @@ impl Cell {
         token_is_valid(&mut machine, api)
     }
 
-    /// The device's disk, with what it needs to know of its network.
+    /// Creates the device's disk with its network settings.
     fn disk(&self, unit: &Unit, proxy: &Proxy) -> anyhow::Result<Disk> {
         match self.2 {
             Between::LateNames => by_name(unit)?,
@@ -184,8 +185,8 @@ impl Cell {
         Ok(unit.flash()?.reaching(proxy.port()))
     }
 
-    /// What a device that is ready says of the time is true, and it has left its own clock alone. The true time is that of this
-    /// machine and `ahead`.
+    /// Checks that the time that a ready device reports is true, and that it has not changed its own clock. The true
+    /// time is that of this machine plus `ahead`.
     fn check_time(&self, machine: &mut Machine, start: Timestamp, done: f64, ahead: Duration) -> anyhow::Result<()> {
         ready(machine)?;
         let report: Value = serde_json::from_str(&machine.run("cat /run/azaion/ready.json")?)?;
@@ -220,9 +221,9 @@ fn boot(release: Release, cells: &[Cell]) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: whatever the board's clock says, whenever the certificate was issued, and whatever is in between, a device refuses a server
-// that is not the API, and becomes ready by itself as soon as the API answers. `AZAION_BOOTS=12` tries
-// four cells with each release.
+// Promise: for every clock of the board, issue time of the certificate and intermediary, a device rejects a server that
+// is not the API, and becomes ready without intervention as soon as the API answers. `AZAION_BOOTS=12` tests four cells
+// with each release.
 #[test]
 fn cells_with_debian_11() -> anyhow::Result<()> {
     boot(Release::Bullseye, &DEBIAN_11)

@@ -1,4 +1,4 @@
-//! The network comes late, each part of it as the last one.
+//! Parts of the network that appear late, each of them as the last one.
 
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use super::journal::{Entry, Work, became_ready, entries, not_ready};
 use super::names::{NAME_SERVER, by_name, know_names};
 use super::{AGENT, BOOT, ready, token_is_valid, unit};
 
-/// How long the network is away after the first failure, unless `AZAION_LATE` says another number.
+/// Seconds for which the network is missing after the first failure; `AZAION_LATE` overrides it.
 const LATE: u64 = 30;
-/// How soon the device is ready once the network can carry it, in seconds.
+/// Maximum time in seconds from a complete network to a ready device.
 const SOON: f64 = 2.0;
 
-/// Ends with the time, on the clock of the journal, at which link, address and name server are all there: `complete.py NAME_SERVER`
+/// Exits with the time, on the journal's clock, at which link, address and name server are all present: `complete.py
+/// NAME_SERVER`
 const COMPLETE: &str = "
 import glob, sys, time
 
@@ -32,22 +33,22 @@ while not is_complete():
 print(time.monotonic())
 ";
 
-/// The machine's one link.
+/// The machine's only network interface.
 const LINK: &str = "$(ls /sys/class/net | grep -v lo)";
 
-/// What comes last.
+/// The part that appears last.
 #[derive(Clone, Copy, Debug)]
 enum Last {
     /// The cable; then the address, by DHCP.
     Cable,
-    /// The link, with an address that was there before.
+    /// The link, with an address that was configured before.
     Link,
     Address,
     NameServer,
 }
 
 impl Last {
-    /// Takes it away, or lets it come.
+    /// Removes or restores it.
     fn put(self, machine: &mut Machine, is_there: bool) -> anyhow::Result<()> {
         match (self, is_there) {
             (Self::Cable | Self::Link, _) => machine.plug(is_there),
@@ -58,13 +59,13 @@ impl Last {
     }
 }
 
-/// An address that nobody but the test takes away.
+/// Adds an address that only the test removes.
 fn address(machine: &mut Machine) -> anyhow::Result<()> {
     machine.run(&format!("ip address add 10.0.2.15/24 dev {LINK}"))?;
     Ok(())
 }
 
-/// Makes the device one that has never been ready in this boot, and takes a part of its network away.
+/// Resets the device to the state before its first success in this boot, and removes a part of its network.
 fn start_without(machine: &mut Machine, last: Last) -> anyhow::Result<()> {
     machine.run(&format!("systemctl stop {AGENT} && rm -f /run/azaion/*.json"))?;
     last.put(machine, false)?;
@@ -72,7 +73,7 @@ fn start_without(machine: &mut Machine, last: Last) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From the first failure on, the network is away; then it comes, and the device is soon ready.
+/// After the first failure the network stays away, then it returns, and the device is ready soon.
 fn comes(machine: &mut Machine, last: Last) -> anyhow::Result<()> {
     let late = std::env::var("AZAION_LATE").map_or(Ok(LATE), |seconds| seconds.parse())?;
     let failed = not_ready(machine, "75")?;
@@ -98,8 +99,8 @@ fn comes(machine: &mut Machine, last: Last) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: whichever part of the network comes last, and however late, the device is ready at most 2 s after it, by its own clock;
-// until then it waits without a stir. `AZAION_LATE=90` has it wait for 90 s.
+// Promise: whichever part of the network comes last, and however late, the device is ready at most 2 s after it, by its
+// own clock; until then it waits idle. `AZAION_LATE=90` makes it wait for 90 s.
 #[test]
 fn each_part_as_the_last_one() -> anyhow::Result<()> {
     if std::env::var_os("AZAION_LATE").is_none() {
@@ -115,7 +116,7 @@ fn each_part_as_the_last_one() -> anyhow::Result<()> {
     comes(&mut machine, Last::Cable)?;
     ready(&mut machine)?;
 
-    // From here on, nobody but the test changes the network.
+    // From here on, only the test changes the network.
     machine.run("systemctl stop systemd-networkd.socket systemd-networkd.service")?;
     machine.run(&format!("ip address flush dev {LINK}; ip link set {LINK} up"))?;
     address(&mut machine)?;

@@ -1,4 +1,4 @@
-//! The plug is pulled.
+//! Power cuts during the first boot.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use super::{BOOT, ready, unit};
 
-/// How often, unless `AZAION_POWER_CUTS` says otherwise.
+/// Number of cuts; `AZAION_POWER_CUTS` overrides it.
 const TIMES: u32 = 2;
 
-/// Cuts the power of a first boot: by turns at any moment of the boot, and around the moment when the agent works.
+/// Cuts the power of a first boot: alternately at any moment of the boot, and close to the agent's run.
 fn cut(unit: &Unit, machine: Machine, turn: u32) {
     let mut random = UnwrapErr(SysRng);
     let moment = if turn.is_multiple_of(2) {
@@ -33,7 +33,7 @@ fn cut(unit: &Unit, machine: Machine, turn: u32) {
     machine.cut_power();
 }
 
-/// What a reader of the disk finds after a good end: each file, whole.
+/// Checks that every file on the disk is complete.
 fn whole(disk: &Disk) -> anyhow::Result<()> {
     disk.check()?;
     assert_eq!(disk.list("/var/lib/azaion")?, ["first-boot.json", "history.json"]);
@@ -49,7 +49,7 @@ fn whole(disk: &Disk) -> anyhow::Result<()> {
 }
 
 // Promise: whenever the power is cut during the first boot, the next boot from the same disk becomes ready; no file is
-// half there, and none is there twice.
+// partial, and none exists twice.
 #[test]
 fn at_any_moment_of_the_first_boot() -> anyhow::Result<()> {
     let times = std::env::var("AZAION_POWER_CUTS").map_or(Ok(TIMES), |times| times.parse())?;

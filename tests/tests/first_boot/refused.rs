@@ -1,4 +1,4 @@
-//! What only a person can mend.
+//! Failures that only a person can fix.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use azaion_tests::station::EMAIL;
 
 use super::{AGENT, BOOT, failed_units, property, reached, ready, token_is_valid, unit};
 
-/// Waits for the agent's failure with this code, and the boot's end; nothing else may have failed. Then its journal
-/// entry, with the text of the catalog.
+/// Waits for the agent's failure with this code and the end of the boot; nothing else may have failed. Returns its
+/// journal entry with the catalog text.
 fn failed_with(machine: &mut Machine, code: &str) -> anyhow::Result<String> {
     machine.run_until(&format!("systemctl show {AGENT} -p ExecMainStatus"), &format!("={code}"), BOOT)?;
     reached(machine, "multi-user.target")?;
@@ -21,7 +21,7 @@ fn failed_with(machine: &mut Machine, code: &str) -> anyhow::Result<String> {
     machine.run("journalctl --update-catalog && journalctl -b -x --no-pager -t azaion-agent")
 }
 
-/// A unit whose account was spoilt, and its machine after the first run, which says what to do.
+/// Creates a device whose account was broken, and its machine after the first run, which logs what to do.
 fn refused(spoil: impl FnOnce(&DevApi)) -> anyhow::Result<Option<(Unit, Machine)>> {
     let Some(unit) = unit(Options { limits: true, ..Options::default() })? else { return Ok(None) };
     spoil(&unit.station.api);
@@ -31,8 +31,9 @@ fn refused(spoil: impl FnOnce(&DevApi)) -> anyhow::Result<Option<(Unit, Machine)
     Ok(Some((unit, machine)))
 }
 
-// Promise: a wrong password ends in 77 and says what to do; nothing else of the boot fails. The timer's next run, a minute later,
-// tries it a second time, for this device was never ready: with an account that has been mended by then, it becomes ready by itself.
+// Promise: a wrong password ends in 77 and the message says what to do; nothing else of the boot fails. The timer's
+// next run, a minute later, tries a second time, because this device was never ready: if the account has been fixed by
+// then, the device becomes ready without intervention.
 #[test]
 fn a_wrong_password() -> anyhow::Result<()> {
     let spoil = |api: &DevApi| api.set_password(EMAIL, "another-than-the-units");
@@ -45,8 +46,8 @@ fn a_wrong_password() -> anyhow::Result<()> {
     token_is_valid(&mut machine, api)
 }
 
-// Promise: a disabled account ends in 77, too. However many runs there are, it is tried a second time after a minute at the earliest,
-// and not a third time for five minutes; it is never locked.
+// Promise: a disabled account ends in 77, too. However many runs there are, the login is tried a second time after a
+// minute at the earliest, and a third time no earlier than five minutes later; the account is never locked.
 #[test]
 fn a_disabled_user() -> anyhow::Result<()> {
     let Some((unit, mut machine)) = refused(|api| api.disable(EMAIL, true))? else { return Ok(()) };
@@ -65,7 +66,8 @@ fn a_disabled_user() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a broken device.conf ends in 78, names file and line, and asks nobody; nothing else of the boot fails.
+// Promise: a broken device.conf ends in 78, with file and line in the message, and without a prompt; nothing else of
+// the boot fails.
 #[test]
 fn a_broken_device_conf() -> anyhow::Result<()> {
     let Some(unit) = unit(Options::default())? else { return Ok(()) };

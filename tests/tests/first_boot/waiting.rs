@@ -1,4 +1,4 @@
-//! What the agent needs comes late.
+//! Services that the agent needs and that start late.
 
 use std::fs;
 use std::time::Duration;
@@ -38,7 +38,8 @@ fn an_api_that_is_down_does_not_delay_the_boot() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: when the API comes after 40 s, the unit becomes ready by itself; no job of the boot waits for it.
+// Promise: if the API comes up after 40 s, the device becomes ready without intervention; no job of the boot waits for
+// it.
 #[test]
 fn an_api_that_comes_late() -> anyhow::Result<()> {
     let Some(unit) = unit(Options::default())? else { return Ok(()) };
@@ -59,7 +60,7 @@ fn an_api_that_comes_late() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a network that comes 20 s late is waited for.
+// Promise: the agent waits for a network that is 20 s late.
 #[test]
 fn a_network_that_comes_late() -> anyhow::Result<()> {
     let Some(unit) = unit(Options::default())? else { return Ok(()) };
@@ -71,7 +72,7 @@ fn a_network_that_comes_late() -> anyhow::Result<()> {
     ready(&mut machine)
 }
 
-// Promise: a name of the API that can't be looked up at first is waited for.
+// Promise: the agent waits if the API's name can't be resolved at first.
 #[test]
 fn a_name_that_comes_late() -> anyhow::Result<()> {
     let Some(unit) = unit(Options::default())? else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Identities that the server makes (`--server-assigned`), in images of each kind.
+//! Server-assigned identities (`--server-assigned`) in images of each kind.
 
 use anyhow::ensure;
 use azaion_tests::dev_api::Fault;
@@ -18,7 +18,8 @@ fn each_kind(one: impl Fn(&Bench) -> anyhow::Result<()>) {
     for_each(&Kind::ALL, |kind| kind.name().to_owned(), |kind| one(&image(*kind)?));
 }
 
-// Promise: an image gets the next identity of the server's, once; cleared, the one after it; the flasher's checksum is right each time.
+// Promise: an image gets the server's next identity, once; after `clear`, the one after it; the flasher's checksum is
+// correct each time.
 #[test]
 fn one_after_the_other() {
     each_kind(|bench| {
@@ -35,7 +36,8 @@ fn one_after_the_other() {
     });
 }
 
-// Promise: after a reply that is lost the image holds nothing, and the next run gets an identity; what the API has sent is nowhere.
+// Promise: after a lost reply the image holds nothing, and the next run gets an identity; the password from the lost
+// reply is stored nowhere.
 #[test]
 fn a_lost_reply() {
     each_kind(|bench| {

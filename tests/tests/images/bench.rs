@@ -1,4 +1,4 @@
-//! A station with one image on it, and whoever works there.
+//! A flashing host with one image, and the user who works there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,26 +22,26 @@ use crate::recipe::Kind;
 /// The serial of most tests, and its e-mail.
 pub(crate) const SERIAL: &str = "AZJN-0042";
 pub(crate) const EMAIL: &str = "azaion-jetson-0042@azaion.com";
-/// Another unit.
+/// Another device.
 pub(crate) const OTHER: &str = "AZJN-0043";
 pub(crate) const OTHER_EMAIL: &str = "azaion-jetson-0043@azaion.com";
-/// The name of the image; that of a compressed disk image has another ending behind it.
+/// The name of the image; a compressed disk image has an additional extension.
 const IMAGE: &str = "system.img";
 /// Longer than any run may take: none may hang.
 const PATIENCE: &str = "10";
 
-/// Who works at the station.
+/// The user of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum User {
-    /// Whoever runs the tests.
+    /// The user who runs the tests.
     Caller,
-    /// A user without any privilege, who owns the image; for tests that root runs.
+    /// An unprivileged user who owns the image; for tests that root runs.
     Nobody,
 }
 
 const NOBODY: u32 = 65534;
 
-/// The station. Its image lies in a folder of its own, so that what is left beside it is seen.
+/// The flashing host. Its image is in a separate directory, so that leftovers beside it are visible.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) station: Station,
@@ -53,12 +53,12 @@ impl Bench {
         Self::with(User::Caller)
     }
 
-    /// With all that the user needs, wherever the workspace lies.
+    /// Creates it with all that the user needs, wherever the workspace is.
     pub(crate) fn with(user: User) -> anyhow::Result<Self> {
         Self::of(Station::new(Options::default())?, user)
     }
 
-    /// The same on a station whose API has options of its own.
+    /// The same for a host whose API has its own options.
     pub(crate) fn of(station: Station, user: User) -> anyhow::Result<Self> {
         let bench = Self { station, user };
         let station = &bench.station;
@@ -75,13 +75,13 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Gives a file of the station to its user.
+    /// Makes the host's user the owner of a file.
     pub(crate) fn give(&self, name: &str) -> anyhow::Result<()> {
         let owner = (self.user == User::Nobody).then_some(NOBODY);
         Ok(chown(self.station.path(name), owner, owner)?)
     }
 
-    /// Gives the image to the station's user, and the file with its sum, if there is one.
+    /// Makes the host's user the owner of the image, and of its checksum file, if there is one.
     pub(crate) fn give_image(&self) -> anyhow::Result<()> {
         let (image, sum) = (self.name(), format!("{}.sha1sum", self.name()));
         for name in [image, sum].map(|name| format!("images/{name}")) {
@@ -92,28 +92,28 @@ impl Bench {
         Ok(())
     }
 
-    /// The image: of the two names that it may have, the one that is there.
+    /// Returns the path of the image, under whichever of its two names exists.
     pub(crate) fn image(&self) -> PathBuf {
         let of_disk_image = self.station.path(&format!("images/{}", Kind::Ext4Zst.named(IMAGE)));
         if of_disk_image.exists() { of_disk_image } else { self.station.path(&format!("images/{IMAGE}")) }
     }
 
-    /// The image's name.
+    /// Returns the image's name.
     pub(crate) fn name(&self) -> String {
         self.image().file_name().unwrap().to_string_lossy().into_owned()
     }
 
-    /// What is known of the image's sum, beside it.
+    /// Returns the path of the checksum state beside the image.
     pub(crate) fn state(&self) -> PathBuf {
         self.path("images").join(format!(".{}.azaion-sha1", self.name()))
     }
 
-    /// Something else on the station.
+    /// Returns another path on the host.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.station.path(name)
     }
 
-    /// `azaion-provision` as the station's user, ended if it hangs.
+    /// Returns an `azaion-provision` command as the host's user, killed if it hangs.
     pub(crate) fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut wrapped = command(Path::new("timeout"), &[PATIENCE]);
         match self.user {
@@ -124,7 +124,7 @@ impl Bench {
         Ok(wrapped)
     }
 
-    /// The options that reach the API.
+    /// Returns the options for the API.
     pub(crate) fn api(&self) -> Vec<String> {
         let text = |name| self.path(name).display().to_string();
         ["--api-url", &self.station.api.url(), "--ca-file", &text("ca.pem"), "--admin-email", ADMIN_EMAIL]
@@ -134,7 +134,7 @@ impl Bench {
             .collect()
     }
 
-    /// The command of the main job on the image.
+    /// Returns the `device` command on the image.
     pub(crate) fn device_command(&self, serial: &str, options: &[&str]) -> anyhow::Result<Command> {
         let image = self.image().display().to_string();
         let mut command = self.command(&["device", serial, "--rootfs", &image, "--json"])?;
@@ -142,18 +142,18 @@ impl Bench {
         Ok(command)
     }
 
-    /// The main job.
+    /// Runs `device`.
     pub(crate) fn device(&self, serial: &str, options: &[&str]) -> anyhow::Result<Run> {
         self.wait(start(&mut self.device_command(serial, options)?)?)
     }
 
-    /// A verb on the image that needs no API.
+    /// Runs a verb on the image that needs no API.
     pub(crate) fn verb(&self, verb: &str) -> anyhow::Result<Run> {
         let image = self.image().display().to_string();
         self.wait(start(&mut self.command(&[verb, &image, "--json"])?)?)
     }
 
-    /// Waits for a run, and notes what it said.
+    /// Waits for a run, and records its output.
     pub(crate) fn wait(&self, running: Running) -> anyhow::Result<Run> {
         let run = self.station.wait(running)?;
         for code in [70, 101, 124] {
@@ -162,17 +162,17 @@ impl Bench {
         Ok(run)
     }
 
-    /// What `inspect` says of the image.
+    /// Returns the output of `inspect` for the image.
     pub(crate) fn inspect(&self) -> anyhow::Result<Value> {
         Ok(self.verb("inspect")?.ended_with(0)?.json_lines()?.remove(0))
     }
 
-    /// The password in the image, if there is one, as others read it; noted as a secret.
+    /// Returns the password in the image, if any, as other programs read it, and records it as a secret.
     pub(crate) fn password(&self) -> anyhow::Result<Option<String>> {
         password_in(&self.image())
     }
 
-    /// The names beside the image, and the image.
+    /// Returns the names beside the image, including the image.
     pub(crate) fn beside(&self) -> anyhow::Result<Vec<String>> {
         let entries = fs::read_dir(self.path("images"))?;
         let mut names = entries
@@ -182,7 +182,8 @@ impl Bench {
         Ok(names)
     }
 
-    /// The image holds this unit's file in full, its password lets it in, and nothing is beside it.
+    /// Checks that the image holds this device's complete file, the account accepts its password, and no leftover is
+    /// beside it.
     pub(crate) fn holds(&self, serial: &str, email: &str) -> anyhow::Result<()> {
         oracle::is_private_in(&self.image())?;
         let conf = conf_in(&self.image())?;
@@ -193,7 +194,8 @@ impl Bench {
         self.has_no_leftovers()
     }
 
-    /// The sum beside the image, if there is one, is right, and nothing is there but that and the state of it.
+    /// Checks that the checksum beside the image is correct, if present, and that only it and the checksum state are
+    /// there.
     pub(crate) fn has_no_leftovers(&self) -> anyhow::Result<()> {
         archive::sum_is_right(&self.image())?;
         let has_sum = archive::sum_file(&self.image()).exists();
@@ -208,21 +210,21 @@ impl Bench {
     }
 }
 
-/// The password in an image, if there is one, as others read it; noted as a secret.
+/// Returns the password in an image, if any, as other programs read it, and records it as a secret.
 pub(crate) fn password_in(image: &Path) -> anyhow::Result<Option<String>> {
     let password = conf_in(image)?.remove("PASSWORD");
     password.iter().try_for_each(|password| record::secret(password))?;
     Ok(password)
 }
 
-/// The values of the device's file in an image, by the ends of their names.
+/// Returns the values of the device's file in an image, by the last parts of their keys.
 pub(crate) fn conf_in(image: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let text = oracle::content_in(image)?;
     let pairs = text.lines().filter_map(|line| line.strip_prefix("AZAION_DEVICE_")?.split_once('='));
     Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }
 
-/// All that may not change of a file that is left alone.
+/// Everything that must not change in a file that is left alone.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     identity: (u64, u32, u32, u32, i64, i64),
@@ -237,7 +239,7 @@ impl Snapshot {
         Ok(Self { identity, bytes: fs::read(file)? })
     }
 
-    /// Fails if the file is another one now, or has other bytes.
+    /// Fails if the file was replaced or has other bytes.
     pub(crate) fn is_still(&self, file: &Path) -> anyhow::Result<()> {
         let now = Self::of(file)?;
         anyhow::ensure!(self.bytes == now.bytes, "{} has other bytes now", file.display());
@@ -245,18 +247,18 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The bytes alone.
+    /// Returns only the bytes.
     pub(crate) fn bytes(self) -> Vec<u8> {
         self.bytes
     }
 }
 
-/// Whether loop devices can be tried.
+/// Whether loop devices can be used.
 pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// Tries every row of a table, and fails with all that failed.
+/// Runs a test for every row of a table, and reports all failures together.
 pub(crate) fn for_each<'r, Row: 'r>(
     rows: impl IntoIterator<Item = &'r Row>,
     name: impl Fn(&Row) -> String,
@@ -264,7 +266,7 @@ pub(crate) fn for_each<'r, Row: 'r>(
 ) {
     let mut failed = Vec::new();
     for row in rows {
-        // A panic has said on standard error what it is about.
+        // The panic message is on standard error.
         match catch_unwind(AssertUnwindSafe(|| one(row))) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => failed.push(format!("{}: {error:#}", name(row))),

@@ -1,6 +1,6 @@
 //! Files that each version of `azaion-provision` left behind, read by this version.
 //!
-//! `tests/data/fixtures` holds the files, `expected.tsv` there says what is in them, and `make` there makes both.
+//! `tests/data/fixtures` contains the files, `expected.tsv` lists their content, and `make` creates both.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -21,24 +21,24 @@ use crate::bench::{Bench, User, for_each};
 use crate::oracle::{content_in, has_bytes, is_private_in, is_whole, run, text};
 
 const HEADER: &str = "name\tkind\tstate\tserial\temail\tpassword\toutcome\tmade_by";
-/// The address of the API in every `device.conf` of the fixtures (`listen` in `make`). Below the ports that the kernel
-/// gives to others.
+/// The address of the API in every `device.conf` of the fixtures (`listen` in `make`). Below the kernel's ephemeral
+/// ports.
 const API: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 21443);
-/// How long another process that runs this test may keep that port.
+/// How long to wait while another process that runs this test uses that port.
 const PORT_PATIENCE: Duration = Duration::from_mins(2);
-/// A device that no fixture is for.
+/// A device without a fixture.
 const OTHER: (&str, &str) = ("AZJN-9999", "azaion-jetson-9999@azaion.com");
 
-/// What `device` reports for the fixture's device, or for another if it holds none.
+/// What `device` reports for the fixture's device, or for another one if it holds none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Created,
     Reused,
-    /// 66, because nothing proves that the wrong checksum is the work of this program.
+    /// 66, because nothing proves that the wrong checksum was caused by this program.
     Refused,
 }
 
-/// What a fixture holds.
+/// The content of a fixture.
 #[derive(Debug)]
 struct Device {
     serial: String,
@@ -97,7 +97,7 @@ fn wait_for_the_port() {
     std::thread::sleep(Duration::from_millis(200));
 }
 
-/// Starts the station whose API has the address in the fixtures, as soon as no other process listens there.
+/// Starts the host whose API has the address in the fixtures, as soon as no other process listens there.
 fn station() -> anyhow::Result<Station> {
     let start = Instant::now();
     loop {
@@ -190,7 +190,7 @@ impl<'r> Copy<'r> {
         self.holds(serial, email).map(drop)
     }
 
-    /// The `device.conf` in the target, as other programs read it.
+    /// Returns the `device.conf` in the target, as other programs read it.
     fn conf(&self) -> anyhow::Result<String> {
         match self.row.kind.as_str() {
             "directory" => Ok(fs::read_to_string(self.target().join("etc/azaion/device.conf")).unwrap_or_default()),
@@ -198,14 +198,15 @@ impl<'r> Copy<'r> {
         }
     }
 
-    /// The target is valid, holds this device with the password that its account has, and nothing is left beside it.
+    /// Checks that the target is valid and holds this device with its account's password, and that no leftover is
+    /// beside it.
     fn holds(&self, serial: &str, email: &str) -> anyhow::Result<String> {
         let is_same = self.row.device.as_ref().is_some_and(|device| device.serial == serial);
         if self.row.kind == "directory" {
             let mode = fs::metadata(self.target().join("etc/azaion/device.conf"))?.permissions().mode();
             ensure!(mode & 0o7777 == 0o600, "mode {mode:o}");
         } else if ["packed", "killed-copy"].contains(&self.row.state.as_str()) && is_same {
-            // A file of another size, which it stays until another device replaces it.
+            // A file of another size, which it keeps until another device replaces it.
             is_whole(&self.target())?;
         } else {
             is_private_in(&self.target())?;
@@ -220,7 +221,7 @@ impl<'r> Copy<'r> {
         Ok(password)
     }
 
-    /// The checksum is right, and no file is there but the target, its checksum and the state of it.
+    /// Checks that the checksum is correct, and that only the target, its checksum and the checksum state are there.
     fn is_whole(&self) -> anyhow::Result<()> {
         sum_is_right(&self.target())?;
         self.has_no_leftovers()
@@ -241,7 +242,7 @@ impl<'r> Copy<'r> {
         Ok(())
     }
 
-    /// `inspect` reports what the table says and changes nothing.
+    /// Checks that `inspect` reports what the table says and changes nothing.
     fn is_inspected(&self) -> anyhow::Result<()> {
         let before = contents(&self.images())?;
         let report = self.inspect()?;
@@ -264,7 +265,7 @@ impl<'r> Copy<'r> {
         Ok(())
     }
 
-    /// The device in it goes on with its password; if there is none, another gets it.
+    /// Checks that the device in it keeps its password; if there is none, another device gets the target.
     fn is_provisioned(&self) -> anyhow::Result<()> {
         let before = contents(&self.images())?;
         match &self.row.device {
@@ -283,13 +284,13 @@ impl<'r> Copy<'r> {
         Ok(())
     }
 
-    /// A batch takes a confirmed device as done without a call, and confirms others, which takes a login.
+    /// Checks that a batch skips a confirmed device without a call, and confirms others, which takes a login.
     fn is_batched(&self) -> anyhow::Result<()> {
         let Some(device) = self.row.device.as_ref().filter(|_| self.row.outcome == Outcome::Reused) else {
             return Ok(());
         };
         self.reset()?;
-        // There is no room for the comment where there is none for the checksum line.
+        // Without space for the checksum line there is none for the confirmation comment either.
         let is_confirmable = self.row.state != "no-checksum-line";
         for is_confirmed in [self.row.state == "confirmed", is_confirmable] {
             let api = &self.bench.station.api;
@@ -306,7 +307,8 @@ impl<'r> Copy<'r> {
         Ok(())
     }
 
-    /// `clear` removes every byte of the password from all files, compressed or not, and the next device gets the target.
+    /// Checks that `clear` removes every byte of the password from all files, compressed or not, and the next device
+    /// gets the target.
     fn is_cleared(&self) -> anyhow::Result<()> {
         self.reset()?;
         let report = self.run(&["clear", text(&self.target())], false)?.ended_with(0)?.json_lines()?.remove(0);
@@ -340,7 +342,7 @@ impl<'r> Copy<'r> {
     }
 }
 
-/// All regular files under a directory.
+/// Returns all regular files under a directory.
 fn files_under(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let all = run("find", &[text(folder), "-type", "f"])?;
     Ok(all.lines().map(PathBuf::from).collect())
@@ -350,14 +352,14 @@ fn contents(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
     files_under(folder)?.into_iter().map(|file| Ok((file.clone(), fs::read(file)?))).collect()
 }
 
-/// Every state that a version left behind is inspected, provisioned, taken by a batch, and cleared.
+/// Every state that a version left behind can be inspected, provisioned, confirmed by a batch, and cleared.
 #[test]
 fn every_state_is_read() {
     let rows = table().expect("the table");
     for_each(&rows, |row| row.name.clone(), |row| Copy::new(row)?.is_read());
 }
 
-/// Each row has its files, each directory of files has its row, and no kind lacks one of the usual states.
+/// Each row has its files, each directory of files has its row, and each kind has all usual states.
 #[test]
 fn table_and_files_agree() -> anyhow::Result<()> {
     let rows = table()?;

@@ -1,4 +1,4 @@
-//! Images of every kind that can be provisioned, from the first device to the last, as several witnesses see them.
+//! Images of every supported kind, from the first device to the last, checked by several independent programs.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, Snapshot, User, for
 use crate::oracle::{self, all_else, differences, has_bytes, raw_copy};
 use crate::recipe::{self, Kind, PLAIN, Tree, by_the_kernel, many, mkfs, put};
 
-/// How an image comes about, before it may be made sparse.
+/// How an image is created, before it may be made sparse.
 enum How {
-    /// By mke2fs with these options, from a tree that is changed so.
+    /// By mke2fs with these options, from a tree with this change.
     Mkfs(&'static str, Tree),
-    /// By the kernel, with these options of mke2fs; needs root.
+    /// By the kernel, on a file system made with these mke2fs options; needs root.
     Kernel(&'static str),
 }
 use How::{Kernel, Mkfs};
@@ -33,14 +33,14 @@ const fn zstd(name: &'static str, how: How) -> Row {
     Row { name, how, kind: Kind::Ext4Zst }
 }
 
-/// The folder is there, for somebody else.
+/// The directory exists with another owner.
 const ODD_FOLDER: Tree = |tree| {
     put(&tree.join("etc/azaion/agent.toml"), "", 0o600)?;
     recipe::own(&tree.join("etc/azaion"), 1000, 0o2770)
 };
-/// The folder is there, with so many names that it has an index.
+/// The directory exists, with so many names that it has an index.
 const LARGE_FOLDER: Tree = |tree| many(&tree.join("etc/azaion"), 400);
-/// A file as it is in a directory that was provisioned, of an earlier time and for this unit.
+/// The file as in a directory that was provisioned earlier for this device.
 const EARLIER_FILE: Tree = |tree| {
     let text = "AZAION_DEVICE_SERIAL=AZJN-0042\nAZAION_DEVICE_EMAIL=azaion-jetson-0042@azaion.com\n\
                 AZAION_DEVICE_PASSWORD=of-an-earlier-time\nAZAION_API_URL=https://old.example\n";
@@ -97,7 +97,7 @@ impl Row {
     }
 }
 
-/// All else that is in the image, for those who may look.
+/// Returns everything else in the image, if the user has the privileges to read it.
 fn others(image: &Path) -> anyhow::Result<Vec<u8>> {
     if !is_root() {
         return Ok(Vec::new());
@@ -107,7 +107,8 @@ fn others(image: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(all)
 }
 
-/// The first device: content, mode and owner are right, all else is as before, and nothing is beside the image.
+/// Provisions the first device: content, mode and owner are correct, all else is unchanged, and no leftover is beside
+/// the image.
 fn first_device(bench: &Bench, kind: &str) -> anyhow::Result<String> {
     let before = others(&bench.image())?;
     let run = bench.device(SERIAL, &[])?.ended_with(0)?;
@@ -123,7 +124,7 @@ fn first_device(bench: &Bench, kind: &str) -> anyhow::Result<String> {
     Ok(bench.password()?.unwrap())
 }
 
-/// The same device again: a login, and not a byte changes, nor the time of the last change.
+/// Provisions the same device again: one login, and neither a byte nor the modification time changes.
 fn again(bench: &Bench) -> anyhow::Result<()> {
     let before = Snapshot::of(&bench.image())?;
     let run = bench.device(SERIAL, &[])?.ended_with(0)?;
@@ -131,7 +132,7 @@ fn again(bench: &Bench) -> anyhow::Result<()> {
     before.is_still(&bench.image())
 }
 
-/// What `change` does changes bytes of the slot alone, wherever the image has it.
+/// Checks that `change` changes only bytes of the slot, wherever it is in the image.
 fn changes_one_block(bench: &Bench, change: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let before = tempfile::NamedTempFile::new()?;
     std::fs::copy(bench.image(), before.path())?;
@@ -141,14 +142,14 @@ fn changes_one_block(bench: &Bench, change: impl FnOnce() -> anyhow::Result<()>)
     let block = oracle::block(raw.path())?;
     let of_raw = differences(raw_before.path(), raw.path())?;
     assert!(!of_raw.is_empty() && of_raw.iter().all(|place| place / 4096 == block), "{of_raw:?}, block {block}");
-    // In the file itself they lie as in the block, wherever that lies there.
+    // In the image file, the bytes have the same offsets within the block, wherever that block is.
     let of_file = differences(before.path(), &bench.image())?;
     let from_first = |places: &[u64]| places.iter().map(|place| place - places[0]).collect::<Vec<_>>();
     assert_eq!(from_first(&of_file), from_first(&of_raw));
     Ok(())
 }
 
-/// After `clear`, no byte of a password is in the image.
+/// Clears the image and checks that it contains no byte of a password.
 fn cleared(bench: &Bench, passwords: &[String]) -> anyhow::Result<()> {
     changes_one_block(bench, || {
         assert_eq!(bench.verb("clear")?.ended_with(0)?.json_lines()?[0]["cleared"], true);
@@ -176,7 +177,7 @@ fn checks(bench: &Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The life of an image: a device, the same, another, none, and a third.
+/// Runs the life of an image: a device, the same one again, another, none, and a third.
 fn life(bench: &Bench, row: &Row) -> anyhow::Result<()> {
     row.make(bench)?;
     checks(bench)?;
@@ -197,13 +198,14 @@ fn lives(user: User) {
     for_each(rows, |row| format!("{} ({})", row.name, row.kind.name()), |row| life(&Bench::with(user)?, row));
 }
 
-// Promise: every usual kind of image takes a device's file, as all witnesses say, and nothing else in it changes.
+// Promise: every usual kind of image accepts a device's file, as all independent programs confirm, and nothing else in
+// it changes.
 #[test]
 fn from_the_first_device_to_the_last() {
     lives(User::Caller);
 }
 
-// Promise: images need no root at all.
+// Promise: images need no root privileges.
 #[test]
 fn without_any_privilege() {
     if is_root() {

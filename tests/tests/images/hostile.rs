@@ -1,5 +1,5 @@
-//! Images, archives, checksums and lists that are made to take all time, memory or room of the flashing host, and what runs the
-//! programs that parse them.
+//! Hostile images, archives, checksum files and lists, made to exhaust the time, memory or disk space of the flashing
+//! host, and the sandbox of the programs that parse them.
 
 mod bombs;
 mod first_sight;
@@ -20,13 +20,14 @@ use nix::sys::statvfs::statvfs;
 use crate::bench::{Bench, EMAIL, SERIAL, for_each, is_root};
 use crate::oracle::{InMemory, text};
 
-/// Of each run: seconds, and of each of its processes, KiB of memory.
+/// Limits of each run in seconds, and of each of its processes in KiB of memory.
 const MOST_SECONDS: f64 = 30.0;
 const MOST_MEMORY: u64 = 256 << 10;
-/// Bytes on the disk besides a tenth of the image: what an image may unpack to, however small it is.
+/// Maximum additional disk use in bytes besides a tenth of the image: the minimum that an image may unpack to, however
+/// small it is.
 const MOST_ROOM: u64 = 20 << 20;
 
-/// Runs a program, and says how it ended, how long it took, and what the largest of its processes, and theirs, had.
+/// Runs a program, and prints its exit code, its time, and the largest memory of any of its processes.
 const MEASURE: &str = "import resource, subprocess, sys, time
 start = time.monotonic()
 code = subprocess.call(sys.argv[2:])
@@ -35,12 +36,12 @@ with open(sys.argv[1], 'w') as file:
     print(code, time.monotonic() - start, used, file=file)
 ";
 
-/// A run with what it took.
+/// A run with its resource use.
 struct Measured {
     run: Run,
     seconds: f64,
     memory: u64,
-    /// Bytes more on the disk at some time, where that can be measured.
+    /// Maximum additional disk use in bytes, if it can be measured.
     room: u64,
 }
 
@@ -53,7 +54,7 @@ fn used(folder: &Path) -> u64 {
     statvfs(folder).map_or(0, |stat| (stat.blocks() - stat.blocks_free()) * stat.fragment_size())
 }
 
-/// Runs the program on the station, with the options of the API if it needs them.
+/// Runs the program on the host, with the API options if it needs them.
 fn measure(bench: &Bench, arguments: &[&str], has_api: bool) -> anyhow::Result<Measured> {
     let (images, out) = (bench.path("images"), bench.path("measured"));
     let program = native()?.join("azaion-provision");
@@ -82,7 +83,7 @@ fn measure(bench: &Bench, arguments: &[&str], has_api: bool) -> anyhow::Result<M
     Ok(Measured { run: Run { code: Some(code), ..run }, seconds, memory, room: most.into_inner() })
 }
 
-/// What a file is that is left alone, without a look at its terabytes.
+/// The state of a file that must not change, compared without reading its terabytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity([u64; 4], [i64; 2]);
 
@@ -93,7 +94,7 @@ impl Identity {
     }
 }
 
-/// Something hostile, and what `device` says to it.
+/// A hostile input, and the message of `device` for it.
 struct Row {
     name: &'static str,
     make: fn(&Bench) -> anyhow::Result<()>,
@@ -106,10 +107,11 @@ const fn refused(name: &'static str, make: fn(&Bench) -> anyhow::Result<()>, say
 }
 
 impl Row {
-    /// Each command ends in time, within memory and room, and leaves a refused image and everything beside it as it was.
+    /// Checks that each command ends within the limits of time, memory and disk space, and leaves a refused image and
+    /// everything beside it unchanged.
     fn try_commands(&self) -> anyhow::Result<()> {
         let bench = Bench::new()?;
-        // A file system of its own, so that what is taken of it can be seen.
+        // A separate file system, so that its use can be measured.
         let in_memory = is_root().then(|| InMemory::over(&bench.path("images"), "2G")).transpose()?;
         (self.make)(&bench).context("making it")?;
         let image = bench.image();
@@ -147,7 +149,7 @@ impl Row {
         println!("{}: {command}: {seconds:.1} s, {} MiB, {} MiB on the disk", self.name, memory >> 10, room >> 20);
         let codes = if matches!(command, "device" | "batch") { &[self.code][..] } else { &[0, self.code] };
         ensure!(run.code.is_some_and(|code| codes.contains(&code)), "{command}: {}", run.words());
-        // A batch says it in its report.
+        // A batch has the message in its report.
         ensure!(run.code == Some(0) || run.words().contains(self.says), "{command}: {}", run.words());
         ensure!(run.words().len() < 16_384, "{command} says {} bytes", run.words().len());
         ensure!(*seconds < MOST_SECONDS, "{command} takes {seconds} s");

@@ -1,6 +1,7 @@
-//! A run that dies in the middle of what it does to an image: the image is as before or whole, and the next run goes on.
+//! Runs that are killed while they change an image: the image is then either unchanged or complete, and the next run
+//! succeeds.
 //!
-//! strace ends the program, or what it has started, at the n-th call of each system call by which it changes files.
+//! strace kills the program, or a child process, at the n-th call of each system call that changes files.
 
 mod signals;
 mod torn;
@@ -19,22 +20,22 @@ use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, User, conf_in, for_
 use crate::oracle;
 use crate::recipe::{Kind, PLAIN, mkfs, small_file};
 
-/// The system calls by which files and folders change, or are made durable.
+/// The system calls that change files and directories, or make changes durable.
 const EFFECTS: &str = "write,pwrite64,copy_file_range,sendfile,ftruncate,fallocate,fsync,fdatasync,linkat,renameat,\
                        renameat2,unlinkat,fchmod,fchown,mkdir,sendto";
 
-/// Kills at arbitrary times, for each way: more of them with this variable.
+/// Variable with the number of kills at random times, for each way.
 const KILLS: &str = "AZAION_IMAGE_KILLS";
 
-/// Of a call that is made again and again, so many are tried.
+/// Maximum number of tested calls among repeated ones.
 const MOST: usize = 6;
 
-/// What is in the image at first.
+/// The initial content of the image.
 #[derive(Clone, Copy, Debug)]
 enum Before {
     /// No slot.
     Nothing,
-    /// A file of this device, not yet as a slot.
+    /// A file of this device that is not a slot yet.
     SmallFile,
     /// A blank slot.
     Blank,
@@ -42,18 +43,18 @@ enum Before {
     Other,
 }
 
-/// What lies beside the image at first.
+/// What is beside the image initially.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beside {
     /// Nothing.
     Nothing,
-    /// Its sum.
+    /// Its checksum.
     Sum,
-    /// Its sum, and what is known of the image as it is.
+    /// Its checksum and a matching checksum state.
     Known,
 }
 
-/// What is ended in the middle.
+/// A kind of run that is killed.
 struct Way {
     name: &'static str,
     kind: Kind,
@@ -99,7 +100,7 @@ const WAYS: [Way; 30] = [
     way("clearing a file, with a sum (ext4.zst)", Kind::Ext4Zst, Before::SmallFile, Beside::Sum, "clear"),
 ];
 
-/// A way with a station, and the image that each run starts from.
+/// A way with a host, and the image that each run starts from.
 struct Trial<'w> {
     way: &'w Way,
     bench: Bench,
@@ -126,18 +127,18 @@ impl<'w> Trial<'w> {
         Ok(Self { way, bench })
     }
 
-    /// The folder of images as it was, but for the identity of what is in it.
+    /// Restores the directory of images, except for the identity in the image.
     fn put_back(&self, from: &str) -> anyhow::Result<()> {
         let (from, to) = (self.bench.path(from), self.bench.path("images"));
         let _ = fs::remove_dir_all(&to);
         oracle::run("cp", &["-a", "--sparse=always", oracle::text(&from), oracle::text(&to)]).map(drop)
     }
 
-    /// The image and the API as they were, but for another device's user.
+    /// Restores the image and the API, except for another device's user.
     fn reset(&self) -> anyhow::Result<()> {
         self.put_back("start")?;
         if self.way.beside == Beside::Known {
-            // Nothing to be done, but for what is known.
+            // Only the checksum state remains to be written.
             match self.way.before {
                 Before::Other => drop(self.bench.device(OTHER, &[])?.ended_with(0)?),
                 _ => drop(self.bench.verb("clear")?.ended_with(0)?),
@@ -157,15 +158,15 @@ impl<'w> Trial<'w> {
         }
     }
 
-    /// The program under another one that watches it, or ends it.
+    /// Runs the program under another one that traces or kills it.
     fn under(&self, program: &str, arguments: &[&str]) -> anyhow::Result<Run> {
         let ours = self.command()?;
         let mut command = command(Path::new(program), arguments);
-        // Without the wrapper, which ends what hangs: strace would count its calls.
+        // Without the wrapper that kills hanging runs: strace would count its calls.
         self.bench.station.wait(start(command.args(ours.get_args().skip(1)))?)
     }
 
-    /// How often one process at most makes each call.
+    /// Returns the maximum number of times that one process makes each call.
     fn count(&self) -> anyhow::Result<BTreeMap<String, usize>> {
         self.reset()?;
         let trace = self.bench.path("trace");
@@ -187,7 +188,7 @@ impl<'w> Trial<'w> {
         Ok(most)
     }
 
-    /// The image is as before, or whole, whatever has ended; and the next runs end well.
+    /// Checks that the image is unchanged or complete after the kill, and that the next runs succeed.
     fn is_whole(&self) -> anyhow::Result<()> {
         let image = self.bench.image();
         oracle::is_whole(&image)?;
@@ -217,11 +218,11 @@ impl<'w> Trial<'w> {
         Ok(())
     }
 
-    /// Ends the run at every effect.
+    /// Kills the run at every change.
     fn everywhere(&self) -> anyhow::Result<()> {
         let mut killed = 0;
         for (call, times) in self.count()? {
-            // A compressed image costs a second for each.
+            // Each run on a compressed image takes a second.
             let most = if self.way.kind.is_compressed() { 3 } else { MOST };
             for time in some(times, most) {
                 self.reset()?;
@@ -236,7 +237,7 @@ impl<'w> Trial<'w> {
         Ok(())
     }
 
-    /// Ends the run at arbitrary times.
+    /// Kills the run at random times.
     fn anywhen(&self, kills: usize) -> anyhow::Result<()> {
         for _ in 0..kills {
             self.reset()?;
@@ -248,12 +249,12 @@ impl<'w> Trial<'w> {
     }
 }
 
-/// A number less than `below`; random keys are all the randomness that is needed.
+/// Returns a random number less than `below`; the keys of `RandomState` are random enough.
 fn random(below: u64) -> u64 {
     RandomState::new().build_hasher().finish() % below
 }
 
-/// All of a few times, or some of many: the first, the last, and some between.
+/// Returns all indices if few, or a sample: the first, the last, and some between.
 fn some(times: usize, most: usize) -> impl Iterator<Item = usize> {
     let places = times.min(most);
     (1..=places).map(move |place| (place * times).div_ceil(places))
@@ -275,39 +276,39 @@ fn makes_a_slot(way: &Way) -> bool {
     matches!(way.before, Before::Nothing | Before::SmallFile)
 }
 
-// Promise: a run that dies while it makes the slot leaves the image as it was, or with the slot.
+// Promise: a run killed while it creates the slot leaves the image unchanged, or with the slot.
 #[test]
 fn while_preparing() {
     everywhere(|way| is_disk(way) && makes_a_slot(way));
 }
 
-// Promise: a run that dies while it writes or clears the slot leaves the old content or the new.
+// Promise: a run killed while it writes or clears the slot leaves the old content or the new.
 #[test]
 fn while_overwriting() {
     everywhere(|way| is_disk(way) && !makes_a_slot(way));
 }
 
-// Promise: a run that dies while it writes into an archive leaves one that GNU tar unpacks, with the old device or the
-// new one; the next run goes on, and the sum is right then.
+// Promise: a run killed while it writes into an archive leaves one that GNU tar unpacks, with the old device or the new
+// one; the next run succeeds, and corrects the checksum.
 #[test]
 fn while_writing_into_an_archive() {
     everywhere(|way| way.kind == Kind::Tar);
 }
 
-// Promise: a run that dies while it writes a compressed image again leaves the one of before, or one that the flasher unpacks;
-// the next run goes on, and the sum is right then.
+// Promise: a run killed while it rewrites a compressed image leaves the previous one, or one that the flasher unpacks;
+// the next run succeeds, and corrects the checksum.
 #[test]
 fn while_compressing() {
     everywhere(|way| way.kind.is_compressed() && makes_a_slot(way));
 }
 
-// Promise: so does one that dies while it overwrites the frame of a device, or takes it out.
+// Promise: the same for a run killed while it overwrites or removes a device's frame.
 #[test]
 fn while_overwriting_a_frame() {
     everywhere(|way| way.kind.is_compressed() && !makes_a_slot(way));
 }
 
-// Promise: the same at any time.
+// Promise: the same at random times.
 #[test]
 #[ignore = "random, for .ci/nightly"]
 fn at_any_time() {
@@ -316,7 +317,7 @@ fn at_any_time() {
     for_each(&WAYS, |way| way.name.to_owned(), |way| Trial::new(way)?.anywhen(each));
 }
 
-// Promise: a copy that a run left when it died, with a password in it, is gone after any next run that may write.
+// Promise: a leftover copy of a killed run, with a password in it, is removed by any later run that may write.
 #[test]
 fn leftovers_go() -> anyhow::Result<()> {
     for verb in ["device", "clear"] {
@@ -333,13 +334,13 @@ fn leftovers_go() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: to take a left-over copy away takes no more room than it had: its holes are not filled.
+// Promise: removing a leftover copy takes no additional disk space: its holes are not filled.
 #[test]
 fn leftovers_with_holes() -> anyhow::Result<()> {
     let bench = Bench::new()?;
     mkfs(&bench, &bench.image(), "", PLAIN)?;
     fs::File::create(bench.path("images/.system.img.new"))?.set_len(64 << 20)?;
-    // Who fills the hole writes further than this lets anybody.
+    // Filling the hole would exceed this limit on the file size.
     let limited = bench.device_command(SERIAL, &[])?;
     let mut command = command(Path::new("prlimit"), &["--fsize=33554432"]);
     bench.wait(start(command.arg(limited.get_program()).args(limited.get_args()))?)?.ended_with(0)?;

@@ -1,4 +1,4 @@
-//! The life of an archive on a station, from the first device to the last, as GNU tar, zstd and sha1sum see it.
+//! The life of an archive on a flashing host, from the first device to the last, checked by GNU tar, zstd and sha1sum.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::recipe::{self, Kind, Tree, own, put};
 
 const PASSWORD: &str = "AZAION_DEVICE_PASSWORD=";
 const EARLIER: &str = "of-an-earlier-time";
-/// Bytes by which an archive may grow for its first device.
+/// Maximum growth of an archive in bytes for its first device.
 const GROWTH: u64 = 64 << 10;
 
-/// How the sum stands in its file, around the digits; and the folder in which `sha1sum -c` finds the image by it.
+/// The form of the checksum file around the digits, and the directory in which `sha1sum -c` finds the image by it.
 pub(crate) struct Form {
     pub(crate) before: &'static str,
     pub(crate) after: &'static str,
@@ -27,29 +27,29 @@ pub(crate) struct Form {
 /// The form that NVIDIA's scripts write.
 pub(crate) const DIGITS: Form = Form { before: "", after: "\n", check_in: None };
 
-/// How an archive is made.
+/// How an archive is created.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     /// Options of tar, and the names that are packed.
     pub(crate) pack: &'static [&'static str],
     pub(crate) change: Tree,
     pub(crate) form: Form,
-    /// The commands of a shell that compress `archive` into `system.img`, if it is compressed.
+    /// Shell commands that compress `archive` into `system.img`, if it is compressed.
     pub(crate) compress: Option<&'static str>,
 }
 
-/// The folder is there, for somebody else.
+/// The directory exists with another owner.
 pub(crate) const ODD_FOLDER: Tree = |tree| {
     rich(tree)?;
     put(&tree.join("etc/azaion/agent.toml"), "", 0o600)?;
     own(&tree.join("etc/azaion/agent.toml"), 1000, 0o640)?;
     own(&tree.join("etc/azaion"), 1000, 0o2770)
 };
-/// Of a directory that was provisioned for this unit.
+/// A directory that was provisioned for this device.
 pub(crate) const PROVISIONED: Tree = |tree| provisioned(tree, SERIAL, EMAIL, 0o600);
-/// So it was, and its mode is not as it should be.
+/// The same, with a wrong mode.
 pub(crate) const OPEN: Tree = |tree| provisioned(tree, SERIAL, EMAIL, 0o644);
-/// Of a directory that was provisioned for another unit.
+/// A directory that was provisioned for another device.
 pub(crate) const OF_ANOTHER: Tree = |tree| provisioned(tree, OTHER, OTHER_EMAIL, 0o600);
 /// An empty file.
 pub(crate) const EMPTY_FILE: Tree = |tree| put(&tree.join("etc/azaion/device.conf"), "", 0o644);
@@ -62,7 +62,7 @@ fn provisioned(tree: &Path, serial: &str, email: &str, mode: u32) -> anyhow::Res
     put(&tree.join("etc/azaion/device.conf"), text, mode)
 }
 
-/// An archive on a station.
+/// An archive on a flashing host.
 pub(crate) struct Life<'r> {
     bench: Bench,
     row: &'r Row,
@@ -93,17 +93,17 @@ impl<'r> Life<'r> {
         sum_file(&self.bench.image())
     }
 
-    /// What has to be in the file with the sum.
+    /// Returns the correct content of the checksum file.
     fn right_sum(&self) -> anyhow::Result<String> {
         Ok([self.row.form.before, &sum_of(&self.bench.image())?, self.row.form.after].concat())
     }
 
-    /// The image, its sum, and the state of that.
+    /// Returns the paths of the image, its checksum, and the checksum state.
     fn files(&self) -> [PathBuf; 3] {
         [self.bench.image(), self.sum(), self.bench.state()]
     }
 
-    /// What has to be so after every run: the sum, its form, and all that is not ours.
+    /// Checks what must hold after every run: the checksum, its form, and all content that is not ours.
     fn is_in_order(&self) -> anyhow::Result<()> {
         assert_eq!(fs::read_to_string(self.sum())?, self.right_sum()?);
         if let Some(folder) = self.row.form.check_in {
@@ -118,7 +118,8 @@ impl<'r> Life<'r> {
         self.bench.has_no_leftovers()
     }
 
-    /// What a compressed archive was made of, if no credentials were in it, is in it to the byte, up to the end marker.
+    /// Checks that a compressed archive packed without credentials still contains its original bytes, up to the end
+    /// marker.
     fn has_the_same_members(&self) -> anyhow::Result<()> {
         let packed = self.bench.path("tree/etc/azaion/device.conf");
         if self.kind() == Kind::Tar || packed.exists() {
@@ -130,7 +131,7 @@ impl<'r> Life<'r> {
         Ok(())
     }
 
-    /// The unit's file is in force, and no other password is in the archive.
+    /// Checks that the device's file takes effect, and that no other password is in the archive.
     fn holds(&self, serial: &str, email: &str) -> anyhow::Result<()> {
         self.bench.holds(serial, email)?;
         let archive = raw_copy(&self.bench.image())?;
@@ -139,7 +140,7 @@ impl<'r> Life<'r> {
         self.is_in_order()
     }
 
-    /// Runs something that leaves all as it is.
+    /// Runs a closure that must change nothing.
     fn unchanged(&self, run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
         let files = || self.files().into_iter().filter(|file| file.exists());
         let before = files().map(|file| Ok((Snapshot::of(&file)?, file))).collect::<anyhow::Result<Vec<_>>>()?;
@@ -148,7 +149,7 @@ impl<'r> Life<'r> {
         before.iter().try_for_each(|(before, file)| before.is_still(file))
     }
 
-    /// Runs something that changes bytes of one block alone.
+    /// Runs a closure that must change only bytes of one block.
     fn changes_one_block(&self, change: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
         let before = self.bench.path("before");
         fs::copy(self.bench.image(), &before)?;
@@ -169,7 +170,7 @@ impl<'r> Life<'r> {
         Ok(())
     }
 
-    /// What only reads says what is there.
+    /// Checks the output of the read-only verbs.
     fn looks(&self, email: Option<&str>) -> anyhow::Result<()> {
         self.unchanged(|| {
             self.check()?;
@@ -191,7 +192,7 @@ impl<'r> Life<'r> {
         Ok(record["cleared"] == true)
     }
 
-    /// Takes out what is in it: no byte of a password is left then, and there is nothing to be taken out.
+    /// Clears the archive: it contains no byte of a password then, and a second `clear` has nothing to remove.
     fn cleared(&self, passwords: &[String]) -> anyhow::Result<()> {
         assert!(self.clear()?, "nothing was cleared");
         assert_eq!(self.bench.inspect()?["empty"], true);
@@ -208,14 +209,15 @@ impl<'r> Life<'r> {
         })
     }
 
-    /// What was packed with the rest, for another unit, stays until it is asked for.
+    /// Checks that credentials packed for another device stay unless replacing them is requested.
     fn packed_for_another(&self) -> anyhow::Result<()> {
         self.looks(Some(OTHER_EMAIL))?;
         self.unchanged(|| self.bench.device(SERIAL, &[])?.ended_with(73).map(drop))?;
         self.cleared(&[])
     }
 
-    /// What was packed with the rest, for another unit, gives way when it is asked for, and no byte of its password is left.
+    /// Checks that credentials packed for another device are replaced on request, and that no byte of their password is
+    /// left.
     pub(crate) fn replaced(&self) -> anyhow::Result<()> {
         self.device(SERIAL, &["--replace"], "created")?;
         self.holds(SERIAL, EMAIL)?;
@@ -223,7 +225,7 @@ impl<'r> Life<'r> {
         Ok(())
     }
 
-    /// A device, the same, another, none, and a third.
+    /// Runs the complete life: a device, the same one again, another, none, and a third.
     pub(crate) fn whole(&self) -> anyhow::Result<()> {
         let packed = self.bench.inspect()?["email"].as_str().map(str::to_owned);
         let first = packed.filter(|email| email == EMAIL);

@@ -1,8 +1,8 @@
-//! Images as targets: the real program against images made by mke2fs, debugfs, the kernel and img2simg, with debugfs,
-//! e2fsck, a loop mount and simg2img as witnesses; archives made by GNU tar, which unpacks them, too; and both compressed with
-//! zstd, which decompresses them.
+//! Images as targets: the real program on images made by mke2fs, debugfs, the kernel and img2simg, checked by debugfs,
+//! e2fsck, a loop mount and simg2img; on archives made and unpacked by GNU tar; and on both compressed and decompressed
+//! by zstd.
 //!
-//! What needs a loop device passes with nothing tried for those who are not root.
+//! Tests that need a loop device pass without testing anything if not run as root.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,4 +1,4 @@
-//! Odd and hostile images: refused, untouched, with what to do instead; or as good as others.
+//! Unusual and hostile images: either refused, unchanged, with a message that says what to do; or accepted like others.
 
 mod archives;
 mod content;
@@ -16,27 +16,27 @@ use crate::archive::sum_file;
 use crate::bench::{Bench, EMAIL, SERIAL, Snapshot, User, for_each, is_root};
 use crate::recipe::{self, PLAIN, Tree, mkfs, patch, to_sparse};
 
-/// How an odd image is made of a usual one.
+/// How an unusual image is made from a usual one.
 enum Make {
     /// Options of mke2fs.
     Mkfs(&'static str),
     /// Another tree.
     Tree(Tree),
-    /// Requests of debugfs, to an image with a file of one block in the place of the device's.
+    /// Requests of debugfs, for an image with a file of one block in place of the device's.
     Debugfs(&'static str),
     /// Bytes at an offset of an image.
     Patch(u64, &'static [u8]),
-    /// No image: these bytes, and zeros.
+    /// Not an image: these bytes, and zeros.
     Bytes(u64, &'static [u8]),
-    /// In another way.
+    /// Any other function.
     By(fn(&Bench) -> anyhow::Result<()>),
     /// Changes to a sparse image.
     Sparse(fn(&Bench) -> anyhow::Result<()>),
-    /// In another way, which needs root.
+    /// Any other function, which needs root.
     ByRoot(fn(&Bench) -> anyhow::Result<()>),
 }
 
-/// An image, how `device` ends on it, and a part of what it says.
+/// An image, the exit code of `device` for it, and a part of its message.
 struct Row {
     name: &'static str,
     make: Make,
@@ -48,7 +48,7 @@ const fn refused(name: &'static str, make: Make, says: &'static str) -> Row {
     Row { name, make, code: 66, says }
 }
 
-/// What is in the place of a `device.conf` can't be read.
+/// A `device.conf` that cannot be parsed.
 const fn malformed(name: &'static str, make: Make) -> Row {
     Row { name, make, code: 65, says: "device.conf" }
 }
@@ -57,7 +57,7 @@ const fn good(name: &'static str, make: Make) -> Row {
     Row { name, make, code: 0, says: "" }
 }
 
-/// One block of text in the place of the device's file.
+/// One block of text in place of the device's file.
 const ONE_BLOCK: Tree = |tree| recipe::put(&tree.join("etc/azaion/device.conf"), [b'#'; 4096], 0o600);
 
 impl Row {
@@ -88,7 +88,7 @@ impl Row {
         }
     }
 
-    /// What `device` says and does.
+    /// Checks exit code, message and effect of `device`.
     fn try_device(&self, bench: &Bench) -> anyhow::Result<()> {
         let before = Snapshot::of(&bench.image())?;
         let sum = sum_beside(bench)?;
@@ -105,15 +105,15 @@ impl Row {
         self.try_verbs(bench, &before, sum.as_ref())
     }
 
-    /// The other verbs may have an answer, or none; they change nothing that `device` would refuse.
+    /// Checks that the other verbs, whether they succeed or not, change nothing that `device` would refuse.
     fn try_verbs(&self, bench: &Bench, before: &Snapshot, sum: Option<&Snapshot>) -> anyhow::Result<()> {
         for verb in ["inspect", "clear"] {
             let run: Run = bench.verb(verb)?;
             let code = run.code.unwrap_or(-1);
-            // An image that was not unmounted cleanly is read all the same, and what is in it may not be a device.conf.
+            // An image that was not unmounted cleanly is still read, and its content may not be a device.conf.
             let is_read = verb == "inspect" && code == 65 && run.stderr.contains("not unmounted cleanly");
             anyhow::ensure!(is_read || [0, self.code].contains(&code), "{}", run.words());
-            // A file that is no device's, of one block, may be taken out.
+            // A file of one block that is not a device's may be removed.
             if verb == "inspect" || code != 0 || run.json_lines()?[0]["cleared"] == false {
                 before.is_still(&bench.image())?;
                 assert_eq!(sum_beside(bench)?.as_ref(), sum);
@@ -123,7 +123,7 @@ impl Row {
     }
 }
 
-/// The file with the sum, if it is a file.
+/// Returns the checksum file, if it is a regular file.
 fn sum_beside(bench: &Bench) -> anyhow::Result<Option<Snapshot>> {
     let file = sum_file(&bench.image());
     let is_file = file.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
@@ -143,7 +143,7 @@ fn try_all(rows: &[Row]) {
     );
 }
 
-/// The image as it is, but with nothing in it beyond `size` bytes.
+/// Truncates the image's content to `size` bytes.
 fn cut(bench: &Bench, size: impl FnOnce(u64) -> u64) -> anyhow::Result<()> {
     let length = fs::metadata(bench.image())?.len();
     recipe::resize(&bench.image(), size(length))

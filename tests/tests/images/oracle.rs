@@ -1,4 +1,4 @@
-//! Other people's programs, as witnesses of what an image holds.
+//! Independent programs that check what an image holds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,23 +14,23 @@ use crate::archive::{Unpacked, is_tar, is_tar_zst, is_zstd};
 const CONF: &str = "/etc/azaion/device.conf";
 const SPARSE_MAGIC: [u8; 4] = [0x3A, 0xFF, 0x26, 0xED];
 
-/// Runs a program to its end, whatever that is.
+/// Runs a program to its end, whatever its exit code.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = command(Path::new(program), arguments);
     command.env("LC_ALL", "C").output().with_context(|| format!("{program}: ./tests/run installs what is missing"))
 }
 
-/// What a program says on standard output; it has to succeed.
+/// Returns the standard output of a program, which must succeed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     programs::output(command(Path::new(program), arguments).env("LC_ALL", "C"))
 }
 
-/// A path as an argument.
+/// Returns a path as an argument.
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// What an image looks like when it is on the disk, or what a compressed file has in it: a copy, so that no witness touches the image itself.
+/// Returns a raw copy of an image, or of the content of a compressed file, so that no program touches the image itself.
 pub(crate) fn raw_copy(image: &Path) -> anyhow::Result<NamedTempFile> {
     let raw = NamedTempFile::new()?;
     if fs::read(image)?.starts_with(&SPARSE_MAGIC) {
@@ -43,23 +43,23 @@ pub(crate) fn raw_copy(image: &Path) -> anyhow::Result<NamedTempFile> {
     Ok(raw)
 }
 
-/// What debugfs says to a request; it only reads.
+/// Returns the output of debugfs for a read-only request.
 pub(crate) fn debugfs(raw: &Path, request: &str) -> anyhow::Result<String> {
     let output = output("debugfs", &["-R", request, text(raw)])?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The content of the device's file.
+/// Returns the content of the device's file.
 pub(crate) fn content(raw: &Path) -> anyhow::Result<String> {
     debugfs(raw, &format!("cat {CONF}"))
 }
 
-/// e2fsck finds nothing to mend.
+/// Checks that e2fsck finds no errors.
 pub(crate) fn is_clean(raw: &Path) -> anyhow::Result<()> {
     run("e2fsck", &["-f", "-n", text(raw)]).map(drop)
 }
 
-/// File and folder have the modes and owners of the contract, and the file is one block.
+/// Checks that file and directory have the modes and owners of the contract, and that the file is one block.
 pub(crate) fn is_private(raw: &Path) -> anyhow::Result<()> {
     for (path, kind, mode) in [(CONF, "regular", "0600"), ("/etc/azaion", "directory", "0755")] {
         let stat = debugfs(raw, &format!("stat {path}"))?;
@@ -76,17 +76,17 @@ fn is_archive(image: &Path) -> anyhow::Result<bool> {
     Ok(is_tar(image)? || is_tar_zst(image)?)
 }
 
-/// The content of the device's file in an image of any kind; of no file, nothing.
+/// Returns the content of the device's file in an image of any kind; empty if there is none.
 pub(crate) fn content_in(image: &Path) -> anyhow::Result<String> {
     if is_archive(image)? { Ok(Unpacked::new(image)?.content()) } else { content(raw_copy(image)?.path()) }
 }
 
-/// An image of any kind has nothing to be mended.
+/// Checks that an image of any kind has no errors.
 pub(crate) fn is_whole(image: &Path) -> anyhow::Result<()> {
     if is_archive(image)? { Unpacked::new(image).map(drop) } else { is_clean(raw_copy(image)?.path()) }
 }
 
-/// So it is, and file and folder have the modes and owners of the contract.
+/// The same, and that file and directory have the modes and owners of the contract.
 pub(crate) fn is_private_in(image: &Path) -> anyhow::Result<()> {
     if is_archive(image)? {
         return Unpacked::new(image)?.is_private();
@@ -96,12 +96,12 @@ pub(crate) fn is_private_in(image: &Path) -> anyhow::Result<()> {
     is_private(raw.path())
 }
 
-/// The number of the block that holds the device's file.
+/// Returns the number of the block that holds the device's file.
 pub(crate) fn block(raw: &Path) -> anyhow::Result<u64> {
     debugfs(raw, &format!("blocks {CONF}"))?.trim().parse().context("one block")
 }
 
-/// Where two files differ, by `cmp -l`, counted from 0.
+/// Returns the offsets at which two files differ, by `cmp -l`, counted from 0.
 pub(crate) fn differences(one: &Path, other: &Path) -> anyhow::Result<Vec<u64>> {
     let said = output("cmp", &["-l", text(one), text(other)])?;
     ensure!(said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -110,7 +110,7 @@ pub(crate) fn differences(one: &Path, other: &Path) -> anyhow::Result<Vec<u64>> 
     places.lines().map(|line| place(line).context("a place")).collect()
 }
 
-/// Whether the bytes of `secret` are anywhere in a file, compressed or not.
+/// Returns whether a file contains the bytes of `secret`, compressed or not.
 pub(crate) fn has_bytes(file: &Path, secret: &str) -> anyhow::Result<bool> {
     Ok(are_in(file, secret)? || is_zstd(file)? && are_in(raw_copy(file)?.path(), secret)?)
 }
@@ -121,8 +121,8 @@ fn are_in(file: &Path, secret: &str) -> anyhow::Result<bool> {
     Ok(status.success())
 }
 
-/// All in an image but the device's file and its folder, as the kernel shows it: contents, modes, owners, links and
-/// extended attributes.
+/// Returns everything in an image but the device's file and its directory, as the kernel shows it: contents, modes,
+/// owners, links and extended attributes.
 pub(crate) fn all_else(raw: &Path) -> anyhow::Result<Vec<u8>> {
     let mounted = Mounted::new(raw, "ro")?;
     let attributes = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--sort=name", "--mtime=@0"];
@@ -132,8 +132,8 @@ pub(crate) fn all_else(raw: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(tar.stdout)
 }
 
-/// Runs a program until it succeeds, but not for ever: what another thread has just started may hold a copy of a file
-/// of ours for a moment.
+/// Runs a program until it succeeds, with a limit: a process that another thread has just started may briefly hold a
+/// copy of our file descriptor.
 fn persist(program: &str, arguments: &[&str]) {
     let is_done = (0..100).any(|_| output(program, arguments).is_ok_and(|output| output.status.success()));
     if !is_done {
@@ -141,7 +141,7 @@ fn persist(program: &str, arguments: &[&str]) {
     }
 }
 
-/// A file that a loop device shows; let go when dropped.
+/// A file attached to a loop device; detached when dropped.
 #[derive(Debug)]
 pub(crate) struct Attached(PathBuf);
 
@@ -150,7 +150,7 @@ impl Attached {
         Ok(Self(run("losetup", &["--find", "--show", text(file)])?.trim().into()))
     }
 
-    /// The device.
+    /// Returns the device's path.
     pub(crate) fn device(&self) -> &Path {
         &self.0
     }
@@ -162,7 +162,7 @@ impl Drop for Attached {
     }
 }
 
-/// A file system that is mounted through a loop device; unmounted when dropped, and the device let go.
+/// A file system mounted through a loop device; unmounted and detached when dropped.
 #[derive(Debug)]
 pub(crate) struct Mounted(TempDir);
 
@@ -173,12 +173,12 @@ impl Mounted {
         Ok(Self(place))
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// A path in it.
+    /// Returns a path in it.
     pub(crate) fn inside(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
@@ -190,12 +190,12 @@ impl Drop for Mounted {
     }
 }
 
-/// A file system in memory, which has no more room than that; unmounted when dropped.
+/// A file system in memory of limited size; unmounted when dropped.
 #[derive(Debug)]
 pub(crate) struct InMemory(PathBuf);
 
 impl InMemory {
-    /// Mounts it over a folder.
+    /// Mounts it over a directory.
     pub(crate) fn over(folder: &Path, size: &str) -> anyhow::Result<Self> {
         run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=0755"), "none", text(folder)])?;
         Ok(Self(folder.to_owned()))

@@ -1,4 +1,4 @@
-//! Several targets, and an API that does not do its part: all or none, and no password where none belongs.
+//! Several targets, and an API that fails: all targets are written or none, and no password is left in a wrong file.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::recipe::{Kind, PLAIN, mkfs, put, to_sparse};
 
 const KEY: &str = "AZAION_DEVICE_PASSWORD";
 
-/// What the second target is.
+/// The kind of the second target.
 #[derive(Clone, Copy, Debug)]
 enum Second {
     Raw,
@@ -26,7 +26,7 @@ enum Second {
 const SECONDS: [Second; 6] =
     [Second::Raw, Second::Sparse, Second::Tar, Second::TarZst, Second::Ext4Zst, Second::Directory];
 
-/// A station with two targets.
+/// A host with two targets.
 struct Pair {
     bench: Bench,
     other: PathBuf,
@@ -59,7 +59,7 @@ impl Pair {
         Ok(Self { bench, other, second })
     }
 
-    /// With slots, where there are images.
+    /// Creates it with slots, if there are images.
     fn prepared(second: Second) -> anyhow::Result<Self> {
         let pair = Self::new(second)?;
         pair.device(OTHER, &[])?.ended_with(0)?;
@@ -76,14 +76,14 @@ impl Pair {
         self.start(&[verb])?.ended_with(0)
     }
 
-    /// A verb with its options, on both.
+    /// Starts a verb with its options on both targets.
     fn start(&self, verb: &[&str]) -> anyhow::Result<Run> {
         let image = self.bench.image();
         let both = ["--json", text(&image), text(&self.other)];
         self.bench.wait(start(&mut self.bench.command(&[verb, &both].concat())?)?)
     }
 
-    /// The password in the second target.
+    /// Returns the password in the second target.
     fn other_password(&self) -> anyhow::Result<Option<String>> {
         match self.second {
             Second::Directory => Ok(conf_value(&self.other.join("etc/azaion/device.conf"), KEY)),
@@ -98,7 +98,7 @@ impl Pair {
         archive::sum_is_right(&self.other)
     }
 
-    /// Neither holds a password, also not where nobody looks.
+    /// Checks that neither holds a password, also outside the device's file.
     fn both_are_empty(&self) -> anyhow::Result<()> {
         for record in self.verb("inspect")?.json_lines()? {
             assert_eq!(record["empty"], true, "{record}");
@@ -121,13 +121,13 @@ impl Pair {
     }
 }
 
-/// The API refuses to make the user.
+/// Makes the API refuse to create the user.
 fn refuse_users(pair: &Pair) {
     let fault = Fault::Status { code: 403, error: None, headers: Vec::new() };
     pair.bench.station.api.inject("POST", "/users", fault, 1);
 }
 
-// Promise: with A/B layouts all targets have the device's file, with one password, whichever kinds they are.
+// Promise: with A/B layouts all targets have the device's file with the same password, whichever kinds they are.
 #[test]
 fn all_have_it() {
     for_each(
@@ -141,7 +141,7 @@ fn all_have_it() {
             let before = pair.snapshots()?;
             pair.device(SERIAL, &[])?.ended_with(0)?;
             assert!(pair.snapshots()? == before, "the same device again has changed something");
-            // One of them was cleared: the other's password is the one.
+            // One of them was cleared, so the other's password is used.
             pair.bench.verb("clear")?.ended_with(0)?;
             assert_eq!(pair.device(SERIAL, &[])?.ended_with(0)?.json_lines()?[0]["outcome"], "reused");
             pair.both_hold(SERIAL, EMAIL)?;
@@ -153,8 +153,8 @@ fn all_have_it() {
     );
 }
 
-// Promise: whatever kind the targets are, the module that the device is for is written into all of them and kept, and
-// those of another device than the one that is to be cleared are left alone, byte for byte.
+// Promise: for any kinds of targets, the module that the device is for is written into all of them and kept, and
+// `clear` leaves files of another device than the named one unchanged, byte for byte.
 #[test]
 fn units_are_not_mixed_up() {
     for_each(
@@ -181,7 +181,7 @@ fn units_are_not_mixed_up() {
     );
 }
 
-// Promise: where the API refuses, targets with a slot are byte for byte as before, and new slots are blank.
+// Promise: if the API refuses, targets with a slot are byte for byte as before, and new slots are blank.
 #[test]
 fn none_has_it_if_the_api_refuses() {
     for_each(
@@ -203,7 +203,7 @@ fn none_has_it_if_the_api_refuses() {
     );
 }
 
-// Promise: another device's files that were to be replaced are back, byte for byte, where the API refuses.
+// Promise: another device's files that were to be replaced are restored, byte for byte, if the API refuses.
 #[test]
 fn another_devices_files_are_back() {
     for_each(
@@ -221,14 +221,14 @@ fn another_devices_files_are_back() {
     );
 }
 
-/// A valid file of another device, as large as one may be.
+/// A valid file of another device of maximum size.
 fn large_file(tree: &std::path::Path) -> anyhow::Result<()> {
     let text = "AZAION_DEVICE_EMAIL=azaion-jetson-0043@azaion.com\nAZAION_DEVICE_PASSWORD=of-an-earlier-time\n\
                 AZAION_API_URL=https://old.example\n";
     put(&tree.join("etc/azaion/device.conf"), format!("{text:#<4090}\n"), 0o600)
 }
 
-// Promise: so is one that leaves no room for more than itself.
+// Promise: so is one that leaves no space for more than itself.
 #[test]
 fn a_large_file_is_back() -> anyhow::Result<()> {
     let bench = Bench::new()?;
@@ -244,7 +244,7 @@ fn a_large_file_is_back() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a user that exists and may not be given a new password leaves no password of ours in an image.
+// Promise: if a user exists and its password may not be reset, no password of ours is left in an image.
 #[test]
 fn refused_users_leave_nothing() {
     for_each(
@@ -256,7 +256,7 @@ fn refused_users_leave_nothing() {
             pair.device(SERIAL, &["--on-existing", "refuse"])?.ended_with(73)?;
             pair.both_are_empty()?;
             assert!(pair.bench.station.api.password_is(EMAIL, "another-password"));
-            // And then it is given one.
+            // Then resetting the password is allowed.
             let run = pair.device(SERIAL, &[])?.ended_with(0)?;
             assert_eq!(run.json_lines()?[0]["outcome"], "updated");
             pair.both_hold(SERIAL, EMAIL)
@@ -264,7 +264,7 @@ fn refused_users_leave_nothing() {
     );
 }
 
-// Promise: an answer that is lost leaves the password where it is, and the next run goes on with it.
+// Promise: after a lost answer the password stays in the target, and the next run continues with it.
 #[test]
 fn a_lost_answer() -> anyhow::Result<()> {
     for fault in [Fault::DropAfter, Fault::DropBefore, Fault::Truncate] {
@@ -280,7 +280,7 @@ fn a_lost_answer() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: if one target can't take it, none has it: one that is refused at sight leaves the others untouched.
+// Promise: if one target cannot be written, none is: one that validation refuses leaves the others unchanged.
 #[test]
 fn one_that_can_not_take_it() -> anyhow::Result<()> {
     let pair = Pair::new(Second::Raw)?;
@@ -288,7 +288,7 @@ fn one_that_can_not_take_it() -> anyhow::Result<()> {
     let before = Snapshot::of(&pair.bench.image())?;
     pair.device(SERIAL, &[])?.ended_with(66)?;
     before.is_still(&pair.bench.image())?;
-    // One that looks good, until debugfs has tried.
+    // One that passes validation, until debugfs fails.
     let pair = Pair::prepared(Second::Directory)?;
     let other = pair.bench.path("broken.img");
     mkfs(&pair.bench, &other, "", PLAIN)?;
@@ -300,7 +300,7 @@ fn one_that_can_not_take_it() -> anyhow::Result<()> {
     pair.both_are_empty()
 }
 
-// Promise: one image under two names is a mistake that is told at once.
+// Promise: one image under two names is an error that is reported at once.
 #[test]
 fn the_same_image_twice() -> anyhow::Result<()> {
     let bench = Bench::new()?;

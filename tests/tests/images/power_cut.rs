@@ -1,8 +1,8 @@
-//! A power cut while a batch copies its template: what was not synced is gone.
+//! A power cut while a batch copies its template: unsynced data is lost.
 //!
-//! The copies lie in an ext4 file system of their own, on a loop device. At each system call that names or syncs something the run is
-//! killed, the journal is committed (by syncing another file), and the backing file is copied: it holds what the disk held,
-//! without the page cache. That ext4 writes the data of a file soon after a rename is switched off.
+//! The copies are in a separate ext4 file system on a loop device. At each system call that renames, links or syncs,
+//! the run is killed, the journal is committed (by syncing another file), and the backing file is copied: it holds what
+//! the disk held, without the page cache. An ext4 option that writes a file's data soon after a rename is switched off.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,12 +16,13 @@ use crate::oracle::{self, Mounted, run, text};
 use crate::recipe::{Kind, PLAIN};
 
 const OPTIONS: &str = "noauto_da_alloc";
-/// The system calls after which something may be durable, or has its name.
+/// The system calls that make something durable, or give it its name.
 const STEPS: &str = "fsync,fdatasync,syncfs,renameat,renameat2,linkat";
 /// More than a copy takes.
 const MOST: usize = 60;
 
-/// Ends a batch of one unit at the `when`th of the steps; what the disk then holds, and whether it was ended.
+/// Kills a batch of one device at the `when`th of the steps; returns what the disk then holds, and whether it was
+/// killed.
 fn cut(bench: &Bench, base: &Path, call: &str, when: usize) -> anyhow::Result<(Mounted, bool)> {
     let disk = bench.path("disk");
     let _ = fs::remove_file(&disk);
@@ -47,7 +48,7 @@ fn cut(bench: &Bench, base: &Path, call: &str, when: usize) -> anyhow::Result<(M
     strace.arg(ours.get_program()).args(ours.get_args()).args(bench.station.api_arguments());
     let ended = start(&mut strace)?.wait()?;
     ensure!(matches!(ended.code, None | Some(0)), "{}", ended.words());
-    // Commits the journal, with the names in it, and no other file's data.
+    // Commits the journal with the new names, but no other file's data.
     File::create(mounted.inside("other"))?.sync_all()?;
     let after = bench.path("after");
     run("cp", &["--sparse=always", text(&disk), text(&after)])?;
@@ -55,7 +56,7 @@ fn cut(bench: &Bench, base: &Path, call: &str, when: usize) -> anyhow::Result<(M
     Ok((Mounted::new(&after, "rw")?, ended.code != Some(0)))
 }
 
-/// The copy, if it is there, is what the template is, but for the device.
+/// Checks that the copy, if it exists, equals the template except for the device.
 fn is_complete(kind: Option<Kind>, base: &Path, copy: &Path) -> anyhow::Result<()> {
     if kind.is_some() {
         return oracle::is_whole(copy);
@@ -90,7 +91,8 @@ fn everywhere(bench: &Bench, kind: Option<Kind>, base: &Path) -> anyhow::Result<
     Ok(())
 }
 
-// Promise: whenever the power is cut while a batch copies its template, each unit's copy is complete afterwards or not there.
+// Promise: whenever the power is cut while a batch copies its template, each device's copy is complete afterwards or
+// does not exist.
 #[test]
 fn while_a_template_is_copied() -> anyhow::Result<()> {
     if !is_root() {
@@ -106,7 +108,7 @@ fn while_a_template_is_copied() -> anyhow::Result<()> {
             }
             Some(kind) => {
                 kind.make(&bench, &bench.image(), PLAIN)?;
-                // With its slot, for what makes that is not copying.
+                // With a slot, because creating the slot is not part of copying.
                 bench.device(OTHER, &[])?.ended_with(0)?;
                 bench.verb("clear")?.ended_with(0)?;
                 bench.image()

@@ -1,4 +1,4 @@
-//! How images are made.
+//! How images are created.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
@@ -8,16 +8,16 @@ use crate::archive;
 use crate::bench::{Bench, is_root};
 use crate::oracle::{Mounted, run, text};
 
-/// Their size; a file system of this size is made in no time, and has room for a journal.
+/// The size of images; creating a file system of this size is fast, and it has space for a journal.
 pub(crate) const SIZE: &str = "16M";
 
-/// What is done to the tree that an image is made from.
+/// A change to the tree that an image is made from.
 pub(crate) type Tree = fn(&Path) -> anyhow::Result<()>;
 
 /// Nothing.
 pub(crate) const PLAIN: Tree = |_| Ok(());
 
-/// Writes a file of a tree, and its folders.
+/// Writes a file of a tree, and creates its directories.
 #[expect(clippy::disallowed_methods, reason = "the tests' own files")]
 pub(crate) fn put(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> anyhow::Result<()> {
     fs::create_dir_all(path.parent().unwrap())?;
@@ -25,7 +25,7 @@ pub(crate) fn put(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> anyhow::
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
 }
 
-/// Gives a file of a tree to somebody else, as far as the caller may.
+/// Sets owner and mode of a file of a tree, as far as the caller may.
 pub(crate) fn own(path: &Path, owner: u32, mode: u32) -> anyhow::Result<()> {
     if is_root() {
         chown(path, Some(owner), Some(owner))?;
@@ -33,14 +33,14 @@ pub(crate) fn own(path: &Path, owner: u32, mode: u32) -> anyhow::Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
 }
 
-/// A file as others made it, for the device of the tests.
+/// A file made by another tool for the tests' device.
 pub(crate) fn small_file(tree: &Path) -> anyhow::Result<()> {
     let text = "AZAION_DEVICE_EMAIL=azaion-jetson-0042@azaion.com\nAZAION_DEVICE_PASSWORD=of-an-earlier-time\n\
                 AZAION_API_URL=https://old.example\n";
     put(&tree.join("etc/azaion/device.conf"), text, 0o600)
 }
 
-/// A root file system in small, in a folder of the station.
+/// Creates a small root file system in a directory of the host.
 pub(crate) fn tree(bench: &Bench, change: Tree) -> anyhow::Result<()> {
     let tree = bench.path("tree");
     if tree.exists() {
@@ -59,11 +59,11 @@ pub(crate) fn tree(bench: &Bench, change: Tree) -> anyhow::Result<()> {
     change(&tree)
 }
 
-/// Makes a raw ext4 image of the tree, with further options of mke2fs.
+/// Creates a raw ext4 image of the tree, with further options of mke2fs.
 pub(crate) fn mkfs(bench: &Bench, image: &Path, options: &str, change: Tree) -> anyhow::Result<()> {
     tree(bench, change)?;
     make(image, &format!("{options} -d {}", text(&bench.path("tree"))))?;
-    // What a tree that belongs to somebody else, or is on a file system without them, would not have.
+    // Attributes that a tree of an unprivileged user, or on a file system without them, would lack.
     debugfs(image, "ea_set /etc/passwd user.note kept\nea_set /usr/bin/sudo security.note kept, too\n")
 }
 
@@ -74,7 +74,7 @@ fn make(image: &Path, options: &str) -> anyhow::Result<()> {
     run("mke2fs", &[&fixed[..], kind, &options, &[text(image), SIZE]].concat()).map(drop)
 }
 
-/// Makes a raw ext4 image that the kernel fills with the tree, and an `/etc` that is too large for one block.
+/// Creates a raw ext4 image that the kernel fills with the tree, and an `/etc` that is too large for one block.
 pub(crate) fn by_the_kernel(bench: &Bench, image: &Path, options: &str) -> anyhow::Result<()> {
     tree(bench, PLAIN)?;
     make(image, options)?;
@@ -83,12 +83,12 @@ pub(crate) fn by_the_kernel(bench: &Bench, image: &Path, options: &str) -> anyho
     many(&mounted.inside("etc"), 400)
 }
 
-/// So many files in a folder, with names so long that they need an index.
+/// Creates so many files in a directory, with names so long that they need an index.
 pub(crate) fn many(folder: &Path, count: usize) -> anyhow::Result<()> {
     (0..count).try_for_each(|n| put(&folder.join(format!("a-file-with-a-rather-long-name-{n:05}.conf")), "", 0o644))
 }
 
-/// Has debugfs change an image.
+/// Changes an image with debugfs.
 pub(crate) fn debugfs(image: &Path, requests: &str) -> anyhow::Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     put(file.path(), requests, 0o600)?;
@@ -100,12 +100,12 @@ pub(crate) fn patch(image: &Path, offset: u64, bytes: &[u8]) -> anyhow::Result<(
     Ok(OpenOptions::new().write(true).open(image)?.write_all_at(bytes, offset)?)
 }
 
-/// Cuts a file, or makes it longer.
+/// Truncates or extends a file.
 pub(crate) fn resize(image: &Path, size: u64) -> anyhow::Result<()> {
     Ok(OpenOptions::new().write(true).open(image)?.set_len(size)?)
 }
 
-/// The kind of an image, as the program's JSON calls it.
+/// The kind of an image, named as in the program's JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ext4,
@@ -128,7 +128,7 @@ impl Kind {
         }
     }
 
-    /// The name of an image of this kind that is called `stem`, as the flasher tells the kinds apart.
+    /// Returns the name of an image of this kind with this stem; the flasher distinguishes the kinds by name.
     pub(crate) fn named(self, stem: &str) -> String {
         if self == Self::Ext4Zst { format!("{stem}.zst") } else { stem.to_owned() }
     }
@@ -137,7 +137,8 @@ impl Kind {
         matches!(self, Self::TarZst | Self::Ext4Zst)
     }
 
-    /// Makes a usual image of this kind of a tree, which is named [`Kind::named`]; beside an archive there is its checksum file.
+    /// Creates a usual image of this kind from a tree, named by [`Kind::named`]; beside an archive there is its
+    /// checksum file.
     pub(crate) fn make(self, bench: &Bench, image: &Path, change: Tree) -> anyhow::Result<()> {
         match self {
             Self::Ext4 => mkfs(bench, image, "", change),
@@ -160,7 +161,7 @@ fn compress(from: &Path, to: &Path, script: &str) -> anyhow::Result<()> {
     run("sh", &["-c", script, "sh", text(from), text(to)]).map(drop)
 }
 
-/// Compresses a raw image as the flasher's scripts do it: its name ends in `.zst` then.
+/// Compresses a raw image as the flasher's scripts do; its name then ends in `.zst`.
 pub(crate) fn to_zstd(image: &Path) -> anyhow::Result<()> {
     run("zstd", &["-qf", "-T0", "--rm", text(image)]).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Android sparse images taken apart and put together, for those that no program would write.
+//! Takes Android sparse images apart and puts them together, for variants that no program writes.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ const HEADER: usize = 28;
 const CHUNK_HEADER: usize = 12;
 const BLOCK: usize = 4096;
 
-/// So many blocks, and what describes them.
+/// A chunk: its number of blocks, kind and body.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     pub(crate) kind: u16,
@@ -26,9 +26,9 @@ pub(crate) struct Chunk {
 #[derive(Debug)]
 pub(crate) struct Sparse {
     pub(crate) chunks: Vec<Chunk>,
-    /// Of each chunk; what is above 12 is padding.
+    /// Size of each chunk header; bytes above 12 are padding.
     pub(crate) chunk_header: usize,
-    /// Of the file; what is above 28 is padding.
+    /// Size of the file header; bytes above 28 are padding.
     pub(crate) header: usize,
 }
 
@@ -41,7 +41,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 impl Sparse {
-    /// Of an image that img2simg made.
+    /// Parses an image that img2simg created.
     fn read(file: &Path) -> anyhow::Result<Self> {
         let bytes = fs::read(file)?;
         let mut rest = &bytes[HEADER..];
@@ -76,7 +76,7 @@ impl Sparse {
         bytes
     }
 
-    /// Takes the block out of its chunk, and describes it with `chunk` instead.
+    /// Splits the block from its chunk, and describes it with `chunk` instead.
     pub(crate) fn replace_block(&mut self, block: u64, chunk: Chunk) {
         let mut before = 0;
         let is_in = |chunk: &Chunk| {
@@ -93,7 +93,7 @@ impl Sparse {
         self.chunks.splice(at..at, [part(first), chunk, part(&rest[BLOCK..])]);
     }
 
-    /// Describes all runs of a raw chunk as chunks of one block.
+    /// Splits each raw chunk into chunks of one block.
     pub(crate) fn shatter(&mut self) {
         let one = |chunk: &Chunk, block: &[u8]| Chunk { kind: chunk.kind, blocks: 1, body: block.to_vec() };
         let parts = |chunk: &Chunk| match chunk.kind {
@@ -104,14 +104,14 @@ impl Sparse {
     }
 }
 
-/// Changes the parts of an image that img2simg made.
+/// Changes the parts of an image that img2simg created.
 pub(crate) fn change(image: &Path, how: impl FnOnce(&mut Sparse) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut sparse = Sparse::read(image)?;
     how(&mut sparse)?;
     put(image, sparse.bytes(), 0o644)
 }
 
-/// Describes the block of the device's file in another way.
+/// Describes the block of the device's file with another chunk kind.
 pub(crate) fn change_slot(image: &Path, kind: u16, body: &[u8]) -> anyhow::Result<()> {
     let block = oracle::block(raw_copy(image)?.path())?;
     let chunk = Chunk { kind, blocks: 1, body: body.to_vec() };

@@ -1,4 +1,4 @@
-//! The sum beside images of the other kinds, which `--sparse` of the initrd flow puts into `images/`.
+//! The checksum beside images of the other kinds, which `--sparse` of the initrd flow puts into `images/`.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn image(kind: Kind, change: Tree, user: User) -> anyhow::Result<Bench> {
     Ok(bench)
 }
 
-/// The sum is right by sha1sum's own judgement, and has the form that it had.
+/// Checks with sha1sum that the checksum is correct, and that its form is unchanged.
 fn is_summed(bench: &Bench) -> anyhow::Result<()> {
     let sum = fs::read_to_string(sum_file(&bench.image()))?;
     if bench.name() == "system.img" {
@@ -60,7 +60,7 @@ fn life(bench: &Bench) -> anyhow::Result<()> {
     bench.holds("AZJN-0044", "azaion-jetson-0044@azaion.com")
 }
 
-// Promise: a sum beside a raw or a sparse image is right after every run, in the form that it had.
+// Promise: a checksum beside a raw or a sparse image is correct after every run, in its original form.
 #[test]
 fn beside_other_kinds() {
     for_each(
@@ -85,8 +85,8 @@ fn change(bench: &Bench, kind: Kind, is_later: bool) -> anyhow::Result<()> {
     recipe::patch(&bench.image(), at as u64, b"another")
 }
 
-// Promise: an image that was changed by others since its sum was made is refused, whether it had a device or none; only its
-// credentials can be taken out.
+// Promise: an image that others have changed since its checksum was computed is refused, whether it held a device or
+// not; only its credentials can be removed.
 #[test]
 fn an_image_that_others_have_changed() {
     for_each(
@@ -97,7 +97,7 @@ fn an_image_that_others_have_changed() {
             for is_later in [false, true] {
                 if is_later {
                     if kind.is_compressed() {
-                        // What was changed can't be decompressed.
+                        // The changed image can't be decompressed.
                         kind.make(&bench, &bench.image().with_file_name("system.img"), PLAIN)?;
                     }
                     archive::put_sum(&bench.image())?;
@@ -111,7 +111,8 @@ fn an_image_that_others_have_changed() {
                 }
                 before.is_still(&bench.image())?;
             }
-            // What can't be provisioned any more can be cleared all the same; its sum stays wrong, for whoever flashes it.
+            // An image that can't be provisioned any more can still be cleared; its checksum stays wrong, so that the
+            // mismatch stays detectable at flashing.
             let sum = fs::read(sum_file(&bench.image()))?;
             let run = bench.verb("clear")?.ended_with(0)?;
             anyhow::ensure!(run.stderr.contains("does not match the .sha1sum"), "{}", run.stderr);
@@ -127,7 +128,7 @@ fn an_image_that_others_have_changed() {
     );
 }
 
-// Promise: a sum that this run may not write is told before anything has changed.
+// Promise: a checksum file that this run may not write is reported before anything has changed.
 #[test]
 fn a_sum_of_somebody_else() {
     if !is_root() {
@@ -145,7 +146,7 @@ fn a_sum_of_somebody_else() {
             before.is_still(&bench.image())?;
             anyhow::ensure!(bench.station.api.users().is_empty(), "there is a user");
             bench.has_no_leftovers()?;
-            // Neither may what is there be taken out.
+            // The credentials may not be removed either.
             bench.give_image()?;
             bench.device(SERIAL, &[])?.ended_with(0)?;
             std::os::unix::fs::chown(sum_file(&bench.image()), Some(0), Some(0))?;

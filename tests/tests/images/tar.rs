@@ -1,4 +1,4 @@
-//! Archives of every kind that can be provisioned, from the first device to the last, as GNU tar and sha1sum see them.
+//! Archives of every supported kind, from the first device to the last, checked by GNU tar and sha1sum.
 
 use crate::archive::rich;
 use crate::bench::{User, for_each};
@@ -40,13 +40,14 @@ fn lives(user: User) {
     for_each(&ROWS, |row| row.name.to_owned(), |row| Life::new(row, user)?.whole());
 }
 
-// Promise: every usual archive takes a device's file, as GNU tar unpacks it, its sum follows, and nothing else changes.
+// Promise: every usual archive accepts a device's file, as unpacked by GNU tar, its checksum is updated, and nothing
+// else changes.
 #[test]
 fn from_the_first_device_to_the_last() {
     lives(User::Caller);
 }
 
-// Promise: archives need no root at all.
+// Promise: archives need no root privileges.
 #[test]
 fn without_any_privilege() {
     if crate::bench::is_root() {

@@ -1,4 +1,4 @@
-//! Several runs at the same time on one image: one after the other, and readers see either device.
+//! Concurrent runs on one image: they run one after the other, and readers see the old device or the new one.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +18,12 @@ fn image(kind: Kind) -> anyhow::Result<Bench> {
     Ok(bench)
 }
 
-/// Tries it with an image of each kind.
+/// Runs a test with an image of each kind.
 fn with_each_kind(one: impl Fn(&Bench) -> anyhow::Result<()>) {
     for_each(&Kind::ALL, |kind| kind.name().to_owned(), |kind| one(&image(*kind)?));
 }
 
-/// Runs for both units at once; the image holds one of them afterwards, in full.
+/// Runs for both devices at once; the image then holds one of them completely.
 fn race(bench: &Bench) -> anyhow::Result<()> {
     let mut running = Vec::new();
     for (serial, _) in BOTH {
@@ -38,16 +38,17 @@ fn race(bench: &Bench) -> anyhow::Result<()> {
     bench.holds(serial, email)
 }
 
-// Promise: two runs on one image go one after the other, also while the slot is made; the image holds one of the two.
+// Promise: two runs on one image run one after the other, also while the slot is created; the image holds one of the
+// two devices.
 #[test]
 fn two_writers() {
     with_each_kind(|bench| {
-        // The first race is about the slot, too.
+        // The first race includes creating the slot.
         (0..4).try_for_each(|_| race(bench))
     });
 }
 
-// Promise: `inspect` needs no lock: it reports what is there while another run holds the target.
+// Promise: `inspect` needs no lock: it reports the present state while another run holds the target.
 #[test]
 fn a_reader_of_a_target_in_use() {
     with_each_kind(|bench| {
@@ -63,7 +64,7 @@ fn a_reader_of_a_target_in_use() {
     });
 }
 
-// Promise: who reads meanwhile sees one device or the other, or none before the first; never an error.
+// Promise: a concurrent reader sees one device or the other, or none before the first; never an error.
 #[test]
 fn a_reader() {
     with_each_kind(|bench| {

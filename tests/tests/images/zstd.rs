@@ -1,4 +1,4 @@
-//! Compressed archives of every make, from the first device to the last, as zstd, GNU tar, file and sha1sum see them.
+//! Compressed archives of every variant, from the first device to the last, checked by zstd, GNU tar, file and sha1sum.
 
 mod disk;
 
@@ -17,11 +17,11 @@ const fn row(name: &'static str, pack: &'static [&'static str], change: Tree, co
     Row { name, pack, change, form: DIGITS, compress: Some(compress) }
 }
 
-/// As GNU tar calls it: through a pipe, so that no content size is in the header, and with a checksum.
+/// As GNU tar calls it: through a pipe, so without a content size in the header, and with a checksum.
 const PIPE: &str = "zstd -q -T0 <archive >system.img";
 const SIZED: &str = "zstd -q archive -o system.img";
 const FRAMES: &str = "split -b 100K --filter='zstd -q' archive >system.img";
-/// What was packed has other times of access than what was packed before.
+/// Members packed later have other access times than those packed before.
 const BY_TAR: &str = "tar --numeric-owner --xattrs '--xattrs-include=*' -cpf system.img -C ../tree -I 'zstd -T0' . && \
                       zstd -dqf system.img -o archive";
 const SIZED_FRAMES: &str = "split -b 100K archive p. && zstd -q --rm p.* && cat p.* >system.img && rm p.*";
@@ -32,22 +32,22 @@ const EMPTY_FRAMES: &str = "e() { : | zstd -q; }; { e; head -c 512K archive | zs
                             tail -c +524289 archive | zstd -q; e; } >system.img";
 const SKIPPABLE_FRAMES: &str = r#"x() { printf "\x5$1\x2a\x4d\x18\x03\0\0\0abc"; }; { x 0; head -c 512K archive | zstd -q; x f;
                                   tail -c +524289 archive | zstd -q; x 3; x 0; } >system.img"#;
-/// Of an archive without padding.
+/// For an archive without padding.
 const END_IN_A_FRAME: &str = "s=$(($(stat -c %s archive) - 1024)); { head -c $s archive | zstd -q; \
                               tail -c 1024 archive | zstd -q; } >system.img";
 const WITHOUT_ITS_SECOND_ZERO_BLOCK: &str = "s=$(($(stat -c %s archive) - 512)); { head -c $s archive | zstd -q; \
                                              tail -c 512 archive | zstd -q; } >system.img";
 
-/// GNU tar does without.
+/// GNU tar accepts an archive without an end marker.
 const NO_END: &str = "head -c -1024 archive | zstd -q >system.img";
 const NO_END_IN_FRAMES: &str = "{ head -c -1024 archive | split -b 100K --filter='zstd -q'; : | zstd -q; } >system.img";
 
-/// The last member ends where a block of 128 KiB does.
+/// The last member ends at a boundary of a 128 KiB block.
 const ALIGNED: Tree = |tree| filled(tree, 128 << 10, 0);
-/// It ends so that the most zeros follow ours, up to a record of 10240 bytes.
+/// It ends so that the most zeros follow our members, up to a record of 10240 bytes.
 const LONGEST_END: Tree = |tree| filled(tree, 10_240, 4608);
 
-/// A file makes the last member end `rest` bytes after a multiple of `unit`, if it is packed as [`USUAL`].
+/// A file that makes the last member end `rest` bytes after a multiple of `unit`, if packed as [`USUAL`].
 fn filled(tree: &Path, unit: usize, rest: usize) -> anyhow::Result<()> {
     let filler = tree.join("usr/filler");
     put(&filler, [b'x'; 512], 0o644)?;
@@ -56,7 +56,7 @@ fn filled(tree: &Path, unit: usize, rest: usize) -> anyhow::Result<()> {
     put(&filler, vec![b'x'; 512 + rest + end.next_multiple_of(unit) - end], 0o644)
 }
 
-/// What can't be compressed, so that blocks hold it as it is.
+/// Incompressible content, which blocks store uncompressed.
 const RANDOM: Tree = |tree| random(&tree.join("usr/zz"));
 
 fn random(file: &Path) -> anyhow::Result<()> {
@@ -100,7 +100,7 @@ const MAKES: [Row; 34] = [
     row("half an end marker", &["--xattrs", "-b1", "."], PLAIN, "head -c -512 archive | zstd -q >system.img"),
 ];
 
-/// What is in the place of the device's file already.
+/// Files packed at the path of the device's file.
 const PACKED: [Row; 9] = [
     row("a folder of somebody else", USUAL, ODD_FOLDER, PIPE),
     row("an empty file", USUAL, EMPTY_FILE, PIPE),
@@ -117,20 +117,22 @@ fn lives<'r>(rows: impl IntoIterator<Item = &'r Row>, user: User) {
     for_each(rows, |row| row.name.to_owned(), |row| Life::new(row, user)?.whole());
 }
 
-// Promise: a compressed archive of every make takes devices, as the flasher unpacks it: it grows by little, each later device
-// changes one block of it, its sum follows, and all its members are as before.
+// Promise: a compressed archive of every variant accepts devices, as unpacked by the flasher: it grows by little, each
+// later device changes one block of it, its checksum is updated, and all its members are unchanged.
 #[test]
 fn from_the_first_device_to_the_last() {
     lives(&MAKES, User::Caller);
 }
 
-// Promise: credentials that were packed and compressed with the rest are found, kept for their device alone, and taken out.
+// Promise: credentials that were packed and compressed with the rest are found, kept for their own device only, and
+// removed.
 #[test]
 fn with_something_packed() {
     lives(&PACKED, User::Caller);
 }
 
-// Promise: credentials of another device that were packed are replaced in one run, and none of them stays, compressed or not.
+// Promise: packed credentials of another device are replaced in one run, and no byte of them remains, compressed or
+// not.
 #[test]
 fn with_another_device_packed() {
     for_each(
@@ -140,7 +142,7 @@ fn with_another_device_packed() {
     );
 }
 
-// Promise: compressed archives need no root at all.
+// Promise: compressed archives need no root privileges.
 #[test]
 fn without_any_privilege() {
     if is_root() {

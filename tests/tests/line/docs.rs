@@ -11,7 +11,7 @@ use azaion_tests::programs::workspace;
 /// The page; its blocks are named `LANGUAGE line=FLOW STEP`.
 pub(crate) const LINE: Page = Page("docs/line.md");
 
-/// The first lines of the record that the loop of a flow writes, as the page has them.
+/// Returns the first lines of the record that the loop of a flow writes, as the page has them.
 pub(crate) fn recorded(flow: &str) -> anyhow::Result<String> {
     Ok(LINE.find(&format!("json line={flow} loop"))?.unwrap_or_default())
 }
@@ -34,7 +34,8 @@ fn every_block_is_run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The command lines of a page that start with this program, each as its words; what follows a pipe or `>` is not its own.
+/// Returns the command lines of a page that start with this program, each as its words; what follows a pipe or `>` is
+/// not included.
 fn lines_of(text: &str, program: &str) -> Vec<Vec<String>> {
     let joined = text.replace("\\\n", " ");
     let starts = joined.lines().map(str::trim_start).filter(|line| line.starts_with(&format!("{program} ")));
@@ -44,7 +45,7 @@ fn lines_of(text: &str, program: &str) -> Vec<Vec<String>> {
     starts.filter_map(own).map(words).collect()
 }
 
-// Promise: the program accepts every command line of the host tool that a page has.
+// Promise: the program accepts every command line of the host tool in the pages.
 #[test]
 fn every_command_line_is_taken() -> anyhow::Result<()> {
     let mut taken = 0;
@@ -110,7 +111,7 @@ fn the_options_of_the_migration_exist() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The pages that people read: those at the top and below `docs/`.
+/// Returns the pages for readers: those at the top level and below `docs/`.
 fn pages() -> anyhow::Result<Vec<PathBuf>> {
     let mut pages = Vec::new();
     for directory in [".", "docs", "docs/decisions"] {
@@ -124,19 +125,19 @@ fn pages() -> anyhow::Result<Vec<PathBuf>> {
     Ok(pages)
 }
 
-/// A page without its fenced blocks.
+/// Returns a page without its fenced blocks.
 fn prose(page: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(page)?;
     Ok(format!("\n{text}").split("\n```").step_by(2).map(|part| part.to_owned() + "\n").collect())
 }
 
-/// The name of a heading in links, as GitHub makes it.
+/// Returns the anchor of a heading, as GitHub generates it.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-// Promise: each link of a page to a file of ours leads to one, and to a heading that it has.
+// Promise: each link of a page to a file of ours leads to an existing file, and to an existing heading.
 #[test]
 fn links_lead_somewhere() -> anyhow::Result<()> {
     let mut anchors: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();

@@ -19,7 +19,7 @@ use serde_json::Value;
 const CONF: &str = "etc/azaion/device.conf";
 /// Longer than any block of the page may take.
 const PATIENCE: &str = "60";
-/// The page's commands do not name the CA of the development API.
+/// A wrapper that adds the development API's CA, which the page's commands do not name.
 const WITH_CA: &str = "#!/bin/sh
 case $1 in
     device | check) exec PROGRAM \"$@\" --ca-file CA ;;
@@ -31,7 +31,7 @@ esac
 #[derive(Debug)]
 pub(crate) struct Factory {
     pub(crate) station: Station,
-    /// The password of each serial that was seen on a board.
+    /// The password of each serial that was found on a board.
     passwords: RefCell<BTreeMap<String, String>>,
 }
 
@@ -51,12 +51,12 @@ impl Factory {
         Ok(Self { station, passwords: RefCell::default() })
     }
 
-    /// A path in `Linux_for_Tegra`.
+    /// Returns a path in `Linux_for_Tegra`.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.station.path("Linux_for_Tegra").join(name)
     }
 
-    /// Runs commands as a person types them, with Enter whenever they ask for it; notes what they say.
+    /// Runs commands as a person types them, with Enter at every prompt, and records their output.
     pub(crate) fn type_in(&self, commands: &str) -> anyhow::Result<Run> {
         self.station.put("enter", "\n".repeat(9), 0o600)?;
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.station.path("bin").display());
@@ -74,17 +74,17 @@ impl Factory {
         Ok(run)
     }
 
-    /// Has the cable come off in the flash of this number.
+    /// Simulates a loose cable in the flash with this number.
     pub(crate) fn cut_flash(&self, number: usize) -> anyhow::Result<()> {
         self.station.put("bench/cut", number.to_string(), 0o600)
     }
 
-    /// How many boards are flashed.
+    /// Returns the number of flashed boards.
     pub(crate) fn boards(&self) -> usize {
         (1..=99).take_while(|number| self.drive(*number).exists()).count()
     }
 
-    /// The partitions of a board, counted from 1, each a file.
+    /// Returns the directory of a board's drive, counted from 1, with a file for each partition.
     fn drive(&self, number: usize) -> PathBuf {
         self.station.path(&format!("bench/unit-{number}"))
     }
@@ -93,28 +93,28 @@ impl Factory {
         self.drive(number).join(format!("{partition}.img"))
     }
 
-    /// Whether a partition holds a whole file system.
+    /// Returns whether a partition holds a complete file system.
     pub(crate) fn is_bootable(&self, number: usize, partition: &str) -> anyhow::Result<bool> {
         let mut check = command(Path::new("/usr/sbin/e2fsck"), &["-fn"]);
         Ok(check.arg(self.partition(number, partition)).output()?.status.success())
     }
 
-    /// The content of a partition as a directory, with modes and owners, as far as this user can set them.
+    /// Returns the content of a partition as a directory, with modes and owners, as far as this user can set them.
     pub(crate) fn board(&self, number: usize, partition: &str) -> anyhow::Result<PathBuf> {
         let content = self.station.path(&format!("bench/content-{number}/{partition}"));
         if !content.exists() {
             ensure!(self.is_bootable(number, partition)?, "{partition} of board {number} holds no whole file system");
             fs::create_dir_all(&content)?;
             let request = format!("rdump / {}", content.display());
-            // Ends with 0 in any case; what is missing then is noticed by the caller.
+            // Ends with 0 in any case; the caller notices missing files.
             output(Command::new("/usr/sbin/debugfs").args(["-R", &request]).arg(self.partition(number, partition)))?;
             fs::remove_dir(content.join("lost+found"))?;
         }
         Ok(content)
     }
 
-    /// A board is this device, on each of its partitions, and no other; its agent becomes ready. The checksum beside each image
-    /// was right when the image was flashed.
+    /// Checks that a board is this device, and no other, on each of its partitions, and that its agent becomes ready.
+    /// The checksum beside each image was correct when the image was flashed.
     pub(crate) fn is_unit(&self, number: usize, serial: &str, partitions: &[&str]) -> anyhow::Result<()> {
         let found = fs::read_dir(self.drive(number))?.count();
         ensure!(found == partitions.len(), "{found} partitions, not {partitions:?}");
@@ -134,7 +134,8 @@ impl Factory {
         self.had_right_sums()
     }
 
-    /// The flasher reads no checksum; others do. It noted what each file should have had beside it, and what it had.
+    /// Checks the expected and actual checksums that the simulated flasher recorded: the flasher itself does not
+    /// compare them, but other programs do.
     fn had_right_sums(&self) -> anyhow::Result<()> {
         let Ok(sums) = fs::read_to_string(self.station.path("bench/sums")) else { return Ok(()) };
         for line in sums.lines() {
@@ -144,7 +145,8 @@ impl Factory {
         Ok(())
     }
 
-    /// A partition's `device.conf`, with the modes and owners of the contract, and a password that lets it in.
+    /// Returns a partition's `device.conf` after checking the modes and owners of the contract, and that the account
+    /// accepts its password.
     fn conf_of(&self, partition: &Path, serial: &str) -> anyhow::Result<String> {
         for (name, mode) in [(CONF, 0o100_600), ("etc/azaion", 0o040_755)] {
             let is = partition.join(name).symlink_metadata().with_context(|| format!("{name} of {serial}"))?;
@@ -160,7 +162,7 @@ impl Factory {
         Ok(conf)
     }
 
-    /// What a board's agent says when the device is switched on.
+    /// Returns the output of a board's agent when the device is switched on.
     pub(crate) fn start_up(&self, number: usize, partition: &str) -> anyhow::Result<Run> {
         let root = self.board(number, partition)?.display().to_string();
         let run = start(&mut command(&native()?.join("azaion-agent"), &["boot", "--root", &root]))?.wait()?;
@@ -168,25 +170,26 @@ impl Factory {
         Ok(run)
     }
 
-    /// Nothing in `Linux_for_Tegra` has an identity in it: no password that was ever made, nor the form of one.
+    /// Checks that nothing in `Linux_for_Tegra` contains an identity: no password ever created, nor anything of that
+    /// form.
     pub(crate) fn is_clear(&self) -> anyhow::Result<()> {
         let found = self.identities()?;
         ensure!(found.is_empty(), "an identity is left in {found:?}");
         Ok(())
     }
 
-    /// The files in `Linux_for_Tegra` that have an identity in them.
+    /// Returns the files in `Linux_for_Tegra` that contain an identity.
     pub(crate) fn identities(&self) -> anyhow::Result<Vec<String>> {
         Ok([files_with(&self.path(""), "AZAION_DEVICE_")?, self.known()?].concat())
     }
 
-    /// The files of `Linux_for_Tegra` that have the password of a board in them.
+    /// Returns the files of `Linux_for_Tegra` that contain the password of a board.
     pub(crate) fn known(&self) -> anyhow::Result<Vec<String>> {
         let found = self.passwords.borrow().values().map(|password| files_with(&self.path(""), password)).collect();
         anyhow::Result::<Vec<_>>::map(found, |found| found.concat())
     }
 
-    /// The record that the loop keeps, and takes it away: of each device its outcome, of each `clear` what it did.
+    /// Returns and removes the record that the loop writes: the outcome of each device, and of each `clear`.
     pub(crate) fn record(&self) -> anyhow::Result<Vec<String>> {
         let text = fs::read_to_string(self.path("devices.jsonl"))?;
         fs::remove_file(self.path("devices.jsonl"))?;
@@ -201,12 +204,12 @@ impl Factory {
     }
 }
 
-/// Whether owners can be told.
+/// Whether file owners can be set and checked.
 pub(crate) fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// The files in a directory that have these bytes in them, as they are or compressed.
+/// Returns the files in a directory that contain these bytes, compressed or not.
 fn files_with(directory: &Path, bytes: &str) -> anyhow::Result<Vec<String>> {
     let compressed =
         "find . -name 'system.img*' -exec sh -c 'zstd -qdcf \"$1\" | grep -qaFe \"$0\"' \"$0\" {} \\; -print";

@@ -8,22 +8,22 @@ use azaion_tests::pages::contains_in_order;
 use crate::docs::{LINE, recorded};
 use crate::factory::{Factory, is_root};
 
-/// The serials that the page has: one on its own, and those of the loop.
+/// The serials on the page: a single one, and those of the loop.
 pub(crate) const FIRST: &str = "AZJN-0042";
 pub(crate) const LOOP: [&str; 3] = ["AZJN-0043", "AZJN-0044", "AZJN-0045"];
 
-/// A flow of the page, or one that follows from what it says beside it.
+/// A flow of the page, or a variant that its text describes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
     pub(crate) name: &'static str,
     pub(crate) bsp: Bsp,
-    /// The partitions that a board has then.
+    /// The partitions of a board in this flow.
     pub(crate) partitions: &'static [&'static str],
-    /// How many targets are cleared after each device.
+    /// The number of targets that are cleared after each device.
     pub(crate) targets: usize,
     /// The block with the step "once", if it is another flow's.
     once: Option<&'static str>,
-    /// What is replaced in the commands.
+    /// Replacements in the commands.
     changes: &'static [(&'static str, &'static str)],
 }
 
@@ -73,23 +73,23 @@ const AB_BY_FLASH_SH: Flow = Flow {
 };
 
 impl Flow {
-    /// Whether it can be tried: what is written into a directory belongs to root.
+    /// Returns whether it can be tested: files written into a directory belong to root.
     pub(crate) fn is_possible(&self) -> bool {
         self.name != ROOTFS.name || is_root()
     }
 
-    /// The commands of a step.
+    /// Returns the commands of a step.
     pub(crate) fn step(&self, step: &str) -> anyhow::Result<String> {
         Ok(self.changed(LINE.commands(&self.block(step))?))
     }
 
-    /// The name of the block for a step, without its language.
+    /// Returns the name of the block for a step, without its language.
     fn block(&self, step: &str) -> String {
         let own = format!("{} {step}", self.name);
         format!("line={}", self.once.filter(|_| step == "once").unwrap_or(&own))
     }
 
-    /// The loop, for these serials.
+    /// Returns the loop for these serials.
     pub(crate) fn loop_of(&self, serials: &[&str]) -> anyhow::Result<String> {
         let all = self.step("loop")?;
         let of = |serials: &[&str]| format!("for serial in {}; do", serials.join(" "));
@@ -97,13 +97,13 @@ impl Flow {
         Ok(all.replace(&of(&LOOP), &of(serials)))
     }
 
-    /// One device, without the step `clear`.
+    /// Returns the commands for one device, without the step `clear`.
     pub(crate) fn without_clear(&self) -> anyhow::Result<String> {
         let unit = self.step("unit")?;
         Ok(unit.split("azaion-provision clear").next().unwrap().to_owned())
     }
 
-    /// The commands for one device that have this in them.
+    /// Returns the commands for one device that contain these words.
     pub(crate) fn only(&self, words: &str) -> anyhow::Result<String> {
         let unit = self.step("unit")?.replace("\\\n", "");
         Ok(unit.lines().filter(|line| line.contains(words)).collect::<Vec<_>>().join("\n"))
@@ -113,13 +113,13 @@ impl Flow {
         self.changes.iter().fold(text, |text, (from, to)| text.replace(from, to))
     }
 
-    /// The loop's record of a device.
+    /// Returns the loop's record of a device.
     pub(crate) fn recorded(&self, serial: &str, outcome: &str) -> Vec<String> {
         let cleared = vec![format!("{serial} cleared true"); self.targets];
         [vec![format!("{serial} {outcome}")], cleared].concat()
     }
 
-    /// Runs a step as the page has it: the output is what the page says, without a warning, also of `tar`.
+    /// Runs a step of the page: the output is as on the page, without warnings, also of `tar`.
     fn does(&self, factory: &Factory, step: &str) -> anyhow::Result<()> {
         let run = factory.type_in(&self.step(step)?)?.ended_with(0)?;
         for word in ["azaion", "warning", "tar: "] {
@@ -129,7 +129,7 @@ impl Flow {
         Ok(())
     }
 
-    /// All steps of the page.
+    /// Runs all steps of the page.
     fn whole(&self) -> anyhow::Result<()> {
         if !self.is_possible() {
             return Ok(());
@@ -151,7 +151,7 @@ impl Flow {
         self.leaves_no_files(&factory)
     }
 
-    /// Beside the images is no file of ours but those that the contract names.
+    /// Checks that only the files of ours that the contract names are beside the images.
     fn leaves_no_files(&self, factory: &Factory) -> anyhow::Result<()> {
         for directory in ["", "bootloader", "rootfs/etc/azaion", "tools/kernel_flash/images/external"] {
             let Ok(entries) = fs::read_dir(factory.path(directory)) else { continue };
@@ -172,7 +172,7 @@ fn sd_card() -> anyhow::Result<()> {
     SD.whole()
 }
 
-// Promise: so it is on NVMe, with `--no-flash` once and `--flash-only` for each device. JetPack 7: a compressed tar.
+// Promise: the same on NVMe, with `--no-flash` once and `--flash-only` for each device. JetPack 7: a compressed tar.
 #[test]
 fn nvme() -> anyhow::Result<()> {
     NVME.whole()
@@ -184,13 +184,13 @@ fn nvme_sparse() -> anyhow::Result<()> {
     SPARSE.whole()
 }
 
-// Promise: the same where one partition is flashed alone, from an Android sparse image.
+// Promise: the same if only one partition is flashed, from an Android sparse image.
 #[test]
 fn nvme_app_alone() -> anyhow::Result<()> {
     APP_ALONE.whole()
 }
 
-// Promise: the same on JetPack 6.2, with the commands that the page has for it.
+// Promise: the same on JetPack 6.2, with the commands of the page for it.
 #[test]
 fn nvme_r36_5() -> anyhow::Result<()> {
     NVME_R36_5.whole()
@@ -226,7 +226,7 @@ fn a_and_b_by_flash_sh() -> anyhow::Result<()> {
     AB_BY_FLASH_SH.whole()
 }
 
-// Promise: what is generated from a directory with an identity in it is cleared with the directory.
+// Promise: an image generated from a directory with an identity in it is cleared with the directory.
 #[test]
 fn the_directory_itself() -> anyhow::Result<()> {
     ROOTFS.whole()

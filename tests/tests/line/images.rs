@@ -1,4 +1,4 @@
-//! Images and checksums that somebody has changed by hand, or that are of another kind than this flow needs.
+//! Images and checksums that were changed by hand, or are of another kind than this flow needs.
 
 use azaion_tests::bsp::Bsp;
 use azaion_tests::programs::Run;
@@ -6,7 +6,7 @@ use azaion_tests::programs::Run;
 use crate::factory::Factory;
 use crate::flows::{FIRST, Flow, LOOP, NVME, NVME_R36_2};
 
-/// How somebody adds a file to an image, for each kind of archive.
+/// Commands that add a file to an image, for each kind of archive.
 const CHANGES: [(Flow, &str); 2] = [
     (NVME_R36_2, "tar --numeric-owner --owner=0 --group=0 -rf system.img by-hand"),
     (
@@ -29,7 +29,7 @@ impl Line {
     fn new(flow: Flow) -> anyhow::Result<Self> {
         let factory = Factory::new(flow.bsp)?;
         factory.type_in(&flow.step("once")?)?.ended_with(0)?;
-        // To go back to later.
+        // A copy to restore later.
         factory.type_in("cp -a tools/kernel_flash/images/external generated")?.ended_with(0)?;
         factory.type_in(&flow.step("unit")?)?.ended_with(0)?;
         Ok(Self { flow, factory })
@@ -51,7 +51,8 @@ impl Line {
     }
 }
 
-// Promise: an image that was changed by hand and does not match its checksum takes no device; generated again, it does.
+// Promise: an image that was changed by hand and does not match its checksum accepts no device; after it is generated
+// again, it does.
 #[test]
 fn changed_without_the_sum() -> anyhow::Result<()> {
     for (flow, change) in CHANGES {
@@ -66,7 +67,7 @@ fn changed_without_the_sum() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: an image that was changed by hand, with its checksum, goes on, and keeps the change.
+// Promise: an image that was changed by hand, with an updated checksum, accepts devices and keeps the change.
 #[test]
 fn changed_with_the_sum() -> anyhow::Result<()> {
     for (flow, change) in CHANGES {
@@ -78,7 +79,7 @@ fn changed_with_the_sum() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a checksum that somebody has spoilt is corrected, for the image is known to be the one that was generated.
+// Promise: a damaged checksum is corrected, because the checksum state proves that the image is unchanged.
 #[test]
 fn a_spoilt_sum() -> anyhow::Result<()> {
     for (flow, _) in CHANGES {
@@ -89,7 +90,7 @@ fn a_spoilt_sum() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: images restored from a copy go on, whatever was kept of those that were there.
+// Promise: images restored from a copy accept devices, whatever state was stored for the replaced ones.
 #[test]
 fn restored_from_a_copy() -> anyhow::Result<()> {
     for (flow, _) in CHANGES {
@@ -100,7 +101,7 @@ fn restored_from_a_copy() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: without its checksum an image is not flashed; one made by hand serves.
+// Promise: an image without its checksum is not flashed; a checksum created by hand is accepted.
 #[test]
 fn the_sum_removed() -> anyhow::Result<()> {
     let line = Line::new(NVME)?;
@@ -111,7 +112,8 @@ fn the_sum_removed() -> anyhow::Result<()> {
     line.goes_on()
 }
 
-// Promise: an image that the flasher would take for something else by its name takes no device, and the message says why.
+// Promise: an image with a name by which the flasher takes it for another kind accepts no device, and the message says
+// why.
 #[test]
 fn renamed() -> anyhow::Result<()> {
     let compressed_tar = ("", "system.img", "system.img.zst", "is a compressed tar archive, but the flasher takes");
@@ -130,8 +132,8 @@ fn renamed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: with `-k APP` a second line of flash.cfg names another image than `--sparse` alone; `check` warns of the one that is not
-// flashed, and not of the one that is.
+// Promise: with `-k APP` a second line of flash.cfg names another image than `--sparse` alone; `check` warns about the
+// one that is not flashed, and not about the other.
 #[test]
 fn not_the_image_that_is_flashed() -> anyhow::Result<()> {
     let factory = Factory::new(Bsp::R39_2)?;
@@ -145,8 +147,8 @@ fn not_the_image_that_is_flashed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what the page says of an image that was decompressed in place is so: the flasher of JetPack 7 writes the tar to the
-// drive as it is, and the device does not boot.
+// Promise: the page is right about an image that was decompressed in place: the flasher of JetPack 7 writes the tar to
+// the drive unchanged, and the device does not boot.
 #[test]
 fn decompressed_in_place() -> anyhow::Result<()> {
     let factory = Factory::new(Bsp::R39_2)?;
@@ -158,7 +160,7 @@ fn decompressed_in_place() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: an image that holds only /boot, for devices with their root file system elsewhere, takes no device.
+// Promise: an image with only /boot, for devices with their root file system elsewhere, accepts no device.
 #[test]
 fn only_boot() -> anyhow::Result<()> {
     let factory = Factory::new(Bsp::R36_5)?;

@@ -1,4 +1,4 @@
-//! A small HTTPS client: one connection a request, nothing hidden.
+//! A small HTTPS client: one connection per request, without retries or redirects.
 
 use crate::{DevApi, Tls};
 use rustls::pki_types::pem::PemObject as _;
@@ -12,20 +12,20 @@ use std::time::Duration;
 use tokio::net::TcpSocket;
 use tokio::runtime::Builder;
 
-/// What the client can be read from and written to.
+/// A bidirectional byte stream.
 pub(super) trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 #[derive(Clone)]
 pub(super) struct Client {
     address: SocketAddr,
-    /// The address that it comes from; `None`: the system's choice.
+    /// The source address; `None`: the system's choice.
     source: Option<Ipv4Addr>,
     prefix: String,
     /// `None`: plain http.
     tls: Option<Arc<ClientConfig>>,
     bearer: Option<String>,
-    /// A further line of each request's head.
+    /// An additional header line of each request.
     header: Option<&'static str>,
     pub(super) timeout: Duration,
 }
@@ -36,7 +36,7 @@ pub(super) struct Reply {
     pub(super) status: u16,
     head: String,
     pub(super) body: Vec<u8>,
-    /// Whether the connection ended as it should.
+    /// Whether the connection ended cleanly.
     pub(super) complete: bool,
 }
 
@@ -52,14 +52,14 @@ impl Reply {
         })
     }
 
-    /// The status with the error code, if there is one.
+    /// Returns the status with the error code, if any.
     pub(super) fn outcome(&self) -> (u16, Option<u64>) {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         (self.status, body["errorCode"].as_u64())
     }
 }
 
-/// The roots in the server's CA file, and these TLS versions.
+/// Trusts the roots in the server's CA file and speaks these TLS versions.
 pub(super) fn config(api: &DevApi, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(api.ca_file()).unwrap();
@@ -93,7 +93,7 @@ impl Client {
         Self { header: Some(header), ..self.clone() }
     }
 
-    /// The same client at another loopback address.
+    /// Returns the same client with another loopback address as its source.
     pub(super) fn with_source(&self, source: [u8; 4]) -> Self {
         Self { source: Some(source.into()), ..self.clone() }
     }
@@ -109,7 +109,7 @@ impl Client {
         Ok(Box::new(StreamOwned::new(connection, stream)))
     }
 
-    /// The standard library can't choose the address that a connection comes from; tokio can.
+    /// The standard library can't set the source address of a connection; tokio can.
     fn connect_tcp(&self) -> io::Result<TcpStream> {
         let Some(source) = self.source else { return TcpStream::connect(self.address) };
         let connecting = async {
@@ -137,7 +137,7 @@ impl Client {
         )
     }
 
-    /// An error: there was no answer at all.
+    /// Sends a request; an error means that no answer arrived at all.
     pub(super) fn try_send(&self, method: &str, path: &str, body: &str) -> io::Result<Reply> {
         let mut stream = self.connect()?;
         stream.write_all(self.text(method, path, body, false).as_bytes())?;

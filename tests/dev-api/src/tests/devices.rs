@@ -1,15 +1,16 @@
-//! Identities that the server makes, and the machine that G1 binds a user to.
+//! Identities that the server creates, and the machine that G1 binds a user to.
 
 use super::*;
 
-/// A server without any device.
+/// Starts a server without any device.
 fn empty(options: Options) -> (DevApi, Client) {
     let api = DevApi::start(options).unwrap();
     let client = Client::of(&api);
     (api, client)
 }
 
-// Promise: the server makes device identities itself, without a body, a new one each time, which can log in; not in G1.
+// Promise: the server creates device identities itself, without a request body, a new one each time, and they can log
+// in; not in G1.
 #[test]
 fn devices() {
     for (generation_, casing, made) in [
@@ -34,8 +35,8 @@ fn devices() {
     assert_eq!(as_admin(&client).send("POST", "/devices", "").status, 404);
 }
 
-// Promise: the newest device's e-mail decides: after one of another form the call fails for everybody and makes nothing; where the
-// next number's e-mail exists, it is 409 with 20.
+// Promise: the newest device's e-mail decides: after one of another form the call fails for every caller and creates
+// nothing; if the next number's e-mail exists, the answer is 409 with 20.
 #[test]
 fn numbering() {
     let (api, client) = empty(Options::default());
@@ -46,7 +47,7 @@ fn numbering() {
         ("azaion-jetson-0042@azaion.com", "CompanionPC", (500, None), 3),
         // Only devices count.
         ("azj-0001@azaion.com", "Operator", (500, None), 4),
-        // The next would be 0008, which the first call made.
+        // The next would be 0008, which the first call created.
         ("azj-0007-spare@azaion.com", "CompanionPC", (409, Some(20)), 5),
     ] {
         api.add_user(newest, PASSWORD, role);
@@ -60,8 +61,8 @@ fn numbering() {
     assert!(api.user("azj-0009@azaion.com").is_some());
 }
 
-// Promise: G1 binds a user to the machine that asks first, until an admin resets it; a login does not ask for it. Later there are no
-// such routes.
+// Promise: G1 binds a user to the first machine that calls, until an admin resets it; a login does not require it.
+// Later generations have no such routes.
 #[test]
 fn hardware() {
     let (api, client) = start(generation(Generation::G1));

@@ -2,13 +2,13 @@
 
 use super::*;
 
-/// Two users to make, one after the other.
+/// Two users to create, one after the other.
 fn new_user(number: u32) -> Value {
     let email = format!("new-{number}@azaion.com");
     json!({"email": email, "password": "12345678", "role": "CompanionPC"})
 }
 
-/// A scripted status comes with its code and headers, as often as asked, and nothing is done.
+/// A scripted status comes with its code and headers, as often as requested, and the request is not handled.
 #[test]
 fn status() {
     let (api, client) = start(Options::default());
@@ -26,7 +26,7 @@ fn status() {
     assert_eq!(log_in(&client, EMAIL, PASSWORD).status, 200);
 }
 
-/// A connection closed without an answer: before the request was handled, or after it.
+/// A connection is closed without an answer, before or after the request was handled.
 #[test]
 fn drops() {
     let (api, client) = start(Options::default());
@@ -41,7 +41,7 @@ fn drops() {
     }
 }
 
-/// A delayed answer comes, later; a hanging one never.
+/// A delayed answer arrives later; a hanging one never.
 #[test]
 fn delay_and_hang() {
     let (api, mut client) = start(Options::default());
@@ -57,7 +57,7 @@ fn delay_and_hang() {
     assert_eq!(api.requests().last().unwrap().status, None);
 }
 
-/// A truncated answer: the whole length is promised, half of it comes, the rest never.
+/// A truncated answer declares its full length, but only half of it arrives.
 #[test]
 fn truncate() {
     for tls in [Tls::Valid, Tls::Plain] {
@@ -73,7 +73,7 @@ fn truncate() {
     }
 }
 
-/// A huge answer has its size; an endless one goes on for as long as anybody reads.
+/// A huge answer has its size; an endless one continues for as long as the client reads.
 #[test]
 fn huge_and_endless() {
     const SIZE: usize = 3_000_000;
@@ -92,7 +92,7 @@ fn huge_and_endless() {
     assert!(start.starts_with("http/1.1 200 ") && start.contains("transfer-encoding: chunked"));
 }
 
-/// A dripping answer is whole in the end.
+/// A dripping answer is complete in the end.
 #[test]
 fn drip() {
     let (api, client) = start(Options::default());
@@ -101,12 +101,12 @@ fn drip() {
     let begin = Instant::now();
     let reply = client.post("/login", &body);
     assert_eq!(reply.outcome(), (409, Some(30)));
-    // tokio's timer ticks once a millisecond, so each byte takes one at least.
+    // tokio's timer ticks once a millisecond, so each byte takes at least one.
     let shortest = Duration::from_millis(reply.body.len() as u64);
     assert!(begin.elapsed() >= shortest / 2);
 }
 
-/// A redirect and an arbitrary answer come as scripted, always if asked, until cleared.
+/// A redirect and an arbitrary answer come as scripted, on every request if requested, until cleared.
 #[test]
 fn redirect_and_answer() {
     let (api, client) = start(Options::default());
@@ -131,7 +131,7 @@ fn redirect_and_answer() {
     assert_eq!(log_in(&client, EMAIL, PASSWORD).status, 200);
 }
 
-/// A hook runs once, when the request has come and nothing has been done yet.
+/// A hook runs once, after the request has arrived and before it is handled.
 #[test]
 fn hooks() {
     let (api, client) = start(Options::default());

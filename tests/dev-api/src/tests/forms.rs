@@ -1,4 +1,4 @@
-//! The forms in which one server differs from another of its generation, and what a deleted, disabled or logged-out user loses.
+//! The forms in which servers of one generation differ, and what a deleted, disabled or logged-out user loses.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn new_user(role: &Value) -> Value {
     json!({ "email": NEW, "password": "12345678", "role": role })
 }
 
-// Promise: a server takes a role in the form that it has, and gives it in that form; a token has the name in any case.
+// Promise: a server accepts and returns a role in its own form; a token has the name in any case.
 #[test]
 fn role_forms() {
     let (name, number) = (json!("CompanionPC"), json!(30));
@@ -59,7 +59,8 @@ fn error_casing() {
     }
 }
 
-// Promise: a server without codes in its 400s answers each with problem+json alone; all other errors keep their codes.
+// Promise: a server without codes in its 400s answers each of these with problem+json only; all other errors keep their
+// codes.
 #[test]
 fn bad_requests_without_codes() {
     let (_api, client) = start(Options { codes_in_400: false, error_casing: Casing::Pascal, ..Options::default() });
@@ -87,7 +88,8 @@ fn bad_requests_without_codes() {
     assert_eq!(log_in(&client, EMAIL, "wrong-password").json()["ErrorCode"], 30);
 }
 
-// Promise: a deleted user is gone, with its sessions and missions, and its e-mail is free again; the route may be missing.
+// Promise: a deleted user is gone with its sessions and missions, and its e-mail is free again; a server may lack the
+// route.
 #[test]
 fn delete() {
     for (generation_, done) in [(Generation::G1, 200), (Generation::G2, 204), (Generation::G2b, 204)] {
@@ -114,7 +116,7 @@ fn delete() {
     assert!(api.user(EMAIL).is_some());
 }
 
-// Promise: an admin disables a user and enables it again.
+// Promise: an admin can disable a user and enable it again.
 #[test]
 fn disable() {
     let (api, client) = start(Options::default());
@@ -128,7 +130,7 @@ fn disable() {
     }
 }
 
-// Promise: a logout ends the session of the token or all of the user's, and no one else's.
+// Promise: a logout ends the token's session, or all sessions of the user, and no others.
 #[test]
 fn logout() {
     for (path, ended) in [("/logout", [true, false, false]), ("/logout/all", [true, true, false])] {
@@ -159,7 +161,7 @@ fn limiter_behind_a_proxy() {
     }
 }
 
-// Promise: whoever asks learns that the server lives, and is ready.
+// Promise: the health routes report that the server is alive and ready.
 #[test]
 fn health() {
     for generation_ in [Generation::G1, Generation::G2b] {

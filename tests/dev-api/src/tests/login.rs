@@ -4,8 +4,8 @@ use super::*;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
-/// Checks a token as the other verifiers of these tokens do: ES256 alone, a listed key, issuer,
-/// audience, expiry. `None` if it does not pass.
+/// Validates a token as the other verifiers of these tokens do: ES256 only, a listed key, issuer, audience, expiry.
+/// `None` if it is invalid.
 fn verified(client: &Client, token: &str) -> Option<Value> {
     let keys: JwkSet = serde_json::from_value(client.get("/.well-known/jwks.json").json()).unwrap();
     let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
@@ -48,8 +48,7 @@ fn login_answers() {
     }
 }
 
-/// A minted token passes against the published keys, with both claim namings; those say how long
-/// they may be kept.
+/// A token validates against the published keys, with both claim namings; the key list says how long it may be cached.
 #[test]
 fn published_keys_verify_tokens() {
     for (claims, email) in [
@@ -67,7 +66,7 @@ fn published_keys_verify_tokens() {
     }
 }
 
-/// G1: HS256 without a key id, the one audience, four hours; neither keys nor refresh.
+/// G1: HS256 without a key id, a fixed audience, four hours; neither published keys nor refresh.
 #[test]
 fn g1_tokens() {
     let (_api, client) = start(generation(Generation::G1));
@@ -82,7 +81,7 @@ fn g1_tokens() {
     assert_eq!(client.post("/token/refresh", &json!({})).status, 404);
 }
 
-/// Wrong e-mail, wrong password, disabled: 409 with their codes, and one opaque 401 in G2b.
+/// Wrong e-mail, wrong password, disabled account: 409 with their codes, and one opaque 401 in G2b.
 #[test]
 fn refused_logins() {
     let named = [(409, Some(10)), (409, Some(30)), (409, Some(38))];
@@ -104,7 +103,7 @@ fn refused_logins() {
     }
 }
 
-/// An account with a second factor gets the MFA answer, in snake case, and only with its password.
+/// An account with a second factor gets the MFA answer, in snake case, and only with the correct password.
 #[test]
 fn mfa() {
     let (api, client) = start(Options { casing: Casing::Pascal, ..Options::default() });
@@ -119,7 +118,7 @@ fn mfa() {
     assert_eq!(log_in(&client, EMAIL, "wrong-password").status, 409);
 }
 
-/// A refresh token works once, in the casing of the login answer alone; reuse ends the session.
+/// A refresh token works once, only in the casing of the login answer; reuse ends the session.
 #[test]
 fn refresh() {
     for casing in [Casing::Camel, Casing::Snake, Casing::Pascal] {
@@ -143,7 +142,7 @@ fn refresh() {
     }
 }
 
-/// A refresh token ends with its time, its user's permission, or its user.
+/// A refresh token is invalid after its expiry, or once its user is disabled or deleted.
 #[test]
 fn refresh_ends() {
     let ends: [fn(&DevApi); 3] =
@@ -157,8 +156,8 @@ fn refresh_ends() {
     }
 }
 
-/// Ten logins a minute per address, whoever logs in: then 429 with 51 (G2b: 401 with 70) and when
-/// to come back. A server without limits never says so.
+/// Ten logins a minute per address, for all accounts together: then 429 with 51 (G2b: 401 with 70) and `Retry-After`. A
+/// server without limits never answers so.
 #[test]
 fn login_limit() {
     for (generation, limits, outcome) in [
@@ -180,7 +179,7 @@ fn login_limit() {
     }
 }
 
-/// Five failures limit the account, ten in a row lock it: even its own password is then refused.
+/// Five failures limit the account, ten consecutive ones lock it: then even the correct password is refused.
 #[test]
 fn lock_out() {
     for (generation, wrong, limited, locked) in [
@@ -211,7 +210,7 @@ fn lock_out() {
     }
 }
 
-/// After a rotation new tokens pass; old ones only where the old key stays listed.
+/// After a rotation new tokens validate; old ones only if the old key stays listed.
 #[test]
 fn key_rotation() {
     for keep in [true, false] {
@@ -226,7 +225,7 @@ fn key_rotation() {
     }
 }
 
-/// Bad tokens that a verifier must refuse by signature, key, algorithm, issuer, audience or time.
+/// Bad tokens that a verifier must reject by signature, key, algorithm, issuer, audience or time.
 #[test]
 fn bad_tokens_fail_verification() {
     let (api, client) = start(Options::default());
@@ -258,12 +257,12 @@ fn bad_tokens_fail_verification() {
         let token = token_of(&reply);
         assert!(verified(&client, &token).is_none(), "{bad:?}");
         let current = client.with_bearer(&token).get("/users/current");
-        // The server's clock is exact, so it takes nothing that a verifier refuses.
+        // The server's clock is exact, so it rejects everything that a verifier rejects.
         assert_eq!(current.status, 401, "{bad:?}");
     }
 }
 
-/// Bad tokens that are well signed: what they say of their bearer is wrong.
+/// Bad tokens with a valid signature: their claims about the user are wrong.
 #[test]
 fn bad_tokens_with_wrong_claims() {
     let (api, client) = start(Options::default());
@@ -282,8 +281,7 @@ fn bad_tokens_with_wrong_claims() {
     }
 }
 
-/// A token field that is no string or not there at all; the next login is good again. A refresh
-/// can be struck too.
+/// A token field that is not a string or is missing; the next login is valid again. A refresh can be affected too.
 #[test]
 fn bad_token_fields() {
     let (api, client) = start(Options::default());
@@ -299,7 +297,7 @@ fn bad_token_fields() {
     assert_eq!(client.post("/token/refresh", &refresh).json()["accessToken"], "");
 }
 
-/// Every bad token can be made in G1 too, where there is no ES256 to be wrong about.
+/// Every bad token can be created in G1 too, where there is no ES256 to be wrong about.
 #[test]
 fn bad_tokens_of_g1() {
     let (api, client) = start(generation(Generation::G1));

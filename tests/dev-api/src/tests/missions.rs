@@ -5,7 +5,7 @@ use super::*;
 const REVOKED: &str = "/sessions/revoked";
 const HOUR: i64 = 3600;
 
-/// The revocations as a verifier sees them: session and reason.
+/// Returns the revocations as a verifier sees them: session and reason.
 fn revoked(client: &Client, query: &str) -> Vec<(String, String)> {
     let reply = client.get(&format!("{REVOKED}{query}"));
     assert_eq!(reply.status, 200);
@@ -13,14 +13,15 @@ fn revoked(client: &Client, query: &str) -> Vec<(String, String)> {
     reply.json().as_array().unwrap().iter().map(|one| (text(one, "sid"), text(one, "reason"))).collect()
 }
 
-/// Begins a mission session by its route; gives its id.
+/// Begins a mission session by its route and returns its id.
 fn begin(api: &DevApi, admin: &Client) -> String {
     let reply = admin.post("/sessions/mission", &json!({ "aircraft_id": api.id_of(EMAIL) }));
     assert_eq!(reply.status, 200);
     reply.json()["sid"].as_str().unwrap().to_owned()
 }
 
-// Promise: a mission session names the aircraft, lives 12 h, opens nothing on this server and can't be refreshed.
+// Promise: a mission session names the aircraft, lives 12 h, gives access to no route of this server and can't be
+// refreshed.
 #[test]
 fn a_mission_session() {
     let (api, client) = start(Options::default());
@@ -39,7 +40,7 @@ fn a_mission_session() {
     assert!(api.open_missions(EMAIL).is_empty() && api.revocations().is_empty());
 }
 
-// Promise: a person begins one, for a device; there is none in G1.
+// Promise: a person can begin one for a device; not in G1.
 #[test]
 fn who_may_begin_one() {
     let (api, client) = start(Options::default());
@@ -60,7 +61,8 @@ fn who_may_begin_one() {
     assert_eq!(client.get(REVOKED).status, 404);
 }
 
-// Promise: a login and a refresh of a device that succeed end its open mission sessions, no other device's and no other session.
+// Promise: a successful login or refresh of a device ends its open mission sessions, but not those of other devices and
+// no other sessions.
 #[test]
 fn a_login_ends_them() {
     for generation_ in [Generation::G2, Generation::G2b] {
@@ -82,7 +84,8 @@ fn a_login_ends_them() {
     }
 }
 
-// Promise: an admin ends a session by its id, once; verifiers see what was ended since a time, and nothing without a token.
+// Promise: an admin ends a session by its id, once; verifiers see the sessions revoked since a time, but only with a
+// token.
 #[test]
 fn sessions_are_revoked_by_hand() {
     let (api, client) = start(Options::default());

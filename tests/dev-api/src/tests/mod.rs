@@ -1,4 +1,4 @@
-//! The server seen from outside, by a client of few lines.
+//! Tests of the server from outside, with a small client.
 
 mod client;
 mod devices;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 const PASSWORD: &str = "device-password-1";
 
-/// A server with that device.
+/// Starts a server with that device.
 fn start(options: Options) -> (DevApi, Client) {
     let api = DevApi::start(options).unwrap();
     api.add_user(EMAIL, PASSWORD, "CompanionPC");
@@ -35,7 +35,7 @@ fn log_in(client: &Client, email: &str, password: &str) -> Reply {
     client.post("/login", &body)
 }
 
-/// A client with the admin's bearer token.
+/// Returns a client with the admin's bearer token.
 fn as_admin(client: &Client) -> Client {
     let reply = log_in(client, ADMIN_EMAIL, ADMIN_PASSWORD);
     client.with_bearer(reply.json()["token"].as_str().unwrap())

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// Why the client refuses the server's certificate; `None` if it takes it.
+/// Returns why the client rejects the server's certificate; `None` if it accepts it.
 fn refusal(client: &Client) -> Option<CertificateError> {
     let error = client.try_send("GET", "/nothing", "").err()?;
     match error.get_ref()?.downcast_ref::<rustls::Error>() {
@@ -19,10 +19,10 @@ fn with_tls(tls: Tls) -> Options {
     Options { tls, ..Options::default() }
 }
 
-/// Tells the one error that is expected.
+/// Matches the one expected error.
 type Expected = fn(&CertificateError) -> bool;
 
-/// Each kind of certificate is taken or refused for its own reason and no other.
+/// Each kind of certificate is accepted, or rejected for exactly its own reason.
 #[test]
 fn certificates() {
     let now = SystemTime::now();
@@ -56,7 +56,7 @@ fn certificates() {
     }
 }
 
-/// Both TLS versions are spoken; the agent's platforms need 1.2 too.
+/// Both TLS versions are supported; the agent's platforms need 1.2 too.
 #[test]
 fn tls_versions() {
     let (api, _) = start(Options::default());
@@ -72,20 +72,20 @@ fn tls_versions() {
     }
 }
 
-/// A renewed certificate is taken by those who know the CA; with a new CA, only by those who read
-/// the file again.
+/// A renewed certificate is accepted by clients that know the CA; with a new CA, only by clients that read the file
+/// again.
 #[test]
 fn renewal() {
     let (api, client) = start(Options::default());
     api.renew_certificate(false).unwrap();
     assert_eq!(refusal(&client), None);
     api.renew_certificate(true).unwrap();
-    // Both CAs have the same name, so it is the signature that doesn't fit.
+    // Both CAs have the same name, so the signature does not match.
     assert!(refusal(&client).is_some());
     assert_eq!(refusal(&Client::of(&api)), None);
 }
 
-/// One connection carries several requests, and many connections are served at a time.
+/// One connection carries several requests, and many connections are served concurrently.
 #[test]
 fn keep_alive_and_many_connections() {
     let (api, client) = start(Options::default());
@@ -105,8 +105,7 @@ fn keep_alive_and_many_connections() {
     assert_eq!(api.calls("GET", "/nothing"), 100);
 }
 
-/// Once dropped, the port is free for the next server and open connections are closed; a database
-/// file carries the users over.
+/// Once dropped, the port is free for the next server and open connections are closed; a database file keeps the users.
 #[test]
 fn stop_and_restart() {
     let folder = tempfile::tempdir().unwrap();
@@ -135,7 +134,7 @@ async fn inside_a_runtime() {
     drop(api);
 }
 
-/// The `Date` header follows the server's clock, which can be shifted; or there is none.
+/// The `Date` header follows the server's clock, which can be shifted; it can also be disabled.
 #[test]
 fn dates() {
     let (api, client) = start(Options { clock_offset: -3600, ..Options::default() });
@@ -155,7 +154,7 @@ fn dates() {
     assert_eq!(client.get("/nothing").header("date"), None);
 }
 
-/// Requests are noted in order, with what is known of them, until forgotten.
+/// Requests are recorded in order, with their details, until cleared.
 #[test]
 fn records() {
     let (api, client) = start(Options { path_prefix: "/admin/".to_owned(), ..Options::default() });

@@ -6,7 +6,7 @@ fn user(email: &str, password: &str) -> Value {
     json!({"email": email, "password": password, "role": "CompanionPC"})
 }
 
-/// Creating a user: done, or refused with the code that says why.
+/// Creating a user succeeds, or is refused with the code that says why.
 #[test]
 fn create() {
     for (generation_, created) in [(Generation::G1, 200), (Generation::G2, 201), (Generation::G2b, 201)] {
@@ -34,7 +34,7 @@ fn create() {
     }
 }
 
-/// However many create the same user at once, one succeeds and all others are told.
+/// Of any number of concurrent requests to create the same user, one succeeds and all others get an error.
 #[test]
 fn create_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -54,7 +54,7 @@ fn create_at_once() {
     }
 }
 
-/// Without a good bearer token 401, with one that is no admin's 403, and nothing happens.
+/// 401 without a valid bearer token, 403 with that of a user who is no admin, and nothing changes.
 #[test]
 fn permissions() {
     let (api, client) = start(Options::default());
@@ -81,7 +81,7 @@ fn permissions() {
     assert_eq!(device.get("/users/current").json()["email"], EMAIL);
 }
 
-/// The admin's token ends with its time on the server's clock.
+/// The admin's token expires on the server's clock.
 #[test]
 fn bearer_expires() {
     let (api, client) = start(Options { token_lifetime: Some(Duration::from_mins(1)), ..Options::default() });
@@ -136,7 +136,7 @@ fn search_and_roles() {
     assert_eq!(reply.outcome(), (409, Some(10)));
 }
 
-/// A body that is no JSON, or not said to be, is refused without a word of it coming back.
+/// A body that is not JSON, or not declared as JSON, is refused without quoting any of it.
 #[test]
 fn bad_bodies() {
     let (_api, client) = start(Options::default());

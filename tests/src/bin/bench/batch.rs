@@ -1,4 +1,4 @@
-//! A whole list of devices, beside the same calls made by nobody in particular, and beside a script for each.
+//! Benchmarks a batch of devices against the bare API calls, and against a script for each device.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,33 +14,33 @@ use crate::calls::serial;
 use crate::measure::{Bound, Row, in_few_turns, peak, time};
 use crate::programs::script;
 
-/// Units of a list.
+/// Devices in a list.
 const UNITS: usize = 1_000;
-/// A day's list of one line, for the script takes its time.
+/// A short list, because the script is slow.
 const SHORT: usize = 50;
-/// A year's.
+/// A long list.
 const LONG: usize = 10_000;
-/// A round is a thousand calls, so the median of few of them is steady.
+/// A round is a thousand calls, so the median of a few rounds is steady.
 const ROUNDS: usize = 5;
-/// Of what is to be told to a hundredth.
+/// More rounds for the measurement that needs a precision of 1 %.
 const RATE_ROUNDS: usize = 15;
-/// A unit is also opened, looked at, written and synced before the call, and marked after it: some 0.15 ms of a processor, which
-/// the server may want, too.
+/// For each device the batch also opens, validates, writes and syncs the target before the call, and confirms it
+/// afterwards: about 0.15 ms of a processor that the server may need, too.
 const RATE: Bound = Bound::Goal(1.0 / 0.8, 250.0);
-/// The list is in memory, some 150 bytes for each unit, and nothing else grows with it.
+/// The list is in memory, about 150 bytes for each device; nothing else grows with it.
 const MEMORY: Bound = Bound::Goal(1.2, 3.0);
 
-/// A station with many targets.
+/// A flashing host with many targets.
 pub(crate) struct Batch {
     program: PathBuf,
     folder: TempDir,
     station: Station,
-    /// Serials that were used.
+    /// Number of serials already used.
     used: usize,
 }
 
 impl Batch {
-    /// With the release programs, which somebody has built.
+    /// Creates it with the release programs, which must have been built.
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             program: programs::target_dir().join("station/azaion-provision"),
@@ -50,7 +50,7 @@ impl Batch {
         })
     }
 
-    /// Measures everything.
+    /// Measures all rows.
     pub(crate) fn rows(&mut self) -> anyhow::Result<Vec<Row>> {
         let row = |what, unit, (ours, theirs), bound| Row { what, ours, theirs, unit, bound };
         let base = self.slot()?;
@@ -66,7 +66,7 @@ impl Batch {
         ])
     }
 
-    /// Serials that nobody has yet, as a range.
+    /// Returns the next range of unused serials.
     fn range(&mut self, units: usize) -> (usize, usize) {
         let first = self.used + 1;
         self.used += units;
@@ -80,7 +80,7 @@ impl Batch {
         command
     }
 
-    /// A small image with a slot and no device.
+    /// Creates a small image with a slot and no device.
     fn slot(&self) -> anyhow::Result<PathBuf> {
         let (empty, image) = (self.folder.path().join("empty"), self.folder.path().join("base.img"));
         fs::create_dir_all(empty.join("etc"))?;
@@ -98,8 +98,8 @@ impl Batch {
         Ok(image)
     }
 
-    /// A thousand copies of the image by another program, which are on the disk, and the batch. `is_known` says that a run has seen
-    /// them before, and checked each with e2fsck.
+    /// Measures a batch on a thousand copies of the image, made by another program and synced to the disk. `is_known`
+    /// says that an earlier run has already checked each with e2fsck.
     fn images(&mut self, base: &Path, is_known: bool) -> anyhow::Result<f64> {
         let (units, folder) = (self.range(UNITS), tempfile::tempdir_in(self.folder.path())?);
         for number in units.0..=units.1 {
@@ -112,7 +112,7 @@ impl Batch {
         time(self.batch(units, folder.path()))
     }
 
-    /// The least that a batch has to do.
+    /// Measures the minimum a batch has to do: the calls alone.
     fn bare(&mut self) -> anyhow::Result<f64> {
         let (first, last) = self.range(UNITS);
         let mut calls = Command::new(std::env::current_exe()?);
@@ -141,7 +141,7 @@ impl Batch {
         Ok(all)
     }
 
-    /// The peak of a batch of so many units, each with a folder that is copied from a base.
+    /// Returns the peak memory of a batch of so many devices, each with a directory copied from a template.
     fn memory(&mut self, units: usize) -> anyhow::Result<f64> {
         let (units, folder) = (self.range(units), tempfile::tempdir_in(self.folder.path())?);
         let base = folder.path().join("base");

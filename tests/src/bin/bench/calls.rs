@@ -1,4 +1,4 @@
-//! The calls of a batch alone: a login, and a new user for each unit, by as many threads, and nothing else.
+//! The API calls of a batch alone: a login, and a new user for each device, with as many threads.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use azaion_agent::common::identity::{ROLE, Serial, new_password};
 use azaion_tests::dev_api::{ADMIN_EMAIL, ADMIN_PASSWORD};
 use secrecy::{ExposeSecret, SecretString};
 
-/// As many as a batch has workers where nothing else is said.
+/// The default number of workers of a batch.
 const JOBS: usize = 8;
-/// For a call.
+/// Time limit of a call.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Which, and where; the benchmark starts this as a program of its own, as it starts the batch.
+/// Options of the calls; the benchmark starts them as a separate process, as it starts the batch.
 #[derive(clap::Args)]
 pub(crate) struct Calls {
     api: ApiUrl,
@@ -69,7 +69,7 @@ impl Calls {
     }
 }
 
-/// The serial of a number, as a batch has it.
+/// Returns the serial of a number in the form that a batch uses.
 pub(crate) fn serial(number: usize) -> String {
     format!("AZJN-{number:06}")
 }

@@ -1,5 +1,5 @@
-//! Writing a device into compressed images: the first one beside decompressing and copying the image, the later ones beside a
-//! directory, and beside the way without this tool.
+//! Benchmarks writing a device into compressed images: the first device against decompressing and copying the image,
+//! later ones against a directory, and against the procedure without this tool.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,14 +15,14 @@ use tempfile::TempDir;
 use crate::images::{timed, write};
 use crate::measure::{Bound, Row, in_few_turns, in_turns, peak, time};
 
-/// Of the archive's content; a real one has four times as much.
+/// Size of the archive's content; a real one is four times as large.
 const CONTENT: usize = 1600 << 20;
-/// What takes seconds is measured so often.
+/// Number of rounds for measurements that take seconds.
 const FEW: usize = 3;
-/// MiB that the first device may take at a window of 2 MiB.
+/// Maximum peak memory in MiB for the first device at a zstd window of 2 MiB.
 const MEMORY: f64 = 48.0;
 
-/// What one does without this tool: the archive is decompressed, a member is appended, all is compressed again.
+/// The procedure without this tool: decompress the archive, append a member, compress all of it again.
 const REPACK: &str = "zstd -qdc system.img >plain.tar && tar --append -f plain.tar -C root ./etc/azaion && \
                       zstd -q -T0 -f plain.tar -o repacked";
 
@@ -40,7 +40,7 @@ impl Compressed {
         let images = Self { directory, station, rounds };
         eprintln!("making compressed images of {} MiB", CONTENT >> 20);
         images.make_tree()?;
-        // As the flash scripts make them (jetson.md of R36.5 and R39.2: `tar -I 'zstd -T0'`, and zstd of a raw file).
+        // As the flash scripts create them (jetson.md of R36.5 and R39.2: `tar -I 'zstd -T0'`, and zstd of a raw file).
         images.sh("tar --numeric-owner --xattrs '--xattrs-include=*' -I 'zstd -T0' -cf large.img -C root .")?;
         images
             .sh("tar --numeric-owner --xattrs '--xattrs-include=*' -I 'zstd -T0' -cf small.img -C root ./etc ./boot ./usr/1 ./usr/2 ./usr/3 ./usr/4")?;
@@ -60,7 +60,7 @@ impl Compressed {
         output(Command::new("sh").args(["-ec", script]).current_dir(self.directory.path()))
     }
 
-    /// Words and numbers, of which a third is left after compression, as of a root file system.
+    /// Writes words and numbers that compress to a third, as a root file system does.
     fn make_tree(&self) -> anyhow::Result<()> {
         self.sh("mkdir -p root/etc root/boot root/usr; echo host >root/etc/hostname; echo kernel >root/boot/Image")?;
         let mut number = 1_u64;
@@ -77,13 +77,13 @@ impl Compressed {
         Ok(())
     }
 
-    /// A fresh copy of an image, with its checksum.
+    /// Creates a fresh copy of an image with its checksum.
     fn fresh(&self, from: &str, to: &str) -> anyhow::Result<PathBuf> {
         self.sh(&format!("rm -f .{to}.*; cp {from} {to}; cp {from}.sha1sum {to}.sha1sum; sync"))?;
         Ok(self.path(to))
     }
 
-    /// Measures everything.
+    /// Measures all rows.
     pub(crate) fn rows(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = vec![
             self.first(
@@ -122,7 +122,7 @@ impl Compressed {
         Ok(Row { what, ours, theirs, bound, ..Row::EMPTY })
     }
 
-    /// The whole command on an image or a directory.
+    /// Returns the complete command on an image or a directory.
     fn device(&self, serial: &str, rootfs: &Path) -> Command {
         let program = programs::target_dir().join("station/azaion-provision");
         let mut command = command(&program, &["device", serial, "--replace", "--owner"]);

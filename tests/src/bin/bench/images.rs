@@ -1,4 +1,4 @@
-//! Writing a device into images, beside the least that a disk can do, and beside the ways without this tool.
+//! Benchmarks writing a device into images against the minimum disk time, and against the procedures without this tool.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -16,18 +16,18 @@ use tempfile::TempDir;
 
 use crate::measure::{Bound, Row, in_turns, time};
 
-/// Of the root file system: as many as NVIDIA's has, and two gigabytes of them.
+/// Number of files in the root file system: as many as in NVIDIA's, which has two gigabytes of them.
 const FILES: usize = 100_000;
 const FOLDERS: usize = 1_000;
 const FILE_BYTES: usize = 20_480;
 const BLOCK: usize = 4096;
 const GIB: u64 = 1 << 30;
-/// Checks and locks around the write cost no user anything that could be felt.
+/// The checks and locks around the write must not be noticeable to a user.
 const RAW: Bound = Bound::Goal(2.0, 0.3);
-/// Two writes are synced here, the tail and the sum.
+/// Two writes are synced here: the trailing members and the checksum.
 const TAR: Bound = Bound::Goal(3.0, 0.6);
 
-/// Images of one root file system, each prepared.
+/// Images of one root file system, each with a prepared slot.
 pub(crate) struct Images {
     folder: TempDir,
     rounds: usize,
@@ -54,7 +54,7 @@ impl Images {
         output(Command::new("sh").current_dir(images.path("")).args(["-c", "sha1sum tar.img >tar.img.sha1sum"]))?;
         images.make_file_system(&images.path("1-GiB.img"), GIB, None)?;
         images.make_file_system(&images.path("14-GiB.img"), 14 * GIB, None)?;
-        // Gigabytes that are still to be written would be in the way of each synced write.
+        // Dirty pages of gigabytes would delay each synced write.
         output(&mut Command::new("sync"))?;
         Ok(images)
     }
@@ -70,7 +70,8 @@ impl Images {
             let path = self.path("tree/usr").join(folder.to_string());
             fs::create_dir_all(&path)?;
             for file in 0..FILES / FOLDERS {
-                // No two blocks are alike, and none repeats one word: no image is smaller than it looks.
+                // All blocks differ, and none repeats one word, so deduplication or compression can't make the image
+                // smaller.
                 for (block, bytes) in content.chunks_mut(BLOCK).enumerate() {
                     let number = ((folder << 32) + (file << 8) + block) as u64;
                     bytes.chunks_mut(8).zip(number..).for_each(|(word, i)| {
@@ -93,7 +94,7 @@ impl Images {
         .map(drop)
     }
 
-    /// Measures everything.
+    /// Measures all rows.
     pub(crate) fn rows(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = vec![
             self.slot("slot in a raw image / bare 4 KiB", "system.img.raw", RAW)?,
@@ -105,7 +106,7 @@ impl Images {
         Ok(rows)
     }
 
-    /// In this process: open, locate, check, write, sync, read back; beside a block that is written and synced.
+    /// In this process: open, locate, validate, write, sync, read back; compared with writing and syncing one block.
     fn slot(&self, what: &'static str, image: &str, bound: Bound) -> anyhow::Result<Row> {
         let image = self.path(image);
         write(&image, 0)?;
@@ -118,8 +119,8 @@ impl Images {
                 timed(|| write(&image, device))
             },
             |round| {
-                // Once its times have been asked for, the next write gives it new ones (Linux 6.13), as a write does in
-                // any case that comes a tick of the clock after the last; they have to be synced, too.
+                // After its timestamps have been queried, the next write updates them (Linux 6.13), as a write does in
+                // any case a clock tick after the last one; the new timestamps have to be synced, too.
                 bare.metadata()?;
                 timed(|| bare_write(&bare, round))
             },
@@ -127,7 +128,7 @@ impl Images {
         Ok(Row { what, ours, theirs, unit: "ms", bound })
     }
 
-    /// A file of many blocks, each of which is there.
+    /// A file of many blocks, all allocated.
     fn bare_file(&self) -> anyhow::Result<File> {
         let path = self.path("bare");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
@@ -147,7 +148,7 @@ impl Images {
         Ok(Row { what: "slot in 14 GiB / in 1 GiB", ours, theirs, unit: "ms", bound: Bound::Ratio(1.2) })
     }
 
-    /// The whole command on an image, beside the same on a directory, and beside a loop mount.
+    /// Measures the complete command on an image, on a directory, and against a loop mount.
     fn commands(&self) -> anyhow::Result<Vec<Row>> {
         let station = Station::new(Options { hashing: Hashing::Cheap, limits: false, ..Options::default() })?;
         let program = programs::target_dir().join("station/azaion-provision");
@@ -185,11 +186,11 @@ impl Images {
     }
 }
 
-/// What one does without this tool, as root.
+/// The procedure without this tool, as root.
 const MOUNT: &str = "mount -o loop \"$1\" \"$2\" && install -D -m 0600 \"$3\" \"$2/etc/azaion/device.conf\" && \
                      umount \"$2\" && sync -f \"$1\"";
 
-/// A device of its own into the image, as the main job does it.
+/// Writes a new device into the image, as the `device` command does.
 pub(crate) fn write(image: &Path, device: usize) -> anyhow::Result<()> {
     let conf = format!(
         "AZAION_DEVICE_SERIAL=AZJN-{device:04}\nAZAION_DEVICE_EMAIL=azaion-jetson-{device:04}@azaion.com\n\
@@ -204,7 +205,7 @@ fn bare_write(file: &File, round: usize) -> anyhow::Result<()> {
     Ok(file.sync_data()?)
 }
 
-/// Milliseconds that something takes.
+/// Returns the milliseconds that a closure takes.
 pub(crate) fn timed(what: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let start = Instant::now();
     what()?;

@@ -1,6 +1,6 @@
-//! The benchmark: both programs beside what one would do without them, on the same server, in turns.
+//! The benchmark: compares both programs with the procedures without them, on the same server, alternating.
 //!
-//! Only ratios count: a figure of one machine says nothing on another one.
+//! Only ratios count: absolute figures depend on the machine.
 
 mod batch;
 mod calls;
@@ -21,10 +21,10 @@ use images::Images;
 use measure::{Bound, Row};
 use programs::Bench;
 
-/// With real hashes the server's Argon2id takes most of the time, and there is less to see.
+/// With real hashes the server's Argon2id takes most of the time, so fewer rounds are enough.
 const ROUNDS_PER_REAL_ROUND: usize = 5;
 
-/// Measures both programs side by side with what one would do without them
+/// Measures both programs against the procedures without them
 #[derive(Parser)]
 #[command(version)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
@@ -32,7 +32,7 @@ struct Arguments {
     /// Exit with 1 if a bound is missed
     #[arg(long)]
     check: bool,
-    /// How often each thing is measured
+    /// Number of rounds of each measurement
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Measure only the rows of batches
@@ -48,7 +48,7 @@ struct Arguments {
     part: Option<Part>,
 }
 
-/// What the benchmark starts as programs of their own.
+/// Subcommands that the benchmark starts as separate processes.
 #[derive(Subcommand)]
 enum Part {
     #[command(hide = true)]

@@ -1,4 +1,4 @@
-//! Measuring two things side by side, and saying how they compare.
+//! Measures two things alternately and compares them.
 
 use std::fmt;
 use std::path::Path;
@@ -7,23 +7,23 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-/// Rounds before the first that counts: caches are warm, the server has served.
+/// Warm-up rounds, which fill the caches and are not counted.
 const WARM_UP: usize = 3;
 
-/// What is good enough.
+/// The acceptance bound of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound {
     /// The highest ratio of ours to theirs.
     Ratio(f64),
-    /// How much more ours may be, in the unit of both.
+    /// The most that ours may exceed theirs, in the unit of both.
     More(f64),
-    /// The ratio that is aimed at, and how much more ours may be until it is reached.
+    /// The target ratio, and the most that ours may exceed theirs until the target is reached.
     Goal(f64, f64),
-    /// It is for information.
+    /// No bound; for information only.
     None,
 }
 
-/// One thing measured beside another.
+/// One measurement compared with another.
 pub(crate) struct Row {
     pub(crate) what: &'static str,
     pub(crate) ours: f64,
@@ -33,7 +33,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Milliseconds of nothing.
+    /// A row without a value.
     pub(crate) const EMPTY: Self = Self { what: "", ours: 0.0, theirs: 0.0, unit: "ms", bound: Bound::None };
     pub(crate) const HEADINGS: &str =
         "                                                      ours       theirs   ratio  bound";
@@ -64,7 +64,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// The medians of two measurements, taken in turns, so that whatever else the machine does hits both alike.
+/// Returns the medians of two measurements, taken alternately, so that other load on the machine affects both alike.
 pub(crate) fn in_turns(
     rounds: usize,
     mut ours: impl FnMut(usize) -> anyhow::Result<f64>,
@@ -81,7 +81,7 @@ pub(crate) fn in_turns(
     Ok((median(taken.0)?, median(taken.1)?))
 }
 
-/// The same, for what takes long, so that there are few rounds and one before them; both use one thing.
+/// The same for slow measurements: few rounds and one warm-up round; both closures share one value.
 pub(crate) fn in_few_turns<T>(
     with: &mut T,
     rounds: usize,
@@ -99,13 +99,13 @@ pub(crate) fn in_few_turns<T>(
     Ok((median(taken.0)?, median(taken.1)?))
 }
 
-/// The value in the middle; the upper one of two.
+/// Returns the median, the upper one of two.
 pub(crate) fn median(mut values: Vec<f64>) -> anyhow::Result<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().context("no rounds")
 }
 
-/// Milliseconds from the start of a program to its end, which must be a good one.
+/// Returns the milliseconds from the start of a program to its end; the program must succeed.
 pub(crate) fn time(mut command: Command) -> anyhow::Result<f64> {
     let start = Instant::now();
     let output = command.output().with_context(|| format!("starting {command:?}"))?;
@@ -114,8 +114,8 @@ pub(crate) fn time(mut command: Command) -> anyhow::Result<f64> {
     Ok(taken.as_secs_f64() * 1000.0)
 }
 
-/// The most memory (resident set, MiB) that a program takes. GNU time starts it, for the kernel counts the memory
-/// of whoever starts a program as the program's own, and time has less than any.
+/// Returns the peak memory (resident set, MiB) of a program. GNU time starts it, because the kernel counts the memory
+/// of the parent process at the start as the program's own, and time uses less than any program measured.
 pub(crate) fn peak(command: &Command) -> anyhow::Result<f64> {
     let mut timed = azaion_tests::station::command(Path::new("time"), &["-q", "-f", "%M"]);
     timed.arg(command.get_program()).args(command.get_args());

@@ -1,4 +1,4 @@
-//! Both programs beside what one would do without them, on the same server.
+//! Benchmarks both programs against the procedures without them, on the same server.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,10 +12,10 @@ use azaion_tests::station::{EMAIL, SERIAL, Station, command};
 use crate::measure::{Bound, Row, in_turns, peak, time};
 
 const DEVICE_PASSWORD: &str = "abcdefghijklmnopqrstuvwxyz012345";
-/// The body of a login by hand.
+/// The request body of the manual login.
 const LOGIN_BODY: &str = "login.json";
 
-/// The programs, as they are shipped, but for this machine.
+/// The programs as shipped, but built for this machine.
 pub(crate) struct Bench {
     provision: PathBuf,
     agent: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> anyhow::Result<Self> {
         eprintln!("building the release programs; the first time takes minutes");
-        // One by one: built together they would share features that neither ships with.
+        // Built separately: built together, cargo would unify features that neither ships with.
         for package in ["azaion-provision", "azaion-agent"] {
             programs::build(&["--profile", "station", "-p", package])?;
         }
@@ -32,7 +32,7 @@ impl Bench {
         Ok(Self { provision: folder.join("azaion-provision"), agent: folder.join("azaion-agent") })
     }
 
-    /// Measures everything on one server.
+    /// Measures all rows on one server.
     pub(crate) fn rows(&self, hashing: Hashing, rounds: usize) -> anyhow::Result<[Row; 3]> {
         let station = Station::new(Options { hashing, limits: false, ..Options::default() })?;
         station.api.add_user(EMAIL, DEVICE_PASSWORD, "CompanionPC");
@@ -55,7 +55,7 @@ impl Bench {
         ])
     }
 
-    /// `azaion-provision` for a device of its own.
+    /// Runs `azaion-provision` for a new device.
     fn provision(&self, station: &Station, round: usize) -> anyhow::Result<Command> {
         let (serial, rootfs) = new_device(station, 'P', round)?;
         let owner = if fs::metadata(&rootfs)?.uid() == 0 { "root" } else { "current" };
@@ -64,7 +64,7 @@ impl Bench {
         Ok(command)
     }
 
-    /// `azaion-agent boot` on a root file system that has never been booted.
+    /// Runs `azaion-agent boot` on a root file system that has never been booted.
     fn boot(&self, station: &Station, round: usize) -> anyhow::Result<Command> {
         let root = format!("boot-{round}");
         if station.path(&root).exists() {
@@ -85,7 +85,7 @@ impl Bench {
     }
 }
 
-/// The script, for this device.
+/// Returns the script's command for this device.
 pub(crate) fn script(station: &Station, serial: &str, rootfs: &Path) -> Command {
     let mut command = command(&programs::workspace().join("tests/bench/provision.sh"), &[serial]);
     command
@@ -97,7 +97,7 @@ pub(crate) fn script(station: &Station, serial: &str, rootfs: &Path) -> Command 
     command
 }
 
-/// `curl` that logs the device in, and nothing else.
+/// Returns a `curl` command that logs the device in.
 fn curl(station: &Station) -> Command {
     let mut command = command(Path::new("curl"), &["-fsS", "-o", "/dev/null", "-H", "Content-Type: application/json"]);
     command.arg("--cacert").arg(station.api.ca_file());
@@ -111,7 +111,7 @@ fn new_script(station: &Station, round: usize) -> anyhow::Result<Command> {
     Ok(script(station, &serial, &rootfs))
 }
 
-/// A serial that is not in use yet, and an empty root file system for it.
+/// Returns an unused serial and an empty root file system for it.
 fn new_device(station: &Station, whose: char, round: usize) -> anyhow::Result<(String, PathBuf)> {
     let serial = format!("AZJN-{whose}{round:05}");
     let rootfs = station.path(&serial);

@@ -1,4 +1,4 @@
-//! What grows, repeats or goes in circles.
+//! Inputs that grow, repeat or form loops.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -14,9 +14,9 @@ use crate::recipe::{self, Kind, PLAIN, mkfs, patch, put, resize, to_sparse};
 use crate::sparse::{self, Chunk, DONT_CARE, FILL};
 
 const BLOCK: u64 = 4096;
-/// Bytes of an inode.
+/// Size of an inode in bytes.
 const INODE: usize = 256;
-/// The options of mke2fs for an image whose structures a test may change without their checksums.
+/// mke2fs options for an image whose structures a test may change without updating checksums.
 const UNCHECKED: &str = "-O ^metadata_csum,^64bit";
 
 fn bytes_at<const N: usize>(file: &File, at: u64) -> anyhow::Result<[u8; N]> {
@@ -25,26 +25,26 @@ fn bytes_at<const N: usize>(file: &File, at: u64) -> anyhow::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Offset of the first group's table of inodes.
+/// Returns the offset of the first group's inode table.
 fn inode_table(file: &File) -> anyhow::Result<u64> {
     Ok(u64::from(u32::from_le_bytes(bytes_at(file, BLOCK + 8)?)) * BLOCK)
 }
 
-/// The number of an inode, by debugfs.
+/// Returns the number of an inode, by debugfs.
 fn number(image: &Path, path: &str) -> anyhow::Result<u64> {
     let said = ask(image, &format!("stat {path}"))?;
     let after = said.split("Inode: ").nth(1).context("an inode")?;
     Ok(after.split_whitespace().next().context("a number")?.parse()?)
 }
 
-/// A node of a tree of extents: its depth, and its entries as they lie there.
+/// Encodes a node of an extent tree: its depth, and its entries in on-disk form.
 fn node(depth: u16, most: u16, entries: &[[u8; 12]]) -> Vec<u8> {
     let count = u16::try_from(entries.len()).unwrap();
     let header = [0xF30A, count, most, depth, 0, 0].map(u16::to_le_bytes);
     [header.as_flattened(), entries.as_flattened()].concat()
 }
 
-/// `length` blocks from `start` on, which are those of the file from `first` on.
+/// Encodes an extent: `length` blocks from `start` on hold the file's blocks from `first` on.
 fn extent(first: u32, length: u16, start: u32) -> [u8; 12] {
     let mut entry = [0; 12];
     entry[..4].copy_from_slice(&first.to_le_bytes());
@@ -53,14 +53,14 @@ fn extent(first: u32, length: u16, start: u32) -> [u8; 12] {
     entry
 }
 
-/// The node below.
+/// Encodes an index entry for a child node.
 fn child(block: u32) -> [u8; 12] {
     let mut entry = [0; 12];
     entry[4..8].copy_from_slice(&block.to_le_bytes());
     entry
 }
 
-/// Gives an inode another size and extents.
+/// Sets the size and the extents of an inode.
 fn set_extents(file: &File, number: u64, size: u64, root: &[u8]) -> anyhow::Result<()> {
     let at = inode_table(file)? + (number - 1) * INODE as u64;
     file.write_all_at(&u32::try_from(size)?.to_le_bytes(), at + 4)?;
@@ -71,7 +71,7 @@ fn opened(image: &Path) -> anyhow::Result<File> {
     Ok(OpenOptions::new().read(true).write(true).open(image)?)
 }
 
-/// Thousands of files of one and the same block: e2fsck names for each all others.
+/// Thousands of files that share one block: e2fsck lists all others for each.
 fn shared(bench: &Bench) -> anyhow::Result<()> {
     recipe::tree(bench, PLAIN)?;
     let image = bench.image();
@@ -103,7 +103,7 @@ fn shared_zstd(bench: &Bench) -> anyhow::Result<()> {
     recipe::to_zstd(&bench.image())
 }
 
-/// A tree of extents five levels deep, whose nodes have one child 340 times.
+/// An extent tree five levels deep, in which each node refers to one child 340 times.
 fn deep(bench: &Bench) -> anyhow::Result<()> {
     let image = bench.image();
     mkfs(bench, &image, UNCHECKED, PLAIN)?;
@@ -116,7 +116,7 @@ fn deep(bench: &Bench) -> anyhow::Result<()> {
     set_extents(&file, number(&image, "/etc")?, 4096, &node(5, 4, &[child(3004); 4]))
 }
 
-/// A directory of as many blocks as one may have, with an unused entry in each.
+/// A directory of the maximum number of blocks, with an unused entry in each.
 fn wide(bench: &Bench) -> anyhow::Result<()> {
     let image = bench.image();
     mkfs(bench, &image, UNCHECKED, PLAIN)?;
@@ -134,7 +134,7 @@ fn circle(bench: &Bench) -> anyhow::Result<()> {
     recipe::debugfs(&bench.image(), "link <2> /etc/azaion")
 }
 
-/// A directory whose files have all the names that they may have.
+/// A directory whose files have the maximum number of hard links.
 fn links(bench: &Bench) -> anyhow::Result<()> {
     let names = |tree: &Path| {
         let script = "cd \"$1\" && : >usr/one && for d in $(seq 20); do mkdir usr/$d; \
@@ -145,7 +145,7 @@ fn links(bench: &Bench) -> anyhow::Result<()> {
     recipe::debugfs(&bench.image(), "sif /usr/one links_count 65000")
 }
 
-/// Claims to be a file system of 2 TiB.
+/// Makes the superblock claim a file system of 2 TiB.
 fn claim_terabytes(image: &Path) -> anyhow::Result<()> {
     patch(image, 1024 + 4, &(1_u32 << 29).to_le_bytes())
 }
@@ -164,7 +164,7 @@ fn with_chunk(bench: &Bench, kind: u16, blocks: u32, body: &[u8]) -> anyhow::Res
     })
 }
 
-/// A chunk of a word follows the file system.
+/// A fill chunk follows the file system.
 fn filled_behind(bench: &Bench) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), "", PLAIN)?;
     with_chunk(bench, FILL, 1 << 31, b"word")
@@ -195,7 +195,7 @@ fn chunks(bench: &Bench, count: usize) -> anyhow::Result<()> {
     })
 }
 
-/// Appends a frame of so many times 128 KiB of one byte; four bytes each.
+/// Appends a frame of `count` times 128 KiB of one byte; four bytes each.
 fn append_bomb(image: &Path, byte: u8, count: usize) -> anyhow::Result<()> {
     let block = |is_last: u8| [2 | is_last, 0, 0x10, byte];
     let mut frame = b"\x28\xb5\x2f\xfd\x00\x58".to_vec();
@@ -204,7 +204,7 @@ fn append_bomb(image: &Path, byte: u8, count: usize) -> anyhow::Result<()> {
     Ok(OpenOptions::new().append(true).open(image)?.write_all(&frame)?)
 }
 
-/// A compressed disk image with that behind it.
+/// A compressed disk image followed by such a frame.
 fn disk_bomb(bench: &Bench, is_claimed: bool, byte: u8, count: usize) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), UNCHECKED, PLAIN)?;
     if is_claimed {
@@ -215,7 +215,7 @@ fn disk_bomb(bench: &Bench, is_claimed: bool, byte: u8, count: usize) -> anyhow:
     put_sum(&bench.image())
 }
 
-/// A header of a member of a tar archive.
+/// Builds the header of a tar member.
 fn header(name: &str, kind: u8, size: &str) -> Vec<u8> {
     let mut header = vec![0; 512];
     let mut set = |at: usize, bytes: &[u8]| header[at..][..bytes.len()].copy_from_slice(bytes);
@@ -228,7 +228,7 @@ fn header(name: &str, kind: u8, size: &str) -> Vec<u8> {
     sealed(header)
 }
 
-/// The header with its checksum.
+/// Fills in the header's checksum.
 fn sealed(mut header: Vec<u8>) -> Vec<u8> {
     header[148..156].fill(b' ');
     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
@@ -245,17 +245,17 @@ fn archive(bench: &Bench, headers: &[Vec<u8>]) -> anyhow::Result<()> {
     run("sh", &["-c", "zstd -q <\"$1\" >\"$2\"", "sh", text(&raw), text(&bench.image())]).map(drop)
 }
 
-/// A compressed archive with a member of zeros without end.
+/// A compressed archive with an endless member of zeros.
 fn archive_bomb(bench: &Bench) -> anyhow::Result<()> {
     let mut zeros = header("etc/zeros", b'0', EMPTY);
-    // 64 GiB, as GNU tar has it.
+    // 64 GiB in GNU tar's binary encoding.
     zeros[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0]);
     archive(bench, &[header("etc/", b'5', EMPTY), sealed(zeros)])?;
     append_bomb(&bench.image(), 0, 330_000)?;
     put_sum(&bench.image())
 }
 
-/// A compressed archive that is these bytes so many times.
+/// A compressed archive that consists of these bytes, repeated.
 fn repeated(bench: &Bench, bytes: Vec<u8>, count: usize) -> anyhow::Result<()> {
     let (raw, image) = (bench.path("member"), bench.image());
     put(&raw, bytes, 0o644)?;
@@ -269,7 +269,7 @@ fn members(bench: &Bench) -> anyhow::Result<()> {
     repeated(bench, header("etc/member", b'0', EMPTY).repeat(8192), 250)
 }
 
-/// A compressed archive of members that lie almost two thousand directories deep.
+/// A compressed archive of members almost two thousand directories deep.
 fn deep_paths(bench: &Bench) -> anyhow::Result<()> {
     let mut name = b"a/".repeat(1990);
     name.resize(4096, 0);
@@ -277,13 +277,13 @@ fn deep_paths(bench: &Bench) -> anyhow::Result<()> {
     repeated(bench, member.repeat(64), 300)
 }
 
-/// An archive whose header before a member claims to be of 4 GiB.
+/// An archive in which a header that precedes a member claims a size of 4 GiB.
 fn large_header(bench: &Bench, kind: u8) -> anyhow::Result<()> {
     put(&bench.image(), [header("etc/", b'5', EMPTY), header("x", kind, "40000000000")].concat(), 0o644)?;
     resize(&bench.image(), 8 << 30)
 }
 
-/// An archive with a map of a sparse file without end.
+/// An archive with an endless sparse map.
 fn long_map(bench: &Bench) -> anyhow::Result<()> {
     let mut sparse = header("etc/sparse", b'S', EMPTY);
     sparse[257..265].copy_from_slice(b"ustar  \0");
@@ -295,13 +295,13 @@ fn long_map(bench: &Bench) -> anyhow::Result<()> {
     put_sum(&bench.image())
 }
 
-/// A checksum of 3 GiB beside an image.
+/// A checksum file of 3 GiB beside an image.
 fn large_sum(bench: &Bench) -> anyhow::Result<()> {
     Kind::TarZst.make(bench, &bench.image(), PLAIN)?;
     resize(&sum_file(&bench.image()), 3 << 30)
 }
 
-/// A FIFO in its place.
+/// A FIFO in place of the checksum file.
 fn fifo_sum(bench: &Bench) -> anyhow::Result<()> {
     Kind::TarZst.make(bench, &bench.image(), PLAIN)?;
     fs::remove_file(sum_file(&bench.image()))?;
@@ -333,8 +333,8 @@ const IMAGES: [Row; 22] = [
     refused("an archive with a map without end", long_map, "millions"),
 ];
 
-// Promise: whatever an image claims or repeats, each command ends within 30 s and 256 MiB, takes no more of the disk than the
-// image does, and leaves it as it was.
+// Promise: whatever an image claims or repeats, each command ends within 30 s and 256 MiB, uses no more disk space than
+// the image does, and leaves it unchanged.
 #[test]
 fn images() {
     try_all(&IMAGES);
@@ -345,13 +345,13 @@ const SUMS: [Row; 2] = [
     refused("a FIFO for a checksum", fifo_sum, "no small file"),
 ];
 
-// Promise: the same of what lies beside an image.
+// Promise: the same for files beside an image.
 #[test]
 fn checksums() {
     try_all(&SUMS);
 }
 
-/// What a batch says to a list that these commands make.
+/// Checks the message of a batch for a list that these commands create.
 fn list(commands: &str, code: i32, says: &str) -> anyhow::Result<()> {
     let bench = Bench::new()?;
     mkfs(&bench, &bench.image(), "", PLAIN)?;
@@ -366,7 +366,7 @@ fn list(commands: &str, code: i32, says: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a list that is too long for a batch is refused, whatever is in it, within the same limits.
+// Promise: a list that is too long for a batch is refused, whatever its content, within the same limits.
 #[test]
 fn lists() {
     let rows = [

@@ -1,4 +1,4 @@
-//! Images that come with a slot whose block is not for it alone.
+//! Images from elsewhere with a slot whose block may also belong to another file.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::bench::{OTHER, OTHER_EMAIL, Snapshot, User, for_each, is_root};
 use crate::oracle::{block, raw_copy, run, text};
 use crate::recipe::{self, Kind, PLAIN, mkfs, put, to_sparse};
 
-/// The record of the check, if there is one.
+/// Returns the record of the check, if present.
 fn record(image: &Path) -> anyhow::Result<String> {
     let script = "import os, sys
 try:
@@ -27,7 +27,7 @@ fn forget(image: &Path) -> anyhow::Result<()> {
     run("python3", &["-c", "import os, sys; os.removexattr(sys.argv[1], 'user.azaion.checked')", text(image)]).map(drop)
 }
 
-/// A raw image with a blank slot; everybody may read it, or its owner alone.
+/// Creates a raw image with a blank slot and this mode: world-readable, or readable by its owner only.
 fn with_slot(mode: u32) -> anyhow::Result<Bench> {
     let bench = Bench::new()?;
     mkfs(&bench, &bench.image(), "", PLAIN)?;
@@ -37,12 +37,12 @@ fn with_slot(mode: u32) -> anyhow::Result<Bench> {
     Ok(bench)
 }
 
-/// Has a file that everybody may read begin at the slot's block as well.
+/// Makes a world-readable file share the slot's block.
 fn share(raw: &Path) -> anyhow::Result<()> {
     recipe::debugfs(raw, &format!("sif /etc/passwd block[5] {}", block(raw)?))
 }
 
-/// Compresses a raw image as this program does it, with the frame that says where the slot is; `from` is that block.
+/// Compresses a raw image as this program does, with the frame that stores the slot's offset; `from` is that block.
 fn compress(bench: &Bench, from: u64) -> anyhow::Result<()> {
     let image = bench.image();
     let bytes = fs::read(&image)?;
@@ -66,7 +66,7 @@ fn compress(bench: &Bench, from: u64) -> anyhow::Result<()> {
     put(&image.with_extension("img.zst"), all, 0o644)
 }
 
-/// As this kind of image.
+/// Packs it as this kind of image.
 fn pack(bench: &Bench, kind: Kind) -> anyhow::Result<()> {
     match kind {
         Kind::Sparse => to_sparse(&bench.image()),
@@ -86,7 +86,7 @@ fn with_each(one: impl Fn(Kind, &Bench) -> anyhow::Result<()>) {
     );
 }
 
-// Promise: an image with a slot whose block belongs to another file, too, is refused, untouched.
+// Promise: an image whose slot shares a block with another file is refused, unchanged.
 #[test]
 fn a_shared_block() {
     with_each(|kind, bench| {
@@ -106,7 +106,7 @@ fn a_shared_block() {
     });
 }
 
-// Promise: an image with a slot of its own that comes from elsewhere is checked, once, and takes devices.
+// Promise: an image from elsewhere with an exclusive slot is checked, once, and then accepts devices.
 #[test]
 fn a_slot_from_elsewhere() {
     with_each(|kind, bench| {
@@ -123,7 +123,7 @@ fn a_slot_from_elsewhere() {
     });
 }
 
-/// Provisions a device where no e2fsck is to be found.
+/// Provisions a device without e2fsck on the host.
 fn without_e2fsck(bench: &Bench, serial: &str) -> anyhow::Result<()> {
     if !is_root() {
         return Ok(());
@@ -135,7 +135,7 @@ fn without_e2fsck(bench: &Bench, serial: &str) -> anyhow::Result<()> {
     bench.wait(start(&mut command)?)?.ended_with(0).map(drop)
 }
 
-// Promise: a compressed image whose slot is a block of something else is refused.
+// Promise: a compressed image whose slot is a block of another file is refused.
 #[test]
 fn another_block() -> anyhow::Result<()> {
     let bench = with_slot(0o644)?;
@@ -146,7 +146,7 @@ fn another_block() -> anyhow::Result<()> {
     before.is_still(&bench.image())
 }
 
-// Promise: `clear` does not write into a block of another file, where it is not a slot's; whatever the kind of image.
+// Promise: `clear` does not write into a block of another file that is not a slot's, for any kind of image.
 #[test]
 fn clear_looks_first() {
     for_each(
@@ -176,7 +176,7 @@ fn clear_looks_first() {
     );
 }
 
-// Promise: a record that was copied with the image is not that of the copy.
+// Promise: a record that was copied with the image is not accepted for the copy.
 #[test]
 fn a_copied_record() -> anyhow::Result<()> {
     let bench = with_slot(0o644)?;

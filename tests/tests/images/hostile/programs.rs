@@ -1,4 +1,4 @@
-//! How e2fsck and debugfs are run.
+//! The sandbox in which e2fsck and debugfs run.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::recipe::{PLAIN, mkfs, put};
 /// The user of the programs.
 const USER: &str = "65533";
 
-/// Says what it is, in place of a program.
+/// A script that replaces a program and prints its sandbox.
 const PROBE: &str = "#!/bin/sh
 grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|NSpid)' /proc/self/status
 echo env: $(env | sort | cut -d= -f1) .
@@ -28,14 +28,14 @@ echo routes: $(tail -n +2 /proc/net/route) .
 exit 4
 ";
 
-/// Runs `device` where a program of this name is the probe.
+/// Runs `device` with the probe in place of the program of this name.
 fn probed(name: &str, options: &[&str]) -> anyhow::Result<Run> {
     let bench = Bench::new()?;
     mkfs(&bench, &bench.image(), "", PLAIN)?;
     let probe = bench.path("probe");
     put(&probe, PROBE, 0o755)?;
     let program = bench.device_command(SERIAL, options)?;
-    // The test's caller may have left descriptors open.
+    // The caller of the tests may have left descriptors open.
     let script = "mount --bind \"$1\" \"$2\"; shift 2; for n in $(ls /proc/$$/fd); do \
                   if [ $n -gt 2 ] && [ $n != 255 ]; then eval \"exec $n>&-\"; fi; done; exec \"$@\"";
     let mut command = command(Path::new("unshare"), &["--mount", "bash", "-euc", script, "bash"]);
@@ -44,8 +44,8 @@ fn probed(name: &str, options: &[&str]) -> anyhow::Result<Run> {
     bench.wait(start(&mut command)?)?.ended_with(66)
 }
 
-// Promise: what parses an image has a user of its own, no group, no capability and no way to get one, an environment without
-// anything of the caller's, no file of ours but the image, limits, and no network.
+// Promise: a program that parses an image has a separate user, no group, no capability and no way to gain one, an
+// environment without variables of the caller, no open file of ours but the image, resource limits, and no network.
 #[test]
 fn without_privileges() -> anyhow::Result<()> {
     if !is_root() {
@@ -62,19 +62,19 @@ fn without_privileges() -> anyhow::Result<()> {
     for expected in ["env: LC_ALL PATH PWD .", "limits: 10 262144 64 0 .", "routes: .", "may not write ."] {
         ensure!(said.contains(expected), "{expected}: {said}");
     }
-    // Standard input, output and error, and the directory that is listed.
+    // Standard input, output and error, and the directory being listed.
     ensure!(said.contains("fds: 0 1 2 3 ."), "{said}");
     ensure!(!said.contains("not for children"), "{said}");
     Ok(())
 }
 
-// Promise: the same of the program that writes to the copy.
+// Promise: the same for the program that writes to the copy.
 #[test]
 fn without_privileges_to_write() -> anyhow::Result<()> {
     if !is_root() {
         return Ok(());
     }
-    // What it says is in the log; without a slot, the run fails afterwards.
+    // Its output is in the log; without a slot, the run fails afterwards.
     let said = probed("debugfs", &["-vv"])?.stderr;
     ensure!(
         said.contains(&format!("{USER} {USER} {USER} {USER}")) && said.contains("CapEff: 0000000000000000"),
@@ -84,11 +84,11 @@ fn without_privileges_to_write() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Processes of that user, by their command lines.
+/// Returns the processes of that user by their command lines.
 fn running() -> anyhow::Result<Vec<String>> {
     let said = crate::oracle::output("ps", &["-o", "stat=,args=", "-u", USER])?;
     let lines = String::from_utf8(said.stdout)?;
-    // Those that have ended wait for somebody who asks how.
+    // Zombies wait for their parent to reap them.
     Ok(lines.lines().filter(|line| !line.starts_with('Z')).map(str::to_owned).collect())
 }
 
@@ -107,7 +107,7 @@ fn with_probe(probe: &Path, program: &str) -> Command {
     command(Path::new("unshare"), &["--mount", "sh", "-euc", script, "sh", text(probe), program])
 }
 
-// Promise: a run that is killed takes the program with it, and what that has started; nothing is left beside the image.
+// Promise: a killed run also ends the program and its children; no leftover remains beside the image.
 #[test]
 fn killed_with_us() -> anyhow::Result<()> {
     if !is_root() {
@@ -120,7 +120,7 @@ fn killed_with_us() -> anyhow::Result<()> {
     put(&probe, format!("#!/bin/sh\nsetsid sleep {mark} &\nsleep {mark}\n"), 0o755)?;
     let program = bench.device_command(SERIAL, &[])?;
     let mut command = with_probe(&probe, "/usr/sbin/e2fsck");
-    // Without `timeout`, which would be killed in its place.
+    // Without `timeout`, which would be killed instead.
     command.args(program.get_args().skip(1));
     let mut ours = start(&mut command)?;
     let sleeping = || Ok::<_, anyhow::Error>(running()?.iter().filter(|line| line.contains(mark)).count());
@@ -133,7 +133,7 @@ fn killed_with_us() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what the program may have started ends with it, before the copy becomes the image.
+// Promise: processes that the program has started end with it, before the copy becomes the image.
 #[test]
 fn nothing_stays() -> anyhow::Result<()> {
     if !is_root() {

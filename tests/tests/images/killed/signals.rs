@@ -1,4 +1,5 @@
-//! Signals to the whole process group, as a terminal sends them: the run ends with 130 soon, and what it did is complete or undone.
+//! Signals to the whole process group, as a terminal sends them: the run soon ends with 130, and its work is complete
+//! or undone.
 
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
@@ -14,13 +15,13 @@ use super::{Beside, Trial, WAYS, random};
 use crate::archive;
 use crate::bench::{EMAIL, SERIAL, for_each, password_in};
 
-/// Signals at arbitrary times, over all ways: more of them with this variable.
+/// Variable with the number of signals at random times, over all ways.
 const SIGNALS: &str = "AZAION_IMAGE_SIGNALS";
-/// The promise.
+/// The promised time limit.
 const SOON: Duration = Duration::from_secs(12);
 
 impl Trial<'_> {
-    /// How long a run takes that nobody interrupts; the first one takes longer.
+    /// Returns the time of an uninterrupted run; the first one takes longer.
     fn duration(&self) -> anyhow::Result<Duration> {
         let mut least = Duration::MAX;
         for _ in 0..2 {
@@ -32,12 +33,12 @@ impl Trial<'_> {
         Ok(least)
     }
 
-    /// Sends a signal at an arbitrary time within `latest`. Whether it came before the run's end.
+    /// Sends a signal at a random time within `latest`; returns whether it came before the run's end.
     fn signalled(&self, signal: Signal, latest: Duration) -> anyhow::Result<bool> {
         self.reset()?;
         let before = self.bench.inspect().ok();
         let ours = self.command()?;
-        // Without the wrapper that ends what hangs, which is in its way.
+        // Without the wrapper that kills hanging runs, which would receive the signal.
         let mut arguments = ours.get_args().skip(1);
         let mut command = azaion_tests::station::command(arguments.next().unwrap().as_ref(), &[]);
         let running = start(command.args(arguments).process_group(0))?;
@@ -49,7 +50,7 @@ impl Trial<'_> {
         }
         let run = self.bench.station.wait(running)?;
         ensure!(since.elapsed() < SOON, "{:?}: {}", since.elapsed(), run.words());
-        // Neither before it listens to signals nor after its end.
+        // `None`: killed before it handles signals; 0: ended before the signal.
         ensure!(matches!(run.code, Some(0 | 130) | None), "{}", run.words());
         if self.way.beside != Beside::Nothing && run.code == Some(130) {
             archive::sum_is_right(&self.bench.image())?;
@@ -71,8 +72,8 @@ impl Trial<'_> {
     }
 }
 
-// Promise: a signal to the process group, at any time and over all kinds of images, ends a run with 130 within twelve seconds,
-// and leaves it complete or undone.
+// Promise: a signal to the process group, at any time and with any kind of image, ends a run with 130 within twelve
+// seconds, and its work is complete or undone.
 #[test]
 fn to_the_group() {
     let signals = std::env::var(SIGNALS).ok().and_then(|signals| signals.parse().ok()).unwrap_or(30);

@@ -1,4 +1,4 @@
-//! What a power cut leaves of a write: a part of the new bytes, and a part of the old ones.
+//! Writes torn by a power cut: partly the new bytes, and partly the old ones.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -8,7 +8,7 @@ use crate::bench::{Bench, EMAIL, OTHER, SERIAL, for_each};
 use crate::oracle;
 use crate::recipe::{self, Kind, PLAIN, mkfs, put};
 
-// Promise: a block of which a power cut left one half is no device's, and the next run writes it anew.
+// Promise: a half-written block holds no device, and the next run writes it again.
 #[test]
 fn a_torn_block() -> anyhow::Result<()> {
     for edge in [512, 1024, 2048, 64, 200] {
@@ -20,7 +20,7 @@ fn a_torn_block() -> anyhow::Result<()> {
         fs::copy(bench.image(), &half)?;
         bench.device(SERIAL, &["--replace"])?.ended_with(0)?;
         if edge < 512 {
-            // The text of both ends within the first sector: a disk with smaller ones.
+            // Both texts end within the first sector: simulate a disk with smaller sectors.
             anyhow::ensure!(edge < oracle::content(&bench.image())?.trim_end().len(), "not within the text");
         }
         let mut block = [0; 4096];
@@ -35,13 +35,13 @@ fn a_torn_block() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All of an image but the bytes from `edge` on, which are another one's, and the other way round.
+/// Combines two images at `edge`, in both orders.
 fn torn(one: &[u8], other: &[u8], edge: usize) -> [Vec<u8>; 2] {
     [[&one[..edge], &other[edge..]].concat(), [&other[..edge], &one[edge..]].concat()]
 }
 
-// Promise: the half of a later tail is no device's, the archive unpacks, and the next run writes it again. So it is with the
-// frame of a compressed image.
+// Promise: half-written trailing members hold no device, the archive unpacks, and the next run writes them again. The
+// same for the frame of a compressed image.
 #[test]
 fn a_torn_later_tail() {
     for_each(&[Kind::Tar, Kind::TarZst, Kind::Ext4Zst], |kind| kind.name().to_owned(), |kind| torn_later(*kind));

@@ -1,4 +1,4 @@
-//! Archives that are cut, odd, or of something else, and sums that can't be right.
+//! Archives that are truncated, unusual, or of another format, and invalid checksum files.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,21 +25,21 @@ fn of(bench: &Bench, change: Tree) -> anyhow::Result<()> {
     make(bench, &bench.image(), change)
 }
 
-/// An archive that is packed in another way.
+/// An archive packed with other options.
 fn packed(bench: &Bench, options: &[&str]) -> anyhow::Result<()> {
     recipe::tree(bench, PLAIN)?;
     pack(bench, &bench.image(), options)?;
     put_sum(&bench.image())
 }
 
-/// An archive of as few bytes as may be, cut, with the sum of what is left.
+/// A minimal archive, truncated, with the checksum of the rest.
 fn cut_to(bench: &Bench, size: fn(u64) -> u64) -> anyhow::Result<()> {
     packed(bench, &["-b1", "."])?;
     cut(bench, size)?;
     put_sum(&bench.image())
 }
 
-/// A folder of the tree is a symlink to where it is now.
+/// Moves a directory of the tree, and puts a symlink to it in its place.
 fn elsewhere(tree: &Path, name: &str) -> anyhow::Result<()> {
     fs::create_dir_all(tree.join(name))?;
     fs::rename(tree.join(name), tree.join("elsewhere"))?;
@@ -51,7 +51,7 @@ fn conf(tree: &Path, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::
     make(&tree.join(CONF))
 }
 
-/// Taken, with a warning, as GNU tar takes it.
+/// Accepted with a warning, as GNU tar does.
 const fn warned(name: &'static str, make: Make) -> Row {
     Row { name, make, code: 0, says: "end-of-archive marker" }
 }
@@ -124,7 +124,7 @@ fn sparse_file(tree: &Path) -> anyhow::Result<()> {
     Ok(fs::File::create(tree.join("usr/sparse"))?.set_len(1 << 20)?)
 }
 
-/// A usual archive with another file in the place of the sum.
+/// A usual archive with another file in place of the checksum.
 fn summed(bench: &Bench, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     usual(bench)?;
     let sum = sum_file(&bench.image());
@@ -159,13 +159,14 @@ fn packed_file(bench: &Bench) -> anyhow::Result<()> {
     put(&sum_file(&bench.image()), format!("{:040}  system.img\n", 0), 0o644)
 }
 
-// Promise: archives that are cut, odd or of something else are refused, untouched, and nothing is left beside them.
+// Promise: archives that are truncated, unusual or of another format are refused, unchanged, and no leftover is beside
+// them.
 #[test]
 fn odd_archives() {
     try_all(&ARCHIVES);
 }
 
-// Promise: so is an archive whose sum is wrong already, or could not be kept right.
+// Promise: so is an archive whose checksum is wrong already, or could not be kept correct.
 #[test]
 fn odd_sums() {
     try_all(&SUMS);

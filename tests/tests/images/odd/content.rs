@@ -1,4 +1,4 @@
-//! What may be in the place of the device's file, or on the way there.
+//! What may be at the path of the device's file, or on the way to it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,7 +17,7 @@ use crate::recipe::{self, Kind, PLAIN, mkfs, put};
 const CONF: &str = "etc/azaion/device.conf";
 const BY_HAND: &str = "by hand";
 
-/// Puts something in the place of the device's file.
+/// Creates an entry at the path of the device's file.
 fn place(tree: &Path, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     fs::create_dir_all(tree.join("etc/azaion"))?;
     make(&tree.join(CONF))
@@ -55,7 +55,7 @@ fn lengthen(file: &Path) -> anyhow::Result<()> {
     Ok(fs::OpenOptions::new().write(true).open(file)?.set_len(8192)?)
 }
 
-/// Replaces a folder of the tree.
+/// Replaces a directory of the tree.
 fn instead(tree: &Path, name: &str, make: impl FnOnce(&Path) -> std::io::Result<()>) -> anyhow::Result<()> {
     let folder = tree.join(name);
     if folder.exists() {
@@ -80,14 +80,14 @@ fn without(tree: &Path, folders: &[&str]) -> anyhow::Result<()> {
     folders.iter().try_for_each(|name| Ok(fs::remove_dir_all(tree.join(name))?))
 }
 
-/// How many of something the superblock says that are free.
+/// Returns a count of free items from the superblock.
 fn free(bench: &Bench, what: &str) -> anyhow::Result<u64> {
     let stats = oracle::debugfs(&bench.image(), "stats -h")?;
     let line = stats.lines().find_map(|line| line.strip_prefix("Free ")?.strip_prefix(what));
     Ok(line.context("what is free")?.trim().parse()?)
 }
 
-/// An image whose last free blocks, but for so many, are in a file.
+/// An image whose free blocks, except for `keep`, are used by a file.
 fn filled(bench: &Bench, keep: u64) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), "", |tree| put(&tree.join("boot/filler"), "", 0o644))?;
     let last = free(bench, "blocks:")? - keep - 1;
@@ -104,7 +104,7 @@ fn no_inodes(bench: &Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An `/etc` whose one block has no room for another name.
+/// An `/etc` whose single block has no space for another name.
 fn crowded(bench: &Bench) -> anyhow::Result<()> {
     let change = |tree: &Path| {
         let name = |n| format!("a-name-of-this-length-takes-as-much-of-the-block-as-it-takes-{n:04}");
@@ -141,25 +141,25 @@ const MAGIC: [Row; 25] = [
     refused("a sparse image's magic alone", Bytes(0, b"\x3a\xff\x26\xed"), "another version"),
 ];
 
-// Promise: whatever is in the place of the file is refused, untouched, or put right.
+// Promise: whatever is at the path of the file is refused, unchanged, or corrected.
 #[test]
 fn in_the_place_of_the_file() {
     try_all(&FILE);
 }
 
-// Promise: nothing on the way to the file is followed or made up.
+// Promise: no symlink on the path to the file is followed, and no missing directory above it is created.
 #[test]
 fn on_the_way() {
     try_all(&WAY);
 }
 
-// Promise: the kind is told by content, and what to do instead is said.
+// Promise: the kind of image is detected by content, and the message says what to do instead.
 #[test]
 fn other_kinds_of_files() {
     try_all(&MAGIC);
 }
 
-// Promise: a file that is no device's is replaced when asked to, whatever its size.
+// Promise: a file that is not a device's is replaced on request, whatever its size.
 #[test]
 fn replaced_when_asked_to() -> anyhow::Result<()> {
     for size in [10, 4000, 4050, 4090, 4095, 4096] {
@@ -176,7 +176,7 @@ fn replaced_when_asked_to() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An access list that lets user 1000 read, as a file of `bench`.
+/// An access control list that lets user 1000 read, as a file of `bench`.
 fn access_list(bench: &Bench) -> anyhow::Result<String> {
     let entries = [(1, 6, u32::MAX), (2, 4, 1000), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)];
     let entry =
@@ -186,7 +186,7 @@ fn access_list(bench: &Bench) -> anyhow::Result<String> {
     Ok(list.display().to_string())
 }
 
-/// What else debugfs does with the file or its directory, besides the list; the name of what has the list.
+/// Further debugfs requests for the file or its directory, besides the list, and the name of the entry with the list.
 const WITH_LISTS: [(&str, &str, &str); 5] = [
     ("in the inode", CONF, ""),
     ("in a block", CONF, "ea_set etc/azaion/device.conf user.large LARGE\n"),
@@ -195,8 +195,8 @@ const WITH_LISTS: [(&str, &str, &str); 5] = [
     ("of a file that is immutable", CONF, "sif etc/azaion/device.conf flags 0x80030\n"),
 ];
 
-// Promise: an access control list by which others could read the file, or replace it, is gone with the first device, and so
-// are flags that would keep the file as it is.
+// Promise: an access control list that lets others read or replace the file is removed with the first device, and so
+// are flags that protect the file from changes.
 #[test]
 fn access_lists_are_removed() {
     for kind in [Kind::Ext4, Kind::Sparse] {
@@ -231,7 +231,8 @@ fn access_lists_are_removed() {
     }
 }
 
-// Promise: a file that debugfs would replace, and whose attributes it would leave behind, is refused with what helps.
+// Promise: a file that debugfs would replace without removing its attributes is refused, with a message that says what
+// helps.
 #[test]
 fn replaced_files_with_attributes() -> anyhow::Result<()> {
     let trees: [recipe::Tree; 2] = [|tree| file(tree, ""), |tree| file(tree, [b'#'; 5000])];

@@ -1,4 +1,4 @@
-//! File systems with features and in states that are not those of a finished image.
+//! File systems with features and in states that a finished image does not have.
 
 use std::fs;
 
@@ -60,7 +60,7 @@ const FEATURES: [Row; 35] = [
     refused("a journal elsewhere", ByRoot(journal_elsewhere), "e2fsck finds faults"),
 ];
 
-/// Where the superblock is, and its fields are.
+/// Offset of the superblock, and of its fields.
 const SUPER: u64 = 1024;
 
 const DAMAGE: [Row; 31] = [
@@ -102,7 +102,7 @@ fn more_blocks_than_bytes(bench: &Bench) -> anyhow::Result<()> {
     patch(&bench.image(), SUPER + 0x150, &[0xFF; 4])
 }
 
-/// Changes a byte in the first of a file's blocks that debugfs names.
+/// Changes a byte in the first of a file's blocks that debugfs lists.
 fn change_block_of(bench: &Bench, request: &str, offset: u64) -> anyhow::Result<()> {
     let said = debugfs(&bench.image(), request)?;
     let number = said.split_whitespace().find_map(|word| word.parse::<u64>().ok()).context("a block")?;
@@ -116,7 +116,7 @@ fn of_a_directory(bench: &Bench) -> anyhow::Result<()> {
     change_block_of(bench, "blocks /etc", 9)
 }
 
-/// In a block of the extent tree of a folder whose blocks lie far apart.
+/// In an extent tree block of a directory with scattered blocks.
 fn of_extents(bench: &Bench) -> anyhow::Result<()> {
     plain(bench)?;
     let name = |n| format!("a-name-that-takes-as-much-of-a-block-as-it-can-{n:0150}");
@@ -128,20 +128,20 @@ fn of_extents(bench: &Bench) -> anyhow::Result<()> {
     patch(&bench.image(), number * 4096 + 20, b"?")
 }
 
-/// In the root of an index that the kernel has made.
+/// In the root of an index created by the kernel.
 fn of_a_hash_tree(bench: &Bench) -> anyhow::Result<()> {
     by_the_kernel(bench, &bench.image(), "")?;
     change_block_of(bench, "blocks /etc", 33)
 }
 
-/// The magic among bytes that mean nothing.
+/// The magic number among random bytes.
 fn noise(bench: &Bench) -> anyhow::Result<()> {
     let noise: Vec<u8> = (1..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
     put(&bench.image(), noise, 0o644)?;
     patch(&bench.image(), SUPER + 0x38, b"\x53\xef")
 }
 
-/// A file system whose journal is a device.
+/// A file system with an external journal.
 fn journal_elsewhere(bench: &Bench) -> anyhow::Result<()> {
     let journal = bench.path("journal");
     run("mke2fs", &["-q", "-F", "-b", "4096", "-O", "journal_dev", text(&journal), "16M"])?;
@@ -149,13 +149,14 @@ fn journal_elsewhere(bench: &Bench) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), &format!("-J device={}", text(journal.device())), PLAIN)
 }
 
-// Promise: features that could make a write in place wrong, and states of file systems in use, are refused, untouched.
+// Promise: features with which an in-place write could go wrong, and states of file systems in use, are refused,
+// unchanged.
 #[test]
 fn features() {
     try_all(&FEATURES);
 }
 
-// Promise: what is cut or contradicts itself is refused, untouched.
+// Promise: truncated and inconsistent file systems are refused, unchanged.
 #[test]
 fn damage() {
     try_all(&DAMAGE);

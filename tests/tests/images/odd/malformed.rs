@@ -1,4 +1,4 @@
-//! A `device.conf` that others made and that no program can read: nothing but `clear` and `--replace` touches it.
+//! A `device.conf` made by others that cannot be parsed: only `clear` and `--replace` change it.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -73,7 +73,7 @@ fn of_kind(kind: Kind) {
     );
 }
 
-// Promise: the same in a directory, where who has the file open sees its bytes gone.
+// Promise: the same in a directory, where a process that has the file open sees its bytes removed.
 #[test]
 fn in_a_directory() {
     for_each(
@@ -105,8 +105,8 @@ fn in_a_directory() {
     );
 }
 
-// Promise: whatever is in the file, `device` and `inspect` leave it alone and say what it is, `clear` and `--replace` take every byte
-// of it out, and the next device gets the image, in each kind of image.
+// Promise: whatever is in the file, `device` and `inspect` leave it unchanged and report it, `clear` and `--replace`
+// remove every byte of it, and the next device gets the image, for each kind of image.
 #[test]
 fn in_ext4() {
     of_kind(Kind::Ext4);

@@ -1,4 +1,4 @@
-//! Where an image may lie, and who uses it.
+//! Locations and users of an image.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,7 +29,7 @@ fn prepared(user: User) -> anyhow::Result<Bench> {
     Ok(bench)
 }
 
-/// All verbs refuse the image, and leave it alone.
+/// Checks that all verbs refuse the image and leave it unchanged.
 fn is_refused(bench: &Bench, says: &str) -> anyhow::Result<()> {
     let before = Snapshot::of(&bench.image())?;
     for run in [bench.device(SERIAL, &[])?, bench.verb("inspect")?, bench.verb("clear")?] {
@@ -40,7 +40,7 @@ fn is_refused(bench: &Bench, says: &str) -> anyhow::Result<()> {
     before.is_still(&bench.image())
 }
 
-// Promise: an image that the kernel shows through a loop device is refused, mounted or not, and taken when it is free.
+// Promise: an image attached to a loop device is refused, mounted or not, and accepted once it is detached.
 #[test]
 fn in_use() -> anyhow::Result<()> {
     if !is_root() {
@@ -62,7 +62,7 @@ fn in_use() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a run of many images sees what was attached since it looked at the first.
+// Promise: a run over many images detects a loop device attached after it checked the first.
 #[test]
 fn in_use_since() -> anyhow::Result<()> {
     if !is_root() {
@@ -78,7 +78,7 @@ fn in_use_since() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: also a sparse image is refused while it is attached, though nobody can mount it.
+// Promise: a sparse image is refused while it is attached, too, though it cannot be mounted.
 #[test]
 fn a_sparse_image_in_use() -> anyhow::Result<()> {
     if !is_root() {
@@ -90,7 +90,7 @@ fn a_sparse_image_in_use() -> anyhow::Result<()> {
     is_refused(&bench, "is attached")
 }
 
-// Promise: a block device, a FIFO and what is missing are no images, and none of them hangs the station.
+// Promise: a block device, a FIFO and a missing file are no images, and none of them blocks the run.
 #[test]
 fn no_file() -> anyhow::Result<()> {
     let bench = Bench::new()?;
@@ -119,7 +119,7 @@ fn no_file() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a symlink to an image stays one, and what is made beside the image lies where the image does.
+// Promise: a symlink to an image stays one, and the files beside the image are created in the image's directory.
 #[test]
 fn through_a_symlink() -> anyhow::Result<()> {
     let bench = plain(User::Caller)?;
@@ -135,7 +135,7 @@ fn through_a_symlink() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: mode and owner of the image file are those that it had, also after its first device.
+// Promise: the image file keeps its mode and owner, also after its first device.
 #[test]
 fn attributes_stay() -> anyhow::Result<()> {
     for mode in [0o600, 0o644, 0o640, 0o666] {
@@ -149,7 +149,7 @@ fn attributes_stay() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: who may not write is told so with 77, before anything is done; who may read can inspect.
+// Promise: without write permission the run ends with 77 before anything is done; read permission is enough to inspect.
 #[test]
 fn read_only() -> anyhow::Result<()> {
     if !is_root() {
@@ -168,14 +168,14 @@ fn read_only() -> anyhow::Result<()> {
     before.is_still(&bench.image())
 }
 
-// Promise: in a folder that may not be written to, an image with its slot takes devices; one without is refused before
-// anything is done.
+// Promise: in a read-only directory, an image with a slot accepts devices; one without is refused before anything is
+// done.
 #[test]
 fn in_a_folder_of_others() -> anyhow::Result<()> {
     if !is_root() {
         return Ok(());
     }
-    // As root keeps it; 0711 may be entered, and not listed.
+    // Owned by root; 0711 may be entered, but not listed.
     for mode in [0o755, 0o711] {
         let others = |bench: &Bench| {
             std::os::unix::fs::chown(bench.path("images"), Some(0), Some(0))?;
@@ -198,7 +198,7 @@ fn in_a_folder_of_others() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: without e2fsprogs, an image that has its slot takes devices; one without is told what to install.
+// Promise: without e2fsprogs, an image with a slot accepts devices; for one without, the message says what to install.
 #[test]
 fn without_debugfs() -> anyhow::Result<()> {
     if !is_root() {
@@ -206,7 +206,7 @@ fn without_debugfs() -> anyhow::Result<()> {
     }
     let without = |bench: &Bench| -> anyhow::Result<_> {
         put(&bench.path("empty/nothing"), "", 0o644)?;
-        // A mount that this process alone sees, over the folder that e2fsprogs is in.
+        // A mount, visible only to this process, over the directory of e2fsprogs.
         let script = "mount --bind \"$1\" /usr/sbin; shift; exec \"$@\"";
         let program = bench.device_command(SERIAL, &[])?;
         let mut command = command(Path::new("unshare"), &["--mount", "sh", "-euc", script, "sh"]);
@@ -224,7 +224,7 @@ fn without_debugfs() -> anyhow::Result<()> {
     bench.holds(SERIAL, EMAIL)
 }
 
-// Promise: a name that is no UTF-8 is a name as others are, for the image, its checksum file, and what is kept of both.
+// Promise: a name that is not UTF-8 works like others, for the image, its checksum file, and the stored state of both.
 #[test]
 fn names_of_other_bytes() -> anyhow::Result<()> {
     let bench = plain(User::Caller)?;
@@ -247,7 +247,7 @@ fn names_of_other_bytes() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sets a flag of chattr(1) on a file or directory until this is dropped.
+/// Sets a flag of chattr(1) on a file or directory until dropped.
 struct Fixed<'p>(&'p Path);
 
 impl<'p> Fixed<'p> {
@@ -263,8 +263,8 @@ impl Drop for Fixed<'_> {
     }
 }
 
-// Promise: for root, an immutable file or directory and a read-only file system are I/O errors (74) that say which of these it is,
-// before the API is called.
+// Promise: for root, an immutable file or directory and a read-only file system are I/O errors (74) whose message names
+// the reason, before the API is called.
 #[test]
 fn what_stops_root() -> anyhow::Result<()> {
     if !is_root() {
@@ -282,7 +282,7 @@ fn what_stops_root() -> anyhow::Result<()> {
     let folder = tree.join("etc/azaion");
     fs::create_dir(&folder)?;
     bench.station.api.forget_requests();
-    // Not all file systems of tests have such flags.
+    // Not all file systems of test machines have such flags.
     if Fixed::new(&bench.image()).is_ok() {
         for (fixed, target) in [(&bench.image(), &bench.image()), (&folder, &tree)] {
             let _fixed = Fixed::new(fixed)?;
@@ -298,8 +298,8 @@ fn what_stops_root() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: nothing is written outside of the image's own directory: no directory for temporary files is needed, and so a run that
-// is killed can leave nothing there.
+// Promise: nothing is written outside the image's own directory: no temporary directory is needed, so a killed run can
+// leave nothing there.
 #[test]
 fn without_a_directory_for_temporary_files() {
     for_each(

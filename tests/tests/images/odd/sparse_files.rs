@@ -1,4 +1,4 @@
-//! Android sparse images that no flash script makes, and those that one might.
+//! Android sparse images that no flash script creates, and those that one might.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::sparse::{self, CRC32, Chunk, DONT_CARE, FILL, RAW};
 
 const DAMAGED: &str = "damaged";
 
-/// Changes bytes of the header, or of the first chunk's.
+/// Changes bytes of the header, or of the first chunk's header.
 fn header(bench: &Bench, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
     patch(&bench.image(), offset, bytes)
 }
@@ -91,7 +91,7 @@ fn content(bench: &Bench, magic: &[u8], offset: u64) -> anyhow::Result<()> {
     to_sparse(&bench.image())
 }
 
-/// The chunk that `make_ext4fs -c` appends: the CRC of the raw image.
+/// Appends the chunk that `make_ext4fs -c` writes: the CRC of the raw image.
 fn with_checksum(bench: &Bench) -> anyhow::Result<()> {
     let raw = raw_copy(&bench.image())?;
     let script = "import sys, zlib; print(zlib.crc32(open(sys.argv[1], 'rb').read()))";
@@ -123,13 +123,14 @@ fn empty_chunks(bench: &Bench) -> anyhow::Result<()> {
     })
 }
 
-// Promise: sparse images are taken as the format allows, or refused, untouched.
+// Promise: sparse images are accepted as the format allows, or refused, unchanged.
 #[test]
 fn sparse_files() {
     try_all(&ROWS);
 }
 
-// Promise: where the slot's block is only described, it gets a place of its own, and then each device overwrites that.
+// Promise: a slot's block that is only described by a fill chunk gets its own raw chunk, and then each device
+// overwrites that.
 #[test]
 fn a_slot_that_is_only_described() -> anyhow::Result<()> {
     for (kind, body, code) in
@@ -149,8 +150,8 @@ fn a_slot_that_is_only_described() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: preparation changes as little of a sparse image as it can: it stays about as small as it was, and what was
-// raw, filled or nobody's is so afterwards.
+// Promise: preparation changes as little of a sparse image as possible: its size stays about the same, and raw, fill
+// and don't-care chunks keep their kinds.
 #[test]
 fn preparation_keeps_a_sparse_image_sparse() -> anyhow::Result<()> {
     let bench = Bench::new()?;
@@ -163,7 +164,8 @@ fn preparation_keeps_a_sparse_image_sparse() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a word of zeros in a large image takes neither time nor room on the disk, at the first device and at later ones.
+// Promise: a fill chunk of zeros in a large image takes neither time nor disk space, for the first device and for later
+// ones.
 #[test]
 fn a_large_image_that_is_almost_empty() -> anyhow::Result<()> {
     let bench = Bench::new()?;
@@ -172,7 +174,7 @@ fn a_large_image_that_is_almost_empty() -> anyhow::Result<()> {
     run("resize2fs", &["-f", text(&bench.image())])?;
     to_sparse(&bench.image())?;
     for serial in [SERIAL, OTHER] {
-        // Zeros of 6 GiB can't be written, checked and read again in the time that a run may take here.
+        // Zeros of 6 GiB can't be written, validated and read again within the time limit of a run here.
         bench.device(serial, &["--replace"])?.ended_with(0)?;
         anyhow::ensure!(fs::metadata(bench.image())?.len() < 64 << 20, "{serial}: the image has grown");
     }

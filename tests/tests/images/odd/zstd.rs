@@ -1,4 +1,4 @@
-//! Compressed images that are cut, damaged, in need of what the flasher lacks, or misnamed.
+//! Compressed images that are truncated, damaged, beyond the flasher's zstd, or misnamed.
 
 mod contents;
 
@@ -11,17 +11,17 @@ use crate::bench::Bench;
 use crate::oracle::{run, text};
 use crate::recipe::{Kind, PLAIN, mkfs, put};
 
-/// Bytes of the frame header that `zstd` writes if it does not know the size: magic number, descriptor, window.
+/// Size in bytes of the frame header that `zstd` writes for an unknown content size: magic number, descriptor, window.
 const HEADER: usize = 6;
 const DAMAGED: &str = "has a damaged zstd stream";
 
-/// A usual compressed archive whose bytes are changed.
+/// A usual compressed archive with changed bytes.
 fn changed(bench: &Bench, change: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
     Kind::TarZst.make(bench, &bench.image(), PLAIN)?;
     rewrite(bench, change)
 }
 
-/// A usual compressed disk image whose bytes are changed.
+/// A usual compressed disk image with changed bytes.
 fn changed_disk(bench: &Bench, change: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
     Kind::Ext4Zst.make(bench, &bench.image(), PLAIN)?;
     rewrite(bench, change)
@@ -38,18 +38,18 @@ fn cut(bench: &Bench, length: impl FnOnce(usize) -> usize) -> anyhow::Result<()>
     changed(bench, |bytes| bytes.truncate(length(bytes.len())))
 }
 
-/// Bytes follow it.
+/// Appends bytes to it.
 fn followed(bench: &Bench, tail: &[u8]) -> anyhow::Result<()> {
     changed(bench, |bytes| bytes.extend_from_slice(tail))
 }
 
-/// An archive that these commands compress, or whatever they make of `archive`.
+/// An archive that these commands compress, or whatever they create from `archive`.
 fn compressed(bench: &Bench, commands: &str) -> anyhow::Result<()> {
     make_plain(bench, &bench.path("archive"), PLAIN)?;
     by(bench, commands)
 }
 
-/// Commands of a shell that make `images/system.img` or `images/system.img.zst`.
+/// Shell commands that create `images/system.img` or `images/system.img.zst`.
 fn by(bench: &Bench, commands: &str) -> anyhow::Result<()> {
     run("env", &["-C", text(&bench.path("")), "bash", "-euo", "pipefail", "-c", commands])?;
     put_sum(&bench.image())
@@ -120,14 +120,14 @@ fn flip(bytes: &mut [u8]) {
     bytes[middle] ^= 0x10;
 }
 
-/// Among the first bytes of the first block, which are those of a header of the archive.
+/// Flips bytes at the start of the first block, which belong to a header of the archive.
 fn flip_literals(bytes: &mut [u8]) {
     for byte in &mut bytes[HEADER + 20..HEADER + 60] {
         *byte ^= 0x55;
     }
 }
 
-/// Made with a dictionary that has a number.
+/// Compressed with a dictionary that has an id.
 fn with_dictionary(bench: &Bench) -> anyhow::Result<()> {
     let train = "for n in $(seq 200); do echo \"user-$n:x:$n:$n::/home/$n:/bin/bash of $((n * n))\" >sample.$n; done; \
                  zstd -q --train sample.* --maxdict=2K -o dictionary; zstd -q -D dictionary <archive >images/system.img";
@@ -163,14 +163,14 @@ const NAMES: [Row; 4] = [
     ),
 ];
 
-// Promise: a stream that is cut, damaged, or more than the flasher's zstd decompresses is refused, untouched.
+// Promise: a stream that is truncated, damaged, or beyond what the flasher's zstd decompresses is refused, unchanged.
 #[test]
 fn odd_streams() {
     try_all(&STREAMS);
 }
 
-// Promise: a compressed image whose name makes the flasher take it for the other kind is refused, with its right name. What
-// is not compressed may have any name.
+// Promise: a compressed image with a name by which the flasher takes it for the other kind is refused, and the message
+// has the correct name. An uncompressed image may have any name.
 #[test]
 fn names() {
     try_all(&NAMES);

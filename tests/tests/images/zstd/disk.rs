@@ -7,11 +7,11 @@ use crate::bench::{Bench, EMAIL, OTHER, OTHER_EMAIL, SERIAL, is_root};
 use crate::oracle::{InMemory, run, text};
 use crate::recipe::{self, PLAIN};
 
-/// Bytes of content, and bytes that are free where the image lies.
+/// Size of the content, and free bytes where the image is.
 const SIZE: &str = "256M";
 const ROOM: &str = "8M";
 
-/// Makes a file system with the usual tree and much free space, and compresses it into the folder of images.
+/// Creates a file system with the usual tree and much free space, and compresses it into the directory of images.
 fn make(bench: &Bench) -> anyhow::Result<()> {
     let disk = bench.path("disk");
     recipe::tree(bench, PLAIN)?;
@@ -28,11 +28,11 @@ fn size_of_content(image: &Path) -> anyhow::Result<u64> {
     Ok(run("sh", &["-c", "zstd -dcq \"$1\" | wc -c", "sh", text(image)])?.trim().parse()?)
 }
 
-// Promise: the zeros of a partition are never written out: a host with room for what is in it can give it a slot.
+// Promise: the zeros of a partition are never written out: a host with disk space for its content can give it a slot.
 #[test]
 fn needs_no_room_for_zeros() -> anyhow::Result<()> {
     if !is_root() {
-        // Nobody else may limit the room.
+        // Only root can limit the disk space.
         return Ok(());
     }
     let bench = Bench::new()?;

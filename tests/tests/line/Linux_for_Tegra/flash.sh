@@ -22,7 +22,7 @@ done
 directory=rootfs
 case $2 in
     internal | mmcblk*) ;;
-    # The root file system is elsewhere: the image is for booting alone.
+    # The root file system is elsewhere: the image is only for booting.
     nvme*)
         directory=bootloader/boot-only
         rm -rf $directory

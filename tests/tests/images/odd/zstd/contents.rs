@@ -1,4 +1,4 @@
-//! What may be in compressed images.
+//! Unusual content of compressed images.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -19,14 +19,14 @@ fn of(bench: &Bench, change: Tree) -> anyhow::Result<()> {
     Kind::TarZst.make(bench, &bench.image(), change)
 }
 
-/// A compressed archive that is packed in another way, of as few bytes as may be.
+/// A minimal compressed archive packed with other options.
 fn packed(bench: &Bench, options: &[&str], compress: &str) -> anyhow::Result<()> {
     recipe::tree(bench, PLAIN)?;
     pack(bench, &bench.path("archive"), &[&["-b1"], options].concat())?;
     by(bench, compress)
 }
 
-/// A file with these bytes at an offset and zeros, compressed as an image of this name.
+/// A file with these bytes at an offset and zeros elsewhere, compressed as an image of this name.
 fn content(bench: &Bench, offset: u64, bytes: &[u8], name: &str) -> anyhow::Result<()> {
     let file = bench.path("content");
     put(&file, "", 0o644)?;
@@ -171,7 +171,7 @@ const CONTENTS: [Row; 32] = [
     ),
 ];
 
-// Promise: a compressed image of something else, or with something odd in it, is refused, untouched, as it is when it is not
+// Promise: a compressed image of another format, or with unusual content, is refused, unchanged, as it is when not
 // compressed.
 #[test]
 fn odd_contents() {

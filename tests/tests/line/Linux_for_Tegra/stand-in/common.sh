@@ -1,5 +1,6 @@
-# Shared by the stand-ins for NVIDIA's scripts. They reproduce what those do with the root file system and its images: which
-# files they read, write, require and keep, in which format, and in which order. `stand-in/release` selects the release.
+# Shared by the stand-ins for NVIDIA's scripts. They reproduce what those do with the root file system and its images:
+# which files they read, write, require and keep, in which format, and in which order. `stand-in/release` selects the
+# release.
 #
 # The boards lie beside Linux_for_Tegra:
 #   bench/partition-size  size of the partitions APP and APP_b (default 16M)

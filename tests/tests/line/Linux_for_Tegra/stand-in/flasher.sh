@@ -1,4 +1,4 @@
-# What runs on the board: it reads the images over NFS and writes the partitions of its drive.
+# Runs on the board: reads the images over NFS and writes the partitions of its drive.
 
 is_sparse() { [ "$(od -An -tx1 -N4 "$1" | tr -d ' \n')" = 3aff26ed ]; }
 is_tar() { file -b "$1" | grep -q 'tar archive'; }
@@ -11,7 +11,7 @@ unpack() { tar -x "${tar_options[@]}" "$@"; }
 write_tar() { fill_ext4 "$2" unpack -pf "$1" -C; }
 write_zstd_tar() { fill_ext4 "$2" unpack -I 'zstd -T0' -pf "$1" -C; }
 
-# The formats, in the order in which they are told apart. What is none of them is written as it is.
+# The formats, in the order of detection. Any other file is written unchanged.
 write_until_R36_2() {
     if is_sparse "$1"; then write_sparse "$@"
     elif is_tar "$1"; then write_tar "$@"
@@ -19,7 +19,7 @@ write_until_R36_2() {
     fi
 }
 
-# R39.2, and here R36.5, too, of which it is not established whether it still takes a plain tar.
+# As in R39.2; used for R36.5, too, for which it is not known whether it still accepts a plain tar.
 write_since_R36_5() {
     if is_sparse "$1"; then write_sparse "$@"
     elif is_zstd "$1" && [[ $1 == *.zst ]]; then write_compressed_raw "$@"
@@ -38,8 +38,8 @@ write_partition() {
     esac
 }
 
-# flash_index IMAGES_DIRECTORY PARTITION: writes all partitions of flash.idx, or one. The sum of an image must exist; it is not
-# compared.
+# flash_index IMAGES_DIRECTORY PARTITION: writes all partitions of flash.idx, or one. The checksum of an image must
+# exist; it is not compared.
 flash_index() {
     local name partition image
     while IFS=, read -r _ name _ <&3; do
@@ -49,7 +49,7 @@ flash_index() {
         [ -z "$2" ] || [ "$2" = "$partition" ] || continue
         [ -f "$1/${!image}" ] || fail "no ${!image} for $partition"
         [ -f "$1/${!image}.sha1sum" ] || fail "no ${!image}.sha1sum"
-        # For the tests alone.
+        # For the tests only.
         echo "$(sha1sum <"$1/${!image}" | cut -d ' ' -f 1)|$(cat "$1/${!image}.sha1sum")" >>"$bench/sums"
         echo "Writing $partition partition with ${!image}"
         write_partition "$partition" "$1/${!image}"

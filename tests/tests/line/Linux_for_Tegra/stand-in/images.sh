@@ -36,7 +36,7 @@ convert_system_image() {
 # 40 digits and a newline, without a name.
 write_sum() { sha1sum "$images/$1" | cut -d ' ' -f 1 >"$images/$1.sha1sum"; }
 
-# use_image PARTITION FILE: the line of flash.cfg that the flasher finds the image of a partition by.
+# use_image PARTITION FILE: the line of flash.cfg by which the flasher finds the image of a partition.
 use_image() { echo "$1_ext=$2" >>"$images/flash.cfg"; }
 
 # add_partition NUMBER PARTITION: of these partitions, the fields for file, size of the file and SHA-1 are empty.

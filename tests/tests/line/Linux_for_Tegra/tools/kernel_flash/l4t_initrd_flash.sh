@@ -55,7 +55,7 @@ generate_images() {
     echo "$1 $2" >$here/initrdflashparam.txt
 }
 
-# With -k: the sparse image takes the place of whatever was generated, by a second line in flash.cfg.
+# With -k: a second line in flash.cfg makes the sparse image replace the generated one.
 copy_sparse() {
     cp "bootloader/$1" "$images/$1"
     write_sum "$1"
