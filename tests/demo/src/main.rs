@@ -41,7 +41,10 @@ fn demonstrate() -> anyhow::Result<()> {
     let demo = Demo::start()?;
     println!("The development admin API listens on {} (TLS).", demo.api.url());
 
-    step(1, "On the flashing host: create the account of the device and write its credentials into the root file system.");
+    step(
+        1,
+        "On the flashing host: create the account of the device and write its credentials into the root file system.",
+    );
     let device = ["device", SERIAL, "--rootfs", "ROOTFS", "--owner", "current"];
     demo.run_with_api(&device)?;
     let user = demo.api.user(EMAIL).context("the account exists")?;
@@ -101,7 +104,10 @@ impl Demo {
 
     /// Runs `azaion-provision` with the options that reach the API as its admin.
     fn run_with_api(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        println!("  $ {PROVISION} {} --api-url … --ca-file … --admin-email … --admin-password-file …", arguments.join(" "));
+        println!(
+            "  $ {PROVISION} {} --api-url … --ca-file … --admin-email … --admin-password-file …",
+            arguments.join(" ")
+        );
         let ca = self.api.ca_file();
         let mut command = self.command(PROVISION, arguments);
         command.args(["--api-url", &self.api.url(), "--admin-email", ADMIN_EMAIL]).arg("--ca-file").arg(ca);
@@ -145,7 +151,8 @@ impl Demo {
         let content: Value = serde_json::from_slice(&fs::read(path)?).with_context(|| name.to_owned())?;
         for (key, value) in content.as_object().into_iter().flatten() {
             let text = value.to_string();
-            let cut = if text.len() > 60 { format!("{}…\"", text.chars().take(24).collect::<String>()) } else { text };
+            let cut =
+                if text.len() > 60 { format!("{}…\"", text.chars().take(24).collect::<String>()) } else { text };
             println!("    {key:<20} {cut}");
         }
         Ok(())
