@@ -1,4 +1,4 @@
-//! What `azaion-provision device` makes of bad answers.
+//! How `azaion-provision device` handles bad answers.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use azaion_tests::station::{EMAIL, SERIAL, Station};
 use super::{LOGIN, body, every, portal, status, status_with};
 
 const CREATE: (&str, &str) = ("POST", "/users");
-/// Asked only where the user exists with a password that nobody knows.
+/// Called only if the user exists with an unknown password.
 const UPDATE: (&str, &str) = ("PATCH", "/users/password");
 
-/// What is said where the API may have taken the password all the same, and the target keeps it.
+/// The message if the API may have set the password, and the target keeps it.
 const UNKNOWN: &str = "run this again";
 
-/// Route, the answer that is always given, exit code, a part of the message.
+/// Route, the repeated answer, exit code, a part of the message.
 type Row = ((&'static str, &'static str), Fault, i32, &'static str);
 
 fn rows() -> Vec<Row> {
@@ -25,7 +25,7 @@ fn rows() -> Vec<Row> {
         (LOGIN, status(401, Some(70)), 77, "are e-mail and password right"),
         (LOGIN, status(403, Some(38)), 77, "are e-mail and password right"),
         (LOGIN, status(409, Some(30)), 77, "are e-mail and password right"),
-        // Who answers so knows nothing of the admin's password.
+        // An intermediary that answers so knows nothing about the admin's password.
         (LOGIN, status(401, None), 76, "not an error of the API"),
         (LOGIN, status(403, None), 76, "not an error of the API"),
         (LOGIN, page(401), 76, "captive portal"),
@@ -58,16 +58,16 @@ fn rows() -> Vec<Row> {
         (CREATE, status(403, None), 77, "ApiAdmin"),
         (CREATE, page(401), 76, "captive portal"),
         (CREATE, page(403), 76, "captive portal"),
-        // Not that the user exists.
+        // Does not mean that the user exists.
         (CREATE, page(409), 76, "captive portal"),
         (CREATE, page(407), 75, "a proxy in between"),
         (CREATE, status(400, Some(35)), 76, "400"),
-        // By its name and by its number, the role is not what is wrong.
+        // The role is accepted by neither name nor number, so the role is not the reason.
         (CREATE, status(400, None), 76, "no error code says why"),
         (CREATE, page(400), 76, "400"),
         (CREATE, status(404, None), 76, "URL"),
         (CREATE, Fault::Redirect("/elsewhere".into()), 76, "redirect"),
-        // A web page for every route: the user was not made, so this must not end with 0.
+        // An HTML page for every route: the user was not created, so this must not end with 0.
         (CREATE, portal(), 76, UNKNOWN),
         (CREATE, status(204, None), 76, "204"),
         (CREATE, status(429, None), 75, "too many"),
@@ -109,8 +109,8 @@ pub(super) fn failed(run: &Run, code: i32, says: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a web page in the place of the API's answer is never taken for wrong credentials of the admin, neither the password nor
-// a token that was given.
+// Promise: an HTML page in place of the API's answer is never treated as wrong credentials of the admin, neither the
+// password nor a given token.
 #[test]
 fn bad_answers_are_not_the_admins_fault() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -141,8 +141,8 @@ fn bad_answers_are_not_the_admins_fault() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: each bad answer leads to its exit code and a message; where the API can't have taken the password, the
-// target is as it was.
+// Promise: each bad answer leads to its exit code and a message; if the API can't have set the password, the target is
+// unchanged.
 #[test]
 fn bad_answers_to_the_station() {
     every(&rows(), |(route, fault, code, _)| format!("{route:?} {fault:?}, expected {code}"), check);
