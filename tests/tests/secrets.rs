@@ -1,7 +1,7 @@
-//! After all scenarios: nothing that the programs said had a secret in it.
+//! After all scenarios: no output of any program contains a secret.
 //!
-//! `tests/run` keeps the order. The record has every run's arguments, standard output, standard error, and the
-//! journal's entries; what `azaion-agent token` prints is left out, for it is the token itself.
+//! `tests/run` ensures the order. The record has every run's arguments, standard output, standard error, and the
+//! journal's entries; the output of `azaion-agent token` is excluded, because it is the token itself.
 
 use aho_corasick::AhoCorasick;
 use azaion_tests::record;
@@ -19,7 +19,7 @@ fn nothing_that_was_said_has_a_secret_in_it() -> anyhow::Result<()> {
     for (number, secret) in secrets.iter().enumerate() {
         assert!(secret.len() >= 8, "secret {number} is too short to be looked for");
     }
-    // All of them in one pass: thousands of secrets, and megabytes of words.
+    // All of them in one pass: thousands of secrets, and megabytes of text.
     if let Some(found) = AhoCorasick::new(&secrets)?.find(&words) {
         let around = words.get(found.start().saturating_sub(300)..found.start()).unwrap_or("…");
         panic!("secret {} was said, after: {around}", found.pattern().as_usize());
@@ -27,7 +27,7 @@ fn nothing_that_was_said_has_a_secret_in_it() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: nor has anything that looks like a token, whether it was in the cache or not.
+// Promise: nor anything that looks like a token, whether it was cached or not.
 #[test]
 fn nothing_that_was_said_looks_like_a_token() -> anyhow::Result<()> {
     let (words, _) = record::read()?;

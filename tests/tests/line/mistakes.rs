@@ -1,9 +1,10 @@
-//! Mistakes on a line and what they lead to: no device gets another's identity, and the same serial again repairs it.
+//! Operator errors on a production line and their effects: no device gets another's identity, and running the same
+//! serial again repairs it.
 
 use crate::factory::Factory;
 use crate::flows::{FIRST, FLOWS, Flow, LOOP, NVME, ROOTFS, SD};
 
-/// Runs a test on a host with its images, for each flow that can be tried here.
+/// Runs a test on a host with its images, for each flow that can be tested here.
 fn each_flow(one: impl Fn(&Flow, &Factory) -> anyhow::Result<()>) -> anyhow::Result<()> {
     for flow in FLOWS.iter().filter(|flow| flow.is_possible()) {
         prepared(flow).and_then(|factory| one(flow, &factory)).map_err(|error| error.context(flow.name))?;
@@ -17,7 +18,8 @@ fn prepared(flow: &Flow) -> anyhow::Result<Factory> {
     Ok(factory)
 }
 
-// Promise: without `clear` the next device is not flashed with the identity of the last one: `device` refuses until `clear`.
+// Promise: without `clear` the next device is not flashed with the identity of the last one: `device` refuses until
+// `clear`.
 #[test]
 fn clear_left_out() -> anyhow::Result<()> {
     each_flow(|flow, factory| {
@@ -34,7 +36,8 @@ fn clear_left_out() -> anyhow::Result<()> {
     })
 }
 
-// Promise: a flash that fails half-way stops the loop; the same serial again goes on with the same account and password.
+// Promise: a flash that fails halfway stops the loop; the same serial again continues with the same account and
+// password.
 #[test]
 fn a_flash_that_fails() -> anyhow::Result<()> {
     each_flow(|flow, factory| {
@@ -53,7 +56,7 @@ fn a_flash_that_fails() -> anyhow::Result<()> {
     })
 }
 
-// Promise: a host that cannot reach the API flashes nothing, and the same serial again is enough.
+// Promise: a host that cannot reach the API flashes nothing, and running the same serial again is enough.
 #[test]
 fn no_api() -> anyhow::Result<()> {
     each_flow(|flow, factory| {
@@ -80,8 +83,8 @@ fn generated_again_between_devices() -> anyhow::Result<()> {
     })
 }
 
-// Promise: images generated again after `device` make a device without identity, which `clear` and the device report; the
-// same serial again repairs it.
+// Promise: images generated again after `device` produce a device without identity, which `clear` and the device
+// report; the same serial again repairs it.
 #[test]
 fn generated_again_before_the_flash() -> anyhow::Result<()> {
     for flow in [SD, NVME] {
@@ -100,7 +103,7 @@ fn generated_again_before_the_flash() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: without `device` a device has no identity, not the last one's, and reports it.
+// Promise: without `device` a flashed device has no identity, not the last one's, and reports it.
 #[test]
 fn device_left_out() -> anyhow::Result<()> {
     each_flow(|flow, factory| {
@@ -126,7 +129,7 @@ fn images_not_generated() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: where the directory alone is cleared, the images generated from it are found and cleared later, too.
+// Promise: if only the directory is cleared, the images generated from it are found and cleared later, too.
 #[test]
 fn only_the_directory_cleared() -> anyhow::Result<()> {
     if !ROOTFS.is_possible() {
@@ -139,14 +142,14 @@ fn only_the_directory_cleared() -> anyhow::Result<()> {
     let images = "bootloader/system.img bootloader/system.img.raw tools/kernel_flash/images/external/system.img";
     let inside = factory.type_in(&format!("azaion-provision inspect {images} --json"))?.ended_with(0)?.json_lines()?;
     assert!(inside.iter().all(|image| image["serial"] == FIRST) && inside.len() == 3, "{inside:?}");
-    // They are no obstacle: they are generated again for the next device.
+    // They do not block the loop: they are generated again for the next device.
     factory.type_in(&ROOTFS.loop_of(&LOOP[..1])?)?.ended_with(0)?;
     factory.is_unit(1, FIRST, ROOTFS.partitions)?;
     factory.is_unit(2, LOOP[0], ROOTFS.partitions)?;
     factory.is_clear()
 }
 
-// Promise: what the page says of `-r` is so: l4t_initrd_flash.sh swallows the next word, `--flash-only`, and generates the
+// Promise: the page is right about `-r`: l4t_initrd_flash.sh consumes the next word, `--flash-only`, and generates the
 // images again. The device has no identity, which it and `clear` report.
 #[test]
 fn dash_r_in_the_initrd_flow() -> anyhow::Result<()> {

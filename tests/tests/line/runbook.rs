@@ -1,4 +1,4 @@
-//! `docs/runbook.md`, from its first block to its last, and its tables of what can go wrong.
+//! `docs/runbook.md`, from its first block to its last, and its error tables.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,15 +15,15 @@ use crate::factory::Factory;
 use crate::flows::FIRST;
 
 const RUNBOOK: Page = Page("docs/runbook.md");
-/// On the host, in their order.
+/// The steps on the host, in order.
 const STEPS: [&str; 6] = ["agent", "ca", "images", "device", "flash", "clear"];
-/// What is done with accounts, after a device is on its way.
+/// Steps for accounts, after a device has been provisioned.
 const ACCOUNTS: [&str; 2] = ["delete", "assigned"];
-/// On the device.
+/// The steps on the device.
 const ON_THE_UNIT: [&str; 3] = ["status", "api", "history"];
-/// The module of the page.
+/// The module's serial number on the page.
 const MODULE: &str = "1422924012345";
-/// On the device all paths are those of the board, and the CA is its own.
+/// A wrapper that makes all paths those of the board, including the CA.
 const AGENT: &str = "#!/bin/sh\nexec PROGRAM \"$@\" --root BOARD\n";
 
 fn does(factory: &Factory, mark: &str, before: &str) -> anyhow::Result<()> {
@@ -34,8 +34,8 @@ fn does(factory: &Factory, mark: &str, before: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: typing what the page has gives a device that talks to the admin API, and prints what the page says; no identity is
-// left on the host.
+// Promise: typing the commands of the page produces a device that can use the admin API, with the output of the page;
+// no identity is left on the host.
 #[test]
 fn from_the_box_to_the_api() -> anyhow::Result<()> {
     let factory = Factory::new(Bsp::R39_2)?;
@@ -53,13 +53,13 @@ fn from_the_box_to_the_api() -> anyhow::Result<()> {
     let boot = factory.start_up(1, "APP")?.ended_with(0)?;
     contains_in_order(&boot.stdout, &RUNBOOK.printed("run=boot")?);
     factory.is_unit(1, FIRST, &["APP"])?;
-    // The agent itself, in rootfs/ and in the image, has the names of the keys in it.
+    // The agent itself, in rootfs/ and in the image, contains the names of the keys.
     assert_eq!(factory.known()?, Vec::<String>::new());
     on_the_unit(&factory, &board)?;
     with_accounts(&factory)
 }
 
-/// The account is deleted, and the next device gets one that the server makes.
+/// Deletes the account, and provisions the next device with a server-assigned identity.
 fn with_accounts(factory: &Factory) -> anyhow::Result<()> {
     let api = &factory.station.api;
     factory.station.put("Linux_for_Tegra/admin.token", format!("{}\n", factory.station.admin_token()?), 0o600)?;
@@ -87,7 +87,8 @@ fn on_the_unit(factory: &Factory, board: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: each block is run, or is marked as one that needs hardware or NVIDIA's files; no output is of a block that is not run.
+// Promise: each block is run, or is marked as one that needs hardware or NVIDIA's files; every output block belongs to
+// a block that is run.
 #[test]
 fn every_block_is_run() -> anyhow::Result<()> {
     let run =
@@ -101,7 +102,7 @@ fn every_block_is_run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The rows of the tables below a heading, in cells.
+/// Returns the rows of the tables below a heading, as cells.
 fn rows(heading: &str) -> anyhow::Result<Vec<Vec<String>>> {
     let page = fs::read_to_string(workspace().join(RUNBOOK.0))?;
     let below = page.split_once(heading).with_context(|| heading.to_owned())?.1;
@@ -114,12 +115,12 @@ fn codes(rows: &[Vec<String>]) -> BTreeSet<u8> {
     rows.iter().filter_map(|row| row[0].split(' ').next()?.parse().ok()).collect()
 }
 
-/// What stands between backticks, in the pieces that an ellipsis leaves.
+/// Returns the texts between backticks, split at ellipses.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2).flat_map(|text| text.split('…')).map(str::trim).filter(|piece| piece.len() > 3)
 }
 
-/// All that the programs may say, without the ends of lines that a source has in its texts.
+/// Returns the text of all sources, with line continuations in strings joined.
 fn sources(folder: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     for entry in fs::read_dir(folder)? {
@@ -136,8 +137,8 @@ fn sources(folder: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-// Promise: every exit code of both programs and every MESSAGE_ID is in the tables, no other is, and the messages there are those
-// that the programs have.
+// Promise: the tables list exactly the exit codes of both programs and their MESSAGE_IDs, and quote the programs'
+// messages correctly.
 #[test]
 fn the_tables_are_whole() -> anyhow::Result<()> {
     let (station, unit) = (rows("### On the host")?, rows("### On the device")?);
@@ -159,7 +160,7 @@ fn the_tables_are_whole() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the picture of a boot ends in each state that a run can end in, by its number and its name, and in no other.
+// Promise: the diagram of a boot ends in exactly the states that a run can end in, by number and name.
 #[test]
 fn the_picture_has_all_ends() -> anyhow::Result<()> {
     let picture = Page("docs/contracts.md").find("mermaid")?.context("a picture")?;

@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 use crate::container::Booted;
 use crate::tree::{BOOKWORM, RELEASES, Tree, native_package};
 
-/// A tree into which the package was unpacked and a unit provisioned, and nothing else.
+/// Creates a tree with the unpacked package and a provisioned device, and nothing else.
 pub(crate) fn provisioned(release: &str, station: &Station) -> anyhow::Result<Tree> {
     let packages = tempfile::tempdir()?;
     let tree = Tree::new(release)?;
@@ -26,7 +26,7 @@ pub(crate) fn provisioned(release: &str, station: &Station) -> anyhow::Result<Tr
     Ok(tree)
 }
 
-/// A station, and a booted tree that was provisioned on it.
+/// Creates a host, and boots a tree that was provisioned on it.
 pub(crate) fn boot(release: &str) -> anyhow::Result<(Station, Tree, Booted)> {
     let station = Station::new(Options::default())?;
     let tree = provisioned(release, &station)?;
@@ -34,9 +34,9 @@ pub(crate) fn boot(release: &str) -> anyhow::Result<(Station, Tree, Booted)> {
     Ok((station, tree, booted))
 }
 
-// Promise: on each systemd an unpacked package makes the unit ready in its sandbox: files with their modes and groups,
-// one line on the console, STATUS=, the catalog's advice, and the next run within about a minute. The sandbox also shows it
-// which module the board has.
+// Promise: on each systemd an unpacked package makes the device ready in its sandbox: files with their modes and
+// groups, one line on the console, STATUS=, the catalog's advice, and the next run within about a minute. The sandbox
+// also lets the agent read the board's module.
 #[test]
 fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -59,18 +59,18 @@ fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
             "/var/lib/azaion/history.json 644 azaion-agent:azaion",
         ];
         let files: Vec<&str> = files.lines().collect();
-        // Not every generation of the API has refresh tokens.
+        // Refresh tokens exist only in some generations of the API.
         let expected: Vec<&str> =
             expected.into_iter().filter(|line| !line.contains("refresh") || files.contains(line)).collect();
         assert_eq!(files, expected, "{release}");
         schemas::check_files(&booted.at("/"), |_, _| false).with_context(|| release.to_string())?;
-        // The journal hands the line on, which may take a moment.
+        // The journal forwards the line, which may take a moment.
         booted.wait_for_console("is ready")?;
         let console = booted.console()?;
         let told = console.lines().filter(|line| line.contains(SERIAL) && line.contains("is ready")).count();
         assert_eq!(told, 1, "{release}: {console}");
         assert!(show("StatusText")?.contains("is ready"), "{release}");
-        // By its name: of a process that has ended already, journald can't tell the unit.
+        // By identifier: journald cannot determine the unit of a process that has already ended.
         let journal = booted.run("journalctl --no-pager -x -t azaion-agent")?;
         assert!(journal.contains(&format!("valid token of {EMAIL}")), "{release}: {journal}");
         assert!(!journal.contains("can't be switched off"), "{release}: {journal}");
@@ -81,7 +81,7 @@ fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives the container a board with one module after another, where the kernel of a Jetson shows it, below `/sys`.
+/// Simulates one module after another in the container, at the path below `/sys` where a Jetson's kernel shows it.
 fn sees_its_module(booted: &Booted, release: &str) -> anyhow::Result<()> {
     booted.must("echo AZAION_MODULE_SERIAL=1423221050123 >>/etc/azaion/device.conf")?;
     booted.must("mount -t tmpfs none /sys/firmware && mkdir -p /sys/firmware/devicetree/base")?;
@@ -96,8 +96,8 @@ fn sees_its_module(booted: &Booted, release: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the group is made also in a root file system that has booted before, where systemd's own service for it does
-// nothing; and a default target that conflicts with multi-user.target keeps nothing from starting.
+// Promise: the group is also created in a root file system that has booted before, where systemd's own service for it
+// does nothing; and a default target that conflicts with multi-user.target does not prevent any unit from starting.
 #[test]
 fn a_used_root_file_system_will_do() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -118,7 +118,7 @@ fn a_used_root_file_system_will_do() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: systemd sees the exit code that says why, and the timer goes on after it, without a start limit.
+// Promise: systemd sees the exit code of the failure, and the timer continues after it, without a start limit.
 #[test]
 fn a_failed_run_is_tried_again() -> anyhow::Result<()> {
     if !geteuid().is_root() {

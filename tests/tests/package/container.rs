@@ -1,4 +1,4 @@
-//! A tree that runs: one command in it, or its systemd.
+//! Runs a command in a tree, or boots it with systemd.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -22,11 +22,11 @@ fn nspawn(tree: &Tree) -> Command {
     command
 }
 
-/// Runs one command in the tree, with no systemd running there: as in a chroot, but with /proc and /dev.
+/// Runs one command in the tree, without systemd: as in a chroot, but with /proc and /dev.
 pub(crate) fn run_in(tree: &Tree, words: &[&str]) -> anyhow::Result<(bool, String)> {
     let output = finish(nspawn(tree).arg("--pipe").args(words))?;
     let text = [output.stdout, output.stderr].concat();
-    // The container's own remark about a folder of its own.
+    // nspawn's own message about one of its directories.
     let text = String::from_utf8_lossy(&text)
         .lines()
         .filter(|line| !line.contains("systemd/nspawn"))
@@ -40,12 +40,12 @@ pub(crate) struct Booted {
     nspawn: Child,
     leader: String,
     console: PathBuf,
-    /// Such containers share one control group, so there is one at a time.
+    /// Such containers share one control group, so only one runs at a time.
     _alone: File,
 }
 
 impl Booted {
-    /// Boots the tree, and waits until all that the boot starts has ended or failed.
+    /// Boots the tree, and waits until all jobs of the boot have ended or failed.
     pub(crate) fn new(tree: &Tree) -> anyhow::Result<Self> {
         let alone = File::create(target_dir().join("debian/container.lock"))?;
         alone.lock().context("waiting for another container")?;
@@ -72,19 +72,19 @@ impl Booted {
         Some(children.split_whitespace().next()?.to_owned())
     }
 
-    /// One of its paths, as seen from outside.
+    /// Returns a path of the tree as seen from outside.
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         format!("/proc/{}/root{path}", self.leader).into()
     }
 
-    /// Runs a command line of sh in it; its standard output, whatever its exit code is.
+    /// Runs a sh command line in it and returns its standard output, whatever its exit code.
     pub(crate) fn run(&self, line: &str) -> anyhow::Result<String> {
         let output = finish(self.enter().arg(line))?;
         record::words(&format!("$ {line}\n{}", String::from_utf8_lossy(&output.stderr)))?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs a command line of sh in it to its successful end; its standard output.
+    /// Runs a sh command line in it, which must succeed, and returns its standard output.
     pub(crate) fn must(&self, line: &str) -> anyhow::Result<String> {
         output(self.enter().arg(line))
     }
@@ -113,7 +113,7 @@ impl Booted {
         }
     }
 
-    /// Waits until the console has shown these words.
+    /// Waits until the console shows these words.
     pub(crate) fn wait_for_console(&self, words: &str) -> anyhow::Result<()> {
         let until = SystemClock.boot() + PATIENCE;
         while !self.console()?.contains(words) {
@@ -125,7 +125,7 @@ impl Booted {
         Ok(())
     }
 
-    /// What was shown on the console until now.
+    /// Returns the console output so far.
     pub(crate) fn console(&self) -> anyhow::Result<String> {
         let text = String::from_utf8_lossy(&fs::read(&self.console)?).into_owned();
         record::words(&text)?;
@@ -135,7 +135,7 @@ impl Booted {
 
 impl Drop for Booted {
     fn drop(&mut self) {
-        // The container's first process; all others end with it.
+        // The first process of the container; all others end with it.
         if self.leader.is_empty() {
             let _ = self.nspawn.kill();
         } else {

@@ -1,4 +1,4 @@
-//! What is in the package.
+//! The content of the package.
 
 use std::fs;
 use std::path::Path;
@@ -55,8 +55,8 @@ const CONTENT: [&str; 42] = [
     "lrwxrwxrwx root/root ./usr/lib/systemd/system/timers.target.wants/azaion-clock.timer -> ../azaion-clock.timer",
 ];
 
-// Promise: `.ci/package` leaves the package for arm64 in target/dist/; it has these files and no others, all of root,
-// and none of them under /lib, which is a link on a merged system.
+// Promise: `.ci/package` creates the package for arm64 in target/dist/; it has exactly these files, all owned by root,
+// and none of them under /lib, which is a symlink on a merged system.
 #[test]
 fn the_package_has_what_it_promises() -> anyhow::Result<()> {
     let package = arm64_package()?;
@@ -82,7 +82,7 @@ fn the_package_has_what_it_promises() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the same binary makes the same package for a SOURCE_DATE_EPOCH, whoever packs it and where.
+// Promise: the same binary produces the same package for a SOURCE_DATE_EPOCH, independent of user and directory.
 #[test]
 fn packing_is_reproducible() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -96,7 +96,7 @@ fn packing_is_reproducible() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: unpacking enables timer and socket, by itself, and leaves the link /lib of a merged system alone.
+// Promise: unpacking alone enables timer and socket, and does not replace the symlink /lib of a merged system.
 #[test]
 fn unpacking_is_a_complete_installation() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -125,7 +125,7 @@ fn unpacking_is_a_complete_installation() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the example agent.toml can be put in place as it is, and with each of its keys switched on.
+// Promise: the example agent.toml is valid as it is, and with each of its keys uncommented.
 #[test]
 fn the_example_policy_is_accepted() -> anyhow::Result<()> {
     let station = Station::new(azaion_tests::dev_api::Options::default())?;
@@ -148,7 +148,7 @@ fn the_example_policy_is_accepted() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the manual pages are without a fault, and tell of every verb, option and exit code.
+// Promise: the manual pages have no formatting errors, and document every verb, option and exit code.
 #[test]
 fn the_manual_is_complete() -> anyhow::Result<()> {
     let man = |page: &str| {

@@ -1,4 +1,4 @@
-//! The package of the station's tool, and what shells complete.
+//! The package of the host tool, and its shell completions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use crate::container::run_in;
 use crate::tree::{BOOKWORM, EPOCH, Tree};
 
-/// What it must have, with modes; the manual's pages come with it as they are.
+/// Required files with modes; the pages of the manual are included unchanged.
 const CONTENT: [&str; 7] = [
     "-rwxr-xr-x ./usr/bin/azaion-provision",
     "-rw-r--r-- ./usr/share/bash-completion/completions/azaion-provision",
@@ -25,7 +25,7 @@ const CONTENT: [&str; 7] = [
 
 /// Packs this machine's build as `.ci/package` packs the static one.
 pub(crate) fn package(folder: &Path) -> anyhow::Result<PathBuf> {
-    // Without what is there for debuggers, which takes long to be packed.
+    // Without debug information, which takes long to compress.
     let binary = folder.join("azaion-provision");
     output(Command::new("strip").arg("-o").arg(&binary).arg(native()?.join("azaion-provision")))?;
     let mut build = Command::new(workspace().join("host/debian/build"));
@@ -33,8 +33,9 @@ pub(crate) fn package(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(output(&mut build)?.trim().into())
 }
 
-// Promise: the station's package has the program, its manual, all pages and schemas of docs/, and completions where the shells look for
-// them; all of it is root's, none of it below /lib, and nothing in it names a folder of the machine that built it.
+// Promise: the host's package has the program, its manual, all pages and schemas of docs/, and completions where the
+// shells look for them; all of it is owned by root, none of it is below /lib, and no file contains a path of the build
+// machine.
 #[test]
 fn the_package_has_what_it_promises() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -60,7 +61,7 @@ fn the_package_has_what_it_promises() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: it is installed, used, removed and purged on a Debian that has nothing else, and leaves nothing.
+// Promise: it can be installed, used, removed and purged on a minimal Debian, and leaves no files.
 #[test]
 fn from_installation_to_purge() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -84,8 +85,8 @@ fn from_installation_to_purge() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what shells complete is the command line as it is; a change of it is followed by
-// `cargo run -p azaion-tests --bin completions`.
+// Promise: the shell completions match the command line; after a change, `cargo run -p azaion-tests --bin completions`
+// updates them.
 #[test]
 fn completions_are_current() -> anyhow::Result<()> {
     for (path, text) in completions::files() {
@@ -105,7 +106,7 @@ fn bash_completes() -> anyhow::Result<()> {
         (&["azaion-provision", "clear", "--if"], "--if-serial"),
         (&["azaion-provision", "device", "--on-existing", ""], "refuse"),
     ] {
-        // As bash does it when Tab is pressed.
+        // As bash does when Tab is pressed.
         let script = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
                       complete=$(complete -p azaion-provision | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
                       $complete azaion-provision \"${@: -1}\" \"${@: -2:1}\"; printf '%s\\n' \"${COMPREPLY[@]}\"";

@@ -13,8 +13,9 @@ use crate::tree::{BOOKWORM, Tree, native_package};
 
 const CONF: &str = "/etc/azaion/device.conf";
 
-// Promise: on a running unit apt install starts the agent, an upgrade keeps it going without a new login and an admin's
-// decision to switch it off, remove takes the token away, and purge all but the credentials, which go when asked.
+// Promise: on a running device apt install starts the agent, an upgrade keeps it running without a new login and keeps
+// an admin's decision to disable it, remove deletes the token, and purge deletes all but the credentials, which are
+// deleted on request.
 #[test]
 fn apt_manages_a_running_unit() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -75,8 +76,8 @@ fn apt_manages_a_running_unit() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: in a root file system that is being built, dpkg installs and removes the package and changes nothing beside
-// its files: no group, no unit, no daemon is touched there.
+// Promise: in a root file system under construction, dpkg installs and removes the package and changes only its files:
+// no group, no unit and no daemon there.
 #[test]
 fn dpkg_in_a_chroot_leaves_only_its_files() -> anyhow::Result<()> {
     if !geteuid().is_root() {

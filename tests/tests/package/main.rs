@@ -1,6 +1,6 @@
-//! The Debian packages and the units, on real releases of Debian.
+//! Tests of the Debian packages and their systemd units, on real releases of Debian.
 //!
-//! What needs root (systemd's own manager in a container) passes without having tried anything for others.
+//! Tests that need root (a real systemd in a container) pass without testing anything otherwise.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

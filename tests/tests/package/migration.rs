@@ -1,5 +1,5 @@
-//! `docs/migration.md` from its first line on, on systems that have nothing of ours: the host of the old scripts, and a device that one of
-//! them has provisioned.
+//! `docs/migration.md` from its first line, on systems without our software: the host of the old scripts, and a device
+//! that one of them has provisioned.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -19,11 +19,11 @@ use crate::host;
 use crate::tree::{BOOKWORM, Tree, native_package};
 
 const PAGE: Page = Page("docs/migration.md");
-/// Where somebody runs the old scripts.
+/// The directory of the old scripts.
 const SCRIPTS: &str = "/root/provisioning";
 const ROOTFS: &str = "/root/provisioning/Linux_for_Tegra/rootfs";
 const CONF: &str = "/etc/azaion/device.conf";
-/// An identity of `POST /devices`.
+/// An identity from `POST /devices`.
 const ASSIGNED: (&str, &str) = ("azj-0007", "azj-0007@azaion.com");
 
 /// Copies a tree over another one, with modes and owners.
@@ -32,7 +32,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     output(Command::new("cp").arg("-a").arg(from.join(".")).arg(to)).map(drop)
 }
 
-/// A Debian with what somebody has who runs the old scripts, and our two packages as files.
+/// Creates a Debian with the files of a user of the old scripts, and our two packages as files.
 fn old_host(station: &Station, device: &Tree) -> anyhow::Result<Tree> {
     let (packages, tree) = (tempfile::tempdir()?, Tree::new(BOOKWORM)?);
     copy(device.path(), &tree.at(ROOTFS))?;
@@ -46,13 +46,13 @@ fn old_host(station: &Station, device: &Tree) -> anyhow::Result<Tree> {
     fs::copy(station.api.ca_file(), tree.at(SCRIPTS).join("ca.pem"))?;
     let tool = host::package(packages.path())?;
     fs::copy(&tool, tree.at(SCRIPTS).join(tool.file_name().context("a name")?))?;
-    // For this machine, whatever its name says.
+    // Built for this machine, whatever its name says.
     let agent = native_package(packages.path(), "1")?;
     fs::copy(agent, tree.at(SCRIPTS).join("azaion-agent_1_arm64.deb"))?;
     Ok(tree)
 }
 
-/// Types these blocks into one shell of the host, and compares what they print.
+/// Types these blocks into one shell of the host, and compares the output.
 fn follow(host: &Tree, blocks: &[&str]) -> anyhow::Result<()> {
     let commands: String = blocks.iter().map(|block| PAGE.commands(block)).collect::<anyhow::Result<_>>()?;
     let (is_done, said) = run_in(host, &["bash", "-euc", &format!("cd {SCRIPTS}\n{commands}")])?;
@@ -63,8 +63,8 @@ fn follow(host: &Tree, blocks: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: somebody with the old `.env` and nothing of ours installed gets a device by typing the page from its first line on; a real systemd
-// makes it ready, and no identity is left on the host.
+// Promise: a user with the old `.env` and none of our software gets a provisioned device by typing the page from its
+// first line; a real systemd makes it ready, and no identity is left on the host.
 #[test]
 fn from_the_old_env_to_a_ready_device() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -89,7 +89,8 @@ fn from_the_old_env_to_a_ready_device() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A device as the first script has left it: e-mail and password alone, readable for all, of another owner, and keys that nobody knows.
+/// Creates a device as the first script leaves it: e-mail and password only, world-readable, with another owner, and
+/// unknown keys.
 fn old_device(station: &Station) -> anyhow::Result<Tree> {
     let (packages, tree) = (tempfile::tempdir()?, Tree::new(BOOKWORM)?);
     let password = output(Command::new("openssl").args(["rand", "-hex", "16"]))?.trim().to_owned();
@@ -112,13 +113,14 @@ fn put_ca(tree: &Tree, station: &Station) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The journal's entries that have these fields.
+/// Returns the journal entries with these fields.
 fn entries(device: &Booted, fields: &str) -> anyhow::Result<usize> {
     Ok(device.run(&format!("journalctl --no-pager -q -o cat AZAION_STATE=ready {fields}"))?.lines().count())
 }
 
-// Promise: a device in the field with a `device.conf` of the first script keeps account and password: the page's commands install the agent, the
-// unit of a real systemd makes it ready, and journal and `ready.json` name it by its e-mail. Going back leaves its credentials.
+// Promise: a device in the field with a `device.conf` of the first script keeps account and password: the page's
+// commands install the agent, the unit of a real systemd makes it ready, and journal and `ready.json` name it by its
+// e-mail. The rollback keeps its credentials.
 #[test]
 fn a_device_in_the_field() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -136,7 +138,7 @@ fn a_device_in_the_field() -> anyhow::Result<()> {
     let ready = device.must("cat /run/azaion/ready.json")?;
     ensure!(ready.contains(&format!("\"email\":\"{EMAIL}\"")) && !ready.contains("\"serial\""), "{ready}");
     ensure!(entries(&device, &format!("AZAION_EMAIL={EMAIL}"))? == 1, "{}", device.run("journalctl --no-pager -n 50")?);
-    // Only the container has a boot id of its own, over the machine's, and it is not in the unit's /proc.
+    // nspawn mounts the container's boot id over the machine's, and that mount is not in the unit's /proc.
     device.must("umount /proc/sys/kernel/random/boot_id")?;
     contains_in_order(&device.must(&PAGE.commands("device=status")?)?, &PAGE.printed("device=status")?);
     ensure!(fs::read_to_string(tree.at(CONF))? == conf, "device.conf was changed");
@@ -154,7 +156,8 @@ fn a_device_in_the_field() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The unit makes a device ready with an identity that the server has made, in each generation; journal and `ready.json` name it.
+/// Checks that the unit makes a device with a server-assigned identity ready, in each generation; journal and
+/// `ready.json` name it.
 fn of_the_server(tree: &Tree, device: &Booted) -> anyhow::Result<()> {
     let (serial, email) = ASSIGNED;
     for (count, generation) in (1..).zip([Generation::G1, Generation::G2, Generation::G2b]) {

@@ -1,4 +1,5 @@
-//! What a taken-over agent could do: a probe in its unit, on each release, and the agent itself once root is given up.
+//! What a compromised agent could do: a probe in its unit, on each release, and the agent itself after it has dropped
+//! root.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,11 +18,11 @@ const AGENT: &str = "azaion-agent.service";
 const CONF: &str = "/etc/azaion/device.conf";
 /// The journal's `MESSAGE_ID` of a wrong configuration.
 const MISCONFIGURED: &str = "3f96d8b27e0c4c19b5e4a80d17f29c05";
-/// Before it gives up root, the agent may do this as well: no input but `device.conf`'s name has been read until then.
+/// Permitted only before the agent drops root: until then it has read no input except the name of `device.conf`.
 const BEFORE_ROOT_IS_GIVEN_UP: [&str; 4] = ["kill", "kill-manager", "read/etc/azaion/device.conf", "see-processes"];
 
-/// The other units run a program of systemd's as root, which nobody else has a say in, or ask the kernel one thing as the agent's user. What they may write of what the
-/// probe tries to; none may start a program or reach a bus.
+/// The other units run a program of systemd as root, without input from others, or make one kernel query as the agent's
+/// user. The list has the paths of the probe that each may write; none may start a program or reach a bus.
 const OTHER_UNITS: [(&str, &[&str]); 3] = [
     ("azaion-catalog.service", &[]),
     ("azaion-clock.service", &[]),
@@ -29,7 +30,7 @@ const OTHER_UNITS: [(&str, &[&str]); 3] = [
 ];
 const STARTS_OR_WRITES: [&str; 4] = ["systemctl", "systemd-run", "bus-", "write/"];
 
-/// Secrets of others, and directories that all may write to: what a unit may have that the trees have not.
+/// Creates secrets of others and world-writable directories: entries that a device may have and the trees lack.
 const OTHERS: &str = "set -e; umask 077
 mkdir -p /etc/ssh /etc/NetworkManager/system-connections /etc/wpa_supplicant /etc/netplan /home /srv
 mkdir -p /run/NetworkManager/system-connections /run/netplan /run/user /run/resolvconf /run/systemd/resolve
@@ -49,7 +50,7 @@ printf '[Service]\nType=oneshot\nExecStart=/bin/true\n' >/run/systemd/system/pro
 systemctl daemon-reload
 systemctl stop azaion-agent.timer";
 
-/// What came of each attempt: whether it was done.
+/// Parses the result of each attempt: whether it succeeded.
 fn attempts(printed: &str) -> anyhow::Result<BTreeMap<String, bool>> {
     let attempt = |line: &str| {
         let (name, outcome) = line.split_once(' ')?;
@@ -58,13 +59,13 @@ fn attempts(printed: &str) -> anyhow::Result<BTreeMap<String, bool>> {
     printed.lines().map(|line| attempt(line).with_context(|| line.to_owned())).collect()
 }
 
-/// Runs the agent's unit to its successful end.
+/// Runs the agent's unit, which must succeed.
 fn start(booted: &Booted) -> anyhow::Result<()> {
     let journal = || booted.run("journalctl --no-pager -n 30");
     booted.must(&format!("systemctl start {AGENT}")).map(drop).with_context(|| journal().unwrap_or_default())
 }
 
-/// Runs the probe in a unit of ours, whose `ExecStart=` it replaces and nothing else.
+/// Runs the probe in one of our units, with only `ExecStart=` replaced.
 fn probe_in_unit(booted: &Booted, unit: &str, prefix: &str, sleeper: &str) -> anyhow::Result<BTreeMap<String, bool>> {
     let folder = format!("/run/systemd/system/{unit}.d");
     let lines =
@@ -77,14 +78,14 @@ fn probe_in_unit(booted: &Booted, unit: &str, prefix: &str, sleeper: &str) -> an
     attempts(&printed)
 }
 
-/// The attempts of which `is_wanted` holds, given their names and whether they were done.
+/// Returns the attempts for which `is_wanted` holds, by name and success.
 fn names_of(probed: &BTreeMap<String, bool>, is_wanted: impl Fn(&str, bool) -> bool) -> Vec<&str> {
     probed.iter().filter(|(name, is_done)| is_wanted(name, **is_done)).map(|(name, _)| name.as_str()).collect()
 }
 
-// Promise: on each systemd, what runs in the agent's unit in the agent's place starts no unit, reaches no D-Bus, reads no
-// secret of anybody else, writes nowhere but to its own directories, and touches no other process. Each of these attempts
-// succeeds for root outside of the unit. The unit as it is becomes ready.
+// Promise: on each systemd, a program in the agent's unit in place of the agent starts no unit, reaches no D-Bus, reads
+// no secret of others, writes only to its own directories, and affects no other process. Each of these attempts
+// succeeds for root outside the unit. The unmodified unit becomes ready.
 #[test]
 fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -125,9 +126,9 @@ fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: on each systemd the agent in its unit, while it waits for an answer, is no longer root in any respect and has no
-// capability; a wrong configuration ends it with 78 and an entry in the journal; files of a release that ran as root
-// are no obstacle; and started by root's hand it leaves no file that the unit could not use.
+// Promise: on each systemd the agent in its unit, while it waits for an answer, is no longer root in any respect and
+// has no capability; a wrong configuration ends it with 78 and an entry in the journal; files of a release that ran as
+// root do not block it; and started manually by root it leaves no file that the unit could not use.
 #[test]
 fn the_agent_is_a_user_of_its_own() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -166,7 +167,7 @@ fn waits_without_rights(station: &Station, booted: &Booted) -> anyhow::Result<()
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(is(set), "0000000000000000", "{set}");
     }
-    // CAP_SETGID and CAP_SETUID, which nothing can give back: there are no new privileges.
+    // CAP_SETGID and CAP_SETUID, which nothing can restore: there are no new privileges.
     assert_eq!((is("CapBnd").as_str(), is("NoNewPrivs").as_str()), ("00000000000000c0", "1"));
     booted.must(&format!("systemctl stop {AGENT}"))?;
     station.api.clear_faults();
@@ -198,7 +199,7 @@ fn ends_with_78(booted: &Booted) -> anyhow::Result<()> {
     start(booted)
 }
 
-/// The files with their owners, and nothing else. The socket is systemd's.
+/// Checks that the agent's user owns its files, and no others. The socket belongs to systemd.
 fn belong_to_the_agent(booted: &Booted) -> anyhow::Result<()> {
     let files = "/run/azaion /run/azaion/*.json /run/azaion/*.lock /var/lib/azaion /var/lib/azaion/*";
     let owners = booted.must(&format!("stat -c %U:%G {files} | sort -u"))?;
@@ -210,7 +211,8 @@ fn takes_over_older_files(booted: &Booted) -> anyhow::Result<()> {
     // Releases that ran as root kept no history.
     let old = "rm -f /var/lib/azaion/history.json && chown -R root:root /run/azaion/* /var/lib/azaion && \
                chown root:azaion /run/azaion/token.json";
-    // By an upgrade: the directories are root's, too. While a run of the old agent ends: they are the new one's already.
+    // After an upgrade the directories belong to root, too. While a run of the old agent ends, they already belong to
+    // the new one.
     for directory in ["root:azaion", "azaion-agent:azaion"] {
         booted.must(&format!("{old} && chown {directory} /run/azaion /var/lib/azaion"))?;
         let renewed = "sed -i 's/\"lifetime_s\":[0-9]*/\"lifetime_s\":0/' /run/azaion/token.json";
@@ -236,7 +238,7 @@ fn is_the_same_by_hand(booted: &Booted) -> anyhow::Result<()> {
     start(booted)
 }
 
-/// With the drop-in that the manual has for kernels without them.
+/// Uses the manual's drop-in for kernels without user namespaces.
 fn works_without_user_namespaces(booted: &Booted) -> anyhow::Result<()> {
     let folder = "/run/systemd/system/azaion-agent.service.d";
     booted.must(&format!(
@@ -247,8 +249,8 @@ fn works_without_user_namespaces(booted: &Booted) -> anyhow::Result<()> {
     belong_to_the_agent(booted)
 }
 
-// Promise: while the user can't be made, the unit says so and is tried again; once it is there, the device becomes ready, and
-// the socket is there.
+// Promise: while the user cannot be created, the unit reports it and is retried; once the user exists, the device
+// becomes ready, and the socket exists.
 #[test]
 fn without_its_user_it_is_tried_again() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -261,7 +263,7 @@ fn without_its_user_it_is_tried_again() -> anyhow::Result<()> {
         "/etc/systemd/system/azaion-setup.service.d/fails.conf",
         "[Service]\nExecStartPre=/bin/sh -c 'test -e /run/mended'\n",
     )?;
-    // systemd's own service would make it as well.
+    // systemd's own service would create it as well.
     std::os::unix::fs::symlink("/dev/null", tree.at("/etc/systemd/system/systemd-sysusers.service"))?;
     let booted = Booted::new(&tree)?;
     let status = format!("systemctl show -P ExecMainStatus {AGENT}");
@@ -272,6 +274,6 @@ fn without_its_user_it_is_tried_again() -> anyhow::Result<()> {
     booted.must("touch /run/mended")?;
     start(&booted)?;
     assert_eq!(booted.must(&status)?.trim(), "0");
-    // The socket needs the group, too, and could not start.
+    // The socket needs the group, too, so it could not start.
     booted.wait_for("stat -c '%F %a %U:%G' /run/azaion/token.sock", "socket 660 root:azaion")
 }

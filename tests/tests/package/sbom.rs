@@ -8,13 +8,13 @@ use anyhow::Context;
 use azaion_tests::programs::{arm64_package, output, outside_cargo, workspace};
 use serde_json::Value;
 
-/// What cargo says about the workspace.
+/// Returns the output of a cargo command for the workspace.
 fn cargo(arguments: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     output(outside_cargo(&mut command).current_dir(workspace()).args(arguments).args(["--quiet", "--locked"]))
 }
 
-/// The bill in the package for the unit.
+/// Returns the bill of materials in the package for the device.
 fn bill() -> anyhow::Result<Value> {
     let folder = tempfile::tempdir()?;
     output(Command::new("dpkg-deb").arg("-x").arg(arm64_package()?).arg(folder.path()))?;
@@ -22,7 +22,7 @@ fn bill() -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&fs::read(file)?)?)
 }
 
-/// `name@version` of every crate that is compiled into the agent for the unit, the agent too.
+/// Returns `name@version` of every crate that is compiled into the agent for the device, including the agent.
 fn compiled() -> anyhow::Result<BTreeSet<String>> {
     let target = ["--target", "aarch64-unknown-linux-musl", "--edges", "normal,no-proc-macro"];
     let how = ["tree", "--package", "azaion-agent", "--prefix", "none", "--format", "{p}"];
@@ -34,7 +34,7 @@ fn compiled() -> anyhow::Result<BTreeSet<String>> {
     tree.lines().map(|line| name(line).with_context(|| line.to_owned())).collect()
 }
 
-/// What Cargo.lock holds each crate to.
+/// Returns the checksum of each crate in Cargo.lock.
 fn checksums() -> anyhow::Result<BTreeMap<String, String>> {
     let lock = fs::read_to_string(workspace().join("Cargo.lock"))?;
     let value = |package: &str, key: &str| {
@@ -48,7 +48,7 @@ fn checksums() -> anyhow::Result<BTreeMap<String, String>> {
     Ok(lock.split("[[package]]").filter_map(entry).collect())
 }
 
-/// The licence of every crate, as its own manifest says it.
+/// Returns the licence of every crate, as in its manifest.
 fn licences() -> anyhow::Result<BTreeMap<String, String>> {
     let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1"])?)?;
     let packages = metadata["packages"].as_array().context("packages")?;
@@ -57,8 +57,8 @@ fn licences() -> anyhow::Result<BTreeMap<String, String>> {
     Ok(packages.iter().map(entry).collect())
 }
 
-// Promise: the package has a bill of materials (CycloneDX) with the crates that are compiled into the agent for the unit
-// and no others, each with its version, its licence, and the checksum that Cargo.lock holds it to.
+// Promise: the package has a bill of materials (CycloneDX) with exactly the crates that are compiled into the agent for
+// the device, each with its version, its licence, and its checksum in Cargo.lock.
 #[test]
 fn the_bill_of_materials_is_right() -> anyhow::Result<()> {
     let bill = bill()?;
@@ -85,7 +85,7 @@ fn the_bill_of_materials_is_right() -> anyhow::Result<()> {
     assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len(), "a crate is listed twice");
     println!("{} crates", components.len());
 
-    // Each is needed by another, all the way from the agent.
+    // Each is a transitive dependency of the agent.
     let needs: BTreeMap<String, &Value> = bill["dependencies"]
         .as_array()
         .context("dependencies")?

@@ -1,4 +1,4 @@
-//! The socket for whoever needs a token, in a booted container.
+//! The token socket for local clients, in a booted container.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,17 +24,17 @@ use crate::container::Booted;
 use crate::tree::{BOOKWORM, RELEASES};
 
 const SOCKET: &str = "/run/azaion/token.sock";
-/// Clients at the same time.
+/// Number of concurrent clients.
 const CLIENTS: usize = 200;
 /// Longer than it takes to start a process for each of them, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// A client in the container that is not root: connects, and prints what it reads.
+/// An unprivileged client in the container: connects, and prints what it reads.
 const CLIENT: &str = "perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0) && connect(S, sockaddr_un($ARGV[0])) \
                       or die $!; print while <S>'";
-/// Makes the token in the cache one that has run out.
+/// Makes the cached token an expired one.
 const SPEND: &str = "sed -i 's/\"lifetime_s\":[0-9]*/\"lifetime_s\":0/' /run/azaion/token.json";
 
-/// The socket, as seen from outside of the container.
+/// Returns the socket's path as seen from outside the container.
 fn socket(booted: &Booted) -> PathBuf {
     booted.at(SOCKET)
 }
@@ -45,7 +45,7 @@ fn connect(booted: &Booted) -> anyhow::Result<UnixStream> {
     Ok(stream)
 }
 
-/// All that is sent to a client until the end of file, which is one line of JSON.
+/// Returns everything sent to a client until the end of file, which is one line of JSON.
 fn read(mut stream: UnixStream) -> anyhow::Result<Value> {
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -59,18 +59,18 @@ fn ask(booted: &Booted) -> anyhow::Result<Value> {
     read(connect(booted)?)
 }
 
-/// The token of an answer; a secret for the record.
+/// Returns the token of an answer, and records it as a secret.
 fn token_of(answer: &Value) -> anyhow::Result<String> {
     let token = answer["access_token"].as_str().with_context(|| format!("no token: {}", answer["reason"]))?;
     record::secret(token)?;
     Ok(token.to_owned())
 }
 
-/// Neither a process nor a unit is left of any client.
+/// Checks that neither a process nor a unit of any client is left.
 fn is_at_rest(booted: &Booted) -> anyhow::Result<()> {
     booted.wait_for("systemctl list-units --all --no-legend 'azaion-agent-token@*' | wc -l", "0")?;
     let processes = booted.run("grep -l azaion-agent /proc/[0-9]*/cmdline 2>/dev/null")?;
-    // That of the search itself is gone by now.
+    // The search's own process has ended by now.
     assert_eq!(booted.run(&format!("ls -d {processes} 2>/dev/null"))?, "", "{}", booted.run("systemctl status")?);
     Ok(())
 }
@@ -79,9 +79,9 @@ fn is_as_promised(booted: &Booted) -> anyhow::Result<()> {
     booted.wait_for(&format!("stat -c '%F %a %U:%G' {SOCKET}"), "socket 660 root:azaion")
 }
 
-// Promise: on each systemd, 200 clients at once get the same valid token for one login; clients that never read, close at
-// once or send something keep nobody waiting; nothing stays of any of them, nothing has failed, and the journal has no line
-// for each.
+// Promise: on each systemd, 200 concurrent clients get the same valid token for one login; clients that never read,
+// close at once or send something block nobody; no process or failed unit remains of any of them, and the journal has
+// no line for each.
 #[test]
 fn many_clients_at_once() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -96,7 +96,7 @@ fn many_clients_at_once() -> anyhow::Result<()> {
         for number in 0..20 {
             let mut client = connect(&booted)?;
             if number % 2 == 0 {
-                // The process for it may have answered and ended already.
+                // Its process may have answered and ended already.
                 let _ = client.write_all(b"GET / HTTP/1.1\r\n\r\n");
                 client.shutdown(Shutdown::Both)?;
             }
@@ -118,7 +118,7 @@ fn many_clients_at_once() -> anyhow::Result<()> {
         assert_eq!(booted.run("systemctl list-units --failed --no-legend 'azaion*'")?, "", "{release}");
         let lines = "journalctl --no-pager -q -u 'azaion-agent-token@*'";
         let journal = booted.run(lines)?;
-        // Before 250 systemd itself does not obey LogLevelMax=.
+        // Before version 250 systemd itself ignores LogLevelMax=.
         let most = if release == RELEASES[0] { 10 + 2 * (CLIENTS + 40) } else { 10 };
         assert!(journal.lines().count() < most, "{release}: {journal}");
         drop(silent);
@@ -126,8 +126,8 @@ fn many_clients_at_once() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: root and the group `azaion` may ask, nobody else; owner and mode of the socket stay through runs of the service, its
-// restart, and that of the socket.
+// Promise: only root and the group `azaion` may connect; owner and mode of the socket stay the same through runs of the
+// service, its restart, and that of the socket.
 #[test]
 fn who_may_ask() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -156,7 +156,7 @@ fn who_may_ask() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a container sees: the directory and, as nobody should do it, the file; nothing else of `/run`.
+/// A container's mounts: only the directory and, against our advice, the single file; nothing else of `/run`.
 const VIEW: &str = "set -e
 mount --bind /run/azaion /mnt/directory
 mount -o remount,ro,bind /mnt/directory
@@ -166,8 +166,8 @@ touch /mnt/ready
 exec sleep 1000
 ";
 
-// Promise: what sees the directory alone, mounted read-only, gets a valid token through five renewals by the socket. A mount of
-// the single file `token.json` stays the first one.
+// Promise: a container with only the directory, mounted read-only, gets a valid token through five renewals by the
+// socket. A mount of the single file `token.json` keeps showing the first one.
 #[test]
 fn a_container_with_the_directory() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -194,7 +194,7 @@ fn a_container_with_the_directory() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a token opens a door of the API.
+/// Checks whether the API accepts a token.
 fn works(station: &Station, token: &str) -> anyhow::Result<()> {
     let mut curl = Command::new("curl")
         .args(["--silent", "--show-error", "--fail", "--output", "/dev/null", "--cacert"])
@@ -208,7 +208,8 @@ fn works(station: &Station, token: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: while there is no token, a client gets the code and the reason, and the service that answered has not failed.
+// Promise: while there is no token, a client gets the code and the reason, and the service instance that answered has
+// not failed.
 #[test]
 fn a_client_learns_why_there_is_no_token() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -231,15 +232,15 @@ fn a_client_learns_why_there_is_no_token() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of other programs, some with names like the agent's; a listing of them.
+/// Files of other programs, some with names like the agent's, and their listing.
 const THEIRS: &str = "cd /run/azaion && mkdir token.json.d .ready.json.new.d && touch .in-flight.new agent.lock.old \
     && chown -R nobody:nogroup token.json.d .ready.json.new.d .in-flight.new agent.lock.old";
 const LIST_THEIRS: &str =
     "cd /run/azaion && stat -c '%n %F %U:%G' token.json.d .ready.json.new.d .in-flight.new agent.lock.old";
 
-// Promise: on each systemd the agent gets along with other programs in `/run/azaion`: their files stay theirs; a directory that
-// vanishes, or that somebody else makes again, has token and socket again after the next run; something else in the place of
-// the socket keeps the device from nothing but the socket.
+// Promise: on each systemd the agent coexists with other programs in `/run/azaion`: their files are unchanged; a
+// directory that is removed, or created again by another program, has token and socket again after the next run;
+// another entry at the socket's path affects only the socket.
 #[test]
 fn a_directory_that_others_use() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -278,7 +279,7 @@ fn a_directory_that_others_use() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a client that asks while the directory vanishes gets an answer, and the next one a token.
+// Promise: a client that connects while the directory is removed gets an answer, and the next one a token.
 #[test]
 fn a_directory_that_vanishes_during_a_renewal() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -301,7 +302,7 @@ fn a_directory_that_vanishes_during_a_renewal() -> anyhow::Result<()> {
     token_of(&ask(&booted)?).map(drop)
 }
 
-// Promise: an agent that was taken over can't get a file of root's by putting a symlink in the place of the socket just before the
+// Promise: a compromised agent cannot take over a file of root by replacing the socket with a symlink just before the
 // socket gets its group.
 #[test]
 fn a_symlink_in_place_of_the_socket() -> anyhow::Result<()> {
@@ -309,7 +310,7 @@ fn a_symlink_in_place_of_the_socket() -> anyhow::Result<()> {
         return Ok(());
     }
     let text = fs::read_to_string(workspace().join("systemd/azaion-agent-token.socket"))?;
-    // systemd's own way to do it follows symlinks.
+    // systemd's own settings for this follow symlinks.
     assert!(!text.contains("\nSocketUser=") && !text.contains("\nSocketGroup="), "{text}");
     let chown = text.lines().find(|line| line.starts_with("ExecStartPost=")).context("what gives the group")?;
     let (_station, tree, booted) = boot(BOOKWORM)?;

@@ -10,14 +10,14 @@ use azaion_tests::programs::{native, output, target_dir, workspace};
 use azaion_tests::station::{SERIAL, Station};
 use tempfile::TempDir;
 
-/// The releases of Debian whose systemd spans what the fleet has: 247, 252, 257.
+/// The releases of Debian that cover the fleet's systemd versions: 247, 252, 257.
 pub(crate) const RELEASES: [&str; 3] = ["bullseye", "bookworm", "trixie"];
-/// The one for what need not be tried on each.
+/// The release for tests that need not run on each.
 pub(crate) const BOOKWORM: &str = "bookworm";
 
-/// The time in the tests' packages: that of the last commit, the default, may change while a test runs.
+/// The timestamp in the tests' packages: the default, the last commit's time, may change while a test runs.
 pub(crate) const EPOCH: &str = "1750000000";
-/// Where the agent and the libraries that it was built with lie in a tree.
+/// Directory of the agent and the libraries that it was built with, in a tree.
 const AGENT: &str = "/opt/agent";
 
 /// Runs a command to its end.
@@ -29,18 +29,18 @@ pub(crate) fn finish(command: &mut Command) -> anyhow::Result<Output> {
         .with_context(|| format!("starting {}; is its package installed?", program.display()))
 }
 
-/// The mirror that this machine's apt uses for Debian; none on another distribution, where mmdebstrap has its default.
+/// Returns the Debian mirror of this machine's apt; `None` on another distribution, where mmdebstrap uses its default.
 fn mirror() -> anyhow::Result<Option<String>> {
     let fields = ["Origin: Debian", "Label: Debian", "Created-By: Packages"];
     let all = output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).args(fields))?;
     Ok(all.lines().next().map(str::to_owned))
 }
 
-/// The tree of a release as a tar file, made once and kept below the target folder.
+/// Returns the tree of a release as a tar file, created once and cached below the target directory.
 fn cached(release: &str) -> anyhow::Result<PathBuf> {
     let cache = target_dir().join("debian");
     fs::create_dir_all(&cache)?;
-    // Another list of packages is another tree.
+    // A changed list of packages needs another tree.
     let tar = cache.join(format!("{release}+dbus.tar"));
     let lock = File::create(cache.join(format!("{release}.lock")))?;
     lock.lock().context("waiting for whoever makes the tree")?;
@@ -48,7 +48,7 @@ fn cached(release: &str) -> anyhow::Result<PathBuf> {
         let unfinished = cache.join(format!("{release}.unfinished.tar"));
         let mut command = Command::new("mmdebstrap");
         command.args(["--quiet", "--mode=root", "--variant=apt", "--include=systemd,systemd-sysv,dbus"]);
-        // As all installed systems are: /lib is a link, which a package must not replace.
+        // As on all installed systems: /lib is a symlink, which a package must not replace.
         command.arg("--setup-hook=/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh");
         output(command.arg(release).arg(&unfinished).args(mirror()?))?;
         fs::rename(unfinished, &tar)?;
@@ -56,14 +56,14 @@ fn cached(release: &str) -> anyhow::Result<PathBuf> {
     Ok(tar)
 }
 
-/// A root file system, gone with the value.
+/// A root file system, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Tree {
     folder: TempDir,
 }
 
 impl Tree {
-    /// A fresh one, which can run the agent as this machine built it, whatever its own C library is.
+    /// Creates a fresh one that can run the agent built for this machine, whatever its own C library is.
     pub(crate) fn new(release: &str) -> anyhow::Result<Self> {
         let tar = cached(release)?;
         let tree = Self { folder: tempfile::tempdir()? };
@@ -76,7 +76,7 @@ impl Tree {
             let name = Path::new(library).file_name().context("a library's name")?;
             fs::copy(library, tree.at(AGENT).join(name))?;
         }
-        // No traffic to the outside, and no updates while a test runs.
+        // No outgoing traffic, and no updates during a test.
         for unit in ["systemd-timesyncd.service", "apt-daily.timer", "apt-daily-upgrade.timer"] {
             let _ = std::os::unix::fs::symlink("/dev/null", tree.at("/etc/systemd/system").join(unit));
         }
@@ -87,17 +87,17 @@ impl Tree {
         self.folder.path()
     }
 
-    /// A path of the tree.
+    /// Returns a path of the tree.
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.path().join(path.trim_start_matches('/'))
     }
 
-    /// Unpacks the package, and does nothing else.
+    /// Only unpacks the package.
     pub(crate) fn unpack(&self, package: &Path) -> anyhow::Result<()> {
         output(Command::new("dpkg-deb").arg("-x").arg(package).arg(self.path())).map(drop)
     }
 
-    /// Lets the host tool write `device.conf`, and puts the policy that names the API's CA.
+    /// Runs the host tool to write `device.conf`, and adds the policy that names the API's CA.
     pub(crate) fn provision(&self, station: &Station) -> anyhow::Result<()> {
         let rootfs = self.path().display().to_string();
         station.provision(&["device", SERIAL, "--rootfs", &rootfs, "--json"])?.ended_with(0)?;
@@ -111,7 +111,7 @@ impl Tree {
         fs::write(self.at(path), text).with_context(|| path.to_owned())
     }
 
-    /// Files and folders below a folder, each with all that can change about it.
+    /// Returns the entries below a directory, each with all its changeable properties.
     pub(crate) fn listing(&self, folder: &str) -> anyhow::Result<Vec<String>> {
         let mut find = Command::new("find");
         find.arg(self.at(folder)).args(["-printf", "%P %m %U:%G %s %l\n"]);
@@ -121,7 +121,7 @@ impl Tree {
     }
 }
 
-/// The package with the agent as this machine built it, in this version.
+/// Builds the package with this machine's agent, in this version.
 pub(crate) fn native_package(folder: &Path, version: &str) -> anyhow::Result<PathBuf> {
     let start = folder.join("start-agent");
     let interpreter = output(Command::new("ldd").arg(native()?.join("azaion-agent")))?;

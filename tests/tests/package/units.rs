@@ -1,4 +1,4 @@
-//! The units, as each systemd reads them.
+//! The systemd units, as each systemd version parses them.
 
 use std::fs;
 
@@ -18,10 +18,11 @@ const UNITS: [&str; 8] = [
     "azaion-clock.timer",
     "azaion-setup.service",
 ];
-/// What `systemd-analyze security` may say at most.
+/// Maximum exposure of `systemd-analyze security`.
 const EXPOSURE: f64 = 1.5;
 
-// Promise: the units load without a word on systemd 247, 252 and 257, and score 1.5 or better where it can be asked.
+// Promise: the units load without warnings on systemd 247, 252 and 257, and score 1.5 or better if the version supports
+// the check.
 #[test]
 fn every_systemd_reads_them_in_silence() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -34,7 +35,7 @@ fn every_systemd_reads_them_in_silence() -> anyhow::Result<()> {
         tree.unpack(&package)?;
         let (_, version) = run_in(&tree, &["systemd-analyze", "--version"])?;
         let version: u32 = version.split_whitespace().nth(1).unwrap_or_default().parse()?;
-        // The tree has no `man`; the pages have a test of their own.
+        // The tree has no `man`; another test checks the pages.
         let (ok, said) = run_in(&tree, &[&["systemd-analyze", "verify", "--man=no"], &UNITS[..]].concat())?;
         assert!(ok && said.is_empty(), "systemd {version}: {said}");
         // `--offline` came with 250.
@@ -52,8 +53,8 @@ fn every_systemd_reads_them_in_silence() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In what the service of the timer and that for a client of the socket differ: what they run, for how long, how often, and
-/// where it is reported.
+/// The settings in which the timer's service and the socket's per-client service differ: program, duration, rate, and
+/// reporting.
 const DIFFERENT: [&str; 14] = [
     "Environment",
     "ExecStart",
@@ -71,7 +72,7 @@ const DIFFERENT: [&str; 14] = [
     "Type",
 ];
 
-/// The settings of a unit's section `[Service]`, without comments.
+/// Returns the settings of a unit's section `[Service]`, without comments.
 fn settings(unit: &str) -> anyhow::Result<Vec<String>> {
     let text = fs::read_to_string(workspace().join("systemd").join(unit))?;
     let (_, service) = text.split_once("[Service]\n").unwrap_or_default();
@@ -82,7 +83,7 @@ fn settings(unit: &str) -> anyhow::Result<Vec<String>> {
     Ok(service.lines().filter(is_common).map(str::to_owned).collect())
 }
 
-// Promise: what runs for a client of the socket has the user, the directories and the sandbox of the agent's service.
+// Promise: the service for a client of the socket has the same user, directories and sandbox as the agent's service.
 #[test]
 fn the_sandbox_for_a_client_is_that_of_the_service() -> anyhow::Result<()> {
     let service = settings("azaion-agent.service")?;

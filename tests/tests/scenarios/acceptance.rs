@@ -24,7 +24,7 @@ fn each_generation(check: impl Fn(&Station, Generation) -> anyhow::Result<()>) -
     Ok(())
 }
 
-// AC-1: a run for a new serial leaves a user with the derived e-mail and the role CompanionPC.
+// AC-1: a run for a new serial creates a user with the derived e-mail and the role CompanionPC.
 #[test]
 fn ac_1_a_run_leaves_a_user() -> anyhow::Result<()> {
     each_generation(|station, _| {
@@ -37,7 +37,8 @@ fn ac_1_a_run_leaves_a_user() -> anyhow::Result<()> {
     })
 }
 
-// AC-2: afterwards the root file system holds device.conf with e-mail and password, 32 random characters, for root.
+// AC-2: afterwards the root file system holds device.conf with e-mail and password, 32 random characters, readable by
+// root only.
 #[test]
 fn ac_2_the_root_file_system_holds_device_conf() -> anyhow::Result<()> {
     each_generation(|station, _| {
@@ -55,7 +56,7 @@ fn ac_2_the_root_file_system_holds_device_conf() -> anyhow::Result<()> {
     })
 }
 
-// AC-3: the unit reads device.conf, logs in, and has a valid JWT in the cache that the loader reads.
+// AC-3: the device reads device.conf, logs in, and has a valid JWT in the cache that the loader reads.
 #[test]
 fn ac_3_the_unit_gets_a_valid_token() -> anyhow::Result<()> {
     each_generation(|station, generation| {
@@ -67,7 +68,7 @@ fn ac_3_the_unit_gets_a_valid_token() -> anyhow::Result<()> {
     })
 }
 
-// AC-3, with the binary that is shipped: aarch64, static, under user-mode emulation.
+// AC-3, with the shipped binary: aarch64, static, under user-mode emulation.
 #[test]
 fn ac_3_on_aarch64() -> anyhow::Result<()> {
     let agent = arm64_agent()?;
@@ -94,7 +95,7 @@ fn is_ready(station: &Station, generation: Generation, console: &str) {
     );
     assert_eq!(token["access_token"].as_str().unwrap().split('.').count(), 3);
     let claims = insecure_decode::<Map<String, Value>>(token["access_token"].as_str().unwrap()).unwrap().claims;
-    // `nameid`, or the URI that ends so.
+    // `nameid`, or the URI with this ending.
     let (_, id) = claims.iter().find(|(name, _)| name.contains("nameid")).unwrap();
     assert!(
         (&token["user_id"], &ready["user_id"]) == (id, id) && id.as_str().unwrap().parse::<UserId>().is_ok(),
@@ -114,7 +115,7 @@ fn is_ready(station: &Station, generation: Generation, console: &str) {
     }
 }
 
-// AC-4: running it again for the same serial makes no second user, and leaves the file as it is.
+// AC-4: running it again for the same serial creates no second user, and does not change the file.
 #[test]
 fn ac_4_running_again_makes_no_second_user() -> anyhow::Result<()> {
     each_generation(|station, _| {

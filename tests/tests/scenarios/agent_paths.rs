@@ -1,4 +1,4 @@
-//! Every path of the agent but its failures: cache, renewal, who may read what, policy.
+//! Every path of the agent except failures: cache, renewal, file permissions, policy.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ use serde_json::Value;
 const TOKEN: &str = "run/azaion/token.json";
 const READY: &str = "run/azaion/ready.json";
 
-/// A unit that is provisioned and has its policy.
+/// Creates a provisioned device with its policy.
 fn unit(options: Options) -> anyhow::Result<Station> {
     let station = Station::new(options)?;
     station.device(&[])?.ended_with(0)?;
@@ -23,7 +23,7 @@ fn unit(options: Options) -> anyhow::Result<Station> {
     Ok(station)
 }
 
-/// A unit that is ready.
+/// Creates a device that is ready.
 fn ready_unit(options: Options) -> anyhow::Result<Station> {
     let station = unit(options)?;
     station.agent(&["boot"])?.ended_with(0)?;
@@ -31,14 +31,14 @@ fn ready_unit(options: Options) -> anyhow::Result<Station> {
     Ok(station)
 }
 
-/// Seconds that tokens live here: few, so that a machine that was started a minute ago can have an old one.
+/// Lifetime of a token: short, so that a machine that was started a minute ago can have an old one.
 const LIFETIME: Duration = Duration::from_secs(90);
-/// Ages at which a token is still fresh, has to be renewed, and has run out.
+/// Ages at which a token is still fresh, due for renewal, and expired.
 const FRESH: u64 = 40;
 const STALE: u64 = 65;
 const OVER: u64 = 95;
 
-/// Makes the cached token so many seconds older, as if it had been obtained earlier since boot.
+/// Makes the cached token older by so many seconds, as if it had been obtained earlier since boot.
 fn age_token(station: &Station, seconds: u64) -> anyhow::Result<()> {
     let mut token = station.json(TOKEN).unwrap();
     let obtained = token["obtained_boottime_s"].as_u64().unwrap();
@@ -58,7 +58,7 @@ fn field(station: &Station, file: &str, name: &str) -> Value {
     station.json(file).unwrap()[name].clone()
 }
 
-// Promise: the cache has the fields that the loader reads, and no others.
+// Promise: the cache has exactly the fields that the loader reads.
 #[test]
 fn the_cache_has_its_fields() -> anyhow::Result<()> {
     let station = ready_unit(Options::default())?;
@@ -74,7 +74,7 @@ fn the_cache_has_its_fields() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: while the token is fresh, nothing is asked, and `token` prints what the cache has.
+// Promise: while the token is fresh, no call is made, and `token` prints the cached one.
 #[test]
 fn a_fresh_token_costs_no_call() -> anyhow::Result<()> {
     let station = ready_unit(Options::default())?;
@@ -87,7 +87,7 @@ fn a_fresh_token_costs_no_call() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: `token` gets one where there is none, and tells why where it can't.
+// Promise: `token` obtains a token if there is none, and reports why if it fails.
 #[test]
 fn token_logs_in_where_it_must() -> anyhow::Result<()> {
     let station = unit(Options::default())?;
@@ -121,7 +121,7 @@ fn renewed_by_refresh_in_every_spelling() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: where a session can't be renewed, a login does it; the old token is never lost on the way.
+// Promise: if a session can't be renewed, the agent logs in; the old token is never lost in between.
 #[test]
 fn renewed_by_login_otherwise() -> anyhow::Result<()> {
     let station = ready_unit(short_lived(Generation::G1))?;
@@ -139,7 +139,7 @@ fn renewed_by_login_otherwise() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: `since` stays while the unit stays ready; when it was first ready stays for good.
+// Promise: `since` stays while the device stays ready; the time of the first success is permanent.
 #[test]
 fn since_and_first_boot_stay() -> anyhow::Result<()> {
     let station = ready_unit(short_lived(Generation::G2))?;
@@ -156,7 +156,8 @@ fn since_and_first_boot_stay() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a renewal that fails leaves a unit with a valid token ready, says so, and one without is not.
+// Promise: after a failed renewal a device with a valid token stays ready and reports the failure; one without is not
+// ready.
 #[test]
 fn a_failed_renewal_spares_a_valid_token() -> anyhow::Result<()> {
     for fault in [Fault::Status { code: 503, error: None, headers: vec![] }, Fault::Token(BadToken::WrongIssuer)] {
@@ -204,7 +205,7 @@ fn a_foreign_token_is_not_used() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: half a file, or one of another program, is as good as none.
+// Promise: a partial file, or one of another program, is treated as missing.
 #[test]
 fn damaged_files_are_replaced() -> anyhow::Result<()> {
     for content in ["", "{", "{}", "null", "[1]", "{\"version\":1}", "\u{0}\u{0}"] {
@@ -226,7 +227,7 @@ fn damaged_files_are_replaced() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the group `azaion` may read the token, nobody else; without the group the journal says so.
+// Promise: only the group `azaion` may read the token; if the group is missing, the journal says so.
 #[test]
 fn the_group_may_read_the_token() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -246,7 +247,7 @@ fn the_group_may_read_the_token() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a unit whose /var can't be written is ready all the same, and says so.
+// Promise: a device whose /var can't be written is still ready, and reports it.
 #[test]
 fn without_a_usable_var() -> anyhow::Result<()> {
     let station = unit(Options::default())?;
@@ -256,7 +257,7 @@ fn without_a_usable_var() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: no run leaves other files than those of the contract.
+// Promise: no run leaves files other than those of the contract.
 #[test]
 fn no_other_files() -> anyhow::Result<()> {
     let station = ready_unit(Options::default())?;
@@ -273,7 +274,7 @@ fn no_other_files() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: two runs at once make one login, and both are ready.
+// Promise: two concurrent runs make one login, and both are ready.
 #[test]
 fn two_at_once_make_one_login() -> anyhow::Result<()> {
     let station = unit(Options::default())?;
@@ -286,7 +287,7 @@ fn two_at_once_make_one_login() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the fleet's policy is obeyed: issuer, audience, signature.
+// Promise: the fleet's policy is enforced: issuer, audience, signature.
 #[test]
 fn policy_is_obeyed() -> anyhow::Result<()> {
     for (generation, policy, code) in [
@@ -305,7 +306,7 @@ fn policy_is_obeyed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a rotated key is no obstacle, listed beside the old one or alone.
+// Promise: a rotated key is accepted, listed beside the old one or alone.
 #[test]
 fn keys_may_rotate() -> anyhow::Result<()> {
     for keep in [true, false] {
@@ -318,7 +319,8 @@ fn keys_may_rotate() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a renewed CA is no obstacle once the policy names it, beside the old one or alone; before, it is waited for.
+// Promise: a renewed CA is accepted once the policy names it, beside the old one or alone; before that, the agent
+// waits.
 #[test]
 fn the_ca_may_be_renewed() -> anyhow::Result<()> {
     let station = unit(Options::default())?;
@@ -335,7 +337,7 @@ fn the_ca_may_be_renewed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a command line that is wrong is exit 64, without repeating what may be a secret, and help is no error.
+// Promise: an invalid command line is exit 64, and the message does not repeat what may be a secret; help is no error.
 #[test]
 fn command_lines() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;

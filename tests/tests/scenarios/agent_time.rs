@@ -1,4 +1,4 @@
-//! The agent on a machine whose clock is wrong, and with servers whose clock is.
+//! The agent on a machine with a wrong clock, and with servers whose clock is wrong.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ const YEAR: i64 = 365 * 24 * 3600;
 const PASSWORD: &str = "device-password-0042";
 const FIRST_BOOT: &str = "var/lib/azaion/first-boot.json";
 
-/// A device that was provisioned today.
+/// Creates a device that was provisioned today.
 fn unit(options: Options) -> anyhow::Result<Station> {
     let station = Station::new(options)?;
     station.api.add_user(EMAIL, PASSWORD, "CompanionPC");
@@ -27,13 +27,13 @@ fn unit(options: Options) -> anyhow::Result<Station> {
     Ok(station)
 }
 
-/// From a day ago, for so many days.
+/// Returns a validity from a day ago, for so many days.
 fn window(days: u64) -> Tls {
     let now = SystemTime::now();
     Tls::Window { not_before: now - Duration::from_secs(DAY), not_after: now + Duration::from_secs(days * DAY) }
 }
 
-/// Where Debian and Ubuntu have libfaketime.
+/// Returns the path of libfaketime on Debian and Ubuntu.
 fn libfaketime() -> anyhow::Result<String> {
     let output = Command::new("sh").args(["-c", "ls /usr/lib/*/faketime/libfaketime.so.1"]).output()?;
     let path = String::from_utf8(output.stdout)?.trim().to_owned();
@@ -41,7 +41,7 @@ fn libfaketime() -> anyhow::Result<String> {
     Ok(path)
 }
 
-/// `azaion-agent boot` with a wall clock that says something else; the boot clock goes on as it is.
+/// Runs `azaion-agent boot` with another wall clock; the boot clock is unchanged.
 fn boot_at(station: &Station, clock: &str) -> anyhow::Result<Run> {
     let agent = native()?.join("azaion-agent");
     let mut command = command(&agent, &["boot", "--deadline", "2", "--root"]);
@@ -50,7 +50,7 @@ fn boot_at(station: &Station, clock: &str) -> anyhow::Result<Run> {
     station.wait(start(&mut command)?)
 }
 
-/// The time in so many days, as files have it.
+/// Returns the time in so many days, in the form that files use.
 fn in_days(days: u64) -> anyhow::Result<String> {
     let day = format!("+{days} days");
     let time = output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &day]))?;
@@ -61,7 +61,8 @@ fn highest(station: &Station) -> Option<String> {
     station.json(FIRST_BOOT)?.get("highest_time")?.as_str().map(str::to_owned)
 }
 
-// Promise: a clock at 1970 and a certificate valid since yesterday: ready, and all times written are true ones.
+// Promise: with a clock at 1970 and a certificate valid since yesterday the device is ready, and all written times are
+// true.
 #[test]
 fn a_clock_at_1970() -> anyhow::Result<()> {
     let station = unit(Options { tls: window(60), ..Options::default() })?;
@@ -77,10 +78,11 @@ fn a_clock_at_1970() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What azaion-clock.service leaves.
+/// The file that azaion-clock.service creates.
 const SYNCHRONISED: &str = "rootfs/run/azaion-clock/synchronised";
 
-// Promise: a clock that lies ahead keeps no device waiting, and is not remembered; one that a time server has set is relied on.
+// Promise: a clock that is ahead does not delay a device, and its time is not stored; one that a time server has set is
+// trusted.
 #[test]
 fn a_clock_in_the_future() -> anyhow::Result<()> {
     let station = unit(Options::default())?;
@@ -106,8 +108,8 @@ fn issued_in(days: u64) -> Options {
     Options { tls, clock_offset: i64::try_from((days + 1) * DAY).unwrap(), ..Options::default() }
 }
 
-// Promise: a certificate that was issued after all that the device knows of time is accepted, and the Date that came with it tells
-// the time; where a time server has set the clock, it is not valid yet.
+// Promise: a certificate issued after every time known to the device is accepted, and the Date that came with it gives
+// the time; if a time server has set the clock, the certificate is not valid yet.
 #[test]
 fn a_certificate_from_the_future() -> anyhow::Result<()> {
     for (clock, days) in [("@1970-01-01 00:00:20", 1), ("@1970-01-01 00:00:20", 200), ("+0", 3 * 365)] {
@@ -120,13 +122,14 @@ fn a_certificate_from_the_future() -> anyhow::Result<()> {
         boot_at(&station, clock)?.ended_with(0)?;
         let since = in_days(days)?;
         assert!(station.json("run/azaion/ready.json").unwrap()["since"].as_str().unwrap() > since.as_str());
-        // A single answer that is far ahead is not remembered at once.
+        // A single answer that is far ahead is not stored at once.
         assert_eq!(highest(&station).is_some(), days < 30);
     }
     Ok(())
 }
 
-// Promise: there the Date decides: an answer without one, or with one outside the certificate's validity, is refused.
+// Promise: the Date is required then: an answer without one, or with one outside the certificate's validity, is
+// refused.
 #[test]
 fn an_unknown_time_needs_a_date() -> anyhow::Result<()> {
     let cases = [
@@ -143,8 +146,8 @@ fn an_unknown_time_needs_a_date() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the token is checked by what the server's Date says, whatever the own clock says; a single answer that is more
-// than 30 days ahead is not remembered.
+// Promise: the token is validated against the server's Date, whatever the device's clock says; a single answer that is
+// more than 30 days ahead is not stored.
 #[test]
 fn the_servers_date_tells_the_time() -> anyhow::Result<()> {
     let station = unit(Options { clock_offset: 5 * YEAR, tls: window(10 * 365), ..Options::default() })?;
@@ -154,7 +157,7 @@ fn the_servers_date_tells_the_time() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: one that is less than 30 days ahead is remembered at once.
+// Promise: one that is less than 30 days ahead is stored at once.
 #[test]
 fn a_short_step_is_remembered() -> anyhow::Result<()> {
     let station = unit(Options { clock_offset: i64::try_from(20 * DAY)?, tls: window(60), ..Options::default() })?;
@@ -163,7 +166,7 @@ fn a_short_step_is_remembered() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: after an answer with a wrong Date, here 8 years ahead, the right server makes the unit ready at once.
+// Promise: after an answer with a wrong Date, here 8 years ahead, the right server makes the device ready at once.
 #[test]
 fn one_wrong_answer_is_harmless() -> anyhow::Result<()> {
     let station = unit(Options { clock_offset: 8 * YEAR, tls: window(10 * 365), ..Options::default() })?;
@@ -179,7 +182,7 @@ fn one_wrong_answer_is_harmless() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `first-boot.json` as an older agent left it after an answer that was so many days ahead.
+/// Writes `first-boot.json` as an older agent left it after an answer that was so many days ahead.
 fn put_highest(station: &Station, days: u64) -> anyhow::Result<()> {
     let (first, highest) = ("2026-01-01T00:00:00Z", in_days(days)?);
     let record = format!("{{\"version\":1,\"first_ready_at\":\"{first}\",\"highest_time\":\"{highest}\"}}");
@@ -194,8 +197,8 @@ fn age(station: &Station, part: &str, seconds: u64) -> anyhow::Result<()> {
     station.put(&format!("rootfs/{FIRST_BOOT}"), record.to_string(), 0o644)
 }
 
-// Promise: a unit that remembers too late a time, however late and by whatever version it was written, is ready with the right server, and
-// answers that keep saying an earlier time for 24 h take the memory back.
+// Promise: a device with a stored time that is too late, however late and by whatever version it was written, is ready
+// with the right server, and answers that keep giving an earlier time for 24 h correct the stored time.
 #[test]
 fn a_time_that_is_too_late_is_taken_back() -> anyhow::Result<()> {
     for days in [20, 8 * 365] {
@@ -212,8 +215,8 @@ fn a_time_that_is_too_late_is_taken_back() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: also where that time makes the server's certificate look expired, so that no answer comes: after 6 h the part
-// that no two answers agree on gives way to it.
+// Promise: the same if that time makes the server's certificate look expired, so that no answer comes: after 6 h the
+// part that no two answers confirm is dropped.
 #[test]
 fn a_time_beyond_the_certificate_is_taken_back() -> anyhow::Result<()> {
     let station = unit(Options { tls: window(60), ..Options::default() })?;
@@ -229,12 +232,12 @@ fn a_time_beyond_the_certificate_is_taken_back() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a step of more than 30 days is remembered once two answers agree on it, 24 h of boot clock apart.
+// Promise: a step of more than 30 days is stored once two answers confirm it, 24 h of boot clock apart.
 #[test]
 fn two_answers_that_agree_are_remembered() -> anyhow::Result<()> {
     let station = unit(Options { clock_offset: 5 * YEAR, tls: window(10 * 365), ..Options::default() })?;
     station.agent(&["boot"])?.ended_with(0)?;
-    // The server's clock goes on while the boot clock does.
+    // The server's clock advances with the boot clock.
     for (seconds, is_remembered) in [(DAY / 2, false), (DAY, true)] {
         age(&station, "later_claim", seconds)?;
         station.api.shift_clock(i64::try_from(DAY / 2)?);
@@ -245,8 +248,8 @@ fn two_answers_that_agree_are_remembered() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a certificate that has expired by the Date that came with it is refused, though the own clock does not know
-// better; nor is that time remembered.
+// Promise: a certificate that has expired by the Date that came with it is refused, even if the device's clock has no
+// better time; that time is not stored either.
 #[test]
 fn a_date_beyond_the_certificate_is_refused() -> anyhow::Result<()> {
     for clock_offset in [5 * YEAR, i64::try_from(61 * DAY)?, -10 * YEAR, -i64::try_from(2 * DAY)?] {
@@ -261,7 +264,7 @@ fn a_date_beyond_the_certificate_is_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: nor beyond the token's: the claims decide as well.
+// Promise: nor is a time beyond the token's expiry: the claims count as well.
 #[test]
 fn a_date_beyond_the_token_is_not_believed() -> anyhow::Result<()> {
     use azaion_tests::dev_api::{BadToken, Fault};
@@ -272,8 +275,8 @@ fn a_date_beyond_the_token_is_not_believed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a Date below the floor tells the time all the same, with a certificate that is valid then; what has certainly
-// passed stays the floor.
+// Promise: a Date below the floor is still used as the time, with a certificate that is valid then; the floor itself,
+// which has certainly passed, stays.
 #[test]
 fn a_date_in_the_past_tells_the_time() -> anyhow::Result<()> {
     let now = SystemTime::now();
@@ -287,7 +290,7 @@ fn a_date_in_the_past_tells_the_time() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a server that sends no Date is judged by clock and floor, and nothing is remembered.
+// Promise: an answer without a Date is validated by clock and floor, and no time is stored.
 #[test]
 fn no_date_at_all() -> anyhow::Result<()> {
     let station = unit(Options { date_header: false, ..Options::default() })?;
@@ -296,7 +299,7 @@ fn no_date_at_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the highest time ever sure of is a floor for certificates, on a later boot with a clock at 1970.
+// Promise: the highest confirmed time is a floor for certificates, on a later boot with a clock at 1970.
 #[test]
 fn the_remembered_time_is_a_floor() -> anyhow::Result<()> {
     for (days, code) in [(30, 0), (90, 75)] {

@@ -1,11 +1,11 @@
-//! The binary that is shipped.
+//! The shipped binary.
 
 use std::fs;
 use std::process::Command;
 
 use azaion_tests::programs::arm64_agent;
 
-/// Bytes that the agent may have at most.
+/// Maximum size of the agent in bytes.
 const LARGEST: u64 = 2_600_000;
 
 // Promise: one static file, for aarch64, small enough for any image.

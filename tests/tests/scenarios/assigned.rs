@@ -1,4 +1,4 @@
-//! `device --server-assigned`: the server makes the identity, and its reply is the only place where the password exists.
+//! `device --server-assigned`: the server creates the identity, and its reply is the only copy of the password.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use serde_json::Value;
 const DEVICES: (&str, &str) = ("POST", "/devices");
 const CONF: &str = "rootfs/etc/azaion/device.conf";
 
-/// Provisions targets of the station by their names.
+/// Provisions targets of the host by their names.
 fn assign_to(station: &Station, names: &[&str], options: &[&str]) -> anyhow::Result<Run> {
     let paths: Vec<String> = names.iter().map(|name| station.path(name).display().to_string()).collect();
     let targets = paths.iter().flat_map(|path| ["--rootfs", path]);
@@ -33,7 +33,7 @@ fn report(run: Run) -> anyhow::Result<Value> {
     Ok(run.ended_with(0)?.json_lines()?.remove(0))
 }
 
-/// The identity in a target, which the API has to let in.
+/// Returns the identity in a target after checking that the API accepts it.
 fn identity_in(station: &Station, target: &Path) -> anyhow::Result<(String, String)> {
     let value = |key: &str| conf_value(&target.join("etc/azaion/device.conf"), &format!("AZAION_DEVICE_{key}"));
     let (serial, email) = (value("SERIAL").unwrap_or_default(), value("EMAIL").unwrap_or_default());
@@ -48,8 +48,8 @@ fn words(run: &Run, parts: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a target gets an identity that the server makes, in each spelling, and the device becomes ready with it; run again, it is the
-// same one, and there is no second device; after `clear` the next target gets the next.
+// Promise: a target gets an identity created by the server, in each spelling, and the device becomes ready with it; a
+// second run keeps it, and creates no second device; after `clear` the next target gets the next one.
 #[test]
 fn a_device_of_the_servers() -> anyhow::Result<()> {
     for (generation, casing) in [(Generation::G2, Casing::Pascal), (Generation::G2b, Casing::Camel)] {
@@ -89,7 +89,8 @@ fn a_device_of_the_servers() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: two targets of one device get one identity; where one of them has it already, so does the other, without a new device.
+// Promise: two targets of one device get one identity; if one of them has it already, the other gets it too, without a
+// new device.
 #[test]
 fn targets_of_one_device() -> anyhow::Result<()> {
     let station = station()?;
@@ -119,8 +120,8 @@ fn without_serial(conf: &str) -> String {
     conf.split_once('\n').unwrap().1.to_owned()
 }
 
-// Promise: what is in a target and is not let in is refused and left alone, unless it may be replaced; nobody asks the API for an
-// identity then.
+// Promise: an identity in a target that the API rejects is refused and left unchanged, unless it may be replaced; the
+// API is not asked for an identity then.
 #[test]
 fn what_is_not_let_in() -> anyhow::Result<()> {
     const ELSEWHERE: &str = "https://other.example";
@@ -145,7 +146,8 @@ fn what_is_not_let_in() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: an identity that is let in is used again, also one of the old script, whose file has no serial, and one of the other scheme.
+// Promise: an identity that the API accepts is used again, also one of the old script, whose file has no serial, and
+// one of the other scheme.
 #[test]
 fn what_is_let_in() -> anyhow::Result<()> {
     let old = station()?;
@@ -161,7 +163,7 @@ fn what_is_let_in() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: two identities are never mixed: where the targets hold two, it is refused.
+// Promise: two identities are never mixed: targets with two different ones are refused.
 #[test]
 fn two_identities_in_two_targets() -> anyhow::Result<()> {
     let station = station()?;
@@ -176,8 +178,8 @@ fn two_identities_in_two_targets() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what can fail is found out before the API is asked: a target that can't be written, options that contradict each other, an
-// admin who may not.
+// Promise: possible failures are detected before the API is asked: a target that can't be written, contradictory
+// options, an admin without the permission.
 #[test]
 fn nothing_is_asked_for_in_vain() -> anyhow::Result<()> {
     let station = station()?;
@@ -196,8 +198,8 @@ fn nothing_is_asked_for_in_vain() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what the API has certainly not done is asked again, or ends with its reason; the target is as it was, and nobody is told to
-// look for a user.
+// Promise: a call that the API has certainly not executed is repeated, or ends with its reason; the target is
+// unchanged, and the message does not say that a user may be left over.
 #[test]
 fn answers_that_made_nothing() -> anyhow::Result<()> {
     let status = |code, error, headers: &[(&str, &str)]| Fault::Status {
@@ -205,7 +207,7 @@ fn answers_that_made_nothing() -> anyhow::Result<()> {
         error,
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     };
-    // Others are faster for a while.
+    // Other clients are faster for a while.
     for (fault, times) in [(status(409, Some(20), &[]), 2), (status(429, None, &[("Retry-After", "1")]), 1)] {
         let station = station()?;
         station.api.inject(DEVICES.0, DEVICES.1, fault, times);
@@ -229,8 +231,8 @@ fn answers_that_made_nothing() -> anyhow::Result<()> {
     words(&assign(&station, &[])?.ended_with(76)?, &["does not create identities"])
 }
 
-// Promise: a reply that is lost, cut or can't be used is not asked for again: one user is left over at most, the message says so, and
-// the target is as it was; the next run gets an identity.
+// Promise: after a reply that is lost, truncated or invalid the call is not repeated: at most one user is left over,
+// the message says so, and the target is unchanged; the next run gets an identity.
 #[test]
 fn lost_replies() -> anyhow::Result<()> {
     let body = |body: &str| Fault::Answer {
@@ -267,7 +269,8 @@ fn lost_replies() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a target in which a run has left its intent is free, for either scheme, and people are told what may be left on the API.
+// Promise: a target with a leftover intent of a run is free, for either scheme, and the message says what may be left
+// on the API.
 #[test]
 fn an_intent_is_told_of() -> anyhow::Result<()> {
     let intent = "# azaion-provision: asked for an identity at 2026-05-03T10:00:00Z from https://admin.example.com\n";

@@ -1,4 +1,4 @@
-//! Bad answers of the server, each as a row of a table: what the agent and the host tool make of them.
+//! Tables of bad answers of the server, and how agent and host tool handle each.
 
 mod answers;
 mod below_http;
@@ -24,7 +24,7 @@ const KEYS: (&str, &str) = ("GET", "/.well-known/jwks.json");
 const DEVICE_CONF: &str = "rootfs/etc/azaion/device.conf";
 const PASSWORD: &str = "device-password-0042";
 
-/// One bad answer to the agent, given again and again.
+/// One bad answer to the agent, repeated for every request.
 #[derive(Clone)]
 struct Row {
     route: (&'static str, &'static str),
@@ -37,13 +37,13 @@ struct Row {
     policy: &'static str,
 }
 
-/// An answer to the login: what will not change is asked for once, the rest at most as often as the API allows.
+/// An answer to the login: permanent failures are requested once, others at most as often as the API allows.
 fn login(fault: Fault, code: i32, says: &'static str) -> Row {
     let logins = if code == 75 { 1..=10 } else { 1..=1 };
     Row { route: LOGIN, fault, code, says, logins, generation: Generation::G2, policy: "" }
 }
 
-/// An answer to the question for keys: however often that is asked, one login of the ten a minute is spent.
+/// An answer to the request for keys: however often that is repeated, one login of the ten a minute is used.
 fn keys(fault: Fault, code: i32, says: &'static str) -> Row {
     Row { route: KEYS, logins: 1..=1, ..login(fault, code, says) }
 }
@@ -60,7 +60,7 @@ fn answer(content_type: &str, body: impl Into<String>) -> Fault {
     Fault::Answer { status: 200, content_type: content_type.into(), body: body.into(), headers: Vec::new() }
 }
 
-/// A body with the right content type.
+/// A body with the correct content type.
 fn body(body: &str) -> Fault {
     answer("application/json", body)
 }
@@ -73,7 +73,7 @@ fn token(bad: BadToken, code: i32, says: &'static str) -> Row {
     login(Fault::Token(bad), code, says)
 }
 
-/// A station with a unit's device.conf, a user to go with it, and a policy.
+/// Creates a host with a device's device.conf, a matching user, and a policy.
 fn unit(options: Options, policy: &str) -> anyhow::Result<Station> {
     let station = Station::new(options)?;
     station.api.add_user(EMAIL, PASSWORD, "CompanionPC");
@@ -92,7 +92,7 @@ fn put_conf(station: &Station, password: &str, url: &str) -> anyhow::Result<()> 
     station.put(DEVICE_CONF, lines, 0o600)
 }
 
-/// One short run; not ready in exactly this way, or ready with 0.
+/// Runs `boot` briefly and checks that it ends not ready in exactly this way, or ready with 0.
 fn boot(station: &Station, options: &[&str], code: i32, says: &str) -> anyhow::Result<Run> {
     let run = station.agent(&[&["boot", "--deadline", "2"], options].concat())?.ended_with(code)?;
     let ready = station.json("run/azaion/ready.json").context("there is no ready.json")?;
@@ -121,7 +121,7 @@ fn check(row: &Row) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All rows, some at a time since most of them wait, and all that went wrong at once.
+/// Runs all rows, several at a time since most of them wait, and reports all failures together.
 pub(crate) fn every<T: Sync>(
     rows: &[T],
     name: impl Fn(&T) -> String + Sync,
@@ -143,19 +143,19 @@ fn described(row: &Row) -> String {
     format!("{:?} {} {fault}, expected {}", row.generation, row.route.1, row.code)
 }
 
-// Promise: each bad answer leads to its exit code, a reason that people understand, no token, and no call too many.
+// Promise: each bad answer leads to its exit code, an understandable reason, no token, and no unnecessary call.
 #[test]
 fn bad_answers_of_the_login() {
     every(&[statuses(), headers(), pages(), bodies(), connections()].concat(), described, check);
 }
 
-// Promise: keys that can't be had or used lead to their exit code, and no login is spent before they are there.
+// Promise: keys that are unreachable or unusable lead to their exit code, and no login is used before there are keys.
 #[test]
 fn bad_answers_of_the_keys() {
     every(&key_sets(), described, check);
 }
 
-// Promise: a token that fails a check is refused with 76 after one login, and is never cached.
+// Promise: a token that fails validation is refused with 76 after one login, and is never cached.
 #[test]
 fn bad_answers_with_bad_tokens() {
     every(&[tokens(), older_tokens()].concat(), described, check);

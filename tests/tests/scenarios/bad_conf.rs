@@ -1,4 +1,4 @@
-//! Malformed `device.conf` and `agent.toml` files, byte by byte, against both programs.
+//! Malformed `device.conf` and `agent.toml` files, byte by byte, for both programs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,15 +14,15 @@ use serde_json::Value;
 
 const DEVICE_CONF: &str = "rootfs/etc/azaion/device.conf";
 const AGENT_TOML: &str = "rootfs/etc/azaion/agent.toml";
-/// What most of the files have as the password: no program may ever say it, or any other word of a file with `hush`.
+/// The password in most of the files: no program may ever print it, or any other word of a file with `hush`.
 const SECRET: &str = "hush-hush-1234";
-/// Stands in the files for the address of the API, and is as long.
+/// A placeholder in the files for the API's address, with the same length.
 const ADDRESS: &str = "127.0.0.1:49152";
 
-/// One line of `expected.tsv`.
+/// One row of `expected.tsv`.
 struct Case {
     name: String,
-    /// `:LINE` behind the file's name where a line is to blame.
+    /// `:LINE` after the file's name if the error has a line.
     line: String,
     says: String,
 }
@@ -44,7 +44,7 @@ fn cases() -> anyhow::Result<Vec<Case>> {
     .collect()
 }
 
-/// The bytes of a file, with the real address of the API in it.
+/// Returns the bytes of a file, with the real address of the API.
 fn content(name: &str, api: &DevApi) -> anyhow::Result<Vec<u8>> {
     let mut bytes = fs::read(data().join(format!("{name}.conf")))?;
     let url = api.url();
@@ -56,14 +56,15 @@ fn content(name: &str, api: &DevApi) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A station on which the good file leads to a login that succeeds, so that any other file is refused for itself.
+/// Creates a host on which the valid file leads to a successful login, so that any other file is refused only because
+/// of its content.
 fn station() -> anyhow::Result<Station> {
     let station = Station::new(Options { tls: Tls::Plain, ..Options::default() })?;
     station.api.add_user(EMAIL, SECRET, "CompanionPC");
     Ok(station)
 }
 
-/// Both programs on what lies at the place of `device.conf` now, each given ten seconds: agent, then host.
+/// Runs both programs on the present `device.conf`, each for ten seconds at most: agent, then host.
 fn both(station: &Station) -> anyhow::Result<(Run, Run)> {
     let programs = programs::native()?;
     let rootfs = station.rootfs().display().to_string();
@@ -77,7 +78,7 @@ fn both(station: &Station) -> anyhow::Result<(Run, Run)> {
     Ok((agent, run("azaion-provision", &["inspect", &rootfs])?))
 }
 
-/// Exit 78 with this message, in `ready.json` too, nothing of the file said, and no call made.
+/// Checks exit 78 with this message, in `ready.json` too, without content of the file, and without a call.
 fn agent_refuses(station: &Station, agent: &Run, says: &[&str]) -> anyhow::Result<()> {
     let all = agent.words();
     ensure!(agent.code == Some(78), "the agent did not end with 78: {all}");
@@ -94,7 +95,7 @@ fn agent_refuses(station: &Station, agent: &Run, says: &[&str]) -> anyhow::Resul
     Ok(())
 }
 
-/// This exit code and message, and nothing of the file said.
+/// Checks this exit code and message, without content of the file.
 fn host_refuses(host: &Run, code: i32, says: &[&str]) -> anyhow::Result<()> {
     let all = host.words();
     ensure!(host.code == Some(code), "inspect did not end with {code}: {all}");
@@ -126,15 +127,15 @@ fn is_read(station: &Station, case: &Case) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every case, and all that went wrong at once.
+/// Runs every case, and reports all failures together.
 fn every<T>(cases: &[T], name: impl Fn(&T) -> String, check: impl Fn(&T) -> anyhow::Result<()>) {
     let wrong = |case| check(case).err().map(|error| format!("{}: {error:#}", name(case)));
     let failures: Vec<String> = cases.iter().filter_map(wrong).collect();
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
 }
 
-// Promise: what is no device.conf ends the agent with 78 and inspect with 65; file and line are named, the content
-// never; no call is made.
+// Promise: an invalid device.conf ends the agent with 78 and inspect with 65; the message names file and line, never
+// the content; no call is made.
 #[test]
 fn bad_content_is_refused_by_both_programs() -> anyhow::Result<()> {
     let (station, cases) = (station()?, cases()?);
@@ -158,7 +159,7 @@ fn bad_content_is_all_in_the_index() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a symlink, a directory or a FIFO in the place of device.conf is refused by both programs, and nothing hangs.
+// Promise: a symlink, a directory or a FIFO in place of device.conf is refused by both programs, and neither hangs.
 #[test]
 fn bad_kinds_of_file_are_refused() {
     let kinds = [("symlink", "symlink"), ("dangling symlink", "symlink"), ("directory", "file"), ("FIFO", "file")];
@@ -179,13 +180,13 @@ fn bad_kinds_of_file_are_refused() {
             let (agent, host) = both(&station)?;
             let named = place.display().to_string();
             agent_refuses(&station, &agent, &[&named, says])?;
-            // The target is of a kind that can't take a device.conf.
+            // A target of a kind that cannot hold a device.conf.
             host_refuses(&host, 66, &[&named, says])
         },
     );
 }
 
-// Promise: a file that others could read or change is refused by the agent; inspect shows its mode.
+// Promise: the agent refuses a file that others could read or change; inspect shows its mode.
 #[test]
 fn bad_modes_are_refused_by_the_agent() -> anyhow::Result<()> {
     let station = station()?;
@@ -205,7 +206,7 @@ fn bad_modes_are_refused_by_the_agent() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a file that belongs to another user than root, who could change it, is used, and warned of.
+// Promise: a file of an owner other than root, who could change it, is used with a warning.
 #[test]
 fn another_owner_is_warned_of() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -221,7 +222,7 @@ fn another_owner_is_warned_of() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a unit without device.conf says so with 78; inspect says that the target is empty.
+// Promise: without device.conf the agent exits with 78 and says so; inspect reports an empty target.
 #[test]
 fn bad_start_without_a_file() -> anyhow::Result<()> {
     let station = station()?;
@@ -234,7 +235,7 @@ fn bad_start_without_a_file() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bad fleet policies: content, the line to blame or none, a part of the message.
+/// Bad fleet policies: content, the line of the error if any, a part of the message.
 const POLICIES: [(&[u8], &str, &str); 19] = [
     (b"signatur = \"required\"\n", ":1: ", "signatur"),
     (b"deadline_s = 5\n\ncolour = 1\n", ":3: ", "colour"),
@@ -257,7 +258,7 @@ const POLICIES: [(&[u8], &str, &str); 19] = [
     (b"{\"deadline_s\": 5}\n", ":1: ", ""),
 ];
 
-// Promise: a policy that can't be used ends the agent with 78, named with its line; no call is made.
+// Promise: an invalid policy ends the agent with 78, and the message names its line; no call is made.
 #[test]
 fn bad_policies_are_refused() -> anyhow::Result<()> {
     let station = station()?;
@@ -272,7 +273,7 @@ fn bad_policies_are_refused() -> anyhow::Result<()> {
     check(&(large.as_bytes(), "", "64 KiB"))
 }
 
-// Promise: a CA file that can't be used is a configuration error that names that file; no call is made.
+// Promise: an unusable CA file is a configuration error that names that file; no call is made.
 #[test]
 fn bad_ca_files_are_refused() -> anyhow::Result<()> {
     let station = station()?;

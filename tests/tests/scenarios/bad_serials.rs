@@ -1,4 +1,4 @@
-//! Serials that are none, and the shortest and longest that are.
+//! Invalid serials, and the shortest and longest valid ones.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ const LENGTH: &str = "1 to 32";
 const CAPITALS: &str = "capitals";
 const CHARACTER: &str = "A to Z";
 
-/// Bad serials, each with the words that say what is wrong.
+/// Invalid serials, each with the message words that give the reason.
 const BAD: [(&str, &str); 46] = [
     ("", PREFIX),
     (" ", PREFIX),
@@ -63,10 +63,10 @@ const BAD: [(&str, &str); 46] = [
     ("AZJN-0042;id", CHARACTER),
 ];
 
-/// Serials that look like options: only behind `--` they are taken for a serial at all.
+/// Serials that look like options: parsed as a serial only after `--`.
 const BEHIND_DASHES: [(&str, &str); 3] = [("--help", PREFIX), ("-AZJN-0042", PREFIX), ("--", PREFIX)];
 
-/// The names of all that lies in the root file system.
+/// Returns the names of all entries in the root file system.
 fn tree(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -97,7 +97,7 @@ fn is_refused(station: &Station, serial: &str, says: &str, dashes: bool) -> anyh
     Ok(())
 }
 
-// Promise: a bad serial is refused with 65 and a word on what is wrong, before any call and before any write.
+// Promise: an invalid serial is refused with 65 and the reason, before any call and before any write.
 #[test]
 fn bad_serials_are_refused_before_anything_happens() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -111,7 +111,7 @@ fn bad_serials_are_refused_before_anything_happens() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what looks like an option is a usage error, not a serial.
+// Promise: a serial that looks like an option is a usage error.
 #[test]
 fn bad_serials_that_are_options_are_usage_errors() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -123,7 +123,7 @@ fn bad_serials_that_are_options_are_usage_errors() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the shortest and the longest serial work from the station to the unit that is ready.
+// Promise: the shortest and the longest serial work from the host to the ready device.
 #[test]
 fn bad_serials_end_where_good_ones_begin() -> anyhow::Result<()> {
     for serial in ["AZJN-0", "AZJN-Z", "AZJN-0123456789ABCDEFGHIJKLMNOPQRSTUV"] {

@@ -1,4 +1,4 @@
-//! `azaion-provision batch`: a list of units in one run, told by what it promises.
+//! `azaion-provision batch`: a list of devices in one run, one module per group of promises.
 
 mod admin;
 mod dry_run;
@@ -25,7 +25,7 @@ use serde_json::Value;
 
 const CONF: &str = "etc/azaion/device.conf";
 
-/// A station whose units each have a target of their own, copied from a base of the same kind.
+/// A host whose devices each have their own target, copied from a template of the same kind.
 struct Line {
     station: Station,
     kind: Kind,
@@ -33,7 +33,7 @@ struct Line {
 }
 
 impl Line {
-    /// Of folders, copied from the station's root file system.
+    /// With directories, copied from the host's root file system.
     fn new(options: Options) -> anyhow::Result<Self> {
         let station = Station::new(options)?;
         let line = Self { base: station.rootfs(), kind: Kind::Directory, station };
@@ -41,7 +41,7 @@ impl Line {
         Ok(line)
     }
 
-    /// Of targets of this kind.
+    /// With targets of this kind.
     fn of(kind: Kind, options: Options) -> anyhow::Result<Self> {
         let mut line = Self::new(options)?;
         (line.kind, line.base) = (kind, line.station.path("base/rootfs"));
@@ -53,12 +53,13 @@ impl Line {
         self.station.path("units")
     }
 
-    /// The target of a unit.
+    /// Returns the target of a device.
     fn target(&self, serial: &str) -> PathBuf {
         self.units().join(serial)
     }
 
-    /// `batch LIST` with a target of the folder for each unit, and what is missing copied from the root file system.
+    /// Returns the arguments of `batch LIST` with a target for each device, copied from the root file system if
+    /// missing.
     fn arguments(&self, list: &str, options: &[&str]) -> Vec<String> {
         let (template, base) = (text(&self.target("{serial}")), text(&self.base));
         let fixed = ["batch", list, "--rootfs", &template, "--base", &base, "--owner", "current"];
@@ -74,12 +75,12 @@ impl Line {
         self.wait(self.start(list, options)?)
     }
 
-    /// A batch with exactly these arguments and those that reach the API.
+    /// Runs a batch with exactly these arguments and the API options.
     fn run(&self, arguments: &[&str]) -> anyhow::Result<Run> {
         self.wait(self.station.start_provision(&[&["batch"], arguments].concat())?)
     }
 
-    /// Waits for it, and notes what must not have been said.
+    /// Waits for it, and records the secrets that must not appear in its output.
     fn wait(&self, running: Running) -> anyhow::Result<Run> {
         let run = self.station.wait(running)?;
         for unit in fs::read_dir(self.units())? {
@@ -89,7 +90,7 @@ impl Line {
         Ok(run)
     }
 
-    /// Fails unless the unit's file is its own and lets it in.
+    /// Checks that the device's file is its own, and that the API accepts it.
     fn is_let_in(&self, serial: &str) -> anyhow::Result<()> {
         self.lets_in(&self.kind.conf(self, &self.target(serial))?, serial)
     }
@@ -111,7 +112,7 @@ impl Line {
     }
 }
 
-/// The serials `AZJN-{from}` to `AZJN-{to}`, as in a range.
+/// Returns the serials `AZJN-{from}` to `AZJN-{to}`, as in a range.
 fn serials(from: usize, to: usize) -> Vec<String> {
     (from..=to).map(|number| format!("AZJN-{number:04}")).collect()
 }
@@ -128,7 +129,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// The outcome of each unit in a run with `--json`, in the order of their ends.
+/// Returns the outcome of each device in a run with `--json`, in the order of completion.
 fn outcomes(run: &Run) -> anyhow::Result<Vec<(String, String)>> {
     let field = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
     let mut lines = run.json_lines()?;
@@ -136,12 +137,12 @@ fn outcomes(run: &Run) -> anyhow::Result<Vec<(String, String)>> {
     Ok(lines.iter().map(|line| (field(line, "serial"), field(line, "outcome"))).collect())
 }
 
-/// Runs somebody else's program to its successful end; what it says.
+/// Runs another program, which must succeed, and returns its output.
 fn said(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     output(&mut command(Path::new(program), arguments))
 }
 
-/// Runs one of ours through a shell: `script` has it as `"$@"`.
+/// Runs one of our programs through a shell, where `script` refers to it as `"$@"`.
 fn through_shell(script: &str, ours: &Command) -> anyhow::Result<Running> {
     let mut shell = command(Path::new("sh"), &["-c", script, "sh"]);
     start(shell.arg(ours.get_program()).args(ours.get_args()))

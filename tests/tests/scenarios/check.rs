@@ -1,4 +1,4 @@
-//! `azaion-provision check` and `azaion-agent status`: named checks with what was found.
+//! `azaion-provision check` and `azaion-agent status`: named checks with their results.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +12,7 @@ use azaion_tests::programs::{Run, copy_to, output};
 use azaion_tests::station::{EMAIL, SERIAL, Station};
 use nix::unistd::geteuid;
 
-/// `id status`, a check a line.
+/// Returns `id status`, one check per line.
 fn checks(run: &Run) -> anyhow::Result<String> {
     let lines = run.json_lines()?;
     let text = lines.iter().map(|line| {
@@ -29,7 +29,8 @@ fn check(station: &Station, extra: &[&str]) -> anyhow::Result<Run> {
     )
 }
 
-// Promise: each thing that a shift needs is a check with a name, and the exit code is that of the first that failed.
+// Promise: each precondition of a production run is a check with a name, and the exit code is that of the first failed
+// one.
 #[test]
 fn the_stations_preflight() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -49,7 +50,7 @@ fn the_stations_preflight() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: an API that can't be trusted or can't answer is told apart by its exit code.
+// Promise: the exit code distinguishes an untrusted API from one that cannot answer.
 #[test]
 fn the_stations_preflight_without_an_api() -> anyhow::Result<()> {
     let station = Station::new(Options { tls: Tls::Expired, ..Options::default() })?;
@@ -61,7 +62,7 @@ fn the_stations_preflight_without_an_api() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A raw ext4 image of the station's root file system, or the Android sparse image of that.
+/// Creates a raw ext4 image of the host's root file system, or the Android sparse image of it.
 fn make_image(station: &Station, image: &Path, features: &str, is_sparse: bool) -> anyhow::Result<()> {
     let (rootfs, image) = (station.rootfs(), image.to_owned());
     let raw = if is_sparse { station.path("raw") } else { image.clone() };
@@ -83,7 +84,7 @@ fn make_image(station: &Station, image: &Path, features: &str, is_sparse: bool) 
     Ok(())
 }
 
-/// What `check` reports of an image besides the usual, as `id status: message`.
+/// Returns what `check` reports for an image besides the usual, as `id status: message`.
 fn image_warnings(station: &Station, image: &Path) -> anyhow::Result<String> {
     let image = image.display().to_string();
     let run = station.provision(&["check", "--json", "--rootfs", &image, "--deadline", "1"])?.ended_with(0)?;
@@ -99,8 +100,8 @@ fn image_warnings(station: &Station, image: &Path) -> anyhow::Result<String> {
     Ok(text.collect::<Vec<_>>().join("\n"))
 }
 
-// Promise: an image that can be provisioned but may not boot, or is not the one that the flasher writes, is a warning,
-// which says what to do and does not change the exit code. Nothing in flash.cfg is executed.
+// Promise: an image that can be provisioned but may not boot, or is not the one that the flasher writes, is a warning
+// that says what to do and does not change the exit code. Nothing in flash.cfg is executed.
 #[test]
 fn warnings_about_images() -> anyhow::Result<()> {
     const PLAIN: &str = "^metadata_csum_seed";
@@ -141,7 +142,7 @@ fn warnings_about_images() -> anyhow::Result<()> {
         assert_eq!(fs::read(&image)?, before, "check changes nothing");
         assert!(!Path::new("executed").exists(), "{flash_cfg} was executed");
     }
-    // The internal device's file is sourced first, and is the image's only one if the other is missing.
+    // The internal device's file is sourced first, and is the only one for the image if the other is missing.
     fs::remove_file(images.join("external/flash.cfg"))?;
     station.put("images/internal/flash.cfg", "APP=system.img\nAPP_ext=other.img\n", 0o644)?;
     let image = images.join("external/system.img");
@@ -150,8 +151,8 @@ fn warnings_about_images() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: of an archive as current releases generate it, with the name and the flash.cfg of those, check says nothing but
-// that it can be provisioned, also when it has a device.
+// Promise: for an archive as current releases generate it, with their name and flash.cfg, check reports only that it
+// can be provisioned, also when it holds a device.
 #[test]
 fn a_compressed_archive_is_no_reason_to_warn() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -169,8 +170,8 @@ fn a_compressed_archive_is_no_reason_to_warn() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: for people, a warning is a line with its id; a target that is refused has its warnings all the same, and a
-// directory has none.
+// Promise: in text output, a warning is a line with its id; a refused target has its warnings as well, and a directory
+// has none.
 #[test]
 fn warnings_beside_a_refused_image() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -194,7 +195,7 @@ fn warnings_beside_a_refused_image() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: status names every station of the way, and logs in only when asked to.
+// Promise: status names every stage of the connection, and logs in only on request.
 #[test]
 fn the_units_status() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -220,7 +221,7 @@ fn the_units_status() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: over plain http, on the machine itself, status does not say that the server has proved who it is.
+// Promise: over plain http, on the machine itself, status does not claim that the server is authenticated.
 #[test]
 fn the_units_status_without_tls() -> anyhow::Result<()> {
     let station = Station::new(Options { tls: Tls::Plain, ..Options::default() })?;
@@ -230,7 +231,7 @@ fn the_units_status_without_tls() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: where the way is broken, the check before it is still well, and the one at the fault says so.
+// Promise: if the connection fails, the check before the failing stage is ok, and the failing one says so.
 #[test]
 fn the_units_status_finds_the_fault() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -248,8 +249,8 @@ fn the_units_status_finds_the_fault() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: without root, status checks all that everybody may read, warns of each check that needs root, and ends with 0 on a
-// device that is ready.
+// Promise: without root, status checks everything that all users may read, warns about each check that needs root, and
+// ends with 0 on a ready device.
 #[test]
 fn the_devices_status_without_root() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -286,7 +287,7 @@ fn the_devices_status_without_root() -> anyhow::Result<()> {
         let message = message(id)?;
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
-    // What everybody may read is checked, and a login needs root.
+    // World-readable files are checked, and a login needs root.
     assert!(status(&["--login"])?.ended_with(75)?.stdout.contains("only root can renew the token"));
     station.put_policy("isuer = \"x\"\n")?;
     assert!(checks(&status(&[])?.ended_with(78)?)?.starts_with("configuration failed"));

@@ -1,4 +1,5 @@
-//! A container whose seccomp profile is older than some system calls, and refuses them with EPERM, as Docker's and podman's did.
+//! A container with a seccomp profile that is older than some system calls and refuses them with EPERM, as Docker's and
+//! podman's did.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -35,8 +36,8 @@ fn filtered(station: &Station, arguments: &[&str], has_api: bool) -> anyhow::Res
     station.wait(start(&mut python)?)
 }
 
-// Promise: where the kernel's way to stay inside a directory is refused, the program stays inside by itself: all verbs work, and a
-// symlink leads nowhere else.
+// Promise: if the kernel's beneath-a-directory lookup is refused, the program resolves paths itself: all verbs work,
+// and no symlink leads outside.
 #[test]
 fn system_calls_that_are_refused() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;

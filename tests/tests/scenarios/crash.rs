@@ -1,6 +1,6 @@
-//! A station or a unit that dies between any two steps: the next run goes on, and ends as if nothing had happened.
+//! A host or a device that dies between any two steps: the next run continues, and ends as if nothing had happened.
 //!
-//! strace ends the program, as a power cut would, at the n-th call of each system call by which it has an effect.
+//! strace kills the program, as a power cut would, at the n-th call of each system call with an effect.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use azaion_tests::dev_api::Options;
 use azaion_tests::programs::{Run, native, start};
 use azaion_tests::station::{EMAIL, SERIAL, Station};
 
-/// The system calls by which the program changes files or talks to the API.
+/// The system calls by which the program changes files or uses the API.
 const EFFECTS: &str = "mkdirat,openat,openat2,fchmod,fchown,write,writev,sendto,sendmsg,recvfrom,fsync,linkat,renameat,renameat2,unlinkat,connect";
 
 /// The program under test with its arguments.
@@ -37,7 +37,7 @@ fn agent(station: &Station) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// The program under strace.
+/// Runs the program under strace.
 fn traced(station: &Station, program: Program, strace: &[&str]) -> anyhow::Result<Run> {
     let program = program(station)?;
     let mut command = Command::new("strace");
@@ -45,7 +45,7 @@ fn traced(station: &Station, program: Program, strace: &[&str]) -> anyhow::Resul
     station.wait(start(command.arg(program.get_program()).args(program.get_args()))?)
 }
 
-/// How often an undisturbed run makes each call.
+/// Returns how often an undisturbed run makes each call.
 fn count(station: &Station, program: Program) -> anyhow::Result<BTreeMap<String, usize>> {
     let trace = station.path("trace");
     traced(station, program, &["-o", &trace.display().to_string()])?.ended_with(0)?;
@@ -59,11 +59,11 @@ fn count(station: &Station, program: Program) -> anyhow::Result<BTreeMap<String,
     Ok(counts)
 }
 
-/// What a test does with a station.
+/// A step of a test on a host.
 type Step = fn(&Station) -> anyhow::Result<()>;
 
-/// Ends a run at every effect, each time from the start that `prepare` makes; `after` sees what is left. Whether a
-/// staged copy may be left there is `may_leave_staged`.
+/// Kills a run at every effect, each time from the state that `prepare` creates; `after` checks what is left.
+/// `may_leave_staged` permits a leftover staged copy.
 fn crash_everywhere(program: Program, prepare: Step, after: Step, may_leave_staged: bool) -> anyhow::Result<()> {
     let fresh = || {
         let station = Station::new(Options::default())?;
@@ -87,7 +87,7 @@ fn crash_everywhere(program: Program, prepare: Step, after: Step, may_leave_stag
     Ok(())
 }
 
-/// The next run ends with one user and a file that lets it in.
+/// Checks that the next run ends with one user and a file that the API accepts.
 fn provisions(station: &Station) -> anyhow::Result<()> {
     station.device(&["--replace"])?.ended_with(0)?;
     anyhow::ensure!(station.api.users().len() == 1, "{:?}", station.api.users());
@@ -96,7 +96,8 @@ fn provisions(station: &Station) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The next run ends with an identity that is let in. At most one user is left over, and then the run says so.
+/// Checks that the next run ends with an identity that the API accepts. At most one user is left over, and then the run
+/// reports it.
 fn assigns(station: &Station) -> anyhow::Result<()> {
     let run = station.wait(start(&mut assigning_host(station)?)?)?.ended_with(0)?;
     let email = station.conf("AZAION_DEVICE_EMAIL").unwrap_or_default();
@@ -107,10 +108,10 @@ fn assigns(station: &Station) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A file that is to be there after a power cut, too.
+/// A file that must survive a power cut.
 const HISTORY: &str = "var/lib/azaion/history.json";
 
-/// What is there is whole, and the next run is ready, with the files of the contract and no others.
+/// Checks that existing files are complete, and that the next run is ready with exactly the files of the contract.
 fn becomes_ready(station: &Station) -> anyhow::Result<()> {
     let names = || -> anyhow::Result<Vec<String>> {
         let Ok(entries) = fs::read_dir(station.inside("run/azaion")) else { return Ok(Vec::new()) };
@@ -129,20 +130,20 @@ fn becomes_ready(station: &Station) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a new device; and a run that dies leaves no second copy of a password, not even for a moment.
+// Promise: the same for a new device; and a killed run leaves no second copy of a password, not even for a moment.
 #[test]
 fn while_creating() -> anyhow::Result<()> {
     crash_everywhere(host, |_| Ok(()), provisions, false)
 }
 
-// Promise: an identity that the server makes: a reply that is lost with the run leaves one user at most, and the next run says so; here a
-// staged copy may stay until then, for the intent is replaced.
+// Promise: the same for a server-assigned identity: a reply lost with the run leaves at most one user, and the next run
+// reports it; a staged copy may stay until then, because the intent is replaced.
 #[test]
 fn while_assigning() -> anyhow::Result<()> {
     crash_everywhere(assigning_host, |_| Ok(()), assigns, true)
 }
 
-// Promise: another device's file that is replaced; here a staged copy may stay until the next run.
+// Promise: the same when another device's file is replaced; a staged copy may stay until the next run.
 #[test]
 fn while_replacing() -> anyhow::Result<()> {
     let prepare = |station: &Station| {
@@ -153,7 +154,7 @@ fn while_replacing() -> anyhow::Result<()> {
     crash_everywhere(host, prepare, provisions, true)
 }
 
-// Promise: the agent on its first boot: never half a file, and ready the next time.
+// Promise: the same for the agent on its first boot: never a partial file, and ready the next time.
 #[test]
 fn while_booting() -> anyhow::Result<()> {
     let prepare = |station: &Station| {
@@ -163,18 +164,18 @@ fn while_booting() -> anyhow::Result<()> {
     crash_everywhere(agent, prepare, becomes_ready, false)
 }
 
-// Promise: the agent while it renews: a staged copy may stay until the next run.
+// Promise: the same for the agent during a renewal: a staged copy may stay until the next run.
 #[test]
 fn while_renewing() -> anyhow::Result<()> {
     let prepare = |station: &Station| {
         station.device(&[])?.ended_with(0)?;
         station.put_policy("")?;
         station.agent(&["boot"])?.ended_with(0)?;
-        // Of another boot: it has to log in again, and to replace each file.
+        // From another boot: it has to log in again, and to replace each file.
         let mut token = station.json("run/azaion/token.json").unwrap();
         token["boot_id"] = "another".into();
         station.put("rootfs/run/azaion/token.json", token.to_string(), 0o640)?;
-        // And has become ready again.
+        // And becomes ready again.
         fs::remove_file(station.inside("run/azaion/ready.json"))?;
         let history = fs::read_to_string(station.inside(HISTORY))?.replace("ready", "waiting");
         station.put(&format!("rootfs/{HISTORY}"), history, 0o644)

@@ -1,5 +1,5 @@
-//! AC-1 to AC-4 on every form that the admin API may have: generation × spelling of the claims × casing of successes × casing of errors ×
-//! form of the role × a route that sets passwords or none.
+//! AC-1 to AC-4 on every possible form of the admin API: generation × spelling of the claims × casing of successes ×
+//! casing of errors × form of the role × with or without a route that sets passwords.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ const CLAIMS: [ClaimNames; 2] = [ClaimNames::Short, ClaimNames::Uri];
 const CASINGS: [Casing; 3] = [Casing::Camel, Casing::Pascal, Casing::Snake];
 const ROLES: [RoleForm; 3] = [RoleForm::Name, RoleForm::Number, RoleForm::Either];
 
-/// All combinations.
+/// Returns all combinations.
 fn combinations() -> Vec<Options> {
     let mut all = Vec::new();
     for generation in GENERATIONS {
@@ -24,7 +24,7 @@ fn combinations() -> Vec<Options> {
                 for error_casing in CASINGS {
                     for role_form in ROLES {
                         for password_patch in [true, false] {
-                            // With each other one, so that both kinds meet each of the others.
+                            // Spread so that both values occur with each of the other options.
                             let codes_in_400 = all.len() % 3 != 0;
                             all.push(Options {
                                 generation,
@@ -49,7 +49,7 @@ fn report(station: &Station, options: &[&str]) -> anyhow::Result<Value> {
     Ok(station.device(options)?.ended_with(0)?.json_lines()?.remove(0))
 }
 
-/// AC-1 and AC-2: a user with the role, and a file that the API lets in.
+/// AC-1 and AC-2: a user with the role, and a file that the API accepts.
 fn makes_a_user(station: &Station) -> anyhow::Result<()> {
     ensure!(report(station, &[])?["outcome"] == "created", "AC-1: not created");
     let users = station.api.users();
@@ -59,7 +59,8 @@ fn makes_a_user(station: &Station) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// AC-3: the device is ready with a token of its account; and again after a renewal, whose request is spelled as the answer was.
+/// AC-3: the device is ready with a token of its account; and again after a renewal, whose request is spelled as the
+/// answer was.
 fn gets_a_token(station: &Station, generation: Generation) -> anyhow::Result<()> {
     station.put_policy("")?;
     station.agent(&["boot"])?.ended_with(0)?;
@@ -92,7 +93,8 @@ fn runs_again(station: &Station) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A password that is lost: set where there is a route for it; else the user is deleted and made again, when that is asked for.
+/// Replaces a lost password: by the route for it, if there is one; else the user is deleted and created again, on
+/// request.
 fn replaces_a_lost_password(station: &Station, has_route: bool) -> anyhow::Result<()> {
     station.provision_offline(&["clear", &station.rootfs().display().to_string()])?.ended_with(0)?;
     let id = || station.api.id_of(EMAIL);
@@ -130,7 +132,8 @@ fn passes(options: &Options) -> anyhow::Result<()> {
     replaces_a_lost_password(&station, options.password_patch)
 }
 
-// Promise: AC-1 to AC-4 hold on every form of the API that any source supports; the table is printed, a row for each.
+// Promise: AC-1 to AC-4 hold on every form of the API that any source supports; the test prints a table with a row for
+// each.
 #[test]
 fn acceptance_on_every_api() -> anyhow::Result<()> {
     let (all, start) = (combinations(), Instant::now());

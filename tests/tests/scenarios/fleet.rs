@@ -1,6 +1,6 @@
-//! Many devices at once behind few addresses: the agent's own schedule, and the API's own limits, on virtual time.
+//! Many devices behind few addresses: the agent's own schedule and the API's own limits, in virtual time.
 //!
-//! Addresses do not influence each other, so each is simulated alone, and the sums are taken over all.
+//! Addresses do not influence each other, so each is simulated alone, and the results are summed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,27 +14,27 @@ use azaion_agent::device::refusals::Refusals;
 use azaion_agent::device::schedule::{Failure, Outage, after};
 use azaion_tests::dev_api::limits::{Limits, Refusal};
 
-/// Devices that are switched on together reach their first run within this time.
+/// Devices that are switched on together start their first run within this time.
 const BOOT: Duration = Duration::from_secs(5);
-/// What the limit lets through: ten a minute for each address.
+/// The limit: ten logins a minute for each address.
 const LOGINS: usize = 10;
 const WINDOW: Duration = Duration::from_mins(1);
-/// A device makes one call in this time on average, in a long outage.
+/// Average time between a device's calls in a long outage.
 const PERIOD: Duration = Duration::from_mins(5);
-/// A call that nobody answers takes as long.
+/// Duration of a call without an answer.
 const NO_ANSWER: Duration = Duration::from_secs(10);
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-/// Seconds of a column of the plot.
+/// Seconds per column of the plot.
 const COLUMN: usize = 10;
 
-/// Whether the server says how long to wait, as G2 and G2b do.
+/// Whether the server sends `Retry-After`, as G2 and G2b do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Limited {
     WithRetryAfter,
     WithoutRetryAfter,
 }
 
-/// What an API does while it is down.
+/// How an API behaves while it is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Down {
     /// Answers 503 at once.
@@ -43,22 +43,22 @@ enum Down {
     Silent,
 }
 
-/// A fleet, and what happens to it.
+/// A fleet and the outage that it goes through.
 #[derive(Clone, Copy, Debug)]
 struct Story {
     devices: usize,
     addresses: usize,
     limited: Limited,
-    /// For how long the API is down after the devices were switched on.
+    /// How long the API is down after the devices were switched on.
     down: Duration,
     how: Down,
 }
 
-/// What was seen; times are seconds after the return of the API.
+/// The results; times are seconds after the return of the API.
 #[derive(Default)]
 struct Seen {
     calls: usize,
-    /// Of one device, until the tenth minute of the outage and from then on until its end.
+    /// The most calls of one device until the tenth minute of the outage, and from then on until its end.
     most_calls: usize,
     late_calls: usize,
     /// Calls in each second after the return, and devices that became ready.
@@ -84,7 +84,7 @@ impl Seen {
         self.called.iter().copied().max().unwrap_or_default()
     }
 
-    /// After how many seconds so many in a hundred are ready.
+    /// Returns the seconds after which this percentage is ready.
     fn percentile(&self, percent: usize) -> usize {
         let all: usize = self.ready.iter().map(|&n| n as usize).sum();
         let mut so_far = 0;
@@ -97,7 +97,7 @@ impl Seen {
             .unwrap_or_default()
     }
 
-    /// Calls a second over time, as a line of bars.
+    /// Returns calls per second over time, as a line of bars.
     fn plot(&self) -> String {
         let bars = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let columns: Vec<u32> = self.called.chunks(COLUMN).map(|seconds| seconds.iter().sum()).collect();
@@ -113,7 +113,7 @@ struct Unit {
     calls: usize,
 }
 
-/// Lets time pass behind one address until all its devices are ready.
+/// Simulates the devices of one address until all are ready.
 fn address(story: Story, devices: usize) -> Seen {
     let (mut limits, mut seen, mut units) = (Limits::default(), Seen::default(), vec![Unit::default(); devices]);
     let mut turns: BinaryHeap<_> = (0..devices).map(|number| Reverse((part_of(BOOT), number))).collect();
@@ -150,7 +150,7 @@ fn count(seconds: &mut Vec<u32>, at: Duration) {
     seconds[second] += 1;
 }
 
-/// Logs in with the right password; what the device gets to hear if the limit is reached.
+/// Logs in with the correct password; returns the answer if the limit is reached.
 fn login(limits: &mut Limits, limited: Limited, number: usize, now: Duration) -> Option<Failure> {
     let email = format!("{number}@azaion.com");
     match limits.attempt(ADDRESS, &email, milliseconds(now)) {
@@ -173,7 +173,7 @@ fn milliseconds(time: Duration) -> i64 {
     time.as_millis().try_into().unwrap_or(i64::MAX)
 }
 
-/// Runs a fleet on two processors.
+/// Simulates a fleet on two threads.
 fn run(story: Story) -> Seen {
     let devices = story.devices / story.addresses;
     let half = move |addresses: usize| (0..addresses).map(|_| address(story, devices)).fold(Seen::default(), Seen::add);
@@ -182,15 +182,15 @@ fn run(story: Story) -> Seen {
 }
 
 impl Story {
-    /// The least time after the return in which all can be ready: what the limit lets through, and after a long outage the
-    /// time in which a device makes one call.
+    /// Returns the least time after the return in which all can be ready: given by the limit, and after a long outage
+    /// by the period in which a device makes one call.
     fn least(&self) -> Duration {
         let windows = (self.devices / self.addresses - 1) / LOGINS;
         let limit = WINDOW * u32::try_from(windows).unwrap();
         if self.down > 2 * PERIOD { limit.max(PERIOD) } else { limit }
     }
 
-    /// Calls a second that the limit lets through.
+    /// Returns the calls per second that the limit permits.
     fn served(&self) -> f64 {
         ratio(self.addresses * LOGINS, 60)
     }
@@ -211,11 +211,11 @@ impl Story {
         seen
     }
 
-    /// Runs a long outage, and holds it against what is promised.
+    /// Runs a long outage, and checks the promises.
     fn hold(self) {
         let seen = self.tell();
         let late = self.down.saturating_sub(2 * PERIOD).as_secs_f64() / PERIOD.as_secs_f64();
-        // One call may fall on each edge.
+        // One call may be at each boundary.
         let per_device = ratio(seen.late_calls, self.devices);
         assert!(
             per_device <= late + 1.0,
@@ -231,7 +231,7 @@ const MINUTES_28: Duration = Duration::from_mins(28);
 const HOURS_8: Duration = Duration::from_hours(8);
 
 // Promise: fifty devices that are switched on together behind one address are all ready within one and a half times the
-// least time that its limit allows; a server that does not say how long to wait costs more.
+// least time that its limit allows; a server without `Retry-After` costs more.
 #[test]
 fn fifty_devices_behind_one_address() {
     for (limited, factor) in [(Limited::WithRetryAfter, 1.5), (Limited::WithoutRetryAfter, 2.5)] {
@@ -244,8 +244,8 @@ fn fifty_devices_behind_one_address() {
     }
 }
 
-// Promise: ten thousand devices over five hundred addresses, after a power failure of the site with the API down for 28 minutes
-// or 8 hours: few calls, no rush when it comes back, and 99 in a hundred ready within 1.2 times the least time possible.
+// Promise: ten thousand devices over five hundred addresses, after a site's power failure with the API down for 28
+// minutes or 8 hours: few calls, no rush on its return, and 99 % ready within 1.2 times the least possible time.
 #[test]
 fn ten_thousand_devices_after_a_power_failure() {
     for down in [MINUTES_28, HOURS_8] {
@@ -255,7 +255,7 @@ fn ten_thousand_devices_after_a_power_failure() {
     }
 }
 
-// Promise: the same for a million over fifty thousand. Takes minutes: only where AZAION_FLEET asks for so many devices.
+// Promise: the same for a million over fifty thousand. Takes minutes: only if AZAION_FLEET asks for so many devices.
 #[test]
 fn a_million_devices_after_a_power_failure() {
     let devices: usize = std::env::var("AZAION_FLEET").ok().and_then(|n| n.parse().ok()).unwrap_or_default();
@@ -269,7 +269,8 @@ fn a_million_devices_after_a_power_failure() {
     }
 }
 
-/// A device whose credentials are wrong, for a day: it boots each `boots`, and a person tries each `tries`.
+/// Returns the calls of a device with wrong credentials over a day: it boots each `boots`, and a person tries each
+/// `tries`.
 fn refused_for_a_day(boots: Duration, tries: Duration) -> Vec<Duration> {
     let (second, day) = (Duration::from_secs(1), Duration::from_hours(24));
     let (mut known, mut failures) = (None::<Refusals>, Vec::new());
@@ -296,8 +297,8 @@ fn refused_for_a_day(boots: Duration, tries: Duration) -> Vec<Duration> {
     failures
 }
 
-// Promise: no schedule of runs, boots and people gets an account limited (5 failures in 300 s) or locked (10 in a row within the
-// 900 s that a lock holds); a device that nobody touches tries after 1, 5, 15 and then 60 minutes.
+// Promise: no schedule of runs, boots and people gets an account limited (5 failures in 300 s) or locked (10
+// consecutive ones within the 900 s of a lock); an unattended device tries after 1, 5, 15 and then 60 minutes.
 #[test]
 fn no_account_is_locked() {
     let (never, day) = (Duration::from_hours(48), Duration::from_hours(24));

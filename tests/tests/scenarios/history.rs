@@ -1,4 +1,5 @@
-//! A device tells why it is not ready: on itself, and by its drive, to whoever has that on the bench.
+//! A device's record of why it is not ready: on the device itself, and on its drive, when that is read on another
+//! machine.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 const CONF: &str = "etc/azaion/device.conf";
 const HISTORY: &str = "var/lib/azaion/history.json";
-/// Nobody answers there.
+/// An address without a server.
 const NOWHERE: &str = "https://127.0.0.1:1";
 
 fn device() -> anyhow::Result<Station> {
@@ -23,7 +24,7 @@ fn device() -> anyhow::Result<Station> {
     Ok(station)
 }
 
-/// A run of the agent while the API can't be reached.
+/// Runs the agent while the API is unreachable.
 fn without_api(station: &Station) -> anyhow::Result<Run> {
     let conf = fs::read_to_string(station.inside(CONF))?;
     station.put(&format!("rootfs/{CONF}"), conf.replace(&station.api.url(), NOWHERE), 0o600)?;
@@ -32,7 +33,7 @@ fn without_api(station: &Station) -> anyhow::Result<Run> {
     run
 }
 
-/// A device that was shipped, never found its API, and whose account then was given another password.
+/// Creates a device that never reached its API, and whose account's password was then changed.
 fn never_ready() -> anyhow::Result<Station> {
     let station = device()?;
     without_api(&station)?;
@@ -50,7 +51,7 @@ fn inspect(station: &Station, target: &Path, options: &[&str]) -> anyhow::Result
     station.provision_offline(&[&["inspect", &target.display().to_string()], options].concat())
 }
 
-/// The root file system as a raw ext4 image.
+/// Packs the root file system as a raw ext4 image.
 fn image(station: &Station, name: &str) -> anyhow::Result<std::path::PathBuf> {
     let image = station.path(name);
     let mut mkfs = Command::new("/usr/sbin/mkfs.ext4");
@@ -62,8 +63,8 @@ fn set(image: &Path, request: &str) -> anyhow::Result<()> {
     output(Command::new("/usr/sbin/debugfs").args(["-w", "-R", request]).arg(image)).map(drop)
 }
 
-// Promise: each change of state is recorded, with its reason, and nothing is written while nothing changes; `status --history` shows
-// it, and no secret is in it.
+// Promise: each change of state is recorded, with its reason, and nothing is written without a change; `status
+// --history` shows it, and it contains no secret.
 #[test]
 fn changes_are_recorded() -> anyhow::Result<()> {
     let station = device()?;
@@ -76,7 +77,7 @@ fn changes_are_recorded() -> anyhow::Result<()> {
     let password = station.password().unwrap();
     station.api.set_password(EMAIL, "another-password");
     station.agent(&["boot"])?.ended_with(77)?;
-    // An earlier run was told to wait: that is no other state.
+    // An earlier run was asked to wait: that is no other state.
     station.agent(&["boot"])?.ended_with(77)?;
     station.api.set_password(EMAIL, &password);
     station.agent(&["boot", "--now"])?.ended_with(0)?;
@@ -106,7 +107,7 @@ fn changes_are_recorded() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: everybody may ask for it, not only root.
+// Promise: every user may read it, not only root.
 #[test]
 fn everybody_may_read_it() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -123,8 +124,8 @@ fn everybody_may_read_it() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the drive of a device that never became ready says why: mounted, as a raw image, sparse or compressed; also one from
-// which device.conf was taken, and one that was not unmounted cleanly, which is said.
+// Promise: the drive of a device that never became ready gives the reason: mounted, as a raw image, sparse or
+// compressed; also one from which device.conf was removed, and one that was not unmounted cleanly, which is reported.
 #[test]
 fn a_drive_tells_why() -> anyhow::Result<()> {
     let station = never_ready()?;
@@ -163,7 +164,7 @@ fn a_drive_tells_why() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a device.conf that can't be used is the reason itself: the history says so, and the exit code is still that of such a file.
+// Promise: an invalid device.conf is the reason itself: the history says so, and the exit code is that of such a file.
 #[test]
 fn a_damaged_device_conf_tells_why() -> anyhow::Result<()> {
     let station = device()?;
@@ -181,7 +182,7 @@ fn a_damaged_device_conf_tells_why() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A history of others, with so many changes.
+/// Returns a forged history with so many changes.
 fn hostile(count: u64) -> String {
     let change = |number| {
         json!({ "time": "2026-05-03T10:00:00Z", "boot_id": "b".repeat(900), "boottime_s": number, "state": "rea\u{1b}[2Jdy\n",
@@ -190,8 +191,8 @@ fn hostile(count: u64) -> String {
     json!({ "version": 1, "changes": (0..count).map(change).collect::<Vec<_>>() }).to_string()
 }
 
-// Promise: what a drive says is not believed: control characters are shown as such, texts and counts are bounded; what is no history
-// costs a warning, names nothing of it, and keeps the rest of the record.
+// Promise: the content of a drive is not trusted: control characters are escaped, texts and counts are bounded; an
+// invalid history costs a warning, is not quoted, and does not affect the rest of the record.
 #[test]
 fn a_history_of_others() -> anyhow::Result<()> {
     let station = device()?;
@@ -227,7 +228,7 @@ fn a_history_of_others() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a symlink in the place of the file is not followed, and none on the way leads out of the tree.
+// Promise: a symlink in place of the file is not followed, and none on the path leads out of the tree.
 #[test]
 fn symlinks_lead_nowhere() -> anyhow::Result<()> {
     let station = device()?;

@@ -25,7 +25,7 @@ fn status(code: u16, error: Option<u32>) -> Fault {
     Fault::Status { code, error, headers: Vec::new() }
 }
 
-/// The file of another device, or of this one with a password that the API does not know.
+/// Writes the file of another device, or of this one with a password that the API does not have.
 fn put_conf(station: &Station, serial: &str, email: &str) -> anyhow::Result<String> {
     let text = format!(
         "AZAION_DEVICE_SERIAL={serial}\nAZAION_DEVICE_EMAIL={email}\nAZAION_DEVICE_PASSWORD=earlier-password-1\nAZAION_API_URL={}\n",
@@ -35,7 +35,7 @@ fn put_conf(station: &Station, serial: &str, email: &str) -> anyhow::Result<Stri
     Ok(text)
 }
 
-// Promise: the report has the fields that machines read, and nothing but it is on standard output.
+// Promise: the report has the fields that programs read, and is the only content of standard output.
 #[test]
 fn created_is_reported() -> anyhow::Result<()> {
     let station = station()?;
@@ -52,7 +52,7 @@ fn created_is_reported() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the password is durable in the target before the API is asked to make the user.
+// Promise: the password is durable in the target before the API is asked to create the user.
 #[test]
 fn the_intent_is_written_before_the_api_is_asked() -> anyhow::Result<()> {
     let station = station()?;
@@ -64,7 +64,7 @@ fn the_intent_is_written_before_the_api_is_asked() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a unit whose password still works is left alone: no admin login, no other call, not a byte changed.
+// Promise: a device whose password still works is left unchanged: no admin login, no other call, not a byte changed.
 #[test]
 fn reused_changes_nothing() -> anyhow::Result<()> {
     let station = station()?;
@@ -78,7 +78,7 @@ fn reused_changes_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a lost reply to the create call ends well, in the same run or in the next.
+// Promise: a lost reply to the create call is resolved, in the same run or in the next.
 #[test]
 fn reused_after_a_lost_reply() -> anyhow::Result<()> {
     let station = station()?;
@@ -98,7 +98,7 @@ fn reused_after_a_lost_reply() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a create call that never arrived is made again in the same run, and then says created.
+// Promise: a create call that never arrived is repeated in the same run, which then reports created.
 #[test]
 fn created_after_a_dropped_call() -> anyhow::Result<()> {
     for fault in [
@@ -115,7 +115,7 @@ fn created_after_a_dropped_call() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: an existing user gets a new password, and the person is warned of what that means.
+// Promise: an existing user gets a new password, and a warning explains the consequences.
 #[test]
 fn updated_with_a_warning() -> anyhow::Result<()> {
     for generation in [Generation::G1, Generation::G2, Generation::G2b] {
@@ -129,7 +129,7 @@ fn updated_with_a_warning() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: `refuse` changes nothing, says what to do, and the target is as it was: without a file, or with the old one.
+// Promise: `refuse` changes nothing, says what to do, and the target is unchanged: without a file, or with the old one.
 #[test]
 fn refused_puts_the_target_back() -> anyhow::Result<()> {
     let station = station()?;
@@ -144,7 +144,7 @@ fn refused_puts_the_target_back() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a server that can't set a password is met with what to do instead, and the target is as it was.
+// Promise: for a server that can't set a password the message says what to do instead, and the target is unchanged.
 #[test]
 fn a_server_without_patch() -> anyhow::Result<()> {
     for fault in [None, Some(status(405, None))] {
@@ -169,7 +169,7 @@ fn a_server_without_patch() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: exit 0 means that the API accepts the file: a disabled user that was given the password does not.
+// Promise: exit 0 means that the API accepts the file: it does not for a disabled user that got the password.
 #[test]
 fn a_disabled_user_is_not_done() -> anyhow::Result<()> {
     for generation in [Generation::G1, Generation::G2, Generation::G2b] {
@@ -178,14 +178,14 @@ fn a_disabled_user_is_not_done() -> anyhow::Result<()> {
         station.api.disable(EMAIL, true);
         let run = station.device(&[])?.ended_with(77)?;
         assert!(run.stderr.contains("it is disabled or"), "{}", run.stderr);
-        // The account has the password that is in the target: once it is enabled, all is well.
+        // The account has the target's password: once it is enabled, the run succeeds.
         station.api.disable(EMAIL, false);
         assert_eq!(outcome(&station.device(&[])?.ended_with(0)?)?, "reused");
     }
     Ok(())
 }
 
-// Promise: a user with another role is no device, whatever password it has.
+// Promise: a user with another role is no device, whatever its password.
 #[test]
 fn another_role_is_not_done() -> anyhow::Result<()> {
     let station = station()?;
@@ -195,7 +195,7 @@ fn another_role_is_not_done() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: another device's file is refused before any call, and replaced only when asked to.
+// Promise: another device's file is refused before any call, and replaced only on request.
 #[test]
 fn another_devices_file() -> anyhow::Result<()> {
     let station = station()?;
@@ -220,7 +220,8 @@ fn a_damaged_file() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the password of a file that others could read is used no more; the device gets a new one, in a file that is in order.
+// Promise: the password of a file that others could read is not used again; the device gets a new one, in a file with
+// the correct mode.
 #[test]
 fn an_open_file_is_put_right() -> anyhow::Result<()> {
     let station = station()?;
@@ -235,7 +236,8 @@ fn an_open_file_is_put_right() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a password that was made for another API is not given to this one, and the file names the new address.
+// Promise: a password that was created for another API is not sent to this one, and the file then names the new
+// address.
 #[test]
 fn another_api_is_written_into_the_file() -> anyhow::Result<()> {
     let station = station()?;
@@ -249,7 +251,7 @@ fn another_api_is_written_into_the_file() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: without root, and with a real root file system, it says so before anything is done.
+// Promise: without root, a real root file system is refused before anything is done.
 #[test]
 fn not_root() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -258,7 +260,7 @@ fn not_root() -> anyhow::Result<()> {
     let station = station()?;
     fs::set_permissions(station.path(""), fs::Permissions::from_mode(0o755))?;
     let rootfs = station.rootfs().display().to_string();
-    // A copy that anybody may run, wherever the workspace lies.
+    // A copy that all users may run, wherever the workspace is.
     let program = station.path("azaion-provision");
     azaion_tests::programs::copy_to("azaion-provision", &program)?;
     let mut command = azaion_tests::station::command(&program, &["device", SERIAL, "--rootfs", &rootfs]);
@@ -270,7 +272,7 @@ fn not_root() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: for root the file and its folder belong to 0:0, whoever owned what was there.
+// Promise: for root the file and its directory belong to 0:0, whoever owned the previous ones.
 #[test]
 fn files_belong_to_root_by_number() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -288,7 +290,7 @@ fn files_belong_to_root_by_number() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: an API that is down is exit 69 and leaves the target untouched; one that is too busy is exit 75.
+// Promise: an API that is down is exit 69 and leaves the target unchanged; one that is too busy is exit 75.
 #[test]
 fn the_api_is_down_or_busy() -> anyhow::Result<()> {
     let station = station()?;
@@ -306,7 +308,7 @@ fn the_api_is_down_or_busy() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: an admin that is refused is exit 77, asked once, and the target is as it was.
+// Promise: a rejected admin is exit 77, tried once, and the target is unchanged.
 #[test]
 fn the_admin_is_refused() -> anyhow::Result<()> {
     let station = station()?;
@@ -316,7 +318,7 @@ fn the_admin_is_refused() -> anyhow::Result<()> {
     assert_eq!(station.api.calls("POST", "/login"), 1);
     assert!(!station.inside("etc/azaion").exists());
 
-    // An account that may log in and not make users.
+    // An account that may log in but not create users.
     let station = self::station()?;
     for code in [401, 403] {
         station.api.inject("POST", "/users", status(code, None), 1);
@@ -329,7 +331,7 @@ fn the_admin_is_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: with A/B layouts all targets or none end up with the device's file, and one password serves both.
+// Promise: with A/B layouts all targets or none end up with the device's file, and all have the same password.
 #[test]
 fn all_targets_or_none() -> anyhow::Result<()> {
     let station = station()?;
@@ -338,11 +340,11 @@ fn all_targets_or_none() -> anyhow::Result<()> {
     let other_name = other.display().to_string();
     station.device(&["--rootfs", &other_name])?.ended_with(0)?;
     assert_eq!(fs::read(other.join(CONF))?, fs::read(station.inside(CONF))?);
-    // One of the two was flashed and cleared: the other's password is the one.
+    // One of the two was flashed and cleared: the other's password is used.
     station.provision_offline(&["clear", &other_name])?.ended_with(0)?;
     assert_eq!(outcome(&station.device(&["--rootfs", &other_name])?.ended_with(0)?)?, "reused");
     assert_eq!(azaion_tests::station::conf_value(&other.join(CONF), "AZAION_DEVICE_PASSWORD"), station.password());
-    // The second can't be written: the first is as it was.
+    // The second can't be written: the first is unchanged.
     station.provision_offline(&["clear", &station.rootfs().display().to_string()])?.ended_with(0)?;
     fs::remove_dir_all(other.join("etc/azaion"))?;
     std::os::unix::fs::symlink("/nowhere", other.join("etc/azaion"))?;
@@ -351,14 +353,14 @@ fn all_targets_or_none() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: `--verify` logs in as the device and judges the token as the device will.
+// Promise: `--verify` logs in as the device and validates the token as the device will.
 #[test]
 fn verify_judges_as_the_device() -> anyhow::Result<()> {
     use azaion_tests::dev_api::BadToken;
     let station = station()?;
     station.device(&["--verify"])?.ended_with(0)?;
     assert_eq!(station.api.calls("GET", "/.well-known/jwks.json"), 1);
-    // The first login is the one that tells that the password is known, the second is judged.
+    // The first login checks that the account accepts the password; the second one's token is validated.
     station.api.inject("POST", "/login", Fault::Delay(Duration::ZERO), 1);
     station.api.inject("POST", "/login", Fault::Token(BadToken::ForeignKey), 1);
     let run = station.device(&["--verify"])?.ended_with(76)?;
@@ -366,7 +368,7 @@ fn verify_judges_as_the_device() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a station whose clock is ahead does not make units that believe it: the server's time counts.
+// Promise: a host whose clock is ahead does not provision devices with its time: the server's time is used.
 #[test]
 fn a_station_whose_clock_is_ahead() -> anyhow::Result<()> {
     let station = Station::new(Options { clock_offset: -3600, ..Options::default() })?;
@@ -380,7 +382,7 @@ fn a_station_whose_clock_is_ahead() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what a run that was killed left beside the file is gone after the next one, whatever comes of that.
+// Promise: leftovers of a killed run beside the file are removed by the next one, whatever its result.
 #[test]
 fn leftovers_go_whatever_comes() -> anyhow::Result<()> {
     let station = station()?;

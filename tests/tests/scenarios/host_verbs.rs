@@ -1,4 +1,4 @@
-//! The command line of `azaion-provision`: where secrets come from, `inspect`, `clear`, and misuse.
+//! The command line of `azaion-provision`: sources of secrets, `inspect`, `clear`, and misuse.
 
 use std::fs;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn where_the_admins_secret_comes_from() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An access token of the admin.
+/// Returns an access token of the admin.
 fn admin_token(station: &Station) -> anyhow::Result<String> {
     let ca = CaFile::read(&station.api.ca_file())?;
     let http = Http::new(
@@ -78,7 +78,8 @@ fn a_byte_order_mark_before_a_secret() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: inspect tells all but the password; clear takes it out, and again is no error; no API, no root needed.
+// Promise: inspect reports all but the password; clear removes it, and a second clear is no error; neither needs API or
+// root.
 #[test]
 fn inspect_and_clear() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -105,7 +106,7 @@ fn inspect_and_clear() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a command line that is wrong is exit 64, without repeating what may be a secret; help is no error.
+// Promise: an invalid command line is exit 64, and the message does not repeat what may be a secret; help is no error.
 #[test]
 fn command_lines() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;

@@ -1,4 +1,4 @@
-//! A root file system that lies in wait: whatever is in it, nothing outside is touched, and nothing hangs.
+//! Hostile root file systems: whatever their content, nothing outside is touched, and no run hangs.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
@@ -22,31 +22,31 @@ const STAGED: &str = "etc/azaion/.device.conf.new";
 const NOBODY: u32 = 65534;
 /// Longer than any run may take.
 const PATIENCE: &str = "10";
-/// What is said of a file outside: its name, mode, owner, group, second names, time, and content.
+/// The state of a file outside: its name, mode, owner, group, hard links, time, and content.
 type Seen = (PathBuf, u32, u32, u32, u64, (i64, i64), Vec<u8>);
 
-/// What lies in wait.
+/// A trap in the tree.
 #[derive(Clone, Copy, Debug)]
 enum Thing {
-    /// A symlink to the canary by its full name.
+    /// A symlink to the canary by its absolute path.
     Absolute,
     /// The same, up beyond the root and down again.
     Upwards,
     /// A symlink to itself.
     Loop,
-    /// A symlink to where the program itself is, or to what it has open.
+    /// A symlink to the program itself, or to one of its open files.
     Magic(&'static str),
     HardLink,
     Fifo,
     Socket,
-    /// A device node, which only root can make: /dev/null, /dev/full, and one that has no driver.
+    /// A device node, which only root can create: /dev/null, /dev/full, and one without a driver.
     Device(u64, u64),
     Folder,
-    /// A plain file.
+    /// A regular file.
     File,
     /// chattr +i, which only root can set.
     Immutable(&'static Thing),
-    /// Nobody may write there.
+    /// A directory without write permission.
     ReadOnly(&'static Thing),
 }
 
@@ -71,7 +71,7 @@ const THINGS: [Thing; 18] = [
     Thing::ReadOnly(&Thing::File),
 ];
 
-/// A station with a canary beside the tree.
+/// A host with a canary beside the tree.
 struct Trap {
     station: Station,
     is_nobody: bool,
@@ -80,7 +80,7 @@ struct Trap {
 
 impl Drop for Trap {
     fn drop(&mut self) {
-        // Else the folder could not be removed.
+        // Otherwise the directory could not be removed.
         if let Some(path) = &self.immutable {
             let _ = command(Path::new("chattr"), &["-i"]).arg(path).status();
         }
@@ -93,7 +93,7 @@ impl Trap {
         fs::set_permissions(station.path(""), fs::Permissions::from_mode(0o755))?;
         let text = "AZAION_DEVICE_EMAIL=canary@azaion.com\nAZAION_DEVICE_PASSWORD=sings-in-the-mine\n\
                     AZAION_API_URL=https://canary.example\n";
-        // Whichever of the places leads here, the rest of the way is there, too.
+        // Whichever directory the trap replaces, the rest of the path exists below it, too.
         for name in ["device.conf", ".device.conf.new", "azaion/device.conf", "azaion/.device.conf.new"] {
             station.put(&format!("canary/{name}"), text, 0o640)?;
         }
@@ -109,7 +109,7 @@ impl Trap {
         Ok(Self { station, is_nobody, immutable: None })
     }
 
-    /// Puts the thing at its place; whether that could be done.
+    /// Creates the trap at its path; returns whether that was possible.
     fn plant(&mut self, thing: Thing, name: &str) -> anyhow::Result<bool> {
         let place = self.station.inside(name);
         if name == "etc" && place.exists() {
@@ -145,14 +145,15 @@ impl Trap {
             }
         }
         if self.is_nobody {
-            // The thing, and the folder that it is in, belong to whoever works there: only their modes are in the way.
+            // The trap and its directory belong to the user of the run, so that only their modes matter.
             lchown(&place, Some(NOBODY), Some(NOBODY))?;
             lchown(place.parent().unwrap(), Some(NOBODY), Some(NOBODY))?;
         }
         Ok(true)
     }
 
-    /// `azaion-provision` with these arguments, ended if it hangs; the canary is where it works.
+    /// Returns an `azaion-provision` command with these arguments, killed if it hangs; its working directory is the
+    /// canary's.
     fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut wrapped = command(Path::new("timeout"), &[PATIENCE]);
         let mut program = native()?.join("azaion-provision");
@@ -160,7 +161,7 @@ impl Trap {
             program = self.station.path("azaion-provision");
             wrapped.uid(NOBODY).gid(NOBODY);
         } else if geteuid().is_root() {
-            // With a real /proc in the tree, so that its magic links are there.
+            // With a real /proc in the tree, for its magic links.
             let script = "mount --bind /proc \"$0/proc\" && exec \"$@\"";
             wrapped.args(["unshare", "-m", "sh", "-c", script]).arg(self.station.rootfs());
         }
@@ -169,7 +170,7 @@ impl Trap {
         Ok(wrapped)
     }
 
-    /// Runs a verb on the tree: it ends by itself, without a panic, and nothing outside is touched.
+    /// Runs a verb on the tree and checks that it ends by itself, without a panic, and that nothing outside is touched.
     fn run(&self, verb: &[&str]) -> anyhow::Result<Run> {
         let rootfs = self.station.rootfs().display().to_string();
         let path = |name| self.station.path(name).display().to_string();
@@ -189,7 +190,7 @@ impl Trap {
     }
 }
 
-/// All of a folder, in the order of its names.
+/// Returns the state of all files of a directory, ordered by name.
 fn seen(folder: &Path) -> anyhow::Result<Vec<Seen>> {
     let mut all = Vec::new();
     let mut left = vec![folder.to_owned()];
@@ -197,7 +198,7 @@ fn seen(folder: &Path) -> anyhow::Result<Vec<Seen>> {
         let stat = fs::symlink_metadata(&path)?;
         let content = if stat.is_file() { fs::read(&path)? } else { Vec::new() };
         let time = (stat.mtime(), stat.mtime_nsec());
-        // The second name of a hard link is the tree's to take away.
+        // The tree may remove its own name of a hard link.
         let links = if stat.is_file() { 0 } else { stat.nlink() };
         all.push((path.clone(), stat.mode(), stat.uid(), stat.gid(), links, time, content));
         if stat.is_dir() {
@@ -210,7 +211,7 @@ fn seen(folder: &Path) -> anyhow::Result<Vec<Seen>> {
     Ok(all)
 }
 
-/// Tries all verbs with each thing at this place; what is found wrong, all of it.
+/// Runs all verbs with each trap at this path, and returns all failures.
 fn try_all(name: &str, is_nobody: bool) -> anyhow::Result<()> {
     let verbs =
         [&["inspect"][..], &["check"], &["device", SERIAL], &["clear"], &["device", SERIAL, "--replace"], &["clear"]];
@@ -236,7 +237,7 @@ fn try_all(name: &str, is_nobody: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: nothing that is in the place of a folder or of a file leads outside, hangs the station, or is a panic.
+// Promise: no entry at the path of a directory or file leads outside, makes a run hang, or causes a panic.
 #[test]
 fn in_the_place_of_a_folder() -> anyhow::Result<()> {
     ["etc", "etc/azaion"].into_iter().try_for_each(|name| try_all(name, false))
@@ -248,13 +249,13 @@ fn in_the_place_of_the_file() -> anyhow::Result<()> {
     try_all(CONF, false)
 }
 
-// Promise: the same for what a killed run seems to have left.
+// Promise: the same for entries that look like leftovers of a killed run.
 #[test]
 fn in_the_place_of_a_leftover() -> anyhow::Result<()> {
     try_all(STAGED, false)
 }
 
-// Promise: the same for those who are not root, to whom the modes of files mean something.
+// Promise: the same for unprivileged users, to whom file modes apply.
 #[test]
 fn without_root() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -263,7 +264,7 @@ fn without_root() -> anyhow::Result<()> {
     ["etc", "etc/azaion", CONF, STAGED].into_iter().try_for_each(|name| try_all(name, true))
 }
 
-// Promise: a folder that is swapped for a symlink, again and again, while runs go on leads none of them outside.
+// Promise: repeatedly swapping a directory for a symlink during runs leads none of them outside.
 #[test]
 fn swapped_all_the_time() -> anyhow::Result<()> {
     let trap = Trap::new(false)?;

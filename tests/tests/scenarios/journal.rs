@@ -1,4 +1,4 @@
-//! The agent as systemd runs it: what the journal, `STATUS=` and the console get.
+//! The agent under systemd: its output to the journal, `STATUS=` and the console.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use serde_json::Value;
 use crate::loader::age_token;
 use crate::readers::run_unit;
 
-/// Runs `azaion-agent boot` as a oneshot of a real systemd; the journal, and what went to the console.
+/// Runs `azaion-agent boot` as a oneshot of a real systemd; returns the journal, and the console output.
 pub(crate) fn boot_as_unit(station: &Station) -> anyhow::Result<(Vec<Value>, String)> {
     run_as_unit(station, "boot", "")
 }
 
-/// The lines by which our unit is started again.
+/// Returns the restart settings of our unit.
 fn restarts() -> String {
     let unit = include_str!("../../../systemd/azaion-agent.service");
     unit.split_inclusive('\n').filter(|line| line.starts_with("Restart")).collect()
 }
 
-/// The same with other arguments, and more lines in the unit.
+/// The same with other arguments, and additional settings in the unit.
 fn run_as_unit(station: &Station, arguments: &str, more: &str) -> anyhow::Result<(Vec<Value>, String)> {
     let console = station.path("console");
-    // Each end of the service counts, also one after which it is started again: then only a success ends the manager.
+    // Each end of the service counts, also one after which it is restarted: then only a success ends the manager.
     let (actions, post) = if more.contains("Restart=") {
         // SIGRTMIN+24 (systemd(1)), for which dash has no name.
         ("", "ExecStartPost=/bin/sh -c 'kill -58 $MANAGERPID'\n")
@@ -69,14 +69,14 @@ fn ready_is_told_once() -> anyhow::Result<()> {
     assert_eq!(journal.iter().filter(|entry| entry["MESSAGE_ID"] == ready["MESSAGE_ID"]).count(), 1);
     assert_eq!(console.lines().count(), 1);
     assert!(console.contains(SERIAL) && console.contains("ready"), "{console}");
-    // A later run with a fresh token is silent on the console, and makes no call.
+    // A later run with a fresh token prints nothing on the console, and makes no call.
     let calls = station.api.requests().len();
     let (_, console) = boot_as_unit(&station)?;
     assert_eq!((console.lines().count(), station.api.requests().len()), (1, calls));
     Ok(())
 }
 
-// Promise: however many words are asked for, what the HTTP and TLS libraries say stays out of the journal.
+// Promise: at any verbosity, the log output of the HTTP and TLS libraries stays out of the journal.
 #[test]
 fn only_our_own_words() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -128,8 +128,8 @@ fn not_ready_is_told_with_the_reason() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: after an answer that could not be accepted, the unit leaves the server alone for some minutes; the run of a person, who
-// may just have mended it, does not wait.
+// Promise: after an invalid answer the unit makes no call for some minutes; a manual run, after which the server may be
+// fixed, does not wait.
 #[test]
 fn an_unacceptable_answer_is_not_asked_for_each_minute() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -140,7 +140,7 @@ fn an_unacceptable_answer_is_not_asked_for_each_minute() -> anyhow::Result<()> {
     station.put_policy("audience = \"Others\"")?;
     boot_as_unit(&station)?;
     let logins = station.api.calls("POST", "/login");
-    // It waits until it is ended.
+    // It waits until it is killed.
     let (journal, _) = run_as_unit(&station, "boot", "TimeoutStartSec=3\n")?;
     entry(&journal, "unacceptable").unwrap_err();
     assert_eq!(station.api.calls("POST", "/login"), logins);
@@ -154,8 +154,8 @@ fn an_unacceptable_answer_is_not_asked_for_each_minute() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the unit waits as long as a limited server asks for, also beyond its deadline, with one login after it; the run of a
-// person ends with 75 instead.
+// Promise: the unit waits as long as a limited server asks for, also beyond its deadline, with one login after it; a
+// manual run ends with 75 instead.
 #[test]
 fn the_unit_waits_as_the_server_asks() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -180,7 +180,7 @@ fn limited() -> Fault {
     Fault::Status { code: 429, error: Some(51), headers: vec![("Retry-After".into(), "3".into())] }
 }
 
-// Promise: while the token is still valid, no run sits a wait out, for it would keep the token from those who ask for it.
+// Promise: while the token is still valid, no run waits, because waiting would block the clients of the token.
 #[test]
 fn a_valid_token_is_not_waited_with() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -196,7 +196,7 @@ fn a_valid_token_is_not_waited_with() -> anyhow::Result<()> {
     station.api.forget_requests();
     station.api.inject("POST", "/token/refresh", limited(), 1);
     boot_as_unit(&station)?;
-    // The run has ended with the old token; a second try would have brought a new one.
+    // The run has ended with the old token; a second try would have obtained a new one.
     assert_eq!(station.api.requests().len(), 1);
     assert!(std::fs::read(station.inside("run/azaion/token.json"))? == before);
     station.agent(&["token"])?.ended_with(0)?;

@@ -1,5 +1,6 @@
-//! Real runs of `azaion-provision device` that are killed at random moments, for `.ci/nightly`, and fifty at once. All orders of effects,
-//! crashes and lost replies are tried by the model check (`host/src/model/`), each single system call by `crash`.
+//! Real runs of `azaion-provision device`, killed at random moments, for `.ci/nightly`, and fifty concurrent ones. The
+//! model check (`host/src/model/`) covers all orders of effects, crashes and lost replies; `crash` covers each single
+//! system call.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -14,12 +15,12 @@ use azaion_tests::station::{EMAIL, SERIAL, Station, command, conf_value};
 use nix::unistd::geteuid;
 
 const CONF: &str = "etc/azaion/device.conf";
-/// How many runs are killed.
+/// Variable with the number of killed runs.
 const KILLS: &str = "AZAION_KILLS";
-/// A killed run is ended after at most this many milliseconds; most runs take longer, for the API is slow.
+/// Maximum time before the kill in milliseconds; most runs take longer, because the API is slow.
 const LATEST: u64 = 200;
 
-/// What is in the target at first, or on the API.
+/// The initial content of the target, or of the API.
 #[derive(Clone, Copy, Debug)]
 enum Before {
     Nothing,
@@ -41,12 +42,12 @@ fn holds_only(folder: &Path, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A number less than `below`; random keys are all the randomness that is needed.
+/// Returns a random number less than `below`; the keys of `RandomState` are random enough.
 fn random(below: u64) -> u64 {
     RandomState::new().build_hasher().finish() % below
 }
 
-/// The API answers after a while, or has done what it was asked and is slow to say so.
+/// Makes the API delay its answers, before or after it executes a call.
 fn slow_down(station: &Station) {
     for (method, path) in [("POST", "/login"), ("POST", "/users"), ("PATCH", "/users/password")] {
         let time = Duration::from_millis(random(60));
@@ -64,12 +65,12 @@ fn device(station: &Station, target: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Kills a run; whether it had not ended by itself.
+/// Kills a run; returns whether it was still running.
 fn kill(station: &Station, target: &Path) -> anyhow::Result<bool> {
     let time = format!("0.{:03}", 1 + random(LATEST));
     let ours = device(station, target)?;
     let mut killed = command(Path::new("timeout"), &["-s", "KILL", &time]);
-    // Not as the station waits: this run may leave something, which the next one takes away.
+    // Not through the host's own wait: this run may leave files, which the next one removes.
     let run = start(killed.arg(ours.get_program()).args(ours.get_args()))?.wait()?;
     record::words(&run.words())?;
     Ok(run.code != Some(0))
@@ -99,7 +100,7 @@ fn kill_and_go_on(before: Before) -> anyhow::Result<bool> {
     Ok(was_killed)
 }
 
-/// Fails unless the file is this unit's, and its password lets it in.
+/// Checks that the file is this device's, and that the API accepts its password.
 fn let_in(station: &Station, conf: &Path, serial: &str, email: &str) -> anyhow::Result<()> {
     let value = |key: &str| conf_value(conf, &format!("AZAION_DEVICE_{key}")).unwrap_or_default();
     anyhow::ensure!((value("SERIAL").as_str(), value("EMAIL").as_str()) == (serial, email), "{}", conf.display());
@@ -108,8 +109,8 @@ fn let_in(station: &Station, conf: &Path, serial: &str, email: &str) -> anyhow::
     Ok(())
 }
 
-// Promise: whenever a run is killed, after the next one there is one user, whom the file's password lets in, and
-// nothing beside the file.
+// Promise: whenever a run is killed, after the next one there is one user, the file's password is accepted, and no
+// leftover is beside the file.
 #[test]
 #[ignore = "random, for .ci/nightly"]
 fn at_any_time() -> anyhow::Result<()> {
@@ -124,14 +125,14 @@ fn at_any_time() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A root file system of its own.
+/// Creates a separate root file system.
 fn root(station: &Station, name: &str) -> anyhow::Result<PathBuf> {
     let root = station.path(name);
     fs::create_dir_all(root.join("etc"))?;
     Ok(root)
 }
 
-// Promise: fifty hosts at once mix nothing up.
+// Promise: fifty concurrent runs do not mix up any identities.
 #[test]
 fn fifty_units_at_once() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;

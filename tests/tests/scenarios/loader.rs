@@ -1,4 +1,4 @@
-//! The loader's side: a program that is not root, in a container's view of `/run/azaion`, reads the token.
+//! A simulated loader: a process without root privileges, in a container's view of `/run/azaion`, reads the token.
 
 use std::fs;
 use std::io::Write;
@@ -13,13 +13,13 @@ use nix::unistd::geteuid;
 
 const TOKEN: &str = "run/azaion/token.json";
 const RENEWALS: usize = 20;
-/// Seconds that tokens live here, and an age at which one has to be renewed.
+/// Lifetime of a token in seconds, and the age at which it has to be renewed.
 const LIFETIME: u64 = 90;
 const STALE: u64 = 65;
-/// A group that no machine has, as `azaion` in the root file system.
+/// A group id that no machine has, as `azaion` in the root file system.
 const GROUP: &str = "48213";
 
-/// Makes the cached token older, in one step, as the agent writes it: the loader reads all the time.
+/// Makes the cached token older, atomically, as the agent writes it: the loader reads continuously.
 pub(crate) fn age_token(station: &Station) -> anyhow::Result<()> {
     let mut token = station.json(TOKEN).unwrap();
     let obtained = token["obtained_boottime_s"].as_u64().unwrap();
@@ -29,7 +29,7 @@ pub(crate) fn age_token(station: &Station) -> anyhow::Result<()> {
     Ok(fs::rename(station.path("aged"), station.inside(TOKEN))?)
 }
 
-// Promise: through twenty renewals the loader never sees half a token or one that has run out, and each one works.
+// Promise: through twenty renewals the loader never reads a partial or expired token, and each one is valid.
 #[test]
 fn reads_through_twenty_renewals() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -42,7 +42,7 @@ fn reads_through_twenty_renewals() -> anyhow::Result<()> {
     station.put("rootfs/etc/group", format!("azaion:x:{GROUP}:\n"), 0o644)?;
     station.agent(&["boot"])?.ended_with(0)?;
 
-    // The view: /run/azaion bound read-only to where nobody may pass otherwise; nobody, and a member of the group.
+    // The view: /run/azaion bound read-only at another path, read by the user nobody, who is a member of the group.
     let view = station.path("view");
     fs::create_dir(&view)?;
     fs::set_permissions(station.path(""), fs::Permissions::from_mode(0o755))?;
@@ -64,7 +64,7 @@ fn reads_through_twenty_renewals() -> anyhow::Result<()> {
         let seen = station.api.calls("GET", "/users/current");
         age_token(&station)?;
         station.agent(&["boot"])?.ended_with(0)?;
-        // It shows the new token to the API before the next one comes.
+        // It sends the new token to the API before the next one is issued.
         while station.api.calls("GET", "/users/current") == seen && loader.try_wait()?.is_none() {
             std::thread::yield_now();
         }
@@ -77,7 +77,7 @@ fn reads_through_twenty_renewals() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: refused credentials are tried once in ten minutes of the timer's runs, and the account is not locked by it.
+// Promise: refused credentials are tried once in ten minutes of the timer's runs, and this does not lock the account.
 #[test]
 fn refused_credentials_do_not_lock_the_account() -> anyhow::Result<()> {
     for generation in [Generation::G1, Generation::G2, Generation::G2b] {

@@ -1,4 +1,4 @@
-//! The programs of `docs/loader.md`, as they stand there.
+//! The programs of `docs/loader.md`, unchanged.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::socket::Listener;
 const PAGE: Page = Page("docs/loader.md");
 const TOKEN: &str = "run/azaion/token.json";
 
-/// What starts each of the page's programs that read the socket or the file (`way`), without where that is.
+/// Returns the command of each of the page's programs that read the socket or the file (`way`), without its path.
 fn programs(station: &Station, way: &str) -> anyhow::Result<Vec<Vec<String>>> {
     let text = |language: &str| {
         let text = PAGE.find(&format!("{language} {way}"))?;
@@ -35,22 +35,22 @@ fn programs(station: &Station, way: &str) -> anyhow::Result<Vec<Vec<String>>> {
     Ok(programs)
 }
 
-/// Runs a program with where it is to read the token.
+/// Runs a program with the path of the token.
 fn run(program: &[String], place: &Path) -> anyhow::Result<Run> {
     let place = place.display().to_string();
     let arguments: Vec<&str> = program[1..].iter().map(String::as_str).chain([place.as_str()]).collect();
     start(&mut command(Path::new(&program[0]), &arguments))?.wait()
 }
 
-/// Changes one field of the cache.
+/// Returns the cache with one field changed.
 fn with(cache: &Value, field: &str, value: impl Into<Value>) -> Value {
     let mut changed = cache.clone();
     changed[field] = value.into();
     changed
 }
 
-// Promise: each of the page's programs for the file prints the token that is valid, and ends with 75 where there is none: before the first
-// login, after it has run out, and in another boot.
+// Promise: each of the page's programs for the file prints the valid token, and ends with 75 if there is none: before
+// the first login, after it has expired, and in another boot.
 #[test]
 fn each_takes_the_token_of_the_file_while_it_is_valid() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -83,7 +83,7 @@ fn each_takes_the_token_of_the_file_while_it_is_valid() -> anyhow::Result<()> {
     works(&station, &token)
 }
 
-/// The page's call with it.
+/// Makes the page's API call with it.
 fn works(station: &Station, token: &str) -> anyhow::Result<()> {
     let mut shell = command(Path::new("sh"), &["-eu", "-c", &PAGE.commands("curl")?]);
     shell.env("token", token).env("api_url", station.api.url()).env("CURL_CA_BUNDLE", station.api.ca_file());
@@ -92,8 +92,8 @@ fn works(station: &Station, token: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: each of the page's programs for the socket prints a valid token, also where it has to be renewed first, and ends with 75
-// where there is none, or no socket.
+// Promise: each of the page's programs for the socket prints a valid token, also if it has to be renewed first, and
+// ends with 75 if there is none, or no socket.
 #[test]
 fn each_takes_the_token_of_the_socket() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;

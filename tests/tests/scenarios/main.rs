@@ -1,4 +1,4 @@
-//! The scenarios: both programs against the development API, told by what they promise.
+//! The scenarios: both programs with the development API, each test with the promise that it checks.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,8 +1,8 @@
-//! The matrix: what the clock says × when the server's certificate was issued × what is in between × which API answers.
+//! The matrix: the device's clock × the issue time of the server's certificate × the intermediary × the API.
 //!
-//! In each cell a device with a genuine server becomes ready by itself, and one with a server that is not the API, or with a bad
-//! token, does not. All of it is the agent's own code in this process, on a clock that moves when it waits, against the
-//! development API over TLS, with names that the C library looks up.
+//! In each cell a device with a genuine server becomes ready without intervention, and one with a server that is not
+//! the API, or with a bad token, does not. All of it is the agent's own code in this process, on a clock that advances
+//! when it waits, with the development API over TLS, and with names resolved by the C library.
 
 mod cell;
 mod place;
@@ -19,12 +19,12 @@ use place::Place;
 
 const DAY: i64 = 24 * 3600;
 const YEAR: i64 = 365 * DAY;
-/// Threads, each with servers and a network of its own.
+/// Number of threads, each with its own servers and network.
 const WORKERS: usize = 2;
-/// What a cell may take of virtual time to become ready: a page in the place of the answer costs five minutes.
+/// Maximum virtual time until a cell is ready: an HTML page in place of the answer costs five minutes.
 const LONGEST: Duration = Duration::from_mins(7);
 
-/// What a device's clock says when it starts.
+/// A device's clock at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wall {
     Start1970,
@@ -38,12 +38,12 @@ enum Wall {
 const WALLS: [Wall; 6] =
     [Wall::Start1970, Wall::BuildTime, Wall::DayBeforeFloor, Wall::Right, Wall::YearAhead, Wall::Start2061];
 
-/// When the server's certificate was issued, in seconds after the floor, and for how many days.
+/// The issue time of the server's certificate in seconds after the floor, and its validity in days.
 const ISSUED: [(i64, i64); 6] = [(-YEAR, 398), (-DAY, 90), (DAY, 47), (47 * DAY, 90), (200 * DAY, 200), (3 * YEAR, 47)];
 
 const GENERATIONS: [Generation; 3] = [Generation::G1, Generation::G2, Generation::G2b];
 
-/// All of one server: each clock with each thing in between.
+/// Returns all cells of one server: each clock with each intermediary.
 fn cells_of(place: &Arc<Place>, generation: Generation, issued: (i64, i64)) -> anyhow::Result<usize> {
     let server = Arc::new(place.server(generation, issued)?);
     let mut count = 0;
@@ -62,9 +62,10 @@ fn cells_of(place: &Arc<Place>, generation: Generation, issued: (i64, i64)) -> a
     Ok(count)
 }
 
-// Promise: whatever the clock says, whenever the certificate was issued, with names that come 45 s late, a page in the place of the
-// answer, or a proxy: the device becomes ready by itself with each generation of the API. In each of these cells a certificate
-// of another CA, for another name, or one that ended before the floor, and a bad token, are refused.
+// Promise: for any clock, any issue time of the certificate, with name resolution that is 45 s late, an HTML page in
+// place of the answer, or a proxy: the device becomes ready without intervention with each generation of the API. In
+// each of these cells it rejects a certificate of another CA, for another name, or expired before the floor, and a bad
+// token.
 #[test]
 fn every_cell() -> anyhow::Result<()> {
     let start = Instant::now();

@@ -1,6 +1,7 @@
-//! Secrets in the memory of both programs, as root sees it: where they have to be for a while, and that they are gone.
+//! Secrets in the memory of both programs, as root can read it: present where needed, and removed afterwards.
 //!
-//! strace holds a program at one of its system calls; the test then reads all that the program could have written to.
+//! strace stops a program at one of its system calls; the test then reads all memory that the program could have
+//! written.
 
 use std::alloc::System;
 use std::fs::{self, File};
@@ -16,8 +17,8 @@ use azaion_tests::programs::{Running, arm64_agent, copy_to, native, output, star
 use azaion_tests::station::{SERIAL, Station, command};
 use nix::unistd::geteuid;
 
-// Promise: only the two programs wipe freed memory; who uses their libraries has the allocator of its own choice. This does not
-// compile where one of the libraries has a global allocator.
+// Promise: only the two programs wipe freed memory; users of their libraries can choose another allocator. This does
+// not compile if one of the libraries has a global allocator.
 #[global_allocator]
 static OF_THESE_TESTS: System = System;
 
@@ -25,10 +26,10 @@ static OF_THESE_TESTS: System = System;
 const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 
 const PAGE: usize = 4096;
-/// Somebody who is neither root nor anybody else.
+/// An unprivileged user.
 const NOBODY: u32 = 65534;
 
-/// A program that strace holds where it enters a system call.
+/// A program that strace stops when it enters a system call.
 struct Held {
     strace: Running,
     id: u32,
@@ -38,11 +39,11 @@ impl Held {
     /// Starts a program, and waits until it makes `call` for the first time.
     fn at(call: &str, program: &Command, station: &Station) -> anyhow::Result<Self> {
         let trace = station.path("trace");
-        // Of the one before.
+        // From the previous run.
         let _ = fs::remove_file(&trace);
         let hold = format!("inject={call}:delay_enter={}:when=1", 2 * PATIENCE.as_micros());
         let mut strace = Command::new("strace");
-        // The program alone: those that it starts are not held.
+        // Only the program itself: its child processes are not stopped.
         strace.args(["-qq", "-e", &format!("trace={call}"), "-e", &hold, "-o"]).arg(&trace);
         strace.arg(program.get_program()).args(program.get_args()).env_clear();
         strace.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -59,9 +60,9 @@ impl Held {
         bail!("{program:?} never came to {call}")
     }
 
-    /// How often each secret is in its memory, and how many beginnings of a token's parts are, whoever's it is (`{"` in
-    /// base64url). What counts is the most frequent of some pieces of a secret, for what was freed may have lost its
-    /// first bytes.
+    /// Returns how often each secret is in its memory, and the number of encoded token starts of any token (`{"` in
+    /// base64url). A secret counts as often as the most frequent of some pieces of it, because freed memory may have
+    /// lost its first bytes.
     fn finds(&self, secrets: &[&str]) -> anyhow::Result<(Vec<usize>, usize)> {
         ensure!(secrets.iter().all(|secret| secret.len() >= 16), "a secret of the test is missing");
         let memory = writable_memory(self.id)?;
@@ -88,27 +89,27 @@ fn signal(id: u32, name: &str) -> std::io::Result<ExitStatus> {
     command(Path::new("sh"), &["-c", "kill -$1 $2", "sh", name, &id.to_string()]).status()
 }
 
-/// The process that a strace started; for a moment it has others, which try out the kernel.
+/// Returns the process that strace started; for a moment it has others, which probe kernel features.
 fn tracee(strace: u32, program: &Command) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).ok()?;
     let is_it = |id: &&str| fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe == program.get_program());
     children.split_whitespace().find(is_it)?.parse().ok()
 }
 
-/// All of a process's memory that it may write to, without what is zero. That it is read at all is seen where a secret
-/// has to be in it.
+/// Returns all writable memory of a process except zero pages. Secrets that must be present prove that the memory is
+/// read at all.
 fn writable_memory(id: u32) -> anyhow::Result<Vec<u8>> {
     let memory = File::open(format!("/proc/{id}/mem")).context("opening its memory")?;
     let (mut bytes, mut page) = (Vec::new(), [0; PAGE]);
     for line in fs::read_to_string(format!("/proc/{id}/maps"))?.lines() {
         let (range, rest) = line.split_once(' ').context("a region")?;
         let (start, end) = range.split_once('-').context("its range")?;
-        // Not what can be executed, too: that is code which the emulator made.
+        // Not executable memory: that is code which the emulator generated.
         if !rest.starts_with("rw-") {
             continue;
         }
         for at in (u64::from_str_radix(start, 16)?..u64::from_str_radix(end, 16)?).step_by(PAGE) {
-            // There is nothing in pages beyond the end of a mapped file.
+            // Pages beyond the end of a mapped file have no content.
             if memory.read_exact_at(&mut page, at).is_ok() && page != [0; PAGE] {
                 bytes.extend_from_slice(&page);
             }
@@ -123,14 +124,14 @@ fn agent(station: &Station, verb: &str) -> anyhow::Result<Command> {
     Ok(agent)
 }
 
-/// The agent as it is shipped, with its own C library; its memory is a part of the emulator's.
+/// Runs the shipped agent, with its own C library; its memory is part of the emulator's.
 fn shipped_agent(station: &Station, verb: &str) -> anyhow::Result<Command> {
     let mut agent = command(Path::new("/usr/bin/qemu-aarch64-static"), &[]);
     agent.arg(arm64_agent()?).args([verb, "--root"]).arg(station.rootfs());
     Ok(agent)
 }
 
-/// The agent with a verb, as this machine and as the unit has it.
+/// The agent with a verb, as built for this machine and for the device.
 const KINDS: [fn(&Station, &str) -> anyhow::Result<Command>; 2] = [agent, shipped_agent];
 
 fn ready_station() -> anyhow::Result<(Station, String)> {
@@ -149,8 +150,8 @@ fn field(station: &Station, file: &str, field: &str) -> String {
     station.json(file).and_then(|json| Some(json[field].as_str()?.to_owned())).unwrap_or_default()
 }
 
-// Promise: when the agent has made the unit ready, neither the password nor a token is in its memory any more, not even
-// in what it gave back to the allocator.
+// Promise: when the agent has made the device ready, neither the password nor a token is in its memory any more, not
+// even in freed memory.
 #[test]
 fn nothing_is_left_in_the_agent() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -170,7 +171,7 @@ fn nothing_is_left_in_the_agent() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: while the agent waits to try again, its memory has the password once, where it needs it for the next try.
+// Promise: while the agent waits to try again, its memory has the password once, where the next try needs it.
 #[test]
 fn the_agent_keeps_one_copy_while_it_waits() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -188,8 +189,8 @@ fn the_agent_keeps_one_copy_while_it_waits() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: when the host tool has done its work, neither password nor token is in its memory any more; only what was
-// given in the environment stays there, for that block is the system's.
+// Promise: when the host tool has finished, neither password nor token is in its memory any more; only values from the
+// environment stay there, because that block belongs to the system.
 #[test]
 fn nothing_is_left_in_the_host_tool() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -206,7 +207,7 @@ fn nothing_is_left_in_the_host_tool() -> anyhow::Result<()> {
         ([&both[..], &api].concat(), false, 0),
         ([&["check", "--rootfs", &image], &api[..]].concat(), false, 0),
         (vec!["inspect", &rootfs, &image], false, 0),
-        // Without the file with the password, which comes last; a new device, else no admin is needed.
+        // Without the password file, which comes last; with a new device, because otherwise no admin is needed.
         ([&one[..], &api[..api.len() - 2]].concat(), true, 1),
         (vec!["clear", &rootfs, &image], false, 0),
     ] {
@@ -227,7 +228,7 @@ fn nothing_is_left_in_the_host_tool() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A command of nobody's, who may write dumps of any size.
+/// A command of an unprivileged user without a limit on core dumps.
 fn as_nobody(station: &Station, program: &str) -> Command {
     let mut command = command(Path::new("prlimit"), &["--core=unlimited:unlimited", "setpriv", "--clear-groups"]);
     command.args(["--reuid", "65534", "--regid", "65534", program]).current_dir(station.rootfs());
@@ -235,7 +236,7 @@ fn as_nobody(station: &Station, program: &str) -> Command {
     command
 }
 
-/// What a program that runs as nobody lets others see, and leaves behind.
+/// Checks what a program of an unprivileged user exposes to others, and leaves behind.
 fn is_closed(station: &Station, mut program: Command) -> anyhow::Result<()> {
     let calls = station.api.calls("POST", "/login");
     let mut child = program.spawn()?;
@@ -251,7 +252,7 @@ fn is_closed(station: &Station, mut program: Command) -> anyhow::Result<()> {
     assert_eq!(user.split_whitespace().nth(1), Some("65534"), "it does not run as nobody");
     let limit = line_of(read("limits")?, "Max core file size").context("a limit")?;
     assert_eq!(limit.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
-    // What a process that can be dumped has there belongs to its user.
+    // For a dumpable process these files belong to its user.
     assert_eq!(fs::metadata(format!("{proc}/mem"))?.uid(), 0);
     let looked = as_nobody(station, "cat").arg(format!("{proc}/environ")).status()?;
     assert!(!looked.success(), "another process of the same user can look into it");
@@ -265,8 +266,8 @@ fn is_closed(station: &Station, mut program: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: neither program leaves a core dump, whatever it was allowed to when it was started, and no other process of
-// the same user can look into its memory.
+// Promise: neither program leaves a core dump, whatever limits it was started with, and no other process of the same
+// user can read its memory.
 #[test]
 fn no_core_dumps() -> anyhow::Result<()> {
     if !geteuid().is_root() {

@@ -1,4 +1,4 @@
-//! `docs/migration.md` on the host: its blocks as they stand there, from the first line on, with the `.env` of the old scripts.
+//! `docs/migration.md` on the host: its blocks unchanged, from the first line on, with the `.env` of the old scripts.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -35,12 +35,13 @@ const BLOCKS: [&str; 15] = [
     "device=back",
 ];
 
-/// The directory of the old scripts: their `.env`, NVIDIA's root file system with the last device's file in it, and the CA.
+/// Creates the directory of the old scripts: their `.env`, NVIDIA's root file system with the last device's file in it,
+/// and the CA.
 fn old_host(options: Options, env: &str) -> anyhow::Result<Station> {
     let station = Station::new(options)?;
     fs::create_dir(station.path("Linux_for_Tegra"))?;
     fs::rename(station.rootfs(), station.path(ROOTFS))?;
-    // Where the station's agent looks for it.
+    // The path that the host's agent uses.
     symlink(ROOTFS, station.rootfs())?;
     station.put("ca.pem", fs::read(station.api.ca_file())?, 0o644)?;
     fs::create_dir(station.path("bin"))?;
@@ -57,12 +58,12 @@ fn type_in(station: &Station, shell: &str, commands: &str) -> anyhow::Result<Run
     station.wait(start(&mut shell)?)
 }
 
-/// The commands of these blocks, one after the other.
+/// Returns the commands of these blocks, in sequence.
 fn commands(blocks: &[&str]) -> anyhow::Result<String> {
     blocks.iter().map(|block| PAGE.commands(block)).collect()
 }
 
-/// Runs these blocks in one shell, as a person does, and compares what they print; what they printed.
+/// Runs these blocks in one shell, as a person does, compares their output, and returns it.
 fn follow(station: &Station, blocks: &[&str]) -> anyhow::Result<String> {
     let said = type_in(station, "bash", &commands(blocks)?)?.ended_with(0)?.stdout;
     let printed: String = blocks.iter().map(|block| PAGE.printed(block)).collect::<anyhow::Result<_>>()?;
@@ -70,7 +71,7 @@ fn follow(station: &Station, blocks: &[&str]) -> anyhow::Result<String> {
     Ok(said)
 }
 
-/// What people have in such a file, and the admin's password that it means.
+/// Contents of such files, and the admin's password that each means.
 const ENV_FILES: [(&str, &str); 12] = [
     ("API_URL=@URL\nADMIN_EMAIL=@EMAIL\nADMIN_PASSWORD=nothing-special-7\n", "nothing-special-7"),
     ("export API_URL=@URL\nexport  ADMIN_EMAIL=@EMAIL\n\texport\tADMIN_PASSWORD=exported-secret\n", "exported-secret"),
@@ -95,8 +96,9 @@ const ENV_FILES: [(&str, &str); 12] = [
     ),
 ];
 
-// Promise: whatever a person's `.env` looks like, both shells read API, e-mail and password from it as they are meant, and the API lets
-// the admin in; the file stays as it is, nothing in it is run, and the password is in no environment, and in a file of mode 0600 alone.
+// Promise: for any form of a person's `.env`, both shells read API, e-mail and password from it as intended, and the
+// API accepts the admin; the file is unchanged, none of it is executed, and the password is in no environment, and only
+// in a file of mode 0600.
 #[test]
 fn the_old_env_is_read() -> anyhow::Result<()> {
     for (env, password) in ENV_FILES {
@@ -130,7 +132,7 @@ fn v2_env() -> String {
     )
 }
 
-/// The host's part of the page, where the identity is made by this block.
+/// Runs the host's part of the page, where this block creates the identity.
 fn to_the_first_device(identity: &str) -> anyhow::Result<(Station, Run)> {
     let station = old_host(Options::default(), &v2_env())?;
     let left =
@@ -143,8 +145,8 @@ fn to_the_first_device(identity: &str) -> anyhow::Result<(Station, Run)> {
     Ok((station, ready))
 }
 
-// Promise: following the page from its first line, with the old `.env` and the last device's file in the root file system, gives a device
-// that is ready, whether the serial or the server names it.
+// Promise: following the page from its first line, with the old `.env` and the last device's file in the root file
+// system, produces a ready device, for serial-based and server-assigned identities.
 #[test]
 fn from_the_first_line_to_the_first_device() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -159,8 +161,8 @@ fn from_the_first_line_to_the_first_device() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a device whose password does not fit gets one that does by the page's commands, where the server has a route to set it and where the
-// account has to be made again, and is ready with it.
+// Promise: the page's commands give a device with a wrong password a correct one, on a server with a route to set it
+// and on one where the account has to be created again, and the device is ready with it.
 #[test]
 fn a_password_that_does_not_fit() -> anyhow::Result<()> {
     const NEW: &str = "new-password/etc/azaion/device.conf";
@@ -179,7 +181,7 @@ fn a_password_that_does_not_fit() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A login as the loader makes it.
+/// Makes a login as the loader does.
 fn loader_logs_in(station: &Station, password: &str) -> anyhow::Result<String> {
     let body = serde_json::json!({ "email": EMAIL, "password": password }).to_string();
     station.put("login.json", body, 0o600)?;
@@ -189,8 +191,8 @@ fn loader_logs_in(station: &Station, password: &str) -> anyhow::Result<String> {
     Ok(start(&mut curl)?.wait()?.ended_with(0)?.stdout)
 }
 
-// Promise: failed logins of a loader with an old password keep the agent, with the right one, from logging in: it waits (75), and makes no
-// attempts that count.
+// Promise: failed logins of a loader with an old password block the agent's login with the correct one: it waits (75),
+// and makes no attempts that count.
 #[test]
 fn a_loader_with_an_old_password() -> anyhow::Result<()> {
     for generation in [Generation::G2, Generation::G2b] {
@@ -213,7 +215,8 @@ fn with_token(station: &Station, more: &str) -> anyhow::Result<Run> {
     type_in(station, "sh", &commands)
 }
 
-// Promise: the page's way to tell the scheme of a server prints the e-mails of its devices, and of nobody else, in each generation and spelling.
+// Promise: the page's command that shows a server's scheme prints the e-mails of its devices, and of no other users, in
+// each generation and spelling.
 #[test]
 fn the_scheme_of_a_server() -> anyhow::Result<()> {
     for (generation, casing) in
@@ -233,7 +236,7 @@ fn the_scheme_of_a_server() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The loader's question on G1 from this machine, with the device's own token; the status of the answer.
+/// Makes the loader's call on G1 from this machine, with the device's own token; returns the status.
 fn asks_from(station: &Station, token: &str, machine: &str) -> anyhow::Result<String> {
     let ask = "printf 'header = \"Authorization: Bearer %s\"\\n' \"$token\" | curl --silent --config - --output /dev/null --cacert ca.pem \
                --write-out '%{http_code}' --json \"{\\\"hardware\\\":\\\"$machine\\\"}\" \"$url/resources/check\"";
@@ -242,8 +245,8 @@ fn asks_from(station: &Station, token: &str, machine: &str) -> anyhow::Result<St
     Ok(start(&mut shell)?.wait()?.ended_with(0)?.stdout)
 }
 
-// Promise: on G1 a device whose loader is refused on another module (409) is let in again after the page's call; on later servers the call
-// ends with an error.
+// Promise: on G1 a device whose loader is rejected on another module (409) is accepted again after the page's call; on
+// later servers the call ends with an error.
 #[test]
 fn a_module_in_another_housing() -> anyhow::Result<()> {
     let station = old_host(Options { generation: Generation::G1, ..Options::default() }, &v2_env())?;

@@ -8,7 +8,7 @@ use azaion_tests::station::{EMAIL, Station};
 use crate::virtual_device::{BY_PERSON, BY_PROGRAM, BY_TIMER, READY, TIMER, VirtualDevice};
 
 const HOLD_FILE: &str = "rootfs/run/azaion/in-flight";
-/// A flight is longer than a token lives, and shorter than a mission session.
+/// A flight is longer than a token's lifetime, and shorter than a mission session.
 const FLIGHT: Duration = Duration::from_hours(3);
 const GENERATIONS: [Generation; 2] = [Generation::G2, Generation::G2b];
 
@@ -16,7 +16,7 @@ fn ready(generation: Generation, policy: &str) -> anyhow::Result<VirtualDevice> 
     VirtualDevice::ready(Options { generation, ..Options::default() }, policy)
 }
 
-/// Whether this mission session, and no other, has been ended by the device.
+/// Returns whether the device has ended this mission session, and no other.
 fn is_ended(device: &VirtualDevice, mission: &str) -> bool {
     let revoked = device.station.api.revocations();
     revoked.iter().map(|one| (one.sid.as_str(), one.reason.as_str())).eq([(mission, POST_FLIGHT_RECONNECT)])
@@ -26,7 +26,7 @@ fn is_open(device: &VirtualDevice, mission: &str) -> bool {
     device.station.api.open_missions(EMAIL) == [mission] && device.station.api.revocations().is_empty()
 }
 
-// Promise: with the default and an online device the next renewal ends an open mission session, as the documentation says.
+// Promise: with the default and an online device the next renewal ends an open mission session, as documented.
 #[test]
 fn a_renewal_ends_a_mission() -> anyhow::Result<()> {
     for generation in GENERATIONS {
@@ -41,7 +41,7 @@ fn a_renewal_ends_a_mission() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is seen of a held device in the air, and what lands it.
+/// Checks a held device in flight, then lands it.
 fn land(device: &VirtualDevice, hold_file: &'static str) {
     device.after(FLIGHT, move |station| {
         let state = station.json(READY).unwrap_or_default();
@@ -55,8 +55,8 @@ fn land(device: &VirtualDevice, hold_file: &'static str) {
     });
 }
 
-// Promise: while the hold file is there, no call is made, `ready.json` says `held`, and no mission session ends, however often the
-// timer runs and somebody asks; after the landing the device renews its token, by itself.
+// Promise: while the hold file exists, no call is made, `ready.json` says `held`, and no mission session ends, however
+// often the timer and clients run; after the landing the device renews its token without intervention.
 #[test]
 fn a_held_device_ends_no_mission() -> anyhow::Result<()> {
     for generation in GENERATIONS {
@@ -64,7 +64,7 @@ fn a_held_device_ends_no_mission() -> anyhow::Result<()> {
         let mission = device.station.api.start_mission(EMAIL);
         device.station.put(HOLD_FILE, "", 0o644)?;
         land(&device, HOLD_FILE);
-        // Fresh, due, and ended: at first the device is ready, then nobody gets a token.
+        // Fresh, due, and expired: at first the device is ready, then clients get no token.
         for minute in 0..20 {
             let code = if minute < 15 { 0 } else { 75 };
             assert_eq!((device.exit(BY_PROGRAM), device.exit(BY_PERSON)), (code, code), "minute {minute}");
@@ -82,7 +82,7 @@ fn a_held_device_ends_no_mission() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: while the hold file is there, no command of the agent makes a call, and each says why.
+// Promise: while the hold file exists, no command of the agent makes a call, and each says why.
 #[test]
 fn no_command_calls_for_a_held_device() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -108,7 +108,7 @@ fn no_command_calls_for_a_held_device() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the hold file is where `agent.toml` says.
+// Promise: `agent.toml` sets the path of the hold file.
 #[test]
 fn the_hold_file_has_a_name_of_its_own() -> anyhow::Result<()> {
     const AIRBORNE: &str = "rootfs/run/autopilot/airborne";
@@ -121,8 +121,8 @@ fn the_hold_file_has_a_name_of_its_own() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: with `renew = "on-demand"` the timer logs in until the device was ready once in this boot, and then no more: a mission
-// session that is issued afterwards lasts until somebody asks for a token.
+// Promise: with `renew = "on-demand"` the timer logs in until the device was ready once in this boot, and then no more:
+// a mission session that is issued afterwards lasts until a client requests a token.
 #[test]
 fn a_renewal_on_demand_ends_a_mission_only_when_asked() -> anyhow::Result<()> {
     let busy = || Fault::Status { code: 503, error: None, headers: Vec::new() };
@@ -153,8 +153,8 @@ fn a_renewal_on_demand_ends_a_mission_only_when_asked() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: where a run was killed after it had written that the device is not ready, and before it took the token out, the next run of the
-// timer says again that the device is ready, also with `renew = "on-demand"`.
+// Promise: if a run was killed after it had written that the device is not ready, and before it removed the token, the
+// next run of the timer reports the device as ready again, also with `renew = "on-demand"`.
 #[test]
 fn a_token_that_a_killed_run_left_makes_ready() -> anyhow::Result<()> {
     let device = ready(Generation::G2b, "renew = \"on-demand\"\n")?;

@@ -1,4 +1,4 @@
-//! Units that were mixed up: an image on another unit's board, a file taken out of the wrong target.
+//! Mixed-up devices: an image on another device's board, a file removed from the wrong target.
 
 use std::fs;
 
@@ -12,14 +12,14 @@ use crate::journal::{boot_as_unit, entry};
 const CONF: &str = "etc/azaion/device.conf";
 const TOKEN: &str = "run/azaion/token.json";
 const READY: &str = "run/azaion/ready.json";
-/// Where a board says which module it has, and where the kernel keeps that.
+/// Where a board reports its module, and where the kernel exposes it.
 const BOARD: &str = "rootfs/proc/device-tree/serial-number";
 const FIRMWARE: &str = "rootfs/sys/firmware/devicetree/base/serial-number";
-/// The module that the unit is for, and another.
+/// The device's module, and another one.
 const MODULE: &str = "1423221050123";
 const OTHER: &str = "1423221050124";
 
-/// A station that has provisioned the unit for its module.
+/// Creates a host that has provisioned the device for its module.
 fn unit() -> anyhow::Result<Station> {
     let station = Station::new(Options::default())?;
     station.device(&["--module-serial", MODULE])?.ended_with(0)?;
@@ -28,7 +28,7 @@ fn unit() -> anyhow::Result<Station> {
     Ok(station)
 }
 
-/// Puts the image onto the board with this module.
+/// Moves the image to a board with this module.
 fn on(station: &Station, module: &str) -> anyhow::Result<()> {
     station.put(BOARD, format!("{module}\0"), 0o444)
 }
@@ -37,8 +37,8 @@ fn configuration(station: &Station) -> anyhow::Result<Value> {
     Ok(station.agent(&["status", "--json"])?.json_lines()?.remove(0))
 }
 
-// Promise: on the module that it was provisioned for a unit gets ready, under whichever name the kernel tells it, without
-// a warning; `status` says which module it is.
+// Promise: on its own module a device becomes ready, under any path by which the kernel exposes the module, without a
+// warning; `status` shows the module.
 #[test]
 fn the_right_board_is_ready() -> anyhow::Result<()> {
     for place in [BOARD, FIRMWARE] {
@@ -52,8 +52,8 @@ fn the_right_board_is_ready() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: on another module the credentials are not used: no call, no token, also none of an earlier run; exit 78, with
-// both modules and what to do. Nobody is told that the other unit, which may be well, is not ready.
+// Promise: on another module the credentials are not used: no call, no token, also no earlier one; exit 78, with both
+// modules and what to do. The other device, which may be fine, is not reported as not ready.
 #[test]
 fn the_wrong_board_does_not_use_the_credentials() -> anyhow::Result<()> {
     let station = unit()?;
@@ -77,7 +77,8 @@ fn the_wrong_board_does_not_use_the_credentials() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: once the image is on its own board, or the unit was provisioned again for this one, it gets ready at once.
+// Promise: once the image is on its own board, or the device was provisioned again for this one, it becomes ready at
+// once.
 #[test]
 fn a_mix_up_is_put_right() -> anyhow::Result<()> {
     let station = unit()?;
@@ -93,8 +94,8 @@ fn a_mix_up_is_put_right() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a board that does not say which module it has, as a container, is no obstacle; that is warned of once, when the
-// unit becomes ready, and by `status`. Without the key nothing is compared.
+// Promise: a board that does not expose its module, such as a container, is accepted; there is one warning, when the
+// device becomes ready, and one in `status`. Without the key nothing is compared.
 #[test]
 fn a_board_that_says_nothing_is_ready() -> anyhow::Result<()> {
     let station = unit()?;
@@ -120,7 +121,8 @@ fn a_board_that_says_nothing_is_ready() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the journal has one entry with the state, the exit code, both modules and the advice, of a unit without a name.
+// Promise: the journal has one entry with the state, the exit code, both modules and the advice, without naming a
+// device.
 #[test]
 fn the_journal_tells_of_the_wrong_board() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -139,8 +141,8 @@ fn the_journal_tells_of_the_wrong_board() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: run again, `device` changes the module and nothing else; without the option, and without a change, it leaves
-// alone what is there. A change is warned of, for it may be a mix-up.
+// Promise: a second `device` run changes the module and nothing else; without the option, and without a change, it
+// keeps the existing one. A change is reported as a warning, because it may be a mix-up.
 #[test]
 fn the_module_may_change() -> anyhow::Result<()> {
     let station = unit()?;
@@ -161,11 +163,11 @@ fn the_module_may_change() -> anyhow::Result<()> {
     run(&["--module-serial", MODULE], MODULE, false)?;
     run(&["--module-serial", OTHER], OTHER, true)?;
     run(&[], OTHER, false)?;
-    // A new password, because the API has another, changes nothing about it.
+    // A new password, because the API has another, does not affect it.
     station.api.set_password(EMAIL, "another-password");
     station.device(&[])?.ended_with(0)?;
     assert_eq!(station.conf("AZAION_MODULE_SERIAL").as_deref(), Some(OTHER));
-    // Nothing of it is left for another device.
+    // Another device inherits none of it.
     let rootfs = station.rootfs().display().to_string();
     station
         .provision(&["device", "AZJN-0043", "--rootfs", &rootfs, "--owner", "current", "--replace"])?
@@ -174,7 +176,7 @@ fn the_module_may_change() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what can't be a module's serial number is refused with 65 before anything is done, and not repeated.
+// Promise: an invalid module serial number is refused with 65 before anything is done, and not quoted.
 #[test]
 fn bad_modules_are_refused() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -192,8 +194,8 @@ fn bad_modules_are_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: which module counts is not guessed where two targets disagree; a target that names none gets what the other
-// says.
+// Promise: if two targets name different modules, the run does not choose one; a target without one gets that of the
+// other.
 #[test]
 fn targets_that_disagree() -> anyhow::Result<()> {
     let station = unit()?;
@@ -214,7 +216,7 @@ fn targets_that_disagree() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: inspect shows the module, where there is one.
+// Promise: inspect shows the module, if there is one.
 #[test]
 fn inspect_shows_the_module() -> anyhow::Result<()> {
     let station = unit()?;
@@ -229,7 +231,7 @@ fn inspect_shows_the_module() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The file of a device, as text.
+/// Returns the file of a device, as text.
 fn conf(api: &DevApi, serial: &str, email: &str) -> String {
     format!(
         "{serial}AZAION_DEVICE_EMAIL={email}\nAZAION_DEVICE_PASSWORD=earlier-password-1\nAZAION_API_URL={}\n",
@@ -237,8 +239,8 @@ fn conf(api: &DevApi, serial: &str, email: &str) -> String {
     )
 }
 
-// Promise: `clear --if-serial` takes out this device's file; another's is left alone with 73 and its name, one that can't
-// be read with 65, and an empty target is as it should be. All targets are tried, and the first failure counts.
+// Promise: `clear --if-serial` removes this device's file; another's is left unchanged with 73 and its name, an
+// unreadable one with 65, and an empty target is a success. All targets are tried, and the first failure counts.
 #[test]
 fn clear_can_be_told_whose() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;

@@ -1,4 +1,4 @@
-//! Both programs on a bad network: packets that are lost, late or blocked, in network namespaces of the test's own.
+//! Both programs on a bad network: packets are lost, delayed or blocked, in private network namespaces.
 
 mod dead_addresses;
 mod dying;
@@ -19,15 +19,15 @@ use nix::unistd::geteuid;
 
 const PASSWORD: &str = "device-password-0042";
 
-/// Lets all through.
+/// Allows all packets.
 const OPEN: &str = "accept";
-/// Lets nothing through.
+/// Drops all packets.
 const SHUT: &str = "drop";
 
-/// What a program needs at most to start and to end, beside its deadline, on a machine that is busy with other tests.
+/// Maximum start and end time of a program besides its deadline, on a machine that is busy with other tests.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// A station on one end of a wire, and the API, with its limits, on the other.
+/// A host on one end of a link, and the API, with its limits, on the other.
 struct Net {
     wire: Wire,
     station: Station,
@@ -42,7 +42,7 @@ impl Net {
         Ok(Self { wire, station })
     }
 
-    /// With a unit that is to become ready.
+    /// Creates it with a device that is to become ready.
     fn with_unit() -> anyhow::Result<Self> {
         let net = Self::new()?;
         net.station.api.add_user(EMAIL, PASSWORD, "CompanionPC");
@@ -58,7 +58,7 @@ impl Net {
         self.station.put("rootfs/etc/azaion/device.conf", lines, 0o600)
     }
 
-    /// One run of the agent, in time, and what it leaves agrees with how it ended: ready, or not yet.
+    /// Runs the agent once, in time, and checks that its files match its exit code: ready, or not yet.
     fn boot(&self, deadline: u64) -> anyhow::Result<Run> {
         let start = Instant::now();
         let run = self.wire.client.inside(|| self.station.agent(&["boot", "--deadline", &deadline.to_string()]))?;
@@ -79,18 +79,18 @@ impl Net {
         Ok(run)
     }
 
-    /// One run of `azaion-provision device`, in time.
+    /// Runs `azaion-provision device` once, in time.
     fn device(&self, deadline: u64) -> anyhow::Result<Run> {
         let start = Instant::now();
         let run = self.wire.client.inside(|| self.station.device(&["--deadline", &deadline.to_string()]))?;
         in_time(&run, start, deadline)?;
         ensure!([Some(0), Some(69), Some(75)].contains(&run.code), "ended with {:?}: {}", run.code, run.words());
-        // Whatever became of it: a success is one.
+        // An exit code of 0 must be a real success.
         ensure!(run.code != Some(0) || self.is_provisioned(), "0, and not provisioned: {}", run.words());
         Ok(run)
     }
 
-    /// There is one user, whose password is in the target.
+    /// Returns whether there is one user, whose password is in the target.
     fn is_provisioned(&self) -> bool {
         let password = self.station.password().unwrap_or_default();
         self.station.api.users().len() == 1 && self.station.api.password_is(EMAIL, &password)
@@ -107,7 +107,7 @@ fn in_time(run: &Run, start: Instant, deadline: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All rows at once, since they do nothing but wait; what went wrong, and what is worth knowing.
+/// Runs all rows at once, since they only wait; reports the failures, and informative results.
 fn every<T: Sync>(
     rows: &[T],
     name: impl Fn(&T) -> String + Sync,

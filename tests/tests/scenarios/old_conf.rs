@@ -1,5 +1,5 @@
-//! A `device.conf` that this project's host tool has not written: that of the first shell script, with e-mail and password alone, and one
-//! of an identity that the server has made.
+//! A `device.conf` that was not written by this project's host tool: that of the first shell script, with e-mail and
+//! password only, and one of a server-assigned identity.
 
 use std::process::Command;
 
@@ -16,17 +16,17 @@ use crate::journal::{boot_as_unit, entry};
 const CONF: &str = "rootfs/etc/azaion/device.conf";
 const READY: &str = "run/azaion/ready.json";
 const GENERATIONS: [Generation; 3] = [Generation::G1, Generation::G2, Generation::G2b];
-/// An identity of `POST /devices`.
+/// An identity from `POST /devices`.
 const ASSIGNED: (&str, &str) = ("azj-0007", "azj-0007@azaion.com");
 
-/// A password as both scripts have them.
+/// Returns a password in the form of both scripts.
 fn old_password() -> anyhow::Result<String> {
     let password = output(Command::new("openssl").args(["rand", "-hex", "16"]))?.trim().to_owned();
     record::secret(&password)?;
     Ok(password)
 }
 
-/// A device with an account and a `device.conf` of these lines, in which PASSWORD and URL are replaced.
+/// Creates a device with an account and a `device.conf` of these lines, in which PASSWORD and URL are replaced.
 fn device(generation: Generation, email: &str, lines: &str, policy: &str) -> anyhow::Result<Station> {
     let station = Station::new(Options { generation, ..Options::default() })?;
     let password = old_password()?;
@@ -41,7 +41,7 @@ fn device(generation: Generation, email: &str, lines: &str, policy: &str) -> any
     Ok(station)
 }
 
-/// What `ready.json` says.
+/// Returns the content of `ready.json`.
 fn readiness(station: &Station) -> anyhow::Result<Value> {
     station.json(READY).context("no ready.json")
 }
@@ -49,8 +49,8 @@ fn readiness(station: &Station) -> anyhow::Result<Value> {
 const API_IN_POLICY: &str = "api_url = \"URL\"\n";
 const V1: &str = "AZAION_DEVICE_EMAIL=azaion-jetson-0042@azaion.com\nAZAION_DEVICE_PASSWORD=\n";
 
-// Promise: a `device.conf` of the first script, with e-mail and password alone or with keys that nobody knows, boots to ready with `api_url` in
-// `agent.toml`, in each generation; the device is named by its e-mail, and `ready.json` says no serial.
+// Promise: a `device.conf` of the first script, with e-mail and password only or with unknown keys, boots to ready with
+// `api_url` in `agent.toml`, in each generation; the device is named by its e-mail, and `ready.json` has no serial.
 #[test]
 fn e_mail_and_password_alone() -> anyhow::Result<()> {
     for generation in GENERATIONS {
@@ -68,7 +68,8 @@ fn e_mail_and_password_alone() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what keeps such a file from being used is named, and what to do; a device that was so becomes ready with it.
+// Promise: the message names the reason why such a file cannot be used, and what to do; after that the device becomes
+// ready with it.
 #[test]
 fn what_the_agent_wants_of_it() -> anyhow::Result<()> {
     let quoted = V1.replace("EMAIL=", "EMAIL=\"").replace(".com", ".com\"");
@@ -89,8 +90,8 @@ fn what_the_agent_wants_of_it() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the host tool does not guess whose such a file is: without an address it is refused (65) and stays; with the address it is used
-// again, with its password, and no account is made.
+// Promise: the host tool does not guess the device of such a file: without an address it is refused (65) and stays;
+// with the address it is used again, with its password, and no account is created.
 #[test]
 fn the_host_tool_keeps_its_password() -> anyhow::Result<()> {
     let station = device(Generation::G2, EMAIL, V1, API_IN_POLICY)?;
@@ -110,7 +111,7 @@ fn the_host_tool_keeps_its_password() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: so is the password of an identity that the server has made.
+// Promise: so is the password of a server-assigned identity.
 #[test]
 fn the_host_tool_keeps_the_servers_password() -> anyhow::Result<()> {
     let (serial, email) = ASSIGNED;
@@ -131,7 +132,8 @@ fn the_host_tool_keeps_the_servers_password() -> anyhow::Result<()> {
 const OF_THE_SERVER: &str = "AZAION_DEVICE_SERIAL=azj-0007\nAZAION_DEVICE_EMAIL=azj-0007@azaion.com\nAZAION_DEVICE_PASSWORD=\n\
                              AZAION_API_URL=\n";
 
-// Promise: an identity that the server has made boots to ready in each generation; `ready.json`, token cache, console and status name it.
+// Promise: a server-assigned identity boots to ready in each generation; `ready.json`, token cache, console and status
+// name it.
 #[test]
 fn an_identity_of_the_servers() -> anyhow::Result<()> {
     let (serial, email) = ASSIGNED;
@@ -150,8 +152,8 @@ fn an_identity_of_the_servers() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the journal names both kinds by what they have: the serial of the server's identity, and an empty serial and the e-mail of the
-// script's.
+// Promise: the journal names both kinds by what they have: the serial of the server-assigned identity, and an empty
+// serial and the e-mail of the script's.
 #[test]
 fn the_journal_names_them() -> anyhow::Result<()> {
     if !geteuid().is_root() {

@@ -1,5 +1,5 @@
-//! What others have written (certificates, file names, answers) shows no control character to a terminal, to the journal,
-//! to systemd or in a report.
+//! Text from others (certificates, file names, answers) shows no control character in a terminal, in the journal, to
+//! systemd or in a report.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -13,16 +13,17 @@ use serde_json::Value;
 
 use crate::journal::boot_as_unit;
 
-/// Moves the cursor, forges a line for systemd and for people, in C0, C1 and Unicode.
+/// Moves the cursor, forges a line for systemd and for people, with C0, C1 and Unicode control characters.
 const ODD: &str = "odd\nMAINPID=1\r\u{1b}[2J\u{7f}\u{85}\u{9b}31m\u{2028}\u{202e}gnp\u{2066}\u{200b}\u{feff}";
-/// As much of it as a certificate can have in a name.
+/// The part of it that a name in a certificate can contain.
 const ODD_NAME: &str = "odd\nMAINPID=1\r\u{1b}[2J\u{7f}.example";
 
-/// Fails if a line has a control character; lines end with `\n`.
+/// Checks that no line has a control character; lines end with `
+/// `.
 fn is_plain(what: &str, text: &str) -> anyhow::Result<()> {
     let found = text.split('\n').find(|line| line.contains(is_control));
     anyhow::ensure!(found.is_none(), "{what}: {found:?}");
-    // None of those lines was forged.
+    // No such line was forged.
     anyhow::ensure!(!text.lines().any(|line| line.starts_with("MAINPID")), "{what}: {text}");
     Ok(())
 }
@@ -32,7 +33,7 @@ fn run_is_plain(run: &Run) -> anyhow::Result<()> {
     is_plain("standard error", &run.stderr)
 }
 
-/// The value has no control character in any message; paths are values that programs use as they are.
+/// Checks that no message in the value has a control character; paths are values that programs use unchanged.
 fn messages_are_plain(value: &Value) -> anyhow::Result<()> {
     match value {
         Value::String(text) => is_plain("a field", text),
@@ -44,7 +45,7 @@ fn messages_are_plain(value: &Value) -> anyhow::Result<()> {
     }
 }
 
-/// `azaion-agent` on a root of any name, with a socket in systemd's place; what came there.
+/// Runs `azaion-agent` on a root with any name, and a socket in place of systemd's; returns what it received.
 fn agent(station: &Station, root: &str, arguments: &[&str]) -> anyhow::Result<(Run, Vec<String>)> {
     let socket = station.path("notify");
     fs::remove_file(&socket).ok();
@@ -84,7 +85,7 @@ fn agent_is_plain(station: &Station, root: &str, code: i32) -> anyhow::Result<St
     Ok(run.stderr)
 }
 
-// Promise: names in a certificate that is for another server are shown, but do nothing, to the agent and to the host tool.
+// Promise: names in a certificate for another server are shown without any effect on the output of agent and host tool.
 #[test]
 fn names_in_a_certificate() -> anyhow::Result<()> {
     let station = Station::new(Options { tls: Tls::Names(&[ODD_NAME, "other.example"]), ..Options::default() })?;
@@ -96,7 +97,7 @@ fn names_in_a_certificate() -> anyhow::Result<()> {
         let run = station.provision(&[&["check", "--deadline", "1", "--rootfs", &rootfs], json].concat())?;
         run_is_plain(&run)?;
     }
-    // The unit itself has what it needs.
+    // The device itself has everything it needs.
     let conf = format!(
         "AZAION_DEVICE_EMAIL=d@azaion.com\nAZAION_DEVICE_PASSWORD=device-password\nAZAION_API_URL={}\n",
         station.api.url()
@@ -116,7 +117,7 @@ fn names_in_a_certificate() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what a server says in an answer is not repeated.
+// Promise: the text of a server's answer is not quoted.
 #[test]
 fn texts_in_an_answer() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -142,7 +143,7 @@ fn texts_in_an_answer() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the name of a file does nothing to the agent's lines.
+// Promise: a file name has no effect on the agent's lines.
 #[test]
 fn names_of_the_agents_files() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -158,7 +159,8 @@ fn names_of_the_agents_files() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the name of a target does nothing to the host tool's lines, in words, JSON and reports; programs get it as it is.
+// Promise: a target's name has no effect on the host tool's lines, in text, JSON and reports; programs get it
+// unchanged.
 #[test]
 fn names_of_targets() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;

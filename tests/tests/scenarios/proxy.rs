@@ -1,4 +1,4 @@
-//! Both programs behind a proxy, which `agent.toml` or `--proxy` names: CONNECT alone, TLS end to end.
+//! Both programs behind a proxy, which `agent.toml` or `--proxy` names: CONNECT only, TLS end to end.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use azaion_tests::station::{SERIAL, Station};
 
 use crate::virtual_device::{BY_TIMER, TOKEN, VirtualDevice};
 
-/// A device behind a proxy.
+/// Creates a device behind a proxy.
 fn behind(proxy: &Proxy, generation: Generation) -> anyhow::Result<Station> {
     let station = Station::new(Options { generation, ..Options::default() })?;
     station.device(&[])?.ended_with(0)?;
@@ -23,7 +23,7 @@ fn boot(station: &Station) -> anyhow::Result<Run> {
     station.agent(&["boot", "--deadline", "2"])
 }
 
-// Promise: with a proxy all calls go through a tunnel of it, and it sees neither password nor token.
+// Promise: with a proxy all calls go through its tunnels, and it sees neither password nor token.
 #[test]
 fn a_proxy_tunnels_all_calls() -> anyhow::Result<()> {
     for generation in [Generation::G1, Generation::G2, Generation::G2b] {
@@ -41,8 +41,8 @@ fn a_proxy_tunnels_all_calls() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: nothing goes around the proxy: where it refuses, hangs, asks for a login or is not there, the device waits (75), says why,
-// and the API sees nothing; once the proxy lets it through, the device is ready.
+// Promise: no call bypasses the proxy: if it refuses, hangs, asks for a login or is not there, the device waits (75),
+// says why, and the API sees nothing; once the proxy permits it, the device is ready.
 #[test]
 fn a_proxy_in_the_way_is_waited_for() -> anyhow::Result<()> {
     for (mode, says) in [
@@ -67,7 +67,7 @@ fn a_proxy_in_the_way_is_waited_for() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a proxy that stops letting the device through costs it no valid token.
+// Promise: a proxy that starts to refuse does not cost the device a valid token.
 #[test]
 fn a_proxy_costs_no_token() -> anyhow::Result<()> {
     let proxy = Proxy::start(Mode::Allow)?;
@@ -84,8 +84,8 @@ fn a_proxy_costs_no_token() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: with `--proxy` or `AZAION_PROXY` all calls of the host go through a tunnel, which sees no secret; no other variable leads
-// anywhere; a proxy in the way is named, and nothing goes around it.
+// Promise: with `--proxy` or `AZAION_PROXY` all calls of the host go through a tunnel, which sees no secret; no other
+// variable sets a proxy; the message names a failing proxy, and no call bypasses it.
 #[test]
 fn the_host_uses_the_proxy_it_is_told_of() -> anyhow::Result<()> {
     let (proxy, trap) = (Proxy::start(Mode::Allow)?, Proxy::start(Mode::Allow)?);

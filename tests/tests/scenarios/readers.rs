@@ -1,4 +1,4 @@
-//! `device.conf` means the same to a POSIX shell, to systemd and to Python as it means to the agent.
+//! `device.conf` has the same meaning for a POSIX shell, systemd and Python as for the agent.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ const KEYS: [&str; 6] = [
     "AZAION_MODULE_SERIAL",
 ];
 
-/// Files as the agent's library writes them, with every character that a value may have in every place.
+/// Files as the agent's library writes them, with every permitted character at every position of a value.
 fn files(station: &Station) -> anyhow::Result<Vec<(PathBuf, Values)>> {
     let passwords = [
         "abcdefghijklmnopqrstuvwxyz012345",
@@ -64,7 +64,7 @@ fn files(station: &Station) -> anyhow::Result<Vec<(PathBuf, Values)>> {
     Ok(files)
 }
 
-/// `KEY=VALUE` lines of an environment, ours alone.
+/// Parses the `KEY=VALUE` lines of an environment, ours only.
 fn environment(text: &str) -> Values {
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     pairs.filter(|(key, _)| key.starts_with("AZAION_")).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
@@ -102,7 +102,7 @@ fn python_reads_the_same() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: systemd's `EnvironmentFile=` gives the same values (the real one, one unit a file).
+// Promise: systemd's `EnvironmentFile=` gives the same values (the real one, one systemd unit per file).
 #[test]
 fn systemd_reads_the_same() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -134,7 +134,7 @@ fn systemd_reads_the_same() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a unit of the station's folder `units` under a systemd of its own; the journal's entries.
+/// Runs a unit of the host's directory `units` under a private systemd; returns the journal's entries.
 pub(crate) fn run_unit(station: &Station, unit: &str) -> anyhow::Result<Vec<serde_json::Value>> {
     let journal = station.path("journal.json");
     let script: &Path = &workspace().join("tests/scripts/run-unit.sh");

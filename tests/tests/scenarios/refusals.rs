@@ -1,4 +1,5 @@
-//! A refusal is the API's own word: every answer of the 401, 403, 407 and 409 family, at first login and at renewal.
+//! Only the API's own error object is a refusal: every answer of the 401, 403, 407 and 409 family, at first login and
+//! at renewal.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::virtual_device::{BY_PERSON, BY_PROGRAM, BY_TIMER, READY, TIMER, TOKEN
 
 const LOGIN: &str = "/login";
 const REFRESH: &str = "/token/refresh";
-/// When a token of 15 minutes is due, and still valid.
+/// Age at which a token of 15 minutes is due, and still valid.
 const DUE: Duration = Duration::from_mins(11);
 
 /// The contract's exit code for an answer to a login.
@@ -28,7 +29,7 @@ fn named(answer: &Intermediary) -> String {
     format!("{answer:?}")
 }
 
-/// The options of a server; the casing of its errors is another one in each row.
+/// The options of a server; each row has another casing of errors.
 fn options(answer: &Intermediary) -> Options {
     let casings = [Casing::Camel, Casing::Snake, Casing::Pascal];
     let row = family().iter().position(|other| other == answer).unwrap_or_default();
@@ -45,7 +46,7 @@ fn is_not_ready(device: &VirtualDevice, code: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: at first login each answer leads to its exit code; what does not change is asked for once.
+// Promise: at first login each answer leads to its exit code; permanent failures are requested once.
 #[test]
 fn refusals_at_first_login() {
     every(&family(), named, |answer| {
@@ -61,8 +62,8 @@ fn refusals_at_first_login() {
     });
 }
 
-// Promise: at a renewal only the API's own refusal costs the token, at once; with any other answer the device stays ready with
-// the token that it has.
+// Promise: at a renewal only the API's own refusal invalidates the token, at once; with any other answer the device
+// stays ready with its token.
 #[test]
 fn refusals_at_renewal() {
     every(&family(), named, |answer| {
@@ -83,8 +84,7 @@ fn refusals_at_renewal() {
     });
 }
 
-// Promise: an answer to the refresh alone, whatever it is, costs no token: a login follows, at once or after the wait that was
-// asked for.
+// Promise: no answer to the refresh alone invalidates a token: a login follows, at once or after the requested wait.
 #[test]
 fn refusals_of_a_refresh() {
     every(&family(), named, |answer| {
@@ -100,15 +100,15 @@ fn refusals_of_a_refresh() {
     });
 }
 
-// Promise: none of these answers to the request for keys, which carries no credentials, is a refusal; the device waits for the
-// keys, and a valid token survives.
+// Promise: none of these answers to the request for keys, which carries no credentials, is a refusal; the device waits
+// for the keys, and keeps a valid token.
 #[test]
 fn refusals_of_the_keys() {
     const KEYS: &str = "/.well-known/jwks.json";
     every(&family(), named, |answer| {
         let device = VirtualDevice::new(options(answer), "")?;
         device.station.api.inject("GET", KEYS, answer.fault(), usize::MAX);
-        // A validation (400) is not in the family; each of these statuses is somebody else's there.
+        // A validation error (400) is not in the family; each of these statuses comes from an intermediary there.
         let code = device.exit(BY_PERSON);
         ensure!(code == 75, "first login: {code}");
         is_not_ready(&device, code)?;
@@ -124,7 +124,7 @@ fn refusals_of_the_keys() {
     });
 }
 
-/// What happens to a device with a wrong password, and for how long.
+/// A schedule of a device with a wrong password, and its duration.
 type Schedule = (&'static str, fn(&VirtualDevice) -> anyhow::Result<()>);
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -136,7 +136,7 @@ fn each(device: &VirtualDevice, number: u32, pause: Duration, how: How) {
     }
 }
 
-/// A person who tries at once, again and again.
+/// A person who retries immediately, again and again.
 const NOW: How = How { now: true, ..BY_PERSON };
 
 const SCHEDULES: [Schedule; 4] = [
@@ -165,8 +165,9 @@ const SCHEDULES: [Schedule; 4] = [
     }),
 ];
 
-// Promise: no schedule of runs, boots and people with a wrong password makes the API count ten failures in a row, or more in 300 s
-// than the five that it answers; the account is never locked, and the right password is taken as soon as the API lets it in.
+// Promise: no schedule of runs, boots and people with a wrong password makes the API count ten consecutive failures, or
+// more in 300 s than the five that it permits; the account is never locked, and the correct password works as soon as
+// the API allows logins.
 #[test]
 fn no_schedule_locks_the_account() {
     let generations = [Generation::G1, Generation::G2, Generation::G2b];

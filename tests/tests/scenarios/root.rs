@@ -1,4 +1,4 @@
-//! `azaion-agent --root DIR`: nothing outside of the tree is read or written, whatever symlinks are in it.
+//! `azaion-agent --root DIR`: nothing outside the tree is read or written, whatever symlinks are in it.
 
 use std::fs::{self, create_dir_all};
 use std::os::unix::fs::symlink;
@@ -7,7 +7,7 @@ use std::path::Path;
 use azaion_tests::dev_api::Options;
 use azaion_tests::station::Station;
 
-/// Names below a folder, whatever they are.
+/// Returns the number of names below a directory.
 fn count(folder: &Path) -> anyhow::Result<usize> {
     fs::read_dir(folder)?.try_fold(0, |sum, entry| {
         let path = entry?.path();
@@ -15,8 +15,8 @@ fn count(folder: &Path) -> anyhow::Result<usize> {
     })
 }
 
-// Promise: a folder of ours that is a symlink out of the tree, by its full name or upwards, is the folder of that name in
-// the tree, whether that is there or not.
+// Promise: one of our directories that is a symlink out of the tree, absolute or upwards, is resolved inside the tree,
+// whether the target exists there or not.
 #[test]
 fn symlinks_lead_to_the_tree_itself() -> anyhow::Result<()> {
     for folder in ["run", "run/azaion", "var", "var/lib", "var/lib/azaion"] {
@@ -33,7 +33,7 @@ fn symlinks_lead_to_the_tree_itself() -> anyhow::Result<()> {
             create_dir_all(place.parent().unwrap())?;
             let up = if is_upwards { "../".repeat(30) } else { String::new() };
             symlink(format!("{up}{}", outside.display()), &place)?;
-            // The folder of that name, seen from the tree.
+            // The directory of that name inside the tree.
             let inside = station.rootfs().join(outside.strip_prefix("/")?);
             if is_inside {
                 create_dir_all(&inside)?;
@@ -41,7 +41,7 @@ fn symlinks_lead_to_the_tree_itself() -> anyhow::Result<()> {
             let run = station.agent(&["boot"])?.ended_with(0)?;
             assert_eq!(count(&outside)?, before, "{folder}: {}", run.stderr);
             assert!(count(&inside)? > 0, "{folder}");
-            // What was written there is read there.
+            // Data written there is read from there.
             station.agent(&["token"])?.ended_with(0)?;
             station.agent(&["status"])?.ended_with(0)?;
             assert_eq!((count(&outside)?, station.api.calls("POST", "/login")), (before, 1), "{folder}");
@@ -65,7 +65,7 @@ fn files_outside_are_not_read() -> anyhow::Result<()> {
         fs::remove_file(&place)?;
         fs::rename(&outside, &place)?;
     }
-    // With /etc/azaion as a whole out of the tree there is no device.conf.
+    // With /etc/azaion as a whole outside the tree there is no device.conf.
     fs::rename(station.inside("etc/azaion"), station.path("azaion"))?;
     symlink(station.path("azaion"), station.inside("etc/azaion"))?;
     let run = station.agent(&["boot"])?.ended_with(78)?;

@@ -7,21 +7,21 @@ use azaion_tests::dev_api::{Fault, Generation, Options};
 use crate::virtual_device::{BY_PERSON, BY_TIMER, TOKEN, VirtualDevice};
 
 const KEYS: &str = "/.well-known/jwks.json";
-/// When a token of 15 minutes is due, and still valid.
+/// Age at which a token of 15 minutes is due, and still valid.
 const DUE: Duration = Duration::from_mins(11);
 
 fn cached() -> Options {
     Options { generation: Generation::G2b, keys_cache: Some(Duration::from_hours(1)), ..Options::default() }
 }
 
-/// Whether caches were asked for a new list, in the order of the requests for keys.
+/// Returns whether each request for keys bypassed caches, in order.
 fn is_no_cache(device: &VirtualDevice) -> Vec<bool> {
     let requests = device.station.api.requests();
     requests.into_iter().filter(|request| request.path == KEYS).map(|request| request.is_no_cache).collect()
 }
 
-// Promise: a token whose `kid` a cached list lacks makes the device ask for the list again, past the caches, and not log in again:
-// at first login and at renewal.
+// Promise: a token whose `kid` is missing in a cached list makes the device request the list again, bypassing caches,
+// and not log in again: at first login and at renewal.
 #[test]
 fn a_rotated_key_behind_a_cache() -> anyhow::Result<()> {
     for is_old_listed in [true, false] {
@@ -41,7 +41,7 @@ fn a_rotated_key_behind_a_cache() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A list of keys as a cache has it that obeys nobody.
+/// Returns the key list of a cache that ignores `Cache-Control: no-cache`.
 fn stubborn(device: &VirtualDevice) -> Fault {
     Fault::Answer {
         status: 200,
@@ -51,7 +51,7 @@ fn stubborn(device: &VirtualDevice) -> Fault {
     }
 }
 
-// Promise: a cache that gives the old list for some time is asked again, with pauses, without another login.
+// Promise: a cache that returns the old list for some time is queried again, with pauses, without another login.
 #[test]
 fn a_cache_that_is_slow_to_learn() -> anyhow::Result<()> {
     let device = VirtualDevice::new(cached(), "")?;
@@ -62,8 +62,8 @@ fn a_cache_that_is_slow_to_learn() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: one that never learns keeps the device from being ready, with one login in each run and not more than a few requests;
-// a valid token survives.
+// Promise: a cache that is never updated keeps the device from becoming ready, with one login in each run and few
+// requests; a valid token is kept.
 #[test]
 fn a_cache_that_never_learns() -> anyhow::Result<()> {
     let device = VirtualDevice::new(cached(), "")?;

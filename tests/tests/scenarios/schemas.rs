@@ -1,4 +1,4 @@
-//! `docs/schema`: each schema against what the programs really print and write.
+//! `docs/schema`: each schema against the actual output and files of the programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ use azaion_tests::schemas;
 use azaion_tests::station::{EMAIL, Station};
 use serde_json::Value;
 
-/// The agent's files, with their directory.
+/// The agent's files with their directories.
 const FILES: [&str; 6] = [
     "run/azaion/token",
     "run/azaion/ready",
@@ -31,7 +31,7 @@ impl Samples {
         self.0.entry(name.to_owned()).or_default().push(sample);
     }
 
-    /// What a program printed, in lines of one schema.
+    /// Adds the lines that a program printed, all of one schema.
     fn add_lines(&mut self, name: &str, run: &Run) -> anyhow::Result<()> {
         let lines = run.json_lines()?;
         ensure!(!lines.is_empty(), "nothing was printed: {}", run.words());
@@ -39,7 +39,7 @@ impl Samples {
         Ok(())
     }
 
-    /// What a batch printed: devices, and their summary at last.
+    /// Adds the output of a batch: devices, then their summary.
     fn add_batch(&mut self, name: &str, run: &Run) -> anyhow::Result<()> {
         let mut lines = run.json_lines()?;
         self.add("batch-summary", lines.pop().context("a summary")?);
@@ -47,7 +47,7 @@ impl Samples {
         Ok(())
     }
 
-    /// The files of the agent that are there.
+    /// Adds the existing files of the agent.
     fn add_files(&mut self, station: &Station) {
         for path in FILES {
             if let (Some((_, name)), Some(sample)) = (path.rsplit_once('/'), station.json(&format!("{path}.json"))) {
@@ -56,7 +56,7 @@ impl Samples {
         }
     }
 
-    /// The host tool's part of a device's way, from an empty target to a cleared one.
+    /// Adds the host tool's output for a device, from an empty target to a cleared one.
     fn add_host(&mut self, station: &Station) -> anyhow::Result<()> {
         let rootfs = station.rootfs().display().to_string();
         let inspect = |samples: &mut Self| -> anyhow::Result<()> {
@@ -69,7 +69,7 @@ impl Samples {
         inspect(self)
     }
 
-    /// A batch with one device that can be provisioned, and one that can't.
+    /// Adds a batch with one device that can be provisioned, and one that fails.
     fn add_batches(&mut self, station: &Station) -> anyhow::Result<()> {
         let units = station.path("units").display().to_string();
         fs::create_dir_all(station.path("units/AZJN-0001/etc"))?;
@@ -86,16 +86,16 @@ impl Samples {
         Ok(())
     }
 
-    /// The agent's part: refused first, then ready.
+    /// Adds the agent's output: first refused, then ready.
     fn add_agent(&mut self, station: &Station) -> anyhow::Result<()> {
         let password = station.password().context("a password")?;
         station.put_policy("")?;
-        // The module that the device is for is not this machine's.
+        // The device's module is not the one in this machine.
         station.put("rootfs/proc/device-tree/serial-number", "1421324012345\0", 0o644)?;
         station.api.set_password(EMAIL, "another-password");
         station.agent(&["boot"])?.ended_with(77)?;
         self.add_files(station);
-        // Standard output is no socket here, and gets the same answer.
+        // Standard output is not a socket here, but the answer is the same.
         self.add_lines("refusal", &station.agent(&["token", "--socket"])?.ended_with(0)?)?;
         station.api.set_password(EMAIL, &password);
         station.agent(&["boot", "--now"])?.ended_with(0)?;
@@ -122,7 +122,7 @@ fn is_valid(schema: &Value, sample: &Value) -> anyhow::Result<bool> {
     Ok(jsonschema::draft202012::new(schema)?.is_valid(sample))
 }
 
-/// The fields that an object of this schema must have: those of all forms, and those of the form that the sample has.
+/// Returns the required fields of an object of this schema: those common to all forms, and those of the sample's form.
 fn required(schema: &Value, sample: &Value) -> anyhow::Result<BTreeSet<String>> {
     let names = |schema: &Value| -> Vec<String> {
         let names = schema["required"].as_array().into_iter().flatten();
@@ -137,7 +137,7 @@ fn required(schema: &Value, sample: &Value) -> anyhow::Result<BTreeSet<String>> 
     Ok(all)
 }
 
-/// The objects in a sample whose fields are described: the sample itself, and those inside of it, as JSON pointers.
+/// Finds the objects in a sample whose fields are described, including the sample itself, as JSON pointers.
 fn objects<'a>(schema: &'a Value, sample: &Value, at: &str, found: &mut Vec<(String, &'a Value)>) {
     match sample {
         Value::Object(fields) if schema.get("properties").is_some() => {
@@ -159,7 +159,7 @@ fn fields<'a>(sample: &'a mut Value, at: &str) -> &'a mut serde_json::Map<String
     sample.pointer_mut(at).and_then(Value::as_object_mut).unwrap()
 }
 
-/// Whether a schema notices that a field is missing, and that there is one more.
+/// Checks that a schema detects a missing field and an additional one.
 fn notices_changes(name: &str, schema: &Value, sample: &Value) -> anyhow::Result<()> {
     schemas::check(name, sample)?;
     let mut found = Vec::new();
@@ -177,8 +177,8 @@ fn notices_changes(name: &str, schema: &Value, sample: &Value) -> anyhow::Result
     Ok(())
 }
 
-// Promise: each schema in docs/schema has a sample of a real run that agrees with it, in each of its forms; without a field that
-// the schema requires, or with another one, it does not agree.
+// Promise: each schema in docs/schema has a matching sample of a real run, in each of its forms; a sample without a
+// required field, or with an additional one, does not match.
 #[test]
 fn changes_are_noticed() -> anyhow::Result<()> {
     let Samples(samples) = samples(&Station::new(Options::default())?)?;
@@ -196,8 +196,8 @@ fn changes_are_noticed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: docs/schema is what the types say, and has no schema of anything else; a change of a type is followed by
-// `cargo run -p azaion-tests --bin schemas`.
+// Promise: docs/schema matches the types, and has no other schemas; after a change of a type, `cargo run -p
+// azaion-tests --bin schemas` updates it.
 #[test]
 fn schemas_are_current() -> anyhow::Result<()> {
     let files = schemas::files()?;
@@ -213,13 +213,13 @@ fn schemas_are_current() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The command in docs/schema/README.md that validates what is piped into it.
+/// Returns the command in docs/schema/README.md that validates its standard input.
 fn documented_command(page: &str) -> anyhow::Result<&str> {
     page.lines().find_map(|line| line.strip_prefix("    azaion-agent status --json | ")).context("a command")
 }
 
-// Promise: the page beside the schemas names each of them, and its command validates an output: 0 if it agrees, another code if it
-// does not.
+// Promise: the page beside the schemas names each of them, and its command validates an output: 0 if it matches,
+// another code if it does not.
 #[test]
 fn the_page_is_right() -> anyhow::Result<()> {
     let page = fs::read_to_string(workspace().join("docs/schema/README.md"))?;
@@ -241,7 +241,7 @@ fn the_page_is_right() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: no program that is shipped has the code that makes schemas.
+// Promise: no shipped program contains the code that generates schemas.
 #[test]
 fn programs_have_no_schemas() -> anyhow::Result<()> {
     for package in ["azaion-agent", "azaion-provision"] {

@@ -1,4 +1,4 @@
-//! `/run/azaion` is shared: another program may remove it at any moment, and has files of its own there.
+//! `/run/azaion` is shared: another program may remove it at any moment, and may have its own files there.
 
 use std::fs::{self, remove_dir_all};
 
@@ -15,8 +15,8 @@ fn provisioned() -> anyhow::Result<Station> {
     Ok(station)
 }
 
-// Promise: a run during which the directory vanishes, whichever call it is at, ends with 75 and leaves nothing elsewhere; the
-// next one makes the directory again, and the device is ready.
+// Promise: a run during which the directory is removed, at whichever call, ends with 75 and leaves no files elsewhere;
+// the next one creates the directory again, and the device is ready.
 #[test]
 fn it_vanishes_during_a_call() -> anyhow::Result<()> {
     for (method, path) in [("POST", "/login"), ("GET", "/.well-known/jwks.json")] {
@@ -40,8 +40,8 @@ fn it_vanishes_during_a_call() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the directory that is gone between two runs is made again; files and directories of other programs in it, also with
-// names like the agent's, are left alone.
+// Promise: a directory that was removed between two runs is created again; files and directories of other programs in
+// it, also with names like the agent's, are unchanged.
 #[test]
 fn others_have_files_there() -> anyhow::Result<()> {
     let station = provisioned()?;

@@ -1,4 +1,4 @@
-//! A slow world: disks, people and servers that take their time.
+//! Slow surroundings: disks, people and servers.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-/// More than is left for a call that gets what slow work has left of the deadline below.
+/// Longer than the rest of the deadline below after slow work has used most of it.
 const CALL: Duration = Duration::from_millis(300);
 const DEVICE_CONF: &str = "rootfs/etc/azaion/device.conf";
 const DEADLINE: [&str; 2] = ["--deadline", "2"];
@@ -27,7 +27,7 @@ fn device(station: &Station) -> anyhow::Result<Command> {
     station.provision_command(&["device", SERIAL, "--rootfs", &rootfs, "--owner", "current"])
 }
 
-/// The program on a disk that takes so many milliseconds for each sync.
+/// Runs the program on a disk that takes so many milliseconds for each sync.
 fn on_a_slow_disk(station: &Station, ours: &Command, milliseconds: u32) -> anyhow::Result<Run> {
     let delay = format!("inject=fsync,fdatasync,syncfs:delay_enter={}", milliseconds * 1000);
     let options = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,syncfs", "-e", &delay];
@@ -35,7 +35,7 @@ fn on_a_slow_disk(station: &Station, ours: &Command, milliseconds: u32) -> anyho
     station.wait(start(strace.arg(ours.get_program()).args(ours.get_args()))?)
 }
 
-// Promise: what a slow disk takes does not count against the time for calls.
+// Promise: the time of a slow disk does not count against the time for calls.
 #[test]
 fn a_slow_disk() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -67,8 +67,8 @@ fn a_person_who_types_late() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a server that closes connections that nobody uses costs no call: none is made twice, and no device gets another
-// password for that.
+// Promise: a server that closes idle connections costs no call: none is made twice, and no device gets another password
+// because of it.
 #[test]
 fn a_server_that_closes_idle_connections() -> anyhow::Result<()> {
     const UNITS: usize = 4;
@@ -99,8 +99,8 @@ fn wait_until_it_listens(process: u32) -> anyhow::Result<()> {
     }
 }
 
-// Promise: Ctrl-C ends a run with 130 at once while it waits for another run's lock, and after the call in hand while the API
-// takes its time; the target is then as before.
+// Promise: Ctrl-C ends a run with 130 at once while it waits for another run's lock, and after the current call if the
+// API is slow; the target is then unchanged.
 #[test]
 fn interrupted_while_it_waits() -> anyhow::Result<()> {
     for is_locked in [true, false] {
@@ -131,7 +131,7 @@ fn interrupted_while_it_waits() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: Ctrl-C ends a batch with 130 also while it reads a list that nobody ends.
+// Promise: Ctrl-C also ends a batch with 130 while it reads a list without an end.
 #[test]
 fn interrupted_while_it_reads() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -148,8 +148,8 @@ fn interrupted_while_it_reads() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: where the API refuses a device whose target held a file of others that is too large to be kept, no password of ours
-// stays, and the run says that the file is gone.
+// Promise: if the API refuses a device whose target held another program's file that is too large to be restored, no
+// password of ours stays, and the run reports that the file is gone.
 #[test]
 fn a_large_file_can_not_be_restored() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -161,11 +161,11 @@ fn a_large_file_can_not_be_restored() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Signals to a run on a directory: more of them with this variable.
+/// Variable with the number of signals to a run on a directory.
 const SIGNALS: &str = "AZAION_SIGNALS";
 
-// Promise: a signal to the process group, at any time of a run on a directory, leaves a device that is complete or a target that is
-// as before; what the run ends with says which.
+// Promise: a signal to the process group, at any time of a run on a directory, leaves a complete device or an unchanged
+// target; the exit code says which.
 #[test]
 fn signals_at_any_time() -> anyhow::Result<()> {
     let signals: u32 = std::env::var(SIGNALS).ok().and_then(|signals| signals.parse().ok()).unwrap_or(20);
@@ -177,7 +177,7 @@ fn signals_at_any_time() -> anyhow::Result<()> {
         }
         let mut ours = device(&station)?;
         let running = start(ours.args(station.api_arguments()).process_group(0))?;
-        // A run takes some 70 ms.
+        // A run takes about 70 ms.
         SystemClock.sleep(Duration::from_millis(u64::from(number * 100 / signals)));
         match killpg(Pid::from_raw(running.id().try_into()?), Signal::SIGTERM) {
             Ok(()) | Err(Errno::ESRCH) => {}

@@ -21,11 +21,11 @@ use azaion_tests::station::{EMAIL, Station, command};
 use serde_json::Value;
 
 const TOKEN: &str = "run/azaion/token.json";
-/// Clients at the same time.
+/// Number of concurrent clients.
 const CLIENTS: usize = 50;
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What runs for one client.
+/// Returns the command that answers one client.
 fn answering(station: &Station) -> anyhow::Result<Command> {
     let mut agent = command(&native()?.join("azaion-agent"), &["token", "--socket", "--root"]);
     agent.arg(station.rootfs());
@@ -62,7 +62,7 @@ impl Listener {
     }
 
     fn ask(&self) -> anyhow::Result<Value> {
-        // It is there before it is listened to.
+        // The socket file exists before it accepts connections.
         let until = SystemClock.boot() + PATIENCE;
         let mut client = loop {
             match UnixStream::connect(&self.path) {
@@ -83,7 +83,7 @@ impl Drop for Listener {
     }
 }
 
-/// All that is sent until the end of file: one line of JSON.
+/// Returns everything sent until the end of file: one line of JSON.
 fn read(client: &mut UnixStream) -> anyhow::Result<Value> {
     let mut text = String::new();
     client.read_to_string(&mut text)?;
@@ -98,7 +98,7 @@ fn read(client: &mut UnixStream) -> anyhow::Result<Value> {
     Ok(answer)
 }
 
-/// Runs the agent for a client; how the client behaves is up to the test. What it said on standard error.
+/// Runs the agent for a client, whose behaviour is up to the test; returns its standard error.
 fn answer_to(station: &Station, connection: UnixStream) -> anyhow::Result<String> {
     let mut agent = answering(station)?;
     let agent = agent.stdin(Stdio::null()).stdout(OwnedFd::from(connection)).stderr(Stdio::piped()).output()?;
@@ -109,7 +109,7 @@ fn answer_to(station: &Station, connection: UnixStream) -> anyhow::Result<String
     Ok(said)
 }
 
-// Promise: a fresh token is answered at once, as it is in the cache, without a call and without waiting for another run.
+// Promise: a fresh token is answered at once, as cached, without a call and without waiting for another run.
 #[test]
 fn a_fresh_token_is_answered_without_the_lock() -> anyhow::Result<()> {
     let station = ready()?;
@@ -124,7 +124,7 @@ fn a_fresh_token_is_answered_without_the_lock() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A station with a device that is ready.
+/// Creates a host with a ready device.
 fn ready() -> anyhow::Result<Station> {
     let station = Station::new(Options::default())?;
     station.device(&[])?.ended_with(0)?;
@@ -133,7 +133,7 @@ fn ready() -> anyhow::Result<Station> {
     Ok(station)
 }
 
-// Promise: many clients at once get the same new token for one login.
+// Promise: many concurrent clients get the same new token for one login.
 #[test]
 fn clients_at_once_share_one_login() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
@@ -153,8 +153,8 @@ fn clients_at_once_share_one_login() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: where there is no token, the client gets the code and the reason, the exit code is 0, and nothing is logged; while
-// a token is valid, a failed renewal is no obstacle.
+// Promise: if there is no token, the client gets the code and the reason, the exit code is 0, and nothing is logged;
+// while a token is valid, a failed renewal does not matter.
 #[test]
 fn a_client_learns_why_there_is_no_token() -> anyhow::Result<()> {
     let ask = |station: &Station| {
@@ -193,7 +193,7 @@ fn a_client_learns_why_there_is_no_token() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: programs that ask again and again after an answer that can't be accepted, or a refusal, make one call.
+// Promise: programs that ask repeatedly after an invalid answer, or a refusal, cause one call.
 #[test]
 fn waits_are_obeyed() -> anyhow::Result<()> {
     for (status, code) in [(404, 76), (0, 77)] {
@@ -216,7 +216,7 @@ fn waits_are_obeyed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a client that never reads, that has closed already or that sends something costs no failure and no line in the log.
+// Promise: a client that never reads, has closed already or sends something causes no failure and no log line.
 #[test]
 fn clients_that_do_not_read() -> anyhow::Result<()> {
     type Behaviour = (&'static str, fn(&mut UnixStream));
@@ -238,8 +238,8 @@ fn clients_that_do_not_read() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a program whose standard output is a connection with a buffer as small as the kernel makes it, from which nobody reads:
-/// its exit code.
+/// Runs a program whose standard output is a connection with the kernel's smallest buffer and no reader; returns its
+/// exit code.
 const SMALL_BUFFER: &str = "
 import socket, subprocess, sys
 client, connection = socket.socketpair()
@@ -247,7 +247,7 @@ connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 sys.exit(subprocess.run(sys.argv[1:], stdout=connection, timeout=60).returncode)
 ";
 
-// Promise: where an answer does not fit the connection's buffer, a client that never reads is given up.
+// Promise: if an answer does not fit the connection's buffer, the agent gives up on a client that never reads.
 #[test]
 fn a_client_that_does_not_read_is_given_up() -> anyhow::Result<()> {
     let station = ready()?;

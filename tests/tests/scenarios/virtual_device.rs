@@ -1,4 +1,4 @@
-//! A device in this process, on a clock that moves only when somebody waits; the development API's clock moves with it.
+//! A device in this process, on a clock that advances only during waits; the development API's clock advances with it.
 
 use std::fmt;
 use std::fs;
@@ -19,21 +19,22 @@ pub(crate) const PASSWORD: &str = "device-password-0042";
 
 /// `RestartSec=` of the unit, after 75 and 76.
 const RESTART: Duration = Duration::from_millis(250);
-/// From the end of a run of the timer to the next.
+/// Time from the end of a run of the timer to the next.
 pub(crate) const TIMER: Duration = Duration::from_mins(1);
 
-/// A run of the unit, which the timer starts.
+/// A run of the unit, started by the timer.
 pub(crate) const BY_TIMER: How = by(Caller::Unit);
 /// A run for a program that needs a token.
 pub(crate) const BY_PROGRAM: How = by(Caller::Program);
-/// A person's run, `azaion-agent boot`.
+/// A manual run, `azaion-agent boot`.
 pub(crate) const BY_PERSON: How = by(Caller::Person);
 
 const fn by(caller: Caller) -> How {
     How { caller, deadline: None, now: false, is_forced: false }
 }
 
-/// The shortest time that passes when somebody waits: a run that waits for an hour looks around four times a second.
+/// The least time by which a wait advances the clock: a run that waits for an hour checks its state four times a
+/// second.
 const SHORTEST: Duration = Duration::from_secs(2);
 
 type Event = (Duration, Box<dyn FnOnce(&Station) + Send>);
@@ -46,12 +47,12 @@ struct VirtualClock {
 
 #[derive(Default)]
 struct State {
-    /// Since the start.
+    /// Time since the start.
     now: Duration,
-    /// When the last boot was.
+    /// The time of the last boot.
     booted: Duration,
     boots: u32,
-    /// What happens when, in this order.
+    /// The pending events in chronological order.
     events: Vec<Event>,
 }
 
@@ -97,14 +98,14 @@ impl Clock for VirtualClock {
 
 impl Machine for VirtualClock {}
 
-/// A provisioned device that has been running for a minute, with the station that it came from.
+/// A provisioned device that has been running for a minute, with its host.
 pub(crate) struct VirtualDevice {
     pub(crate) station: Arc<Station>,
     clock: Arc<VirtualClock>,
 }
 
 impl VirtualDevice {
-    /// With an account and a `device.conf`, and a policy with these lines.
+    /// Creates it with an account and a `device.conf`, and a policy with these lines.
     pub(crate) fn new(options: Options, policy: &str) -> anyhow::Result<Self> {
         let station = Arc::new(Station::new(options)?);
         station.api.add_user(EMAIL, PASSWORD, "CompanionPC");
@@ -119,7 +120,7 @@ impl VirtualDevice {
         Ok(device)
     }
 
-    /// One that is ready, and whose API has forgotten how that came about.
+    /// Creates one that is ready, with the API's records cleared.
     pub(crate) fn ready(options: Options, policy: &str) -> anyhow::Result<Self> {
         let device = Self::new(options, policy)?;
         device.run(BY_TIMER)?;
@@ -136,7 +137,7 @@ impl VirtualDevice {
         self.station.put("rootfs/etc/azaion/device.conf", lines, 0o600)
     }
 
-    /// What a run of the agent makes of it now.
+    /// Runs the agent once and returns its result.
     pub(crate) fn run(&self, how: How) -> Result<Ready, NotReady> {
         let device = Device::on(Arc::<VirtualClock>::clone(&self.clock), &self.station.rootfs());
         let ended = run(&device, how);
@@ -144,24 +145,24 @@ impl VirtualDevice {
         ended
     }
 
-    /// The exit code of a run.
+    /// Returns the exit code of a run.
     pub(crate) fn exit(&self, how: How) -> i32 {
         self.run(how).map_or_else(|error| error.exit().code().into(), |_| 0)
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     pub(crate) fn wait(&self, time: Duration) {
         self.clock.sleep(time);
     }
 
-    /// Something that happens so much later, whoever waits then.
+    /// Schedules an event after this time, whichever run is waiting then.
     pub(crate) fn after(&self, time: Duration, event: impl FnOnce(&Station) + Send + 'static) {
         let when = self.clock.now() + time;
         self.clock.state().events.push((when, Box::new(event)));
     }
 
-    /// The runs of the unit in this time, as its timer and `Restart=` start them; whether all of them left the device ready. A unit
-    /// that is started more often than four times a minute is in a loop.
+    /// Runs the unit for this time, as its timer and `Restart=` start it; returns whether all runs left the device
+    /// ready. A unit that is started more often than four times a minute is in a loop.
     pub(crate) fn timer_for(&self, time: Duration) -> bool {
         let end = self.clock.now() + time;
         let (mut pause, mut is_ready, mut runs) = (TIMER, true, 0);
@@ -176,7 +177,7 @@ impl VirtualDevice {
         is_ready
     }
 
-    /// Power off, and on again: another boot, without what was in `/run`.
+    /// Power off, and on again: another boot, without the files in `/run`.
     pub(crate) fn reboot(&self) -> anyhow::Result<()> {
         let run_dir = self.station.inside("run");
         if run_dir.exists() {
@@ -184,7 +185,7 @@ impl VirtualDevice {
         }
         let mut state = self.clock.state();
         (state.booted, state.boots) = (state.now, state.boots + 1);
-        // This machine's boot id stays: what the agent remembers is made that of an earlier boot.
+        // This machine's boot id stays the same: change the agent's record to that of an earlier boot.
         if let Some(record) = self.station.json(FIRST_BOOT) {
             let this_boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
             let earlier = record.to_string().replace(this_boot.trim(), &format!("boot-{}", state.boots));
@@ -193,12 +194,12 @@ impl VirtualDevice {
         Ok(())
     }
 
-    /// A field of one of the agent's files; null where there is none.
+    /// Returns a field of one of the agent's files; null if there is none.
     pub(crate) fn field(&self, file: &str, name: &str) -> Value {
         self.station.json(file).and_then(|content| content.get(name).cloned()).unwrap_or_default()
     }
 
-    /// How many logins and refreshes there were.
+    /// Returns the numbers of logins and refreshes.
     pub(crate) fn calls(&self) -> [usize; 2] {
         ["/login", "/token/refresh"].map(|path| self.station.api.calls("POST", path))
     }

@@ -1,4 +1,4 @@
-//! The API in memory, as it behaves by its documentation: accounts, tokens, sessions, keys, limits.
+//! The API in memory, as documented: accounts, tokens, sessions, keys, limits.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use super::dice::Dice;
 use super::secrets::{hmac_token, secrets};
 
-/// How passwords and refresh tokens begin.
+/// The prefixes of passwords and refresh tokens.
 pub(crate) const PASSWORD: &str = "PassWord";
 pub(crate) const REFRESH: &str = "ReFresh";
 pub(crate) const EMAIL: &str = "azaion-jetson-0042@azaion.com";
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-/// How long a cache on the way keeps the list of keys.
+/// How long an intermediate cache keeps the list of keys.
 const KEYS_CACHED: Duration = Duration::from_hours(1);
 const REFRESH_LIFETIME: Duration = Duration::from_hours(8);
 
@@ -39,7 +39,7 @@ pub(crate) enum Flaw {
     Form,
 }
 
-/// An answer, before anything on the way changes it.
+/// An answer, before an intermediary changes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -85,12 +85,13 @@ pub(crate) struct Api {
     issued: HashMap<String, Issued>,
     ended: Vec<u32>,
     serial: u32,
-    /// Refusals in a row of the credentials in this `device.conf` that the device knows of, and the last one at all.
+    /// Consecutive refusals of the credentials in this `device.conf` that the device knows of, and the last refusal
+    /// overall.
     pub(crate) refusals: Vec<Duration>,
     pub(crate) last_refusal: Option<Duration>,
     /// Refresh tokens that were used a second time.
     pub(crate) reuses: u32,
-    /// Logins of the unit.
+    /// Logins of the systemd unit.
     pub(crate) unit_logins: Vec<Duration>,
 }
 
@@ -115,22 +116,22 @@ impl Api {
         }
     }
 
-    /// Whether the API lets in who shows this token now.
+    /// Returns whether the API accepts this token now.
     pub(crate) fn accepts(&self, token: &str, now: Timestamp) -> bool {
         self.issued.get(token).is_some_and(|issued| now < issued.expires_at && !self.ended.contains(&issued.family))
     }
 
-    /// Whether the API has ended the session of this token itself.
+    /// Returns whether the API has ended the session of this token itself.
     pub(crate) fn has_ended(&self, token: &str) -> bool {
         self.issued.get(token).is_some_and(|issued| self.ended.contains(&issued.family))
     }
 
-    /// Whether the API has refused the credentials since it gave this token.
+    /// Returns whether the API has refused the credentials since it issued this token.
     pub(crate) fn has_refused_since(&self, token: &str) -> bool {
         self.issued.get(token).is_some_and(|issued| self.last_refusal >= Some(issued.at))
     }
 
-    /// Takes back the refusals behind the first `kept`, of which the device knows nothing.
+    /// Removes the refusals after the first `kept`, which the device does not know of.
     pub(crate) fn unheard(&mut self, kept: usize) {
         self.refusals.truncate(kept);
     }
@@ -139,7 +140,7 @@ impl Api {
         self.ended.extend(self.issued.values().map(|issued| issued.family));
     }
 
-    /// Signs with a new key; the old one stays listed, or vanishes.
+    /// Signs with a new key; the old one stays listed, or is removed.
     pub(crate) fn rotate(&mut self, is_old_listed: bool) {
         self.key += 1;
         if !is_old_listed || self.key - self.first_listed > 3 {
@@ -223,7 +224,7 @@ impl Api {
             "iat": start, "nbf": start, "exp": start + lifetime, "jti": format!("{id:016x}"),
         });
         let key = (flaw != Some(Flaw::UnlistedKey)).then_some(self.key);
-        // No device can see that.
+        // No device can detect that.
         let flaw = flaw.filter(|flaw| *flaw != Flaw::UnlistedKey || self.generation != Generation::G1);
         let access = match self.generation {
             _ if flaw == Some(Flaw::Form) => return Reply::new(200, json!({"ok": true}).to_string()),
@@ -247,7 +248,7 @@ impl Api {
     }
 }
 
-/// The true time so long after the start of a history.
+/// Returns the true time so long after the start of a history.
 pub(crate) fn time_at(now: Duration) -> Timestamp {
     build_time().plus(Duration::from_hours(24) + now)
 }

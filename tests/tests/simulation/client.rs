@@ -1,4 +1,4 @@
-//! The way from the device to the API: network, certificates, and the weather.
+//! The connection from the device to the API: network, certificates, and the weather.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::secrets::{HOST, secrets};
 use super::weather::Weather;
 use super::world::World;
 
-/// What a call takes where nothing is slow.
+/// Duration of a call without delays.
 const CALL: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -41,7 +41,7 @@ impl Client {
         Self { world, api: api.clone(), clock, overtaken, verifier, date: ServerTime::default() }
     }
 
-    /// Time passes; whether the network has become another one meanwhile.
+    /// Advances the clock; fails if the network has changed meanwhile.
     fn takes(&self, time: Duration) -> Result<(), Problem> {
         let end = self.world.now() + time;
         while self.world.now() < end {
@@ -75,7 +75,7 @@ impl Client {
         })
     }
 
-    /// The API does what it is asked.
+    /// Executes the call on the API.
     fn ask(&self, call: &Call<'_>, weather: Weather) -> Reply {
         let body: Value = call.body.as_ref().map(|body| serde_json::from_slice(body).unwrap()).unwrap_or_default();
         let state = &mut *self.world.state();
@@ -92,7 +92,7 @@ impl Client {
         }
     }
 
-    /// What arrives.
+    /// Returns the answer that arrives.
     fn exchange(&self, call: &Call<'_>, limit: Duration) -> Result<Reply, Problem> {
         let weather = self.world.state().weather;
         let page = |status, retry_after| Reply { retry_after, ..Reply::new(status, "<html>hotel</html>") };
@@ -161,7 +161,7 @@ impl ApiClient for Client {
         invariants::before_call(&self.world, call);
         let heard = self.world.state().api.refusals.len();
         let answer = self.answer(call, limit).map_err(fail).and_then(Answer::check_unknown_time);
-        // The device counts what it believes, and for the `device.conf` that it has read.
+        // The device counts refusals that it accepts as genuine, for the `device.conf` that it has read.
         let is_counted = answer.is_ok() && self.world.state().is_run_current();
         if !is_counted {
             self.world.state().api.unheard(heard);

@@ -1,4 +1,4 @@
-//! A device as systemd runs it: boots, the timer, restarts, and who else asks.
+//! A device under systemd: boots, the timer, restarts, and other callers.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -22,7 +22,7 @@ const RUN_DIR: &str = "run/azaion";
 /// `RestartSec=` of the unit, after 75 and 76; from the end of any other run to the next of the timer.
 const RESTART: Duration = Duration::from_millis(250);
 const TIMER: Duration = Duration::from_mins(1);
-/// How long a device may be off.
+/// Maximum time for which a device is off.
 const MOMENT: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_hours(1);
 const SHELF: Duration = Duration::from_hours(24 * 200);
@@ -34,7 +34,7 @@ pub(crate) fn provision(world: &World) {
     let password = {
         let mut state = world.state();
         state.conf += 1;
-        // Its credentials were not refused yet.
+        // Its credentials have not been refused yet.
         state.api.refusals.clear();
         state.noted_refusals = 0;
         state.starts_again();
@@ -47,14 +47,14 @@ pub(crate) fn provision(world: &World) {
     put(&world.root.join("etc/azaion/device.conf"), text.as_bytes(), 0o600);
 }
 
-/// Somebody asks: between two runs of the unit, or while one waits.
+/// Runs the agent for another caller: between two runs of the unit, or while one waits.
 pub(crate) fn asked(world: &Arc<World>, how: How) {
     let depth = *world.depth.lock().unwrap();
     let is_locked = || {
         let file = fs::File::open(world.root.join(RUN_DIR).join("agent.lock"));
         file.is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err())
     };
-    // One that holds the lock can't go on before this one ends.
+    // A run that holds the lock cannot continue before this one ends.
     if depth < 2 && !is_locked() {
         let before = world.state().how;
         once(world, how);
@@ -62,7 +62,7 @@ pub(crate) fn asked(world: &Arc<World>, how: How) {
     }
 }
 
-/// One run of the agent, with all that must hold after it; its exit code.
+/// Runs the agent once, checks all that must hold after it, and returns its exit code.
 pub(crate) fn once(world: &Arc<World>, how: How) -> u8 {
     {
         let mut state = world.state();
@@ -85,7 +85,7 @@ pub(crate) fn once(world: &Arc<World>, how: How) -> u8 {
     code
 }
 
-/// Runs the device until all is well and it is ready.
+/// Runs the device until there are no more faults and it is ready.
 pub(crate) fn live(world: &Arc<World>) {
     let mut pause = Duration::ZERO;
     loop {
@@ -96,7 +96,7 @@ pub(crate) fn live(world: &Arc<World>) {
                     power_cut(world);
                     pause = Duration::ZERO;
                 }
-                // The timer comes again.
+                // The timer starts it again.
                 Some(End::Killed) => {
                     invariants::after_kill(world);
                     pause = TIMER;
@@ -108,7 +108,7 @@ pub(crate) fn live(world: &Arc<World>) {
     }
 }
 
-/// Runs of the unit in one boot.
+/// Runs the unit during one boot.
 fn boot(world: &Arc<World>, mut pause: Duration) {
     let (mut runs, start) = (0, world.now());
     loop {
@@ -117,7 +117,7 @@ fn boot(world: &Arc<World>, mut pause: Duration) {
         let code = once(world, UNIT);
         let (now, bound) = (world.now(), world.state().bound);
         if let Some((since, most)) = bound {
-            // With `renew = "on-demand"` the unit leaves it to whoever asks.
+            // With `renew = "on-demand"` the unit leaves the renewal to other callers.
             if code == 0 && !invariants::is_ready(world) {
                 once(world, PROGRAM);
             }
@@ -144,7 +144,8 @@ fn boot(world: &Arc<World>, mut pause: Duration) {
     }
 }
 
-/// How long there is nothing to do for the timer: some of the time until the token must be renewed, or something happens.
+/// Returns how long the timer's runs can be skipped: a part of the time until the token must be renewed, or the next
+/// event.
 fn quiet(world: &World) -> Duration {
     let Some(cache) = TokenCache::read(&world.root.join(RUN_DIR)) else { return Duration::ZERO };
     let device = azaion_agent::device::cache::BootMoment {
@@ -160,7 +161,7 @@ fn quiet(world: &World) -> Duration {
     TIMER * u32::try_from(time.as_secs() / 60).unwrap_or_default()
 }
 
-/// The power fails and comes back: `/run` is empty, the disk has what was written through, the clock has forgotten.
+/// Power failure and return: `/run` is empty, the disk has the synced data, and the clock is lost.
 fn power_cut(world: &Arc<World>) {
     let _ = fs::remove_dir_all(world.root.join("run"));
     {
@@ -169,7 +170,7 @@ fn power_cut(world: &Arc<World>) {
         let off = state.dice.pick(&[MOMENT, MOMENT, MOMENT, HOUR, HOUR, SHELF]);
         let off = state.dice.time(off);
         state.now += off;
-        // Else it happens while the device is off.
+        // Otherwise it happens while the device is off.
         if state.dice.is(50) {
             state.events.iter_mut().for_each(|(when, _)| *when += off);
         }

@@ -1,4 +1,4 @@
-//! Everything random of a history, from one seed.
+//! All random choices of a history, from one seed.
 
 use std::time::Duration;
 
@@ -19,23 +19,23 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
-    /// Whether something happens that does so in `percent` of all cases.
+    /// Returns `true` in `percent` of all cases.
     pub(crate) fn is(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these.
+    /// Returns one of these.
     pub(crate) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
         let index = self.below(all.len() as u64);
         all[usize::try_from(index).unwrap_or_default()]
     }
 
-    /// A time below `end`, small ones as likely as large ones: some are seconds, some hours.
+    /// Returns a time below `end`, on a logarithmic scale: some are seconds, some hours.
     pub(crate) fn time(&mut self, end: Duration) -> Duration {
         let end = u64::try_from(end.as_millis()).unwrap_or(u64::MAX);
         let magnitude = self.below(u64::from(end.max(2).ilog2()) + 1);

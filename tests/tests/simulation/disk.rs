@@ -1,4 +1,4 @@
-//! What a power cut leaves of `/var/lib/azaion`: what was not written through may be the old, the new, or a part of it.
+//! Simulates a power cut on `/var/lib/azaion`: unsynced data may be the old, the new, or a part of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -23,16 +23,16 @@ type Names = BTreeMap<PathBuf, Version>;
 pub(crate) struct Disk {
     directory: PathBuf,
     inode: u64,
-    /// Files whose content was written through.
+    /// Files whose content was synced.
     synced: HashSet<u64>,
-    /// What every program sees.
+    /// The state that every program sees.
     current: Names,
-    /// What the disk has for certain.
+    /// The state that is certainly on the disk.
     durable: Names,
 }
 
 impl Disk {
-    /// An empty one, for this directory.
+    /// Creates an empty one for this directory.
     pub(crate) fn new(directory: &Path) -> Self {
         let disk = Self {
             directory: directory.to_owned(),
@@ -72,7 +72,7 @@ impl Disk {
         }
     }
 
-    /// The power fails.
+    /// Simulates a power failure.
     pub(crate) fn cut(&mut self, dice: &mut Dice) {
         let names: BTreeSet<PathBuf> = self.current.keys().chain(self.durable.keys()).cloned().collect();
         let mut left = Names::new();
@@ -93,7 +93,7 @@ impl Disk {
     }
 }
 
-/// Content that was not written through, after a power cut: whole, a part, nothing, or zeros.
+/// Returns unsynced content after a power cut: complete, partial, empty, or zeros.
 fn torn(bytes: &[u8], dice: &mut Dice) -> Vec<u8> {
     match dice.below(4) {
         0 => bytes.to_vec(),
@@ -107,7 +107,7 @@ fn inode_of(file: BorrowedFd<'_>) -> u64 {
     fstat(file).unwrap().st_ino
 }
 
-/// Puts a file of the test's own, as another program would replace it.
+/// Replaces a file atomically, as another program would.
 #[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
 pub(crate) fn put(path: &Path, bytes: &[u8], mode: u32) {
     let staged = path.with_extension("put");

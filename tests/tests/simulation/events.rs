@@ -1,4 +1,4 @@
-//! What may happen to a device.
+//! The events that may happen to a device.
 
 use std::fs;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use super::disk::put;
 use super::weather::Weather;
 use super::world::{End, World};
 
-/// How long a device takes to become ready after all is well: where the API has not refused its credentials, and where it has.
+/// How long a device takes to become ready after the last fault is gone: if the API has not refused its credentials,
+/// and if it has.
 pub(crate) const AFTER_OUTAGE: Duration = Duration::from_mins(8);
 const AFTER_REFUSAL: Duration = Duration::from_mins(70);
 
@@ -25,7 +26,7 @@ pub(crate) enum Event {
     /// The same after so many effects on files.
     EndAfter(u64, End),
     Weather(Weather),
-    /// The network goes, or another one comes.
+    /// The network disappears, or another one appears.
     Network(bool),
     /// The wall clock is set to this time.
     ClockSet(u64),
@@ -40,16 +41,16 @@ pub(crate) enum Event {
     AccountGone,
     /// The account gets another password, `device.conf` does not.
     PasswordChanged,
-    /// The account and `device.conf` agree again.
+    /// The account and `device.conf` match again.
     Repaired,
     SessionsEnded,
     /// Another program removes the directory in `/run`.
     DirectoryRemoved,
-    /// From now on the world is well.
+    /// From now on there are no faults.
     Mended,
 }
 
-/// Clocks that a Jetson may have: 1970, 2061, right by years.
+/// Returns a clock that a Jetson may have: 1970, 2061, or years off.
 pub(crate) fn some_clock(dice: &mut Dice, now: Duration) -> u64 {
     match dice.below(5) {
         0 => 20,
@@ -61,7 +62,7 @@ pub(crate) fn some_clock(dice: &mut Dice, now: Duration) -> u64 {
 }
 
 impl Event {
-    /// One that makes nothing well.
+    /// Returns an event that repairs nothing.
     pub(crate) fn any(dice: &mut Dice, now: Duration) -> Self {
         let end = if dice.is(70) { End::PowerCut } else { End::Killed };
         let ask = |caller, now| Self::Ask(How { caller, now, deadline: None, is_forced: false });
@@ -125,7 +126,7 @@ impl Event {
             Self::SessionsEnded => world.state().api.end_all_sessions(),
             Self::DirectoryRemoved => {
                 let _ = fs::remove_dir_all(world.root.join("run/azaion"));
-                // What a run in progress writes down, nobody finds.
+                // The record that a run in progress writes is not found by later runs.
                 let mut state = world.state();
                 state.conf += 1;
                 state.starts_again();
@@ -138,7 +139,7 @@ impl Event {
 fn network(world: &World, is_there: bool) {
     let state = &mut *world.state();
     if is_there {
-        // Another one than before, as its route says.
+        // Another one than before, as its route shows.
         state.last_network = state.last_network % 7 + 1;
         state.network = state.last_network;
         state.starts_again();
@@ -152,7 +153,7 @@ fn hold(world: &World) {
     put(&world.root.join(HOLD_FILE), b"", 0o644);
 }
 
-/// The account is right again, by somebody at the API or by a new `device.conf`.
+/// Makes the account work again, at the API or by a new `device.conf`.
 fn repair(world: &World) {
     let mut state = world.state();
     state.api.is_disabled = false;
@@ -182,7 +183,7 @@ fn mend(world: &World) {
     let _ = fs::remove_file(world.root.join(HOLD_FILE));
     world.tell(|| format!("the clock says {}", world.wall()));
     let state = &mut *world.state();
-    // Counted while the device runs, which it may not have for long.
+    // Counted while the device runs, which may not be for long.
     let is_refused =
         !state.api.refusals.is_empty() || state.api.last_refusal.is_some_and(|last| state.now < last + AFTER_REFUSAL);
     let asked = state.asked_until.saturating_sub(state.now);

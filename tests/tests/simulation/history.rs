@@ -21,7 +21,7 @@ use super::invariants;
 use super::weather::Weather;
 use super::world::{End, Fate, World, set_current, start_log};
 
-/// What happened in all histories.
+/// Event counts of all histories.
 static TOTALS: [(&str, AtomicU64); 4] = [
     ("hours", AtomicU64::new(0)),
     ("calls", AtomicU64::new(0)),
@@ -29,12 +29,12 @@ static TOTALS: [(&str, AtomicU64); 4] = [
     ("refusals", AtomicU64::new(0)),
 ];
 
-/// The sums, for people.
+/// Returns the totals as text.
 pub(crate) fn totals() -> String {
     TOTALS.iter().map(|(what, sum)| format!("{} {what}", sum.load(Ordering::Relaxed))).collect::<Vec<_>>().join(", ")
 }
 
-/// Runs the history of a seed; what is wrong in it.
+/// Runs the history of a seed, and returns its violations.
 pub(crate) fn violations(seed: u64, root: &Path, is_told: bool) -> Option<String> {
     for entry in fs::read_dir(root).unwrap().flatten() {
         fs::remove_dir_all(entry.path()).unwrap();
@@ -71,12 +71,12 @@ fn prepare(world: &World) {
     }
 }
 
-/// What happens rarely by chance: the same thing again and again in short time, perhaps with credentials that are wrong; or an outage
-/// from a boot on, in which the keys are rotated.
+/// Returns events that are rare by chance: the same one repeated within a short time, perhaps with wrong credentials;
+/// or an outage from a boot on, in which the keys are rotated.
 fn burst(dice: &mut Dice, length: Duration) -> Vec<(Duration, Event)> {
     let kind = dice.below(5);
     if kind == 4 {
-        // To the end, and not so long that a cache would have forgotten the old list.
+        // Until the end, and not so long that a cache would have dropped the old list.
         let start = length.saturating_sub(Duration::from_mins(1) + dice.time(Duration::from_mins(50)));
         let rotated = start + dice.time(length.saturating_sub(start).saturating_sub(Duration::from_secs(1)));
         let outage = [(start, Event::Weather(Weather::Refused)), (start, Event::End(End::PowerCut))];
@@ -97,7 +97,7 @@ fn burst(dice: &mut Dice, length: Duration) -> Vec<(Duration, Event)> {
     [(start, before)].into_iter().chain(events).filter(|(when, _)| *when < length).collect()
 }
 
-/// What happens, up to the moment from which all is well; the first event is the last one.
+/// Returns the events up to the moment from which there are no faults; the first event is the last one.
 fn plan(dice: &mut Dice) -> Vec<(Duration, Event)> {
     let longest = Duration::from_hours(if dice.is(5) { 60 } else { 5 });
     let length = Duration::from_mins(5) + dice.time(longest);
@@ -105,7 +105,7 @@ fn plan(dice: &mut Dice) -> Vec<(Duration, Event)> {
     let mut events: Vec<_> = (0..count)
         .map(|_| {
             let when = Duration::from_millis(dice.below(u64::try_from(length.as_millis()).unwrap()));
-            // Some come with the start, and some close behind another one.
+            // Some are at the start, and some soon after another one.
             let when = if dice.is(30) { dice.time(Duration::from_mins(3)) } else { when };
             (when, Event::any(dice, when))
         })

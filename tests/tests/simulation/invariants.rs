@@ -20,9 +20,9 @@ use super::events::AFTER_OUTAGE;
 use super::world::{World, obeys};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Refusals in a row within a time: no more logins are made then (`docs/contracts.md`).
+/// Consecutive refusals within a time, after which no more logins are made (`docs/contracts.md`).
 const REFUSALS: [(usize, Duration); 2] = [(5, Duration::from_mins(5)), (9, Duration::from_hours(1))];
-/// Logins of the unit: its schedule begins with short waits, whose lengths are random. The API's own limit is ten.
+/// Maximum logins of the unit: its schedule begins with short waits of random length. The API's own limit is ten.
 const LOGINS: (usize, Duration) = (20, Duration::from_mins(1));
 
 /// Files with their modes.
@@ -35,7 +35,7 @@ const MODES: [(&str, u32); 6] = [
     ("var/lib/azaion/history.json", 0o644),
 ];
 
-/// What was there before a run.
+/// The state before a run.
 pub(crate) struct Before {
     /// A token that is valid.
     valid: Option<SecretString>,
@@ -48,7 +48,7 @@ fn cache(world: &World) -> Option<TokenCache> {
 
 fn is_accepted(world: &World, cache: &TokenCache) -> bool {
     let state = world.state();
-    // `Date` has whole seconds; without it, the device's clock may differ by what is allowed.
+    // `Date` has whole seconds; without it, the device's clock may differ by the permitted skew.
     let tolerance = if state.has_said_no_date { SKEW + SECOND } else { SECOND };
     state.api.accepts(cache.access_token.expose_secret(), time_at(state.now).minus(tolerance))
 }
@@ -62,7 +62,7 @@ impl Before {
     }
 }
 
-/// Whether `ready.json` says so, and the token is there.
+/// Returns whether `ready.json` says so, and the token exists.
 pub(crate) fn is_ready(world: &World) -> bool {
     Readiness::read(&world.root.join("run/azaion")).is_some_and(|ready| ready.ready)
         && cache(world).is_some_and(|cache| is_accepted(world, &cache))
@@ -88,7 +88,7 @@ pub(crate) fn before_call(world: &World, call: &Call<'_>) {
             }
         }
     }
-    // The keys may be asked for by a run that was there before.
+    // A run that started earlier may still request the keys.
     if now < until && obeys(how) && call.body.is_some() {
         world.violated(format!("{} {:?} before the API asked for it", call.step(), until.saturating_sub(now)));
     }
@@ -106,7 +106,7 @@ pub(crate) fn after_call(world: &World, answer: &Answer) {
     }
 }
 
-/// The most events within a time.
+/// Returns the most events within a time.
 fn most(events: &[Duration], window: Duration) -> usize {
     let within = |start: Duration| events.iter().filter(|&&at| at >= start && at < start + window).count();
     events.iter().map(|&start| within(start)).max().unwrap_or_default()
@@ -153,7 +153,7 @@ fn limits(world: &World, is_unit: bool) {
     let found = {
         let state = world.state();
         let api = &state.api;
-        // A person or a program is not kept from asking again and again.
+        // A person or a program may ask repeatedly.
         let recent = &api.unit_logins[api.unit_logins.len().saturating_sub(40)..];
         let logins = most(recent, LOGINS.1);
         let many = (is_unit && logins > LOGINS.0).then(|| format!("{logins} logins of the unit in {:?}", LOGINS.1));
@@ -165,7 +165,7 @@ fn limits(world: &World, is_unit: bool) {
     }
 }
 
-/// Every file is whole and private.
+/// Checks that every file is complete and private.
 pub(crate) fn files(world: &World) {
     if let Err(error) = schemas::check_files(&world.root, |_, _| false) {
         world.violated(format!("{error:#}"));
@@ -180,7 +180,7 @@ pub(crate) fn files(world: &World) {
     }
 }
 
-/// Where a run was killed, `ready.json` and the token that it stands for are both there.
+/// Checks after a kill that `ready.json` and the token that it refers to both exist.
 pub(crate) fn after_kill(world: &World) {
     files(world);
     let readiness = Readiness::read(&world.root.join("run/azaion"));
@@ -192,12 +192,12 @@ pub(crate) fn after_kill(world: &World) {
     }
 }
 
-/// Whether a text has a password, a token or a refresh token of a history in it.
+/// Returns whether a text contains a password, a token or a refresh token of a history.
 pub(crate) fn is_secret(text: &str) -> bool {
     [PASSWORD, "eyJ", REFRESH].iter().any(|begin| text.contains(begin))
 }
 
-/// No secret is anywhere but in its file.
+/// Checks that no secret is outside its file.
 pub(crate) fn secrets(world: &World) {
     for path in all_files(&world.root) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Simulation: the agent's own code on a virtual clock, a disk that may lose what was not written through, and an API in memory. One
-//! number, the seed, decides all that happens.
+//! Simulation: the agent's own code on a virtual clock, a disk that may lose unsynced data, and an API in memory. One
+//! number, the seed, determines everything that happens.
 //!
-//! - `AZAION_SEED=7 cargo test -p azaion-tests --test simulation -- --nocapture` tells the history of one seed.
-//! - `AZAION_SEEDS=100000` tries so many, from `AZAION_FIRST_SEED` on.
+//! - `AZAION_SEED=7 cargo test -p azaion-tests --test simulation -- --nocapture` prints the history of one seed.
+//! - `AZAION_SEEDS=100000` runs so many seeds, from `AZAION_FIRST_SEED` on.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -30,14 +30,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-/// Seeds that a run of all tests tries.
+/// Number of seeds in a run of all tests.
 const SEEDS: u64 = 10_000;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// Tries these seeds on all processors; what is wrong with the first that failed.
+/// Runs these seeds on all processors, and returns the violations of the first that failed.
 fn try_seeds(seeds: &[u64], threads: usize) -> Option<String> {
     let next = AtomicU64::new(0);
     let try_some = || {
@@ -63,9 +63,9 @@ fn try_seeds(seeds: &[u64], threads: usize) -> Option<String> {
     })
 }
 
-// Promise: whatever happens to a device and to the API, ready means a token that the API accepts; a valid token is lost only to the API's
-// own refusal; no account is locked; no call is made in flight; every file is whole and private; and once all is well, the device is
-// ready within the documented time.
+// Promise: whatever happens to a device and to the API, ready means a token that the API accepts; a valid token is lost
+// only to the API's own refusal; no account is locked; no call is made in flight; every file is complete and private;
+// and once there are no more faults, the device is ready within the documented time.
 #[test]
 fn whatever_happens() {
     if let Some(seed) = number("AZAION_SEED") {

@@ -1,4 +1,5 @@
-//! What a server has that a device trusts: certificates for each time, and keys that sign tokens. Made once a process.
+//! The server's secrets that a device trusts: certificates for each time, and keys that sign tokens. Created once per
+//! process.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,14 +15,14 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
-/// The name of the API's host.
+/// The host name of the API.
 pub(crate) const HOST: &str = "api.example";
-/// Seconds that a certificate is valid for, and after which there is a new one.
+/// Validity of a certificate in seconds, after which there is a new one.
 const LIFETIME: u64 = 90 * 86_400;
 const RENEWED_AFTER: u64 = 60 * 86_400;
-/// Certificates one after the other.
+/// Number of successive certificates.
 const CERTIFICATES: u64 = 16;
-/// Keys that sign tokens, one after the other, and one that is nobody's.
+/// Number of successive signing keys, and one that is never listed.
 const KEYS: usize = 8;
 const NOBODYS: usize = KEYS;
 
@@ -32,7 +33,7 @@ pub(crate) struct Secrets {
     random: SystemRandom,
 }
 
-/// All of them.
+/// Returns all of them.
 pub(crate) fn secrets() -> &'static Secrets {
     static SECRETS: OnceLock<Secrets> = OnceLock::new();
     SECRETS.get_or_init(Secrets::new)
@@ -66,18 +67,18 @@ impl Secrets {
         }
     }
 
-    /// The server's certificate at this time.
+    /// Returns the server's certificate at this time.
     pub(crate) fn certificate(&self, now: Timestamp) -> &CertificateDer<'static> {
         let number = now.since(build_time()).as_secs() / RENEWED_AFTER;
         &self.certificates[usize::try_from(number).unwrap() % self.certificates.len()]
     }
 
-    /// The published form of a key (RFC 7517).
+    /// Returns the published form of a key (RFC 7517).
     pub(crate) fn jwk(&self, key: usize) -> &Value {
         &self.keys[key % KEYS].1
     }
 
-    /// A JWT with these claims, signed with a key, or with one that is never listed.
+    /// Returns a JWT with these claims, signed with a key, or with one that is never listed.
     pub(crate) fn token(&self, claims: &Value, key: Option<usize>) -> String {
         let (pair, jwk) = &self.keys[key.map_or(NOBODYS, |key| key % KEYS)];
         let signed = encoded(&json!({"typ": "JWT", "alg": "ES256", "kid": jwk["kid"]}), claims);
@@ -90,7 +91,7 @@ fn encoded(header: &Value, claims: &Value) -> String {
     [header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string())).join(".")
 }
 
-/// A JWT with these claims and an HMAC that no device can check.
+/// Returns a JWT with these claims and an HMAC that no device can verify.
 pub(crate) fn hmac_token(claims: &Value) -> String {
     let signed = encoded(&json!({"typ": "JWT", "alg": "HS256"}), claims);
     format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode([7; 32]))

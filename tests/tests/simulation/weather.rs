@@ -1,4 +1,4 @@
-//! What stands between a device and the API, and how the API is today.
+//! The present faults between a device and the API, and of the API itself.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use super::dice::Dice;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weather {
     Fine,
-    /// Nothing listens.
+    /// No server listens.
     Refused,
-    /// No answer comes; whether the API has done what it was asked.
+    /// No answer comes; whether the API has executed the call.
     Silent {
         is_done: bool,
     },
@@ -21,29 +21,29 @@ pub(crate) enum Weather {
         status: u16,
         retry_after: Option<u64>,
     },
-    /// A web page of somebody on the way.
+    /// An HTML page of an intermediary.
     Page {
         status: u16,
         retry_after: Option<u64>,
     },
-    /// JSON of somebody on the way.
+    /// JSON of an intermediary.
     Json {
         status: u16,
     },
-    /// The answer is cut in the middle.
+    /// The answer is truncated.
     Cut,
     /// Tokens are wrong.
     Flawed(Flaw),
-    /// The keys alone are out of reach.
+    /// Only the keys are unreachable.
     NoKeys {
         status: u16,
     },
-    /// No answer says the time.
+    /// No answer has a `Date`.
     NoDate,
 }
 
 impl Weather {
-    /// One that is not fine.
+    /// Returns a random fault.
     pub(crate) fn bad(dice: &mut Dice) -> Self {
         let retry_after = |dice: &mut Dice| {
             let seconds = dice.time(Duration::from_mins(100)).as_secs();

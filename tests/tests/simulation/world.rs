@@ -1,4 +1,4 @@
-//! The machine and its surroundings, on a clock that moves only when somebody waits or calls.
+//! The machine and its surroundings, on a clock that advances only during waits and calls.
 
 use std::cell::Cell;
 use std::fmt;
@@ -30,7 +30,8 @@ pub(crate) enum End {
     Killed,
 }
 
-/// Of how much a wait that goes on and on oversleeps: a run that waits for an hour looks around forty times, not fourteen thousand.
+/// A repeated wait lasts at least the idle time so far divided by this: a run that waits for an hour wakes up forty times,
+/// not fourteen thousand.
 const OVERSLEEP: u32 = 10;
 
 pub(crate) struct World {
@@ -47,14 +48,14 @@ pub(crate) struct State {
     pub(crate) now: Duration,
     pub(crate) booted: Duration,
     pub(crate) boot: u32,
-    /// The wall clock: what it showed when.
+    /// The wall clock: its value, and the virtual time at which it had that value.
     pub(crate) wall: (Timestamp, Duration),
     pub(crate) is_synchronised: bool,
-    /// Which network there is; none is 0.
+    /// The number of the present network; 0 is none.
     pub(crate) network: u32,
-    /// The last one that was there.
+    /// The number of the last network.
     pub(crate) last_network: u32,
-    /// What happens when, the next one last.
+    /// The pending events, the next one last.
     pub(crate) events: Vec<(Duration, Event)>,
     pub(crate) api: Api,
     pub(crate) weather: Weather,
@@ -64,16 +65,16 @@ pub(crate) struct State {
     pub(crate) has_said_no_date: bool,
     /// Effects on files until the run ends from outside.
     pub(crate) end_after: Option<(u64, End)>,
-    /// When the current run began to do nothing but wait.
+    /// When the current run began to wait idle.
     pub(crate) idle_since: Duration,
-    /// Until when the API asked not to be called.
+    /// The time until which the API asked not to be called.
     pub(crate) asked_until: Duration,
-    /// Refusals that runs have had the time to write down.
+    /// Refusals that runs have had the time to record.
     pub(crate) noted_refusals: usize,
-    /// Which version of `device.conf` and of the directory there is, and who runs with which.
+    /// The versions of `device.conf` and of the directory, and those with which each run began.
     pub(crate) conf: u32,
     pub(crate) how: (How, u32),
-    /// Since when all is well, and how long the device may take to be ready.
+    /// Since when there are no faults, and how long the device may take to become ready.
     pub(crate) bound: Option<(Duration, Duration)>,
     pub(crate) calls: u64,
     pub(crate) violations: Vec<String>,
@@ -111,7 +112,7 @@ impl World {
         Self { root: root.to_owned(), is_told, state: Mutex::new(state), depth: Mutex::new(0) }
     }
 
-    /// A power cut unwinds through all of this, so a poisoned lock is nothing new.
+    /// A power cut unwinds through all of this, so a poisoned lock is expected.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,7 +135,7 @@ impl World {
         state.violations.push(format!("at {:.3} s: {what}", now.as_secs_f64()));
     }
 
-    /// Moves time on, with all that happens until then.
+    /// Advances the time, and runs all events until then.
     pub(crate) fn advance(self: &Arc<Self>, until: Duration) {
         while let Some(event) = self.next_event(until) {
             event.happen(self);
@@ -150,7 +151,7 @@ impl World {
         Some(event)
     }
 
-    /// Time passes, but no further than the next event.
+    /// Advances the time, but no further than the next event.
     pub(crate) fn pass(self: &Arc<Self>, time: Duration) {
         let until = {
             let state = self.state();
@@ -160,7 +161,7 @@ impl World {
         self.advance(until);
     }
 
-    /// Ends what runs now.
+    /// Ends the current run.
     pub(crate) fn end(&self, end: End) -> ! {
         self.tell(|| format!("{end:?}"));
         let mut state = self.state();
@@ -173,7 +174,7 @@ impl World {
 }
 
 thread_local! {
-    /// The world of this thread, for what has only a reference to it.
+    /// The world of this thread, for code that has only a reference to it.
     static WORLD: Cell<Option<Arc<World>>> = const { Cell::new(None) };
 }
 
@@ -187,7 +188,7 @@ fn current() -> Arc<World> {
     world
 }
 
-/// What the agent logs goes into the history, and must have no secret in it.
+/// Adds the agent's log to the history, and checks that it contains no secret.
 struct Journal;
 
 impl log::Log for Journal {
@@ -268,7 +269,7 @@ impl Machine for World {
     }
 }
 
-/// What decides in place of the machine.
+/// Decides in place of the machine what happens to a run.
 pub(crate) struct Fate(pub(crate) Arc<World>);
 
 impl Simulation for Fate {
@@ -300,19 +301,19 @@ impl Simulation for Fate {
 }
 
 impl State {
-    /// Whether the run in progress began with the `device.conf` and the run directory that are there now.
+    /// Returns whether the run in progress began with the present `device.conf` and run directory.
     pub(crate) fn is_run_current(&self) -> bool {
         self.how.1 == self.conf
     }
 
-    /// Something has happened after which a device tries again at once.
+    /// Records an event after which a device tries again at once.
     pub(crate) fn starts_again(&mut self) {
         self.asked_until = Duration::ZERO;
         self.api.unit_logins.clear();
     }
 }
 
-/// Whether a run of this caller is kept from calling by what the API asked for.
+/// Returns whether a run of this caller respects the wait that the API asked for.
 pub(crate) fn obeys(how: How) -> bool {
     !(how.now && how.caller == Caller::Person)
 }

@@ -1,4 +1,4 @@
-//! Modules use each other in one direction, and no file is long.
+//! Checks that modules import each other in one direction only, and that no file is too long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use azaion_tests::programs::workspace;
 
-/// Lines of product code in a file at most, without its tests.
+/// Maximum lines of product code in a file, without its tests.
 const LONGEST: usize = 390;
 
 type Modules = BTreeMap<String, String>;
 
-/// The Rust files of a crate by the path of their module (`target::image::tar`), without tests.
+/// Returns the Rust files of a crate by module path (`target::image::tar`), without tests.
 fn modules(src: &Path) -> anyhow::Result<Modules> {
     let mut all = Modules::new();
     for file in rust_files(src)? {
@@ -37,7 +37,7 @@ fn rust_files(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The text in front of the tests, which end a file.
+/// Returns the text before the tests, which end a file.
 fn product_code(text: &str) -> String {
     let lines = text.lines().take_while(|line| !line.starts_with("mod tests")).filter(|line| !is_comment(line));
     lines.collect::<Vec<_>>().join("\n")
@@ -47,7 +47,7 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with("//")
 }
 
-/// All paths that a text names: those of `use` with their groups written out, and those in the code.
+/// Returns all paths in a text: those of `use` with their groups expanded, and those in the code.
 fn paths(text: &str) -> Vec<String> {
     let starts = ["crate::", "super::"];
     let is_use = |before: &str| {
@@ -61,7 +61,7 @@ fn paths(text: &str) -> Vec<String> {
     uses.chain(words).filter(|path| starts.iter().any(|start| path.starts_with(start))).collect()
 }
 
-/// `a::{b, c::{d, e}}` as `a::b`, `a::c::d`, `a::c::e`.
+/// Expands `a::{b, c::{d, e}}` to `a::b`, `a::c::d`, `a::c::e`.
 fn expand(tree: &str) -> Vec<String> {
     let tree: String = tree.split_whitespace().collect();
     let Some((prefix, group)) = tree.split_once('{') else { return vec![tree] };
@@ -84,7 +84,7 @@ fn expand(tree: &str) -> Vec<String> {
         .collect()
 }
 
-/// The module that a path in `from` leads to, which is another one and neither above nor below it.
+/// Returns the module that a path in `from` refers to, if it is neither `from` itself nor above or below it.
 fn target(modules: &Modules, from: &str, path: &str) -> Option<String> {
     let mut base: Vec<&str> = from.split("::").collect();
     let mut rest = path.split("::").peekable();
@@ -107,7 +107,7 @@ fn edges(modules: &Modules) -> BTreeMap<&str, BTreeSet<String>> {
     modules.iter().map(|module| (module.0.as_str(), of(module))).collect()
 }
 
-/// A way from a module back to itself, if there is one.
+/// Returns an import cycle, if there is one.
 fn circle(edges: &BTreeMap<&str, BTreeSet<String>>) -> Option<Vec<String>> {
     edges.keys().find_map(|start| {
         let mut ways: Vec<Vec<String>> = vec![vec![(*start).to_owned()]];
@@ -127,7 +127,8 @@ fn circle(edges: &BTreeMap<&str, BTreeSet<String>>) -> Option<Vec<String>> {
     })
 }
 
-// Promise: no module uses another one that uses it, directly or through others; a parent and its children may know each other.
+// Promise: no module imports another one that imports it, directly or through others; a parent and its children may use
+// each other.
 #[test]
 fn imports_have_no_circles() -> anyhow::Result<()> {
     for source in ["agent/src", "host/src"] {
@@ -141,7 +142,7 @@ fn imports_have_no_circles() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a circle is found, through groups and `super` too.
+// Promise: a cycle is found, also through groups and `super`.
 #[test]
 fn a_circle_is_found() {
     let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
@@ -153,7 +154,7 @@ fn a_circle_is_found() {
     assert_eq!(circle(&edges(&without)), None);
 }
 
-// Promise: no file of the two programs has more product code than fits a head.
+// Promise: no file of the two programs has more than the maximum of product code.
 #[test]
 fn files_are_short() -> anyhow::Result<()> {
     for source in ["agent/src", "host/src"] {

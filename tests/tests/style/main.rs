@@ -1,4 +1,4 @@
-//! What holds for the source itself: layers without circles, and files that fit a head.
+//! Checks of the source code itself: no import cycles, and a maximum file length.
 
 #![allow(
     clippy::indexing_slicing,

@@ -1,4 +1,4 @@
-//! The tables of bad answers to the agent, to its login and to its question for keys.
+//! The tables of bad answers to the agent's login and to its request for keys.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ pub(super) fn statuses() -> Vec<Row> {
         (418, None, 76, "418"),
         (422, None, 76, "422"),
         (451, None, 76, "451"),
-        // Not the API's own word.
+        // Not an error object of the API.
         (401, None, 76, "not an error of the API"),
         (403, None, 76, "not an error of the API"),
         (401, Some(52), 76, "401"),
@@ -60,7 +60,7 @@ pub(super) fn headers() -> Vec<Row> {
         body: "<html>hush</html>".into(),
         headers: vec![("Location".into(), "https://hush.example/portal".into())],
     };
-    // A wait in both forms, what is too far away, and what nobody can read: the run ends, and asks no more.
+    // A wait in both forms, one that is too long, and an invalid one: the run ends without another call.
     let waited_for = [
         "600",
         "99999999999999999999",
@@ -76,11 +76,11 @@ pub(super) fn headers() -> Vec<Row> {
         "600;",
         "\u{a0}7",
     ];
-    // No wait at all, or one that is over: tried again as after any other fault.
+    // No wait, or one in the past: tried again as after any other failure.
     let over =
         ["0", " 0 ", "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"];
     let over = over.map(|value| login(status_with(503, "Retry-After", value), 75, "503"));
-    // A wait does not make another answer of what is for good.
+    // A wait does not change how a permanent failure is handled.
     let for_good = [(400, 76, "400"), (403, 76, "403"), (404, 76, "404"), (409, 76, "409")];
     let for_good = for_good.map(|(code, exit, says)| login(status_with(code, "Retry-After", "1"), exit, says));
     let others = [
@@ -103,7 +103,7 @@ pub(super) fn headers() -> Vec<Row> {
     rows.chain(others).chain(redirects).collect()
 }
 
-/// Pages with the statuses that mean something only in the API's own words.
+/// Pages with the statuses that have a meaning only in the API's error object.
 pub(super) fn pages() -> Vec<Row> {
     let page = |status, exit, says| {
         let body = "<html><body>hush: please log in to the hotel's network</body></html>".to_owned();
@@ -119,7 +119,7 @@ pub(super) fn bodies() -> Vec<Row> {
     let no_json = ["", "hush", "{\"token\":\"hush\"} more", "404 page not found", "[{\"hush\""].map(body);
     let no_login = ["[]", "null", "7", "\"hush\"", "{}", "{\"token\":null}", "{\"token\":12345}", "{\"token\":{}}"];
     let no_json = no_json.into_iter().chain([portal()]).map(|fault| login(fault, 75, "is not JSON"));
-    // What a JSON parser may stumble over, and what is only nearly right.
+    // Input on which a JSON parser may fail, and almost valid input.
     let broken = [
         "\u{feff}{\"token\":\"hush\"}",
         "{'token':'hush'}",
@@ -143,7 +143,7 @@ pub(super) fn bodies() -> Vec<Row> {
         "{\"errorCode\":30,\"message\":\"hush\"}",
     ];
     let twisted = twisted.map(|text| login(body(text), 76, "token"));
-    // The content type is nobody's proof, in either direction.
+    // The content type proves nothing, in either direction.
     let mislabelled = [
         login(answer("text/html", "{}"), 76, "token"),
         login(answer("application/json", "  <html>hush</html>"), 75, "captive portal"),
@@ -169,7 +169,7 @@ pub(super) fn connections() -> Vec<Row> {
 
 pub(super) fn key_sets() -> Vec<Row> {
     let rsa = r#"{"keys":[{"kty":"RSA","kid":"a","use":"sig","alg":"RS256","n":"AQAB","e":"AQAB"}]}"#;
-    // A shared secret among the keys would make anybody a signer; a point beside the curve, nobody.
+    // A shared secret among the keys would let everybody sign; a point off the curve, nobody.
     let secret = r#"{"keys":[{"kty":"oct","kid":"a","alg":"HS256","k":"AQAB"}]}"#;
     let curve = r#"{"keys":[{"kty":"EC","crv":"P-384","use":"sig","alg":"ES384","x":"AQAB","y":"AQAB"}]}"#;
     let point = r#"{"keys":[{"kty":"EC","crv":"P-256","use":"sig","alg":"ES256","x":"AQAB","y":"AQAB"}]}"#;
@@ -179,7 +179,7 @@ pub(super) fn key_sets() -> Vec<Row> {
         keys(status(500, None), 75, "temporarily unavailable"),
         keys(status_with(503, "Retry-After", "600"), 75, "503"),
         keys(status(429, None), 75, "429"),
-        // No credentials are sent with this question, so none can be refused: the keys are out of reach.
+        // This request carries no credentials, so a refusal is not about them: the keys are unreachable.
         keys(status(403, None), 75, "403"),
         keys(status(401, None), 75, "401"),
         keys(status(400, None), 76, "400"),

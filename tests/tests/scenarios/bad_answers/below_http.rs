@@ -1,4 +1,4 @@
-//! What is wrong with name, connection or TLS, to the agent and to the host tool: one table for both.
+//! Failures of name, connection or TLS, for the agent and the host tool: one table for both.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::ops::RangeInclusive;
@@ -12,20 +12,20 @@ use azaion_tests::station::{SERIAL, Station};
 use super::host::failed;
 use super::{PASSWORD, boot, every, put_conf, unit};
 
-/// From the API's own address, the address that device.conf has.
+/// Derives the address in device.conf from the API's own address.
 type Address = fn(&str) -> String;
 
 fn own(own: &str) -> String {
     own.into()
 }
 
-/// What the server is, the address that is asked, the exit codes of agent and host tool, a part of their message, and
-/// how many connections or requests come about that the server can tell.
+/// The server, the address in use, the exit codes of agent and host tool, a part of their message, and how many
+/// connections or requests the server sees.
 type Row = (Tls, Address, [i32; 2], &'static str, RangeInclusive<usize>);
 
 const NOT_YET: [i32; 2] = [75, 69];
 const NONE: RangeInclusive<usize> = 0..=0;
-/// What fails at once is tried again, with growing waits in between, and never hammered.
+/// Immediate failures are tried again, with growing waits in between, and never in a tight loop.
 const AGAIN: RangeInclusive<usize> = 2..=10;
 
 const CERTIFICATES: [Row; 12] = [
@@ -40,11 +40,11 @@ const CERTIFICATES: [Row; 12] = [
     (Tls::LeafIsCa, own, NOT_YET, "CA:TRUE", NONE),
     (Tls::ForClients, own, NOT_YET, "TLS", NONE),
     (Tls::AsksForCertificate, own, NOT_YET, "TLS", NONE),
-    // And what is right: a chain with all that belongs to it.
+    // And a valid server: a complete chain.
     (Tls::Chain, own, [0, 0], "", 1..=2),
 ];
 
-/// The alerts by which a server says that it has no version, no cipher, or no such name for us.
+/// TLS alerts by which a server reports that it has no common version, no common cipher, or no such name.
 const NO_VERSION: &[u8] = b"\x15\x03\x01\x00\x02\x02\x46";
 const NO_CIPHER: &[u8] = b"\x15\x03\x03\x00\x02\x02\x28";
 const NO_NAME: &[u8] = b"\x15\x03\x03\x00\x02\x02\x70";
@@ -70,7 +70,7 @@ const CONNECTIONS: [Row; 16] = [
 
 const CLOSED: &str = "closed before message completed";
 
-/// TLS is as it should be, and what comes through it is no HTTP, or none that can be trusted.
+/// TLS is valid, but its content is not HTTP, or is untrustworthy HTTP.
 const NO_HTTP: [Row; 11] = [
     (Tls::ThenSays(b""), own, NOT_YET, CLOSED, AGAIN),
     (Tls::ThenSays(b"hush\n"), own, NOT_YET, "the call failed", AGAIN),
@@ -111,8 +111,7 @@ fn calls_fit(station: &Station, expected: &RangeInclusive<usize>) -> anyhow::Res
     Ok(())
 }
 
-// Promise: whatever is wrong with name, connection or TLS is "not yet", the message says what it is, and nobody is
-// hammered.
+// Promise: any failure of name, connection or TLS is "not yet", the message names it, and the server is not flooded.
 #[test]
 fn bad_answers_below_http() {
     let check = |(tls, address, [code, _], says, calls): &Row| {
@@ -124,7 +123,7 @@ fn bad_answers_below_http() {
     every(&rows(), described, check);
 }
 
-/// `device` against another address than the API's own.
+/// Runs `device` with another address than the API's own.
 fn device_at(station: &Station, url: &str) -> anyhow::Result<Run> {
     let rootfs = station.rootfs().display().to_string();
     let arguments = station.api_arguments();
@@ -134,7 +133,7 @@ fn device_at(station: &Station, url: &str) -> anyhow::Result<Run> {
     station.wait(programs::start(station.provision_command(&fixed)?.args(arguments))?)
 }
 
-// Promise: the same to the host tool is 69, with a message, and nothing is written.
+// Promise: the same in the host tool is 69, with a message, and nothing is written.
 #[test]
 fn bad_answers_to_the_station_below_http() {
     let check = |(tls, address, [_, code], says, calls): &Row| {
@@ -150,7 +149,7 @@ fn bad_answers_to_the_station_below_http() {
     every(&rows(), described, check);
 }
 
-// Promise: to the host tool, whose clock is relied on, a certificate that is not valid yet is refused at once.
+// Promise: the host tool, whose clock is trusted, refuses a certificate that is not valid yet at once.
 #[test]
 fn an_early_certificate_to_the_station() -> anyhow::Result<()> {
     let station = Station::new(Options { tls: Tls::NotYetValid, ..Options::default() })?;
@@ -158,7 +157,7 @@ fn an_early_certificate_to_the_station() -> anyhow::Result<()> {
     calls_fit(&station, &NONE)
 }
 
-// Promise: a self-signed certificate that is its own CA is accepted if it is not marked as one; if it is, the message says so.
+// Promise: a self-signed certificate that is its own CA is accepted without the CA flag; with it, the message says so.
 #[test]
 fn a_self_signed_certificate_as_its_own_ca() -> anyhow::Result<()> {
     for (tls, code, says) in [(Tls::SelfSigned, 0, ""), (Tls::SelfSignedCa, 75, "CA:TRUE")] {
@@ -173,7 +172,7 @@ fn a_self_signed_certificate_as_its_own_ca() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: where nobody listens, both say so.
+// Promise: if no server listens, both say so.
 #[test]
 fn bad_answers_of_nobody() -> anyhow::Result<()> {
     let gone = DevApi::start(Options::default())?.url();
@@ -209,7 +208,7 @@ impl OpenSsl {
             line.clear();
             ensure!(said.read_line(&mut line)? > 0, "openssl s_server does not listen");
         }
-        // Read on, so that it never waits for a reader.
+        // Drains the output, so that the server never blocks.
         std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
         let url = format!("https://{}", line.trim_start_matches("ACCEPT ").trim());
         Ok(Self { server, url })
@@ -218,14 +217,14 @@ impl OpenSsl {
 
 impl Drop for OpenSsl {
     fn drop(&mut self) {
-        // It has no other end.
+        // It does not end by itself.
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
 }
 
-// Promise: a server that speaks only what is no longer safe is not spoken to: old versions, ciphers without forward
-// secrecy or of an older kind.
+// Promise: servers with only insecure protocols are refused: old versions, old ciphers, or ciphers without forward
+// secrecy.
 #[test]
 fn bad_answers_of_an_old_server() {
     let rows: [&[&str]; 6] = [

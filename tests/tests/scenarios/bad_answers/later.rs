@@ -1,4 +1,4 @@
-//! What the runs after a refusal do, and the refusals that each generation of the API really gives.
+//! The runs after a refusal, and the actual refusals of each generation of the API.
 
 use anyhow::ensure;
 use azaion_tests::dev_api::{Generation, Options};
@@ -12,8 +12,8 @@ fn logins(station: &Station) -> usize {
     station.api.calls(LOGIN.0, LOGIN.1)
 }
 
-// Promise: after refused credentials no later run asks again; a person who says `boot --now`, or a new device.conf,
-// leads to exactly one more login.
+// Promise: after refused credentials no later run logs in; `boot --now`, or a new device.conf, leads to exactly one
+// more login.
 #[test]
 fn bad_answers_that_refuse_are_not_asked_for_again() {
     let refusals = [(409, Some(30)), (409, Some(38)), (401, Some(70)), (403, Some(70))];
@@ -36,7 +36,7 @@ fn bad_answers_that_refuse_are_not_asked_for_again() {
     every(&refusals, |(code, error)| format!("{code} {error:?}"), check);
 }
 
-// Promise: a Retry-After beyond the deadline holds for later runs too, until device.conf has changed or `boot --now`.
+// Promise: a Retry-After beyond the deadline applies to later runs too, until device.conf has changed or `boot --now`.
 #[test]
 fn bad_answers_that_ask_to_wait_are_obeyed() {
     let check = |code: &u16| {
@@ -56,7 +56,7 @@ fn bad_answers_that_ask_to_wait_are_obeyed() {
     every(&[401, 423, 429, 503], u16::to_string, check);
 }
 
-/// Five logins with a wrong password, as many as the API takes in five minutes.
+/// Makes five logins with a wrong password, the API's limit for five minutes.
 fn fail_five_times(station: &Station) -> anyhow::Result<()> {
     put_conf(station, WRONG_PASSWORD, &station.api.url())?;
     (0..5).try_for_each(|_| boot(station, &["--now"], 77, "").map(drop))
@@ -76,7 +76,7 @@ fn locked(station: &Station) -> anyhow::Result<()> {
 }
 
 type Prepare = fn(&Station) -> anyhow::Result<()>;
-/// What is wrong, how it comes about, and what the agent makes of it in G1, G2 and G2b.
+/// A fault, how the test creates it, and how the agent handles it in G1, G2 and G2b.
 type Trouble = (&'static str, Prepare, [(i32, &'static str); 3]);
 
 const REFUSED: (i32, &str) = (77, "credentials are refused");
@@ -114,7 +114,7 @@ const TROUBLES: [Trouble; 6] = [
     ),
 ];
 
-// Promise: the refusals of all three generations are understood, from their own way of saying so.
+// Promise: the agent recognises the refusals of all three generations in their own form.
 #[test]
 fn bad_answers_of_each_generation() {
     let generations = [Generation::G1, Generation::G2, Generation::G2b];

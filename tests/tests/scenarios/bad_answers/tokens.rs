@@ -1,4 +1,4 @@
-//! The tables of bad tokens: all else about the answer is right.
+//! The tables of bad tokens in otherwise valid answers.
 
 use azaion_tests::dev_api::{BadToken, Generation};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub(super) fn tokens() -> Vec<Row> {
         token(Bad::WrongEmail("azaion-jetson-0043@azaion.com".into()), 76, "e-mail"),
         token(Bad::NoEmail, 76, "e-mail"),
         token(Bad::Expired(60), 76, "expired"),
-        // Within the skew, but over by the server's own time.
+        // Within the skew, but expired by the server's own time.
         token(Bad::Expired(20), 76, "expired"),
         token(Bad::Expired(0), 76, "expired"),
         token(Bad::FromFuture(60), 76, "future"),
@@ -48,8 +48,8 @@ pub(super) fn tokens() -> Vec<Row> {
         token(Bad::Empty, 76, "not a JWT"),
         token(Bad::NumberInsteadOfString, 76, "token"),
         token(Bad::Missing, 76, "no token"),
-        // The right key signed it, and it still is no device's token.
-        // The same claim twice, though the last one is right; the same name elsewhere is nothing.
+        // Signed with the right key, but not a device's token. A duplicate claim is refused, though the last one is
+        // correct; the same name in a nested object is fine.
         token(Bad::Member("\"role\":\"ApiAdmin\""), 76, "twice"),
         token(Bad::Member("\"r\\u006fle\":\"CompanionPC\""), 76, "twice"),
         token(Bad::Member("\"exp\":9999999999"), 76, "twice"),
@@ -75,13 +75,13 @@ pub(super) fn tokens() -> Vec<Row> {
         Row { policy: audience, ..token(Bad::Claim("aud", json!(["Others", 7])), 76, "audience") },
         Row { policy: audience, ..token(Bad::Claim("aud", Value::Null), 76, "audience") },
         Row { policy: audience, ..token(Bad::Claim("aud", json!(["Others", "AzaionDevices"])), 0, "") },
-        // Keys that come with the token are nobody's proof: the published one has signed these.
+        // Keys that come with the token prove nothing: the published one has signed these.
         token(Bad::Header("\"jwk\":{\"kty\":\"oct\",\"k\":\"AQAB\"}"), 0, ""),
         token(Bad::Header("\"jku\":\"https://hush.example/keys\""), 0, ""),
         token(Bad::Header("\"crit\":[\"b64\"],\"b64\":false"), 76, "(crit)"),
         token(Bad::Header("\"crit\":[]"), 76, "(crit)"),
-        // What is odd, and still a device's token: no key id where a listed key fits, one role in a list, an
-        // audience that no policy asks for, a start within the skew.
+        // Unusual, but still a device's token: no key id with a matching listed key, one role in a list, an audience
+        // that no policy requires, a start within the skew.
         token(Bad::NoKid, 0, ""),
         token(roles(&["CompanionPC"]), 0, ""),
         token(Bad::WrongAudience, 0, ""),

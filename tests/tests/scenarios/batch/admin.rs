@@ -1,4 +1,4 @@
-//! One admin for a whole batch: how often it logs in, and what happens when the API lets it no longer.
+//! One admin for a whole batch: the number of logins, and what happens when the API no longer accepts it.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use azaion_tests::programs::{Running, start};
 
 use super::{Line, range, said, serials, text};
 
-/// The first calls are as usual.
+/// Injects a fault after so many normal calls.
 fn after(line: &Line, calls: usize, fault: Fault, times: usize) {
     line.station.api.inject("POST", "/users", Fault::Delay(Duration::ZERO), calls);
     line.station.api.inject("POST", "/users", fault, times);
@@ -19,7 +19,8 @@ fn status(code: u16, retry_after: Option<&str>) -> Fault {
     Fault::Status { code, error: None, headers }
 }
 
-// Promise: fifty units cost one login, so the limit of ten a minute is no matter; run again, they cost no call at all.
+// Promise: fifty devices need one login, so the limit of ten a minute does not matter; a second run needs no call at
+// all.
 #[test]
 fn fifty_units_and_one_login() -> anyhow::Result<()> {
     let line = Line::new(Options { limits: true, ..Options::default() })?;
@@ -33,7 +34,7 @@ fn fifty_units_and_one_login() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: what a batch has left in a target is believed by batches alone: `device` and `--verify` log in.
+// Promise: only batches rely on the confirmation comment in a target: `device` and `--verify` log in.
 #[test]
 fn a_mark_is_for_batches() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
@@ -51,8 +52,8 @@ fn a_mark_is_for_batches() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: an admin who may not do it any more ends the batch at once with 77: each worker asks once more at the most, no
-// login is tried, the units in hand are as before, and the summary says how many were not tried.
+// Promise: an admin who loses the permission ends the batch at once with 77: each worker makes at most one more call,
+// no login is tried, the devices in progress are unchanged, and the summary says how many were not tried.
 #[test]
 fn an_admin_refused_in_the_middle() -> anyhow::Result<()> {
     for code in [401, 403] {
@@ -71,7 +72,7 @@ fn an_admin_refused_in_the_middle() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a wrong admin password is tried once, however many workers there are.
+// Promise: a wrong admin password is tried once, for any number of workers.
 #[test]
 fn a_wrong_admin_password() -> anyhow::Result<()> {
     let line = Line::new(Options { limits: true, ..Options::default() })?;
@@ -82,7 +83,7 @@ fn a_wrong_admin_password() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a wait that the API asks for in the middle is obeyed, and all units are done in the same run.
+// Promise: a wait requested by the API during a batch is obeyed, and all devices are done in the same run.
 #[test]
 fn a_wait_is_obeyed() -> anyhow::Result<()> {
     for code in [429, 503] {
@@ -103,7 +104,7 @@ fn a_wait_is_obeyed() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A batch whose clocks, that of the boot too, are moved on by what stands in the file.
+/// Runs a batch whose clocks, including the boot clock, are shifted by the number in the file.
 fn with_a_clock(line: &Line, list: &str, clock: &str) -> anyhow::Result<Running> {
     let arguments = line.arguments(list, &["--jobs", "1"]);
     let mut ours = line.station.provision_command(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -112,7 +113,7 @@ fn with_a_clock(line: &Line, list: &str, clock: &str) -> anyhow::Result<Running>
     start(ours.env("FAKETIME_TIMESTAMP_FILE", clock).env("FAKETIME_NO_CACHE", "1"))
 }
 
-// Promise: a token that runs out in a long batch is renewed by one login, and no unit fails for it.
+// Promise: a token that expires in a long batch is renewed by one login, and no device fails because of it.
 #[test]
 fn a_token_that_runs_out() -> anyhow::Result<()> {
     const LIFETIME: u64 = 120;
@@ -138,7 +139,7 @@ fn a_token_that_runs_out() -> anyhow::Result<()> {
     go_on.send(())?;
     line.wait(running)?.ended_with(0)?;
     let refused = line.station.api.requests().iter().filter(|request| request.status == Some(401)).count();
-    // The one that waited may have been given up when the clock went on, and be made again.
+    // The waiting call may have timed out when the clock was shifted, and is repeated.
     assert!((1..=2).contains(&refused), "{refused} calls with the old token");
     assert_eq!(line.logins(), 2);
     serials(1, 50).iter().try_for_each(|serial| line.is_let_in(serial))

@@ -1,4 +1,4 @@
-//! `--dry-run`: what would be done, and nothing done.
+//! `--dry-run`: reports what would be done, and changes nothing.
 
 use std::fs;
 use std::path::Path;
@@ -9,13 +9,13 @@ use super::{CONF, Line, outcomes, said, serials, text};
 
 const RANGE: &str = "AZJN-0001..AZJN-0005";
 
-/// All that is under a folder: kinds, modes, owners, times, and what is in the files.
+/// Returns the state of everything below a directory: kinds, modes, owners, times and contents.
 fn state(folder: &Path) -> anyhow::Result<String> {
     let script = "cd \"$1\" && find . -printf '%p %y %m %U:%G %n %s %T@ %C@\\n' | sort && find . -type f -exec sha256sum {} + | sort";
     said("sh", &["-c", script, "sh", &text(folder)])
 }
 
-/// A station with a unit that is done, one that is begun, one with another's file, and two that are not there yet.
+/// Creates a host with a finished device, a started one, one with another's file, and two missing ones.
 fn line() -> anyhow::Result<Line> {
     let line = Line::new(Options::default())?;
     line.batch("AZJN-0001..AZJN-0001", &[])?.ended_with(0)?;
@@ -32,8 +32,8 @@ fn line() -> anyhow::Result<Line> {
     Ok(line)
 }
 
-// Promise: a dry run changes not one byte, mode or time of any target or of the base, makes no call, needs no admin
-// password, and says for each unit what would be done; its exit code is that of the unit that would fail.
+// Promise: a dry run changes no byte, mode or time of any target or of the template, makes no call, needs no admin
+// password, and reports for each device what would be done; its exit code is that of the device that would fail.
 #[test]
 fn nothing_is_touched() -> anyhow::Result<()> {
     let line = line()?;
@@ -53,7 +53,7 @@ fn nothing_is_touched() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: the same with images and a base that has no slot yet.
+// Promise: the same with images and a template that has no slot yet.
 #[test]
 fn images_are_not_touched() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
@@ -68,7 +68,7 @@ fn images_are_not_touched() -> anyhow::Result<()> {
     let run = line.run(&[RANGE, "--rootfs", &template, "--base", &base, "--dry-run"])?.ended_with(0)?;
     assert!(run.stdout.contains("5 devices: 5 would_create"), "{}", run.stdout);
     assert_eq!((state(&images)?, line.station.api.requests().len()), (before, 0));
-    // What was said is what happens.
+    // The real run does what was reported.
     line.run(&[RANGE, "--rootfs", &template, "--base", &base])?.ended_with(0)?;
     let run = line.run(&[RANGE, "--rootfs", &template, "--base", &base, "--dry-run"])?.ended_with(0)?;
     assert!(run.stdout.contains("5 devices: 5 done"), "{}", run.stdout);

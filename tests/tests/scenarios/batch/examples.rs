@@ -1,4 +1,4 @@
-//! The examples for job engines: what they run is what this program understands.
+//! The examples for job engines contain valid commands of this program.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Line, said, text};
 
-/// How each finds its arguments of the program, given the file that Python has read.
+/// How to extract the program's arguments, given the file as parsed by Python.
 const YAML: [(&str, &str); 2] = [
     (
         "ansible.yml",
@@ -17,7 +17,7 @@ const YAML: [(&str, &str); 2] = [
     ("kubernetes-job.yaml", "(lambda c: c['command'] + c['args'])(file['spec']['template']['spec']['containers'][0])"),
 ];
 
-/// The program's arguments in an example.
+/// Returns the program's arguments in an example.
 fn arguments(name: &str) -> anyhow::Result<Vec<String>> {
     let path = text(&workspace().join("docs/examples").join(name));
     if let Some((_, find)) = YAML.iter().find(|(yaml, _)| *yaml == name) {
@@ -32,7 +32,7 @@ fn arguments(name: &str) -> anyhow::Result<Vec<String>> {
     Ok(serde_json::from_value(list)?)
 }
 
-// Promise: each example for a job engine is well-formed, and the command in it does what it says, but for the places.
+// Promise: each example for a job engine is well-formed, and its command works once its paths are replaced.
 #[test]
 fn the_examples_for_job_engines() -> anyhow::Result<()> {
     for name in ["ansible.yml", "kubernetes-job.yaml", "nomad.hcl"] {

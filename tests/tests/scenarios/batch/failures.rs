@@ -1,4 +1,4 @@
-//! Units that fail, beside others; and reports, read by somebody else's programs.
+//! Devices that fail, beside others; and reports, parsed by other programs.
 
 use std::fs;
 
@@ -10,10 +10,10 @@ use super::{CONF, Line, said, serials, text};
 
 const TABLE: &str =
     "serial,customer\nAZJN-0001,\"Müller, Meyer\"\nAZJN-0002,\"a \"\"b\"\"\"\nAZJN-0003,\nAZJN-0004,x\nAZJN-0005,y\n";
-/// How each unit of the table ends: its own target is a file, holds another's, the API does not take its e-mail.
+/// The exit code of each device: its target is a file, holds another device's file, or the API rejects its e-mail.
 const CODES: [u64; 5] = [0, 66, 73, 76, 0];
 
-/// A station where three of five units can't be done, and the fault of the server.
+/// Creates a host where three of five devices fail, and the fault of the server.
 fn troubled() -> anyhow::Result<Line> {
     let line = Line::new(Options::default())?;
     line.station.put("list.csv", TABLE, 0o644)?;
@@ -35,9 +35,9 @@ fn batch(line: &Line, options: &[&str]) -> anyhow::Result<Run> {
     line.batch(&list, &[&["--jobs", "1"], options].concat())
 }
 
-// Promise: a unit that fails does not keep the batch from the others; the exit code is the first failure's, and the
-// summary says which failed and why. Once that is mended, the next run does what is left and nothing else: no call is
-// about a unit that is done.
+// Promise: a failing device does not stop the batch; the exit code is that of the first failure, and the summary lists
+// the failures with reasons. After these are fixed, the next run does only what is left: no call is made for a finished
+// device.
 #[test]
 fn a_failure_does_not_stop_the_others() -> anyhow::Result<()> {
     let line = troubled()?;
@@ -64,17 +64,17 @@ fn a_failure_does_not_stop_the_others() -> anyhow::Result<()> {
     serials(1, 5).iter().try_for_each(|serial| line.is_let_in(serial))
 }
 
-/// Reads JSON Lines.
+/// Parses JSON Lines.
 const LINES: &str = "[json.loads(line) for line in file]";
 
-/// The rows of a report, as Python reads them.
+/// Returns the rows of a report, as parsed by Python.
 fn rows(line: &Line, name: &str, reader: &str) -> anyhow::Result<Vec<Value>> {
     let script = format!("import csv, json, sys\nfile = open(sys.argv[1], newline='')\nprint(json.dumps({reader}))");
     Ok(serde_json::from_str(&said("python3", &["-c", &script, &text(&line.station.path(name))])?)?)
 }
 
-// Promise: the report has every unit with its e-mail, target, time, exit code and error, and what else the list says of it,
-// as CSV and as JSON Lines.
+// Promise: the report has every device with its e-mail, target, time, exit code and error, and the other columns of the
+// list, as CSV and as JSON Lines.
 #[test]
 fn reports() -> anyhow::Result<()> {
     for (name, reader) in [("report.csv", "list(csv.DictReader(file))"), ("report.jsonl", LINES)] {
@@ -104,7 +104,7 @@ fn reports() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: with --json each unit and the summary is an object of its own, and nothing else is on standard output.
+// Promise: with --json each device and the summary is a JSON object, and nothing else is on standard output.
 #[test]
 fn for_machines() -> anyhow::Result<()> {
     let line = troubled()?;
@@ -116,7 +116,7 @@ fn for_machines() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a report that a killed run leaves is made of whole records, one for each device that it had reported.
+// Promise: the report of a killed run consists of complete records, one for each device that it had reported.
 #[test]
 fn a_report_after_a_kill() -> anyhow::Result<()> {
     for (name, reader) in [("report.csv", "list(csv.DictReader(file))"), ("report.jsonl", LINES)] {

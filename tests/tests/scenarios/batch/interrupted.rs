@@ -1,4 +1,4 @@
-//! Batches that are ended at any moment, by a power cut or by Ctrl-C, and those that go on from there.
+//! Batches that are interrupted at any moment, by a power cut or Ctrl-C, and the runs that continue them.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -18,20 +18,20 @@ use serde_json::Value;
 use super::kind::Kind;
 use super::{Line, email, outcomes, range, serials};
 
-/// Targets, units, and how often each way of ending it is tried.
+/// Targets, devices, and repetitions of each kind of interruption.
 const ROWS: [(Kind, usize, usize); 4] =
     [(Kind::Directory, 120, 10), (Kind::Raw, 120, 10), (Kind::Sparse, 36, 3), (Kind::Tar, 36, 3)];
-/// How long the API takes for a call; a batch does two hundred units in a second at best.
+/// Duration of an API call; a batch does at most two hundred devices a second.
 const CALL: Duration = Duration::from_millis(20);
-/// It is ended at most so many milliseconds after a call has come.
+/// Maximum delay of the interruption after a call, in milliseconds.
 const LATEST: u64 = 60;
 
-/// A number less than `below`; random keys are all the randomness that is needed.
+/// Returns a random number less than `below`; the keys of `RandomState` are random enough.
 fn random(below: u64) -> u64 {
     RandomState::new().build_hasher().finish() % below
 }
 
-/// An API that takes its time, and now and then has done what it was asked when it is slow to say so.
+/// Creates a slow API that sometimes executes a call and delays the answer.
 fn slow_line(kind: Kind) -> anyhow::Result<Line> {
     let line = Line::of(kind, Options::default())?;
     for (method, path) in [("POST", "/login"), ("PATCH", "/users/password")] {
@@ -48,7 +48,7 @@ fn signal(running: &Running, signal: Signal) -> anyhow::Result<()> {
     Ok(kill(Pid::from_raw(running.id().try_into()?), signal)?)
 }
 
-/// Tells that a request has come; nobody may be waiting for it any more.
+/// Signals that a request has arrived; the receiver may be gone.
 fn tell(told: Sender<()>) -> Box<dyn FnOnce() + Send> {
     Box::new(move || {
         let _ = told.send(());
@@ -64,7 +64,7 @@ fn start_until(line: &Line, path: &str, list: &str, options: &[&str]) -> anyhow:
     Ok(running)
 }
 
-/// Starts a batch and ends it so, at any time from a call on.
+/// Starts a batch and interrupts it with this signal, at any time after its first call.
 fn ended_by(line: &Line, units: usize, how: Signal) -> anyhow::Result<Run> {
     let (told, call) = channel();
     for (method, path) in [("POST", "/users"), ("POST", "/login")] {
@@ -73,14 +73,14 @@ fn ended_by(line: &Line, units: usize, how: Signal) -> anyhow::Result<Run> {
     }
     let running = line.start(&range(1, units), &["--json", "--jobs", "4"])?;
     call.recv_timeout(Duration::from_secs(20))?;
-    // The other call may come meanwhile.
+    // The other call may arrive meanwhile.
     let until = Instant::now() + Duration::from_millis(random(LATEST));
     while call.recv_timeout(until.saturating_duration_since(Instant::now())) != Err(RecvTimeoutError::Timeout) {}
     signal(&running, how)?;
     line.wait(running)
 }
 
-/// After Ctrl-C: what was begun is finished, the rest is counted.
+/// Checks a batch after Ctrl-C: calls in progress were finished, the rest is counted.
 fn is_finished(line: &Line, units: usize, run: Run) -> anyhow::Result<()> {
     let run = run.ended_with(130)?;
     let mut lines = run.json_lines()?;
@@ -90,16 +90,16 @@ fn is_finished(line: &Line, units: usize, run: Run) -> anyhow::Result<()> {
     assert!(run.stderr.contains(&format!("{not_tried} of {units} devices were not tried")), "{}", run.stderr);
     let (failed, done): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["outcome"] == "failed");
     done.iter().try_for_each(|unit| line.is_let_in(unit["serial"].as_str().unwrap()))?;
-    // One that was about to try again has nothing to wait for.
+    // A device that was about to be retried has no call in progress.
     let is_told = |unit: &&Value| unit["error"].as_str().unwrap_or_default().contains("run this again");
     assert!(failed.iter().all(is_told), "{}", run.words());
     Ok(())
 }
 
-// Promise: wherever a batch is ended, ten times by kill -9 and ten times by Ctrl-C on folders and on images, three times each
-// on the other kinds, the next one goes on from there, and after the one that is left alone every unit has one user and one
-// file that lets it in, with nothing beside it. Ctrl-C is exit 130, after the calls in hand are answered; what it had been
-// about to try again is told of as to be run again.
+// Promise: wherever a batch is interrupted, ten times by kill -9 and ten times by Ctrl-C on directories and on images,
+// three times each on the other kinds, the next one continues from there, and after an uninterrupted one every device
+// has one user and a file that the API accepts, with no leftovers. Ctrl-C is exit 130, after the calls in progress are
+// answered; devices that were about to be retried are reported as to be run again.
 #[test]
 fn at_any_time() -> anyhow::Result<()> {
     ROWS.into_iter().try_for_each(|(kind, units, times)| {
@@ -143,7 +143,7 @@ fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-// Promise: the second Ctrl-C ends it at once, though a call hangs; the run after that does it all.
+// Promise: the second Ctrl-C ends it at once, though a call hangs; the next run does it all.
 #[test]
 fn a_second_time_ends_it_at_once() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
@@ -154,7 +154,7 @@ fn a_second_time_ends_it_at_once() -> anyhow::Result<()> {
     let run = thread::scope(|scope| {
         let (ended, end) = channel();
         scope.spawn(move || ended.send(running.wait()));
-        // It is not gone before it is waited for; two signals at the same time would be one.
+        // The process exists until it is waited for; two signals at the same time would be merged into one.
         loop {
             match end.recv_timeout(Duration::from_millis(50)) {
                 Ok(run) => return run,
@@ -169,7 +169,8 @@ fn a_second_time_ends_it_at_once() -> anyhow::Result<()> {
     serials(1, 8).iter().try_for_each(|serial| line.is_let_in(serial))
 }
 
-// Promise: Ctrl-C ends a batch within twelve seconds while the API does not answer at all, however many units are in hand.
+// Promise: Ctrl-C ends a batch within twelve seconds while the API does not answer at all, for any number of devices in
+// progress.
 #[test]
 fn while_the_api_hangs() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
@@ -182,7 +183,7 @@ fn while_the_api_hangs() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: Ctrl-C also ends a wait that the API has asked for; the unit in hand is told of as failed, with what to do.
+// Promise: Ctrl-C also ends a wait requested by the API; the device in progress is reported as failed, with what to do.
 #[test]
 fn a_wait_ends_too() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
@@ -200,8 +201,8 @@ fn a_wait_ends_too() -> anyhow::Result<()> {
     serials(1, 8).iter().try_for_each(|serial| line.is_let_in(serial))
 }
 
-// Promise: a mark that had not come to the disk when the power was cut costs its unit one login in the next batch, and nothing
-// else; that one puts it back, and the batch after that has nothing to ask.
+// Promise: a confirmation comment that had not reached the disk at a power cut costs its device one login in the next
+// batch, and nothing else; that batch writes the comment again, and the one after it makes no call.
 #[test]
 fn a_mark_that_is_lost() -> anyhow::Result<()> {
     const MARK: &[u8] = b"# azaion-provision: the API takes this password";
@@ -212,7 +213,7 @@ fn a_mark_that_is_lost() -> anyhow::Result<()> {
         for serial in &lost {
             let mut image = fs::read(line.target(serial))?;
             let place = image.windows(MARK.len()).position(|bytes| bytes == MARK).context("there is no mark")?;
-            // What was there before.
+            // The previous content.
             image[place..][..MARK.len()].fill(b'\n');
             File::options().write(true).open(line.target(serial))?.write_all_at(&image, 0)?;
         }

@@ -1,4 +1,4 @@
-//! The kinds of targets, made and read with the programs of others.
+//! The kinds of targets, created and read with independent programs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,23 +19,24 @@ pub(super) enum Kind {
     Ext4Zst,
 }
 
-/// How the flasher unpacks a compressed archive.
+/// The flasher's command to unpack a compressed archive.
 const UNPACK_ZSTD: &str =
     "tar --numeric-owner --xattrs '--xattrs-include=*' -x -I 'zstd -T0' -pf \"$1\" -O \"./$2\" >\"$3\"";
 
 impl Kind {
-    /// The name of a target of this kind: the flasher takes what ends in `.zst` for a compressed disk image.
+    /// Returns the name of a target of this kind: the flasher treats a name ending in `.zst` as a compressed disk
+    /// image.
     pub(super) const fn name(self) -> &'static str {
         if matches!(self, Self::Ext4Zst) { "system.img.zst" } else { "system.img" }
     }
 
-    /// A usual checksum file beside a target, in the form that NVIDIA's scripts write: digits alone.
+    /// Writes a checksum file beside a target, in the form of NVIDIA's scripts: digits only.
     pub(super) fn put_sum(target: &Path) -> anyhow::Result<()> {
         let script = "sha1sum \"$1\" | cut -c-40 >\"$1.sha1sum\"";
         said("sh", &["-c", script, "sh", &text(target)]).map(drop)
     }
 
-    /// A root file system of this kind, made from the station's.
+    /// Creates a root file system of this kind from the host's.
     pub(super) fn make(self, line: &Line, to: &Path) -> anyhow::Result<()> {
         let (tree, made) = (text(&line.station.rootfs()), text(to));
         fs::create_dir_all(to.parent().unwrap())?;
@@ -67,7 +68,7 @@ impl Kind {
         Ok(())
     }
 
-    /// The unit's file, as others read it out of the target, which has to be in order.
+    /// Returns the device's file as independent programs read it from the target, which must be valid.
     pub(super) fn conf(self, line: &Line, target: &Path) -> anyhow::Result<PathBuf> {
         let copy = line.station.path("read/device.conf");
         fs::create_dir_all(copy.parent().unwrap())?;
@@ -99,7 +100,7 @@ impl Kind {
     }
 }
 
-/// The checksum file beside a target holds its checksum, and that alone or with a name behind it.
+/// Checks that the checksum file beside a target holds its checksum, alone or followed by a name.
 pub(super) fn sum_is_right(target: &Path) -> anyhow::Result<()> {
     let is = said("sha1sum", &[&text(target)])?;
     let sum = fs::read_to_string(format!("{}.sha1sum", text(target)))?;

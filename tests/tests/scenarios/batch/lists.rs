@@ -1,4 +1,4 @@
-//! The forms of a list, and lists that can't be used.
+//! The forms of a list, and invalid lists.
 
 use std::fs;
 
@@ -20,7 +20,8 @@ fn all_are_let_in(line: &Line) -> anyhow::Result<()> {
     SERIALS.iter().try_for_each(|serial| line.is_let_in(serial))
 }
 
-// Promise: a range, a file with a serial a line, and a CSV file each make all their users, and a file that lets in.
+// Promise: a range, a file with a serial per line, and a CSV file each create all their users, and files that the API
+// accepts.
 #[test]
 fn a_range_and_files() -> anyhow::Result<()> {
     for content in [None, Some("# line 7\nAZJN-0001\n\nAZJN-0002 # spare\r\nAZJN-0003"), Some(TABLE)] {
@@ -39,7 +40,7 @@ fn a_range_and_files() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: `-` is a list on standard input.
+// Promise: `-` reads the list from standard input.
 #[test]
 fn standard_input() -> anyhow::Result<()> {
     let line = line()?;
@@ -53,7 +54,7 @@ fn standard_input() -> anyhow::Result<()> {
     all_are_let_in(&line)
 }
 
-// Promise: a column `module_serial` is the module of each unit, which the agent looks at; no value leaves the key out.
+// Promise: a column `module_serial` is the module of each device, which the agent checks; an empty value omits the key.
 #[test]
 fn modules_of_a_table() -> anyhow::Result<()> {
     let line = line()?;
@@ -65,14 +66,14 @@ fn modules_of_a_table() -> anyhow::Result<()> {
         anyhow::Ok(modules.map(Option::unwrap_or_default))
     };
     assert_eq!(modules()?, ["1423221050123", "", "M-3"]);
-    // A unit that is done is not done for another module.
+    // A device that is finished for one module is not finished for another.
     line.station.put("list.csv", TABLE.replace("1423221050123", "1423221050124"), 0o644)?;
     assert_eq!(modules()?, ["1423221050124", "", "M-3"]);
     assert_eq!(line.created(), 3);
     all_are_let_in(&line)
 }
 
-// Promise: with A/B layouts all targets of a unit hold one file.
+// Promise: with A/B layouts all targets of a device hold the same file.
 #[test]
 fn two_targets_a_unit() -> anyhow::Result<()> {
     let line = line()?;
@@ -86,7 +87,8 @@ fn two_targets_a_unit() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a list with bad lines is exit 65 with each of them, and nothing is done, not even for the good ones.
+// Promise: a list with invalid lines is exit 65 and lists each of them, and nothing is done, not even for the valid
+// ones.
 #[test]
 fn bad_lists() -> anyhow::Result<()> {
     let line = line()?;
@@ -109,7 +111,7 @@ fn bad_lists() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: several units in one target are refused with 64 before anything is done; one unit needs no pattern.
+// Promise: several devices in one target are refused with 64 before anything is done; one device needs no pattern.
 #[test]
 fn one_target_for_several() -> anyhow::Result<()> {
     let line = line()?;
@@ -124,7 +126,8 @@ fn one_target_for_several() -> anyhow::Result<()> {
     line.lets_in(&line.station.inside(CONF), &serials(1, 1)[0])
 }
 
-// Promise: a report whose name says no format, or the array of earlier releases, is refused with 64 before anything is done.
+// Promise: a report whose name has no format, or that of the JSON array of earlier releases, is refused with 64 before
+// anything is done.
 #[test]
 fn a_report_of_no_kind() -> anyhow::Result<()> {
     let line = line()?;
@@ -137,7 +140,7 @@ fn a_report_of_no_kind() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: whatever is wrong with the rest of the command line, an earlier report stays as it is.
+// Promise: whatever else is wrong with the command line, an earlier report is unchanged.
 #[test]
 fn a_mistake_keeps_the_earlier_report() -> anyhow::Result<()> {
     let line = line()?;

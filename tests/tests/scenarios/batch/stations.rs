@@ -1,4 +1,4 @@
-//! Several stations at one API, each in a network of its own, which have nothing in common but the API.
+//! Several flashing hosts with one API, each in its own network, which share only the API.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +13,11 @@ use nix::unistd::geteuid;
 
 use super::{CONF, Line, email, outcomes, range, serials, text};
 
-/// The units of each station: every one but the first and the last is at two stations or more.
+/// The devices of each host: every one but the first and the last is in the lists of two hosts or more.
 const LISTS: [(usize, usize); 4] = [(1, 20), (11, 30), (16, 40), (8, 34)];
 const UNITS: usize = 40;
 
-/// The networks of the API and of each station: wires that meet at the API.
+/// The networks of the API and of each host: links that meet at the API.
 struct Plant {
     server: Namespace,
     stations: Vec<Namespace>,
@@ -34,7 +34,7 @@ impl Plant {
     fn station(server: &Namespace, number: usize) -> anyhow::Result<Namespace> {
         let (station, address) = (Namespace::new()?, format!("10.0.2.{}", 10 + number));
         station.inside(|| {
-            // The namespace of this thread, by a path that the other side can follow.
+            // The namespace of this thread, by a path that other threads can open.
             let thread = fs::read_link("/proc/thread-self")?;
             let path = format!("/proc/{}/ns/net", thread.display());
             server.run(&format!("ip link add port{number} type veth peer name wire netns {path}"))?;
@@ -47,7 +47,7 @@ impl Plant {
     }
 }
 
-/// All stations at once, each with targets of its own; what they said.
+/// Runs all hosts at once, each with its own targets, and returns their output.
 fn all_at_once(plant: &Plant, line: &Line, options: &[&str]) -> anyhow::Result<Vec<Run>> {
     let one = |number: usize| -> anyhow::Result<Run> {
         let (from, to) = LISTS[number];
@@ -68,7 +68,7 @@ fn target(line: &Line, station: usize, serial: &str) -> std::path::PathBuf {
     line.units().join(format!("station-{station}")).join(serial)
 }
 
-/// For each unit the outcomes at the stations, and the stations whose file lets it in.
+/// For each device the outcomes at the hosts, and the hosts whose file the API accepts.
 struct Unit {
     outcomes: Vec<(usize, String)>,
     let_in: Vec<usize>,
@@ -108,8 +108,9 @@ fn count(unit: &Unit, outcome: &str) -> usize {
     unit.outcomes.iter().filter(|(_, other)| other == outcome).count()
 }
 
-// Promise: stations whose lists overlap make one user a unit. Of their files exactly one lets the unit in, and each station
-// that did another's unit again has said so, by its outcome and by a warning that names the unit.
+// Promise: hosts with overlapping lists create one user per device. Exactly one of their files is accepted by the API,
+// and each host that provisioned another's device again reports it, by its outcome and by a warning that names the
+// device.
 #[test]
 fn four_with_lists_that_overlap() -> anyhow::Result<()> {
     if !geteuid().is_root() {
@@ -123,7 +124,7 @@ fn four_with_lists_that_overlap() -> anyhow::Result<()> {
         ensure!(unit.let_in.len() == 1, "{serial}: the files of {:?} let it in: {:?}", unit.let_in, unit.outcomes);
         ensure!(count(&unit, "created") == 1, "{serial}: {:?}", unit.outcomes);
         for (station, outcome) in unit.outcomes.iter().filter(|(_, outcome)| outcome != "created") {
-            // Whose new password was replaced before it was tried was told that, too.
+            // A host whose new password was replaced before it was tried reports that, too.
             ensure!(["updated", "failed"].contains(&outcome.as_str()), "{serial} at {station}: {outcome}");
             let warning = format!("setting a new password for {}", email(&serial));
             ensure!(runs[*station].stderr.contains(&warning), "{serial} at {station}: no warning");
@@ -136,7 +137,7 @@ fn four_with_lists_that_overlap() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: with `refuse` the first station has the unit, the others fail with 73 and leave no file.
+// Promise: with `refuse` the first host gets the device, the others fail with 73 and leave no file.
 #[test]
 fn four_that_refuse() -> anyhow::Result<()> {
     if !geteuid().is_root() {

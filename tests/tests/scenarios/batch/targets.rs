@@ -1,4 +1,4 @@
-//! Targets of every kind, those that are there and those that are copied from a base; looked at with the programs of others.
+//! Targets of every kind, existing ones and copies of a template, checked with independent programs.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -31,7 +31,7 @@ fn each_is_let_in(line: &Line, kind_of: impl Fn(usize) -> Kind) -> anyhow::Resul
     Ok(())
 }
 
-// Promise: one batch may have targets of all kinds, told by what is in them.
+// Promise: one batch may have targets of all kinds, detected by content.
 #[test]
 fn kinds_may_be_mixed() -> anyhow::Result<()> {
     let kinds = [Kind::TarZst, Kind::Raw, Kind::Tar];
@@ -43,8 +43,8 @@ fn kinds_may_be_mixed() -> anyhow::Result<()> {
     each_is_let_in(&line, |number| kinds[number])
 }
 
-// Promise: a target that is missing is copied from the base, of whatever kind; a copy of an image is its owner's alone,
-// one of a tar has a sum that is right. The base has no device in it then, and a run again copies nothing.
+// Promise: a missing target is copied from the template, of any kind; only the owner can read the copy of an image, and
+// the copy of a tar has a correct checksum. The template then holds no device, and a second run copies nothing.
 #[test]
 fn copies_of_every_kind() -> anyhow::Result<()> {
     for kind in KINDS {
@@ -77,15 +77,15 @@ fn copies_of_every_kind() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a template image of any kind that has a checksum file has the right one right after the batch has made its slot, and
-// so has each copy of it.
+// Promise: a template image of any kind that has a checksum file has the correct one right after the batch has created
+// its slot, and so has each copy of it.
 #[test]
 fn checksums_of_copies() -> anyhow::Result<()> {
     for kind in [Kind::Raw, Kind::Sparse, Kind::Tar, Kind::TarZst, Kind::Ext4Zst] {
         let line = Line::new(Options::default())?;
         let base = line.station.path("base").join(kind.name());
         kind.make(&line, &base)?;
-        // That of a plain tar has the name of the file in it.
+        // The one of a plain tar contains the file's name.
         if !matches!(kind, Kind::Tar) {
             Kind::put_sum(&base)?;
         }
@@ -97,20 +97,20 @@ fn checksums_of_copies() -> anyhow::Result<()> {
             }
             each_is_let_in(&line, |_| kind).map_err(|error| error.context(format!("{kind:?}")))?;
         }
-        // Also the sum that is kept beside the template is that of the template, without a device.
+        // The checksum state beside the template is also that of the template without a device.
         line.station.provision(&["device", "AZJN-0099", "--rootfs", &text(&base)])?.ended_with(0)?;
         sum_is_right(&base)?;
     }
     Ok(())
 }
 
-/// What the tool keeps beside a tar, so that it need not be read again.
+/// Returns whether it is the state that the tool stores beside a tar, so that it need not read all of it again.
 fn is_kept_state(name: &std::ffi::OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("system.img.") || name.starts_with(".system.img.") && !name.ends_with(".new")
 }
 
-// Promise: in the copy of a directory all is as in the base: owners, modes, links of both kinds, times.
+// Promise: the copy of a directory equals the template: owners, modes, links of both kinds, times.
 #[test]
 fn a_copy_is_the_same() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
@@ -132,7 +132,7 @@ fn a_copy_is_the_same() -> anyhow::Result<()> {
     let base = list(&line.station.rootfs())?;
     assert!(base.contains("./usr/bin/sudo f 4755") && base.contains("./usr/dangling l"), "{base}");
     for serial in serials(1, 3) {
-        // A folder has one link less for each folder that is not in it.
+        // A directory has one link less for each missing subdirectory.
         assert_eq!(list(&line.target(&serial))?, base);
     }
     let links = ["etc/shadow", "etc/shadow-"].map(|name| fs::metadata(line.target("AZJN-0001").join(name)));
@@ -141,7 +141,8 @@ fn a_copy_is_the_same() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: a base with somebody's file in it is refused with 73 and whose it is: all its copies would be that device.
+// Promise: a template with a device's file in it is refused with 73 and the device's name: all its copies would be that
+// device.
 #[test]
 fn a_base_with_somebody_in_it() -> anyhow::Result<()> {
     for kind in KINDS {

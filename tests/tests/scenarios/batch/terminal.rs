@@ -1,4 +1,4 @@
-//! What a person sees, and what goes into a pipe.
+//! What a person sees on the terminal, and what goes into a pipe.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{CONF, Line, email, range, serials};
 const COLUMNS: usize = 80;
 const UNITS: usize = 50;
 
-/// A slow API that knows one of the units already; another one's target is a file.
+/// Creates a slow API with one of the devices already present; another one's target is a file.
 fn line() -> anyhow::Result<Line> {
     let line = Line::new(Options::default())?;
     line.station.api.inject("POST", "/users", Fault::Delay(Duration::from_millis(20)), usize::MAX);
@@ -29,7 +29,7 @@ fn ours(line: &Line, units: usize, options: &[&str]) -> anyhow::Result<Command> 
     Ok(ours)
 }
 
-/// On a terminal of so many columns; all that came there.
+/// Runs the batch on a terminal of so many columns, and returns its complete output.
 fn on_a_terminal(line: &Line, environment: &[(&str, &str)]) -> anyhow::Result<Run> {
     shown_on_a_terminal(line, &ours(line, UNITS, &[])?, environment)
 }
@@ -42,7 +42,7 @@ fn shown_on_a_terminal(line: &Line, ours: &Command, environment: &[(&str, &str)]
     line.wait(start(script.env("TERM", "xterm-256color").envs(environment.iter().copied()))?)
 }
 
-/// The lines that were ever on the screen, without what moves the cursor.
+/// Returns the lines that were ever on the screen, without cursor control.
 fn lines(shown: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut rest = shown.chars().peekable();
@@ -69,8 +69,8 @@ fn no_secret(line: &Line, shown: &str) {
     assert!(secrets.into_iter().all(|secret| !shown.contains(secret)), "{shown}");
 }
 
-// Promise: a person at a terminal of 80 columns sees a bar that goes on and is no longer, what went wrong, and the sum; none
-// is a password, and units that went well are not told of one by one.
+// Promise: a person at a terminal of 80 columns sees a progress bar that is never longer than the line, the failures,
+// and the summary; no password, and no line for each successful device.
 #[test]
 fn on_eighty_columns() -> anyhow::Result<()> {
     let line = line()?;
@@ -101,7 +101,7 @@ fn on_eighty_columns() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: while the API has the units wait, the bar does not promise what it did before.
+// Promise: while the API makes the devices wait, the bar does not show its previous estimate.
 #[test]
 fn while_units_wait() -> anyhow::Result<()> {
     let line = Line::new(Options::default())?;
@@ -117,7 +117,7 @@ fn while_units_wait() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: NO_COLOR keeps the terminal without colours, and one that can do nothing gets no bar.
+// Promise: NO_COLOR disables colours, and a dumb terminal gets no bar.
 #[test]
 fn plain_terminals() -> anyhow::Result<()> {
     for environment in [("NO_COLOR", "1"), ("TERM", "dumb")] {
@@ -133,7 +133,7 @@ fn plain_terminals() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: in a pipe there is a line for each unit, no bar and no escape code.
+// Promise: in a pipe there is a line for each device, no bar and no escape code.
 #[test]
 fn in_a_pipe() -> anyhow::Result<()> {
     let line = line()?;

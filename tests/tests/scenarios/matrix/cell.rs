@@ -1,4 +1,4 @@
-//! One cell: a device that starts with this clock, and what becomes of it.
+//! One cell: a device that starts with this clock, and its result.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,15 +18,15 @@ use tempfile::TempDir;
 use super::Wall;
 use super::place::{NAME, PASSWORD, Place, Server};
 
-/// When names come, where they are late.
+/// When name resolution starts to work, if it is late.
 const NAMES_COME: Duration = Duration::from_secs(45);
-/// How long a device tries that must not become ready.
+/// How long a device that must not become ready is run.
 const LONGEST_TRY: Duration = Duration::from_secs(3);
 /// The longest wait between two tries of a run, see `azaion_agent::api::retry::POLICY`.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// From the end of a run of the timer to the next.
+/// Time from the end of a run of the timer to the next.
 const TIMER: Duration = Duration::from_mins(1);
-/// The most runs of the timer.
+/// Maximum number of the timer's runs.
 const MOST_RUNS: usize = 10;
 
 /// What is between device and API.
@@ -39,7 +39,7 @@ pub(super) enum Between {
 }
 
 impl Between {
-    /// What can be in between in this place.
+    /// Returns the possible intermediaries of this place.
     pub(super) fn all(place: &Place) -> impl Iterator<Item = Self> {
         let has_names = place.has_names();
         [Self::Nothing, Self::LateNames, Self::PageFirst, Self::Proxy]
@@ -58,7 +58,7 @@ pub(super) enum Flaw {
 }
 
 impl Flaw {
-    /// All that are tried in a cell: each certificate, and one of the bad tokens in turn.
+    /// Returns the flaws tested in a cell: each certificate, and one of the bad tokens in turn.
     pub(super) fn all(generation: Generation, turn: usize) -> [Self; 4] {
         [Self::Forged, Self::Foreign, Self::Ended, Self::Token(turn % tokens(generation).len())]
     }
@@ -73,7 +73,7 @@ impl Flaw {
     }
 }
 
-/// Bad tokens; of G1 those that need no signature to be seen.
+/// Returns bad tokens; for G1 those that are detected without a signature.
 fn tokens(generation: Generation) -> Vec<BadToken> {
     let claims = [
         BadToken::Expired(3600),
@@ -96,7 +96,7 @@ fn tokens(generation: Generation) -> Vec<BadToken> {
     claims.into_iter().chain(signatures).collect()
 }
 
-/// A clock that moves when somebody waits, and what moves with it.
+/// A clock that advances when the agent waits, and the events that depend on it.
 #[derive(Debug)]
 struct VirtualClock {
     start: Timestamp,
@@ -141,7 +141,7 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// How long it takes, in virtual time, until a device is ready.
+    /// Returns the virtual time until a device is ready.
     pub(super) fn becomes_ready(&self) -> anyhow::Result<Duration> {
         let server = &self.server;
         server.api.serve_certificate(server.genuine())?;
@@ -166,7 +166,7 @@ impl Cell {
         )
     }
 
-    /// What a device that is ready says of the time is true.
+    /// Checks that the time that a ready device reports is true.
     fn check(&self, device: &VirtualDevice, ready: &Ready) -> anyhow::Result<Duration> {
         let (since, passed) = (ready.readiness.since.context("it has no time")?, device.clock.passed());
         let now = self.server.now.plus(passed);
@@ -178,7 +178,7 @@ impl Cell {
         Ok(passed)
     }
 
-    /// A device does not become ready, and tells no password to who is not the API.
+    /// Checks that a device does not become ready, and sends no password to a server that is not the API.
     pub(super) fn refuses(&self, flaw: Flaw) -> anyhow::Result<()> {
         let api = &self.server.api;
         api.serve_certificate(flaw.certificate(&self.server))?;
@@ -201,7 +201,7 @@ impl Cell {
         Ok(())
     }
 
-    /// A device that has just been switched on for the first time.
+    /// Creates a device that has just been switched on for the first time.
     #[expect(clippy::disallowed_methods, reason = "the test's own files")]
     fn device(&self) -> anyhow::Result<VirtualDevice> {
         let Self { place, server, .. } = self;
@@ -231,7 +231,7 @@ impl Cell {
         Ok(VirtualDevice { root, clock: Arc::new(clock) })
     }
 
-    /// What the device's clock says.
+    /// Returns the device's clock.
     fn start(&self) -> Timestamp {
         let (now, floor) = (self.server.now, self.place.floor);
         match self.wall {

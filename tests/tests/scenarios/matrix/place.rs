@@ -1,4 +1,4 @@
-//! Where the cells of one thread take place: a network and an `/etc/hosts` of its own, servers and a proxy.
+//! The environment of one thread's cells: a private network and `/etc/hosts`, servers and a proxy.
 
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ pub(super) const PASSWORD: &str = "device-password-0042";
 /// A name that is in the server's certificate.
 pub(super) const NAME: &str = "admin.azaion.test";
 
-/// One thread's.
+/// The environment of one thread.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) proxy: Proxy,
@@ -27,7 +27,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Makes the calling thread's: what it starts from now on belongs there. Names can be looked up as root only.
+    /// Creates the calling thread's environment, which its programs inherit. Names can be resolved as root only.
     pub(super) fn new() -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let has_names = geteuid().is_root();
@@ -41,12 +41,12 @@ impl Place {
         Ok(Self { proxy: Proxy::start(Mode::Allow)?, floor, dir, has_names })
     }
 
-    /// Whether the thread has an `/etc/hosts` of its own.
+    /// Returns whether the thread has a private `/etc/hosts`.
     pub(super) fn has_names(&self) -> bool {
         self.has_names
     }
 
-    /// From now on the server's name has an address, or none.
+    /// Adds or removes the address of the server's name.
     #[expect(
         clippy::disallowed_methods,
         reason = "a file of the test's own, which is bound to another name: it can't be replaced"
@@ -56,7 +56,7 @@ impl Place {
         Ok(fs::write(self.dir.path().join("hosts"), line)?)
     }
 
-    /// A server whose certificate was issued so many seconds after the floor, for so many days.
+    /// Starts a server whose certificate was issued so many seconds after the floor, for so many days.
     pub(super) fn server(&self, generation: Generation, (issued, days): (i64, i64)) -> anyhow::Result<Server> {
         let floor = i64::try_from(self.floor.unix())?;
         let at =
@@ -71,7 +71,7 @@ impl Place {
     }
 }
 
-/// A server, and the certificates that it can show.
+/// A server, and its possible certificates.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) api: DevApi,
@@ -80,7 +80,7 @@ pub(super) struct Server {
     not_after: SystemTime,
     /// The true time when a device starts.
     pub(super) now: Timestamp,
-    /// A certificate that ended before the floor.
+    /// A certificate that expired before the floor.
     ended: (SystemTime, SystemTime),
 }
 

@@ -1,4 +1,4 @@
-//! IPv6 addresses of the API that nobody answers at, as in a network whose IPv6 goes nowhere.
+//! IPv6 addresses of the API that never answer, as in a network with broken IPv6.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use super::Net;
 
 const TOKEN: &str = "run/azaion/token.json";
 const NAME: &str = "admin.azaion.test";
-/// What dead addresses may cost.
+/// Maximum cost of dead addresses.
 const MOST: Duration = Duration::from_secs(1);
 /// The best of so many runs counts: the machine is busy with other tests.
 const RUNS: usize = 3;
 
-/// The same as a route would have it: what is sent there is dropped without a word.
+/// Adds IPv6 addresses and a default route through the server, which silently drops packets to other addresses.
 fn with_ipv6(net: &Net) -> anyhow::Result<()> {
     net.wire.server.run("ip address add 2001:db8:1::2/64 dev wire nodad")?;
     net.wire
@@ -25,7 +25,7 @@ fn with_ipv6(net: &Net) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A run of the agent that finds these addresses under the API's name, and how long it took at best.
+/// Runs the agent with these addresses for the API's name, and returns its best time.
 fn best(net: &Net, addresses: &[&str], arguments: &[&str]) -> anyhow::Result<(Duration, Run)> {
     let lines: Vec<_> = addresses.iter().map(|address| format!("{address} {NAME}")).collect();
     net.station.put("hosts", lines.join("\n") + "\n", 0o644)?;
@@ -33,7 +33,7 @@ fn best(net: &Net, addresses: &[&str], arguments: &[&str]) -> anyhow::Result<(Du
     for _ in 0..RUNS {
         let run = net.wire.client.inside(|| {
             find_in_place_of("/etc/hosts", &net.station.path("hosts"))?;
-            // A token that is there would be used on.
+            // An existing token would be used.
             if arguments.contains(&"boot") && net.station.inside(TOKEN).exists() {
                 std::fs::remove_file(net.station.inside(TOKEN))?;
             }
@@ -47,7 +47,8 @@ fn best(net: &Net, addresses: &[&str], arguments: &[&str]) -> anyhow::Result<(Du
     Ok(runs.swap_remove(0))
 }
 
-// Promise: dead IPv6 addresses beside a good IPv4 one cost at most a second, however many there are, to `boot` and to `status`.
+// Promise: dead IPv6 addresses beside a good IPv4 one cost `boot` and `status` at most a second, for any number of
+// them.
 #[test]
 fn network_with_dead_ipv6() -> anyhow::Result<()> {
     if !geteuid().is_root() {

@@ -1,13 +1,13 @@
-//! A network that goes for good after the n-th packet, for every n: an interruption at every step of the way.
+//! A network that fails permanently after the n-th packet, for every n: an interruption at every step of a run.
 
 use anyhow::ensure;
 
 use super::{Net, OPEN, every, within};
 
-/// Packets of a whole run in one direction, and some more.
+/// Packets of a complete run in one direction, and some more.
 const MOST: usize = 14;
 
-/// The n-th packet and all after it are dropped where the server receives, or where the client does.
+/// The n-th packet and all after it are dropped on arrival at the server, or at the client.
 fn rows() -> Vec<(usize, bool)> {
     (0..=MOST).flat_map(|n| [(n, true), (n, false)]).collect()
 }
@@ -24,8 +24,8 @@ fn cut(net: &Net, (n, at_server): (usize, bool)) -> anyhow::Result<()> {
 const SHORT: u64 = 3;
 const LONG: u64 = 20;
 
-// Promise: wherever the network dies, the agent ends in time, ready or with 75; the next run on a network that works makes
-// it ready, and nobody was asked for more than a login a run.
+// Promise: wherever the network fails, the agent ends in time, ready or with 75; the next run on a working network
+// makes it ready, with at most one login per run.
 #[test]
 fn network_that_dies_under_the_agent() -> anyhow::Result<()> {
     every(&rows(), described, |row| {
@@ -40,8 +40,8 @@ fn network_that_dies_under_the_agent() -> anyhow::Result<()> {
     })
 }
 
-// Promise: wherever the network dies, the station ends in time, done or with 69 or 75; the next run ends with one user
-// whose password is in the target.
+// Promise: wherever the network fails, the host tool ends in time, done or with 69 or 75; the next run ends with one
+// user whose password is in the target.
 #[test]
 fn network_that_dies_under_the_station() -> anyhow::Result<()> {
     every(&rows(), described, |row| {

@@ -1,4 +1,4 @@
-//! Networks that lose packets by chance or by kind, that open late, or are narrow or slow.
+//! Networks that lose packets by chance or by kind, that start late, or have low bandwidth or high delay.
 
 use std::ops::RangeInclusive;
 use std::time::Instant;
@@ -9,34 +9,34 @@ use azaion_tests::netns::SERVER;
 use super::relay::Relay;
 use super::{Net, OPEN, SHUT, every, within};
 
-/// What becomes of a unit on such a network.
+/// The expected result of a device on such a network.
 #[derive(Clone, Copy)]
 enum Becomes {
-    /// Ready, after so many runs at most.
+    /// Ready, after at most so many runs.
     Ready(usize),
-    /// That is up to chance.
+    /// Depends on chance.
     Either,
     NotReady,
 }
 use Becomes::{Either, NotReady, Ready};
 
-/// A network, its rules for what comes in at server and client, what becomes of the unit, and how many logins the API
-/// may see.
+/// A network, its rules for incoming packets at server and client, the result of the device, and how many logins the
+/// API may see.
 type Row = (&'static str, [&'static str; 2], Becomes, RangeInclusive<usize>);
 
 const LOST_10: &str = "numgen random mod 100 < 10 drop";
 const LOST_30: &str = "numgen random mod 100 < 30 drop";
 const LOST_50: &str = "numgen random mod 100 < 50 drop";
 const SHUT_AT_FIRST: &str = "ip saddr @at_first drop";
-/// Two of three are lost, in order, so that the third try gets through after three seconds.
+/// Two of three are lost, in order, so that the third try succeeds after three seconds.
 const SYN_LOST: &str = "tcp flags & (syn | ack) == syn numgen inc mod 3 < 2 drop";
 const SYN_ACK_LOST: &str = "tcp flags & (syn | ack) == (syn | ack) numgen inc mod 3 < 2 drop";
 const EACH_OTHER: &str = "numgen inc mod 2 == 0 drop";
-/// A path with a small MTU, whose word about it never comes back.
+/// A path with a small MTU, whose ICMP messages are lost.
 const LARGE_LOST: &str = "meta length > 500 drop";
 const DATA_LOST: &str = "meta length > 60 drop";
 
-/// A deadline that leaves room for two calls of ten seconds each.
+/// A deadline that is long enough for two calls of ten seconds each.
 const LONG: u64 = 20;
 
 const ROWS: [Row; 14] = [
@@ -76,14 +76,14 @@ fn check((_, [at_server, at_client], becomes, logins): &Row) -> anyhow::Result<S
     ensure!(is_right, "the runs ended with {codes:?}");
     let seen = net.logins();
     within(logins, seen, "logins")?;
-    // Once all is well again, so is the unit, with one more login at most.
+    // Once the network works again, the device becomes ready, with at most one more login.
     net.wire.filter(OPEN, OPEN)?;
     ensure!(net.boot(LONG)?.code == Some(0), "not ready on an open network");
     within(&(seen..=seen + usize::from(!is_ready)), net.logins(), "logins after all")?;
     Ok(format!("{codes:?} after {took:.1} s, {seen} logins"))
 }
 
-/// Runs, as the timer starts them, until one is ready.
+/// Runs the agent, as the timer starts it, until one run is ready.
 fn until_ready(net: &Net, most: usize, deadline: u64) -> anyhow::Result<Vec<Option<i32>>> {
     let mut codes = Vec::new();
     while codes.len() < most && codes.last() != Some(&Some(0)) {
@@ -92,14 +92,14 @@ fn until_ready(net: &Net, most: usize, deadline: u64) -> anyhow::Result<Vec<Opti
     Ok(codes)
 }
 
-// Promise: on a network that loses packets the agent becomes ready, or ends with 75 in time; it makes few logins, locks no
-// account, and leaves nothing wrong in the cache.
+// Promise: on a network that loses packets the agent becomes ready, or ends with 75 in time; it makes few logins, locks
+// no account, and leaves no invalid cache.
 #[test]
 fn network_that_loses_packets() -> anyhow::Result<()> {
     every(&ROWS, |(name, ..)| (*name).to_owned(), check)
 }
 
-// Promise: a narrow line, of an old modem's 9600 bit/s, is wide enough: one login.
+// Promise: a link with the 9600 bit/s of an old modem is fast enough: one login.
 #[test]
 fn network_that_is_narrow() -> anyhow::Result<()> {
     every(
@@ -118,11 +118,11 @@ fn network_that_is_narrow() -> anyhow::Result<()> {
     )
 }
 
-/// Milliseconds that each way takes, the deadline, and whether the unit becomes ready.
+/// Delay of each direction in milliseconds, the deadline, and whether the device becomes ready.
 const DELAYS: [(u64, u64, bool); 3] = [(300, LONG, true), (700, LONG, true), (5000, 4, false)];
 
-// Promise: a long way to the server, over a satellite or two, takes its time and no second login; one that takes longer
-// than the deadline is 75.
+// Promise: a long delay to the server, over a satellite or two, costs time but no second login; one beyond the deadline
+// is 75.
 #[test]
 fn network_that_is_slow() -> anyhow::Result<()> {
     every(
@@ -143,7 +143,7 @@ fn network_that_is_slow() -> anyhow::Result<()> {
     )
 }
 
-/// How much is lost in each direction; by chance, so each is tried more than once.
+/// Losses in each direction; by chance, so each is tried more than once.
 const HOST_LOSSES: [[&str; 2]; 8] = [
     [LOST_10, LOST_10],
     [LOST_30, LOST_30],
@@ -155,8 +155,8 @@ const HOST_LOSSES: [[&str; 2]; 8] = [
     [LOST_50, LOST_50],
 ];
 
-// Promise: the station on a network that loses packets ends in time with one user whose password is in the target, or says
-// that the API is out of reach and is repaired by the next run.
+// Promise: on a network that loses packets the host tool ends in time with one user whose password is in the target, or
+// reports that the API is unreachable and is repaired by the next run.
 #[test]
 fn network_that_loses_packets_of_the_station() -> anyhow::Result<()> {
     every(

@@ -1,4 +1,4 @@
-//! A name server that is silent, late, wrong or gone.
+//! A name server that is silent, late, wrong or missing.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use azaion_tests::station::SERIAL;
 
 use super::{Net, OPEN, every, in_time};
 
-/// What a name server says to whoever asks for an address.
+/// The answer of a name server to any query for an address.
 #[derive(Clone, Copy, Debug)]
 enum Says {
     Address([u8; 4]),
@@ -29,7 +29,7 @@ impl NameServer {
     fn start(says: Says) -> anyhow::Result<Self> {
         const LOOK_UP: Duration = Duration::from_millis(200);
         let socket = Arc::new(UdpSocket::bind((SERVER, 53))?);
-        // Now and then it looks whether anybody holds it any more.
+        // Regularly checks whether it was dropped.
         socket.set_read_timeout(Some(LOOK_UP))?;
         let held = Arc::downgrade(&socket);
         std::thread::spawn(move || {
@@ -37,7 +37,7 @@ impl NameServer {
                 let mut query = [0; 512];
                 let Ok((size, peer)) = socket.recv_from(&mut query) else { continue };
                 if let Some(answer) = answer(query.get(..size).unwrap_or_default(), says) {
-                    // Whoever asked may be gone.
+                    // The client may be gone.
                     let _ = socket.send_to(&answer, peer);
                 }
             }
@@ -46,7 +46,7 @@ impl NameServer {
     }
 }
 
-/// The answer to a query of one question.
+/// Builds the answer to a query of one question.
 fn answer(query: &[u8], says: Says) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     let name = query.get(HEADER..)?.iter().position(|byte| *byte == 0)?;
@@ -67,8 +67,8 @@ fn answer(query: &[u8], says: Says) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// What the name server says, if there is one, what comes in at its side, how long the C library asks, the exit code, and
-/// a part of what the journal says.
+/// The answer of the name server, if there is one, the rule for packets to it, the resolver options, the exit code, and
+/// a part of the journal entry.
 type Row = (Option<Says>, &'static str, &'static str, i32, &'static str);
 
 /// One try of a second, so that the agent's own tries are seen, or ten seconds, as is usual.
@@ -93,13 +93,13 @@ const ROWS: [Row; 13] = [
     (Some(Says::Error(2)), OPEN, BRIEFLY, 75, "looked up"),
     (Some(Says::Error(5)), OPEN, BRIEFLY, 75, "looked up"),
     (Some(Says::Garbage), OPEN, BRIEFLY, 75, "looked up"),
-    // A host that is not there, and an address that is every machine's own.
+    // A missing host, and an address that every machine has itself.
     (Some(Says::Address([10, 0, 2, 3])), OPEN, LONG, 75, "no route"),
     (Some(Says::Address([127, 0, 0, 1])), OPEN, LONG, 75, "refused"),
 ];
 
-// Promise: without a name server that helps, the unit is not ready yet, in time and with the reason; with one that is late
-// it becomes ready, with one login.
+// Promise: without a useful name server, the device is not ready yet, in time and with the reason; with a late one it
+// becomes ready, with one login.
 #[test]
 fn network_without_names() -> anyhow::Result<()> {
     every(
@@ -118,7 +118,7 @@ fn network_without_names() -> anyhow::Result<()> {
     )
 }
 
-// Promise: to the host tool it is 69, in time, with the reason and with nothing written; or it is done.
+// Promise: in the host tool it is 69, in time, with the reason and with nothing written; or it succeeds.
 #[test]
 fn network_without_names_for_the_station() -> anyhow::Result<()> {
     every(
@@ -150,7 +150,7 @@ fn by_name(net: &Net) -> String {
     net.station.api.url().replace(SERVER, "admin.azaion.test")
 }
 
-/// A run with the row's name server, in time; and how long it took.
+/// Runs with the row's name server, in time, and returns the duration.
 fn run(
     (says, at_server, options, code, _): &Row,
     net: &Net,

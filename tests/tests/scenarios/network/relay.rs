@@ -1,4 +1,4 @@
-//! A long way: each piece of a connection arrives some time after it was sent.
+//! A high-latency link: each piece of data arrives some time after it was sent.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep_until};
 /// Relays connections until dropped, in the network namespace of the thread that started it.
 pub(super) struct Relay {
     pub(super) port: u16,
-    /// Dropped, it ends the relay's thread.
+    /// Dropping it ends the relay's thread.
     _running: oneshot::Sender<()>,
 }
 
 impl Relay {
-    /// From a free port of this address to another of its ports; each way takes so many milliseconds.
+    /// Relays from a free port of this address to another of its ports; each direction takes so many milliseconds.
     pub(super) fn start(address: &str, to: u16, delay: u64) -> anyhow::Result<Self> {
         let address: Ipv4Addr = address.parse()?;
         let listener = std::net::TcpListener::bind((address, 0))?;
@@ -48,13 +48,13 @@ async fn serve(listener: std::net::TcpListener, to: SocketAddr, delay: Duration)
     }
 }
 
-/// Hands on what comes, each piece so much later, in order.
+/// Forwards data with a delay, in order.
 async fn late(mut from: impl AsyncRead + Unpin + Send + 'static, mut to: impl AsyncWrite + Unpin, delay: Duration) {
     let (sender, mut pieces) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let mut piece = vec![0; 16 * 1024];
         while let Ok(size @ 1..) = from.read(&mut piece).await {
-            // Nobody may want it any more.
+            // The receiver may be gone.
             let _ = sender.send((Instant::now() + delay, piece.get(..size).unwrap_or_default().to_vec()));
         }
     });

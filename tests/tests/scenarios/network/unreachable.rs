@@ -1,4 +1,4 @@
-//! A server that can't be reached at all, for each of the reasons that a network has.
+//! A server that is unreachable, for each of the reasons that a network has.
 
 use std::time::Instant;
 
@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::{Net, OPEN, SHUT, every, in_time};
 
-/// What happens to the network: a script for the client's side, and what comes in at the server.
+/// The fault of the network: a script for the client's side, and the rule for incoming packets at the server.
 struct Row {
     script: &'static str,
     at_server: &'static str,
-    /// The address that is asked, where it is not the API's own.
+    /// The address in use, if it is not the API's own.
     address: &'static str,
     says: &'static str,
 }
@@ -30,7 +30,7 @@ const ROWS: [Row; 13] = [
     row("ip route add unreachable 10.0.2.2", NO_ROUTE),
     row("ip route add blackhole 10.0.2.2", "Invalid argument"),
     row("ip route add prohibit 10.0.2.2", "Permission denied"),
-    // A host of this network that is not there, and one of another network.
+    // A missing host of this network, and one of another network.
     Row { address: "10.0.2.3", ..row("", NO_ROUTE) },
     Row { address: "192.0.2.1", ..row("", NO_ROUTE) },
     Row { at_server: "reject with icmp host-unreachable", ..row("", NO_ROUTE) },
@@ -39,7 +39,7 @@ const ROWS: [Row; 13] = [
     Row { at_server: "reject with tcp reset", ..row("", "refused") },
 ];
 
-/// More than the three seconds after which the kernel gives a neighbour up.
+/// More than the three seconds after which the kernel gives up on a neighbour.
 const DEADLINE: u64 = 5;
 
 fn described(row: &Row) -> String {
@@ -51,12 +51,12 @@ fn broken(row: &Row, net: &Net) -> anyhow::Result<()> {
     net.wire.client.run(row.script).map(drop)
 }
 
-/// The URL with another host.
+/// Returns the URL with another host.
 fn elsewhere(url: &str, address: &str) -> String {
     if address.is_empty() { url.to_owned() } else { url.replace("10.0.2.2", address) }
 }
 
-// Promise: a server out of reach is 75, with the reason; none but the API's address is asked, and nothing gets there.
+// Promise: an unreachable server is 75, with the reason; only the API's address is contacted, and nothing gets there.
 #[test]
 fn network_without_a_way_for_the_agent() -> anyhow::Result<()> {
     every(&ROWS, described, |row| {
@@ -73,7 +73,7 @@ fn network_without_a_way_for_the_agent() -> anyhow::Result<()> {
     })
 }
 
-// Promise: to the host tool it is 69, with the reason, and nothing is written.
+// Promise: in the host tool it is 69, with the reason, and nothing is written.
 #[test]
 fn network_without_a_way_for_the_station() -> anyhow::Result<()> {
     let rows: Vec<&Row> = ROWS.iter().filter(|row| row.address.is_empty()).collect();
@@ -91,16 +91,16 @@ fn network_without_a_way_for_the_station() -> anyhow::Result<()> {
     )
 }
 
-/// What comes in at the server, and the check that fails for it.
+/// The rule for incoming packets at the server, and the check that fails because of it.
 const CHECKS: [(&str, &str); 4] = [
     (SHUT, "connection"),
     ("reject with icmp host-unreachable", "connection"),
     ("reject with tcp reset", "connection"),
-    // Handshakes of TCP alone get through.
+    // Only TCP handshakes get through.
     ("meta length > 60 drop", "tls"),
 ];
 
-// Promise: `status` says where the way to the server ends, in bounded time, and logs nobody in.
+// Promise: `status` reports the failing stage of the connection, in bounded time, and does not log in.
 #[test]
 fn network_without_a_way_for_status() -> anyhow::Result<()> {
     const BOUND: u64 = 12;
