@@ -11,12 +11,12 @@ use anyhow::{Context, bail, ensure};
 
 use crate::schemas;
 
-/// The workspace's folder.
+/// Returns the directory of the workspace.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// The folder that cargo builds into.
+/// Returns the directory that cargo builds into.
 pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
 }
@@ -34,7 +34,7 @@ pub fn build(arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes away what cargo tells a program that it runs: it would make build scripts of a build inside run again.
+/// Removes the variables that cargo sets for a program that it runs: they would make the build scripts of a nested build run again.
 pub fn outside_cargo(command: &mut Command) -> &mut Command {
     let told = |name: &str| name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name);
     for (name, _) in std::env::vars_os().filter(|(name, _)| told(&name.to_string_lossy())) {
@@ -56,7 +56,7 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(said)
 }
 
-/// The folder with `azaion-provision` and `azaion-agent`, built once a process.
+/// Returns the directory with `azaion-provision` and `azaion-agent`, built once per process.
 ///
 /// # Errors
 /// The build failed.

@@ -52,7 +52,7 @@ impl Refusals {
     }
 
     /// Returns the refusals with the time elapsed until now, if that is worth a write. Without these notes a device
-    /// that boots again and again would stay blocked for ever.
+    /// that boots again and again would stay blocked forever.
     pub fn noted(&self, now: &BootMoment) -> Option<Self> {
         let is_due = self.since.since_note(now) >= NOTE_INTERVAL;
         is_due.then(|| Self { since: self.since.noted(now), ..self.clone() })

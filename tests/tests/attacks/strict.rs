@@ -15,7 +15,7 @@ use crate::attacker::{NOBODY, give, is_root, make_image, station, text};
 const THINGS: [&str; 9] =
     ["directory", "image", "inspected", "cleared", "checked", "base", "report", "CA", "admin password"];
 
-/// Runs a verb with one of the paths under `folder` and all others valid.
+/// Runs a command with one of the paths below the given directory and all others valid.
 fn run(station: &Station, thing: &str, folder: &Path, flag: &[&str], sudo: Option<u32>) -> anyhow::Result<Run> {
     let at = |name: &str| text(&folder.join(name));
     let (tree, image, units) = (at("rootfs"), at("system.img"), text(&station.path("units/{serial}")));

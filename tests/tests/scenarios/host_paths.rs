@@ -272,7 +272,7 @@ fn not_root() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: for root the file and its directory belong to 0:0, whoever owned the previous ones.
+// Promise: for root the file and its directory belong to 0:0, whatever the owner of the previous ones.
 #[test]
 fn files_belong_to_root_by_number() -> anyhow::Result<()> {
     if !geteuid().is_root() {

@@ -1,4 +1,4 @@
-//! Checks of the source code itself: no import cycles, and a maximum file length.
+//! Checks of the source code itself: no import cycles, a maximum file length, and the words of its prose.
 
 #![allow(
     clippy::indexing_slicing,
@@ -8,3 +8,4 @@
 )]
 
 mod layout;
+mod prose;
