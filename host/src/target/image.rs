@@ -1,7 +1,7 @@
 //! Images of a root file system. Their `device.conf` is one block, the slot, which each device overwrites in place.
 //!
-//! [`slot_image`] is the target; a format finds and makes the slot: [`filesystem`] (ext4, raw or Android sparse), [`tar`], and
-//! [`zstd`] (a compressed tar archive or ext4 file system).
+//! [`slot_image`] is the target; a format finds and makes the slot: [`filesystem`] (ext4, raw or Android sparse),
+//! [`tar`], and [`zstd`] (a compressed tar archive or ext4 file system).
 
 pub(super) mod checksum;
 pub(super) mod copy;

@@ -16,11 +16,13 @@ use crate::interrupt;
 const CHUNK: usize = 1 << 18;
 /// Bytes that the kernel copies at a time, so that a signal is handled soon.
 const PART: u64 = 64 << 20;
-/// Bytes after which a copy is synced: a single sync at the end of a large copy could delay the handling of a signal for too long.
+/// Bytes after which a copy is synced: a single sync at the end of a large copy could delay the handling of a signal
+/// for too long.
 const UNSYNCED: u64 = 4 * PART;
 
-/// Copies `length` bytes at offset `start` of a file to offset `at` of another; the kernel copies if it can (`copy_file_range(2)`).
-/// Uses explicit offsets, because several threads may copy from one file and share its position.
+/// Copies `length` bytes at offset `start` of a file to offset `at` of another; the kernel copies if it can
+/// (`copy_file_range(2)`). Uses explicit offsets, because several threads may copy from one file and share its
+/// position.
 ///
 /// # Errors
 /// The I/O error. If the source ends before `length` bytes, that is one.
@@ -77,8 +79,8 @@ pub(crate) fn copy_with_holes(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the next part of a file between `from` and `limit` that is not a hole (lseek(2), `SEEK_DATA`). A file system without
-/// holes reports everything as data.
+/// Returns the next part of a file between `from` and `limit` that is not a hole (lseek(2), `SEEK_DATA`). A file system
+/// without holes reports everything as data.
 ///
 /// # Errors
 /// The I/O error.
@@ -138,7 +140,8 @@ mod tests {
         });
     }
 
-    // Promise: if the kernel cannot copy, the result is the same; with and without it, a source that ends early is an error.
+    // Promise: if the kernel cannot copy, the result is the same; with and without it, a source that ends early is an
+    // error.
     #[test]
     fn result_is_the_same_without_the_kernel() {
         let (file, bytes) = template();

@@ -1,4 +1,5 @@
-//! Reads ext4 file systems without a mount and without root, as far as is needed to find the block of one file. It only reads.
+//! Reads ext4 file systems without a mount and without root, as far as is needed to find the block of one file. It only
+//! reads.
 //!
 //! Source: the kernel's Documentation/filesystems/ext4. Numbers from the image are never trusted: all arithmetic is
 //! checked, and all loops are bounded.
@@ -37,8 +38,8 @@ pub fn claimed_size(head: &[u8]) -> Result<u64, Problem> {
     Ok(Superblock::parse(head, u64::MAX)?.blocks.saturating_mul(BLOCK))
 }
 
-/// Returns whether an image of `bytes` may contain a file system of `file_system` bytes: image builders append only a small part,
-/// such as hashes.
+/// Returns whether an image of `bytes` may contain a file system of `file_system` bytes: image builders append only a
+/// small part, such as hashes.
 pub fn is_plausible(bytes: u64, file_system: u64) -> bool {
     bytes <= file_system.saturating_add(file_system / 8).saturating_add(1 << 30)
 }
@@ -67,8 +68,8 @@ pub struct Inode {
     root: [u8; 60],
     /// The block of its extended attributes, or 0.
     attributes: u64,
-    /// Whether it has an access control list (acl(5)), which may grant access that its mode does not. Lists in the block of
-    /// extended attributes are found by [`FileSystem::find`] only.
+    /// Whether it has an access control list (acl(5)), which may grant access that its mode does not. Lists in the
+    /// block of extended attributes are found by [`FileSystem::find`] only.
     pub has_access_list: bool,
     /// Seed of the checksums of its blocks, if these have any.
     seed: Option<u32>,
@@ -110,7 +111,8 @@ pub struct FileSystem<'m> {
     inodes: RefCell<(u64, [u8; BLOCK_BYTES])>,
 }
 
-/// The first two blocks: the superblock, and the descriptors of the first groups. Reading them at once saves four reads.
+/// The first two blocks: the superblock, and the descriptors of the first groups. Reading them at once saves four
+/// reads.
 type Head = [u8; 2 * BLOCK_BYTES];
 
 impl<'m> FileSystem<'m> {
@@ -123,7 +125,8 @@ impl<'m> FileSystem<'m> {
         if system.is_clean() { Ok(system) } else { Err(Problem::Unclean) }
     }
 
-    /// Opens a file system for reading only, even if it was not unmounted cleanly. Changes that are only in its journal are ignored.
+    /// Opens a file system for reading only, even if it was not unmounted cleanly. Changes that are only in its journal
+    /// are ignored.
     ///
     /// # Errors
     /// The file system is damaged, or has features that are not known to be harmless.

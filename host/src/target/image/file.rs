@@ -72,11 +72,12 @@ impl Image {
         }
     }
 
-    /// Refuses an image that is attached to a loop device: data written to the file could be lost, or mixed with the kernel's.
+    /// Refuses an image that is attached to a loop device: data written to the file could be lost, or mixed with the
+    /// kernel's.
     #[expect(clippy::disallowed_methods, reason = "the kernel's own names of files")]
     fn refuse_if_attached(&self) -> Result<()> {
-        // The file lists only loop devices with a size, which are those with a backing file. If it does not exist, no block devices
-        // are visible.
+        // The file lists only loop devices with a size, which are those with a backing file. If it does not exist, no
+        // block devices are visible.
         let partitions = fs::read_to_string("/proc/partitions").unwrap_or_default();
         let devices = partitions.lines().filter_map(|line| line.split_whitespace().nth(3));
         for device in devices.filter(|name| name.starts_with("loop")) {
@@ -162,8 +163,8 @@ impl Image {
         scratch(self.listed_folder()?, &self.name).map_err(|error| self.failed("making a copy of", error))
     }
 
-    /// Removes temporary files that a killed run may have left beside the image for a file of this name. Does nothing in a
-    /// directory that this process may not write to.
+    /// Removes temporary files that a killed run may have left beside the image for a file of this name. Does nothing
+    /// in a directory that this process may not write to.
     pub(super) fn remove_leftovers_beside(&self, name: &OsStr) -> Result<()> {
         if has_no_leftovers(self.folder().as_fd(), name) || self.may_write_beside().is_err() {
             return Ok(());
@@ -176,17 +177,21 @@ impl Image {
         self.read_only.map_or(Ok(()), |errno| Err(self.failed("opening for writing", errno)))
     }
 
-    /// Refuses an image with a second hard link: a write in place changes the file under both names, and would put this device's
-    /// identity into another device's image.
+    /// Refuses an image with a second hard link: a write in place changes the file under both names, and would put this
+    /// device's identity into another device's image.
     pub(super) fn refuse_if_linked(&self) -> Result<()> {
         let links = self.file().metadata().map_err(|error| self.failed("reading", error))?.nlink();
         if links < 2 {
             return Ok(());
         }
-        Err(self.refused("has a second name (a hard link), and that file would get this device's identity, too; replace it with a copy (cp, then mv)"))
+        Err(self.refused(
+            "has a second name (a hard link), and that file would get this device's identity, too; replace it with a \
+             copy (cp, then mv)",
+        ))
     }
 
-    /// Warns if other users can read the file: then they can read the password, whatever mode `device.conf` has in the image.
+    /// Warns if other users can read the file: then they can read the password, whatever mode `device.conf` has in the
+    /// image.
     pub(super) fn warn_if_readable(&self) {
         static WARNED: Once = Once::new();
         if self.mode & 0o044 != 0 {
@@ -194,8 +199,9 @@ impl Image {
             // Warn once per process.
             WARNED.call_once(|| {
                 log::warn!(
-                    "other users of this host can read {path}, and so the password in it; run `chmod 600 {path}` before its first \
-                     device; after that, replace it with a copy (cp, then mv): a process that has the old file open can still read it"
+                    "other users of this host can read {path}, and so the password in it; run `chmod 600 {path}` \
+                     before its first device; after that, replace it with a copy (cp, then mv): a process that has the \
+                     old file open can still read it"
                 );
             });
         }
@@ -205,15 +211,16 @@ impl Image {
     pub(super) fn warn_of_missing_checksum(&self) {
         let path = self.path.display();
         log::warn!(
-            "{path} has no .sha1sum beside it, but l4t_initrd_flash.sh requires one; check that the images were generated completely"
+            "{path} has no .sha1sum beside it, but l4t_initrd_flash.sh requires one; check that the images were \
+             generated completely"
         );
     }
 
     /// Warns that an incomplete `device.conf` was found.
     pub(super) fn warn_of_incomplete_conf(&self) {
         log::warn!(
-            "{}: a run was interrupted while it wrote device.conf; the incomplete device.conf is ignored. If that run used \
-             --server-assigned, the API may have an account of that time (azj-…) that no device uses",
+            "{}: a run was interrupted while it wrote device.conf; the incomplete device.conf is ignored. If that run \
+             used --server-assigned, the API may have an account of that time (azj-…) that no device uses",
             self.path.display()
         );
     }

@@ -1,5 +1,6 @@
-//! Images with an ext4 file system, raw or Android sparse. `device.conf` is one block of the file system, the slot, which each
-//! device overwrites in place. Nothing else in the image changes: no checksum of ext4 covers the data of a file.
+//! Images with an ext4 file system, raw or Android sparse. `device.conf` is one block of the file system, the slot,
+//! which each device overwrites in place. Nothing else in the image changes: no checksum of ext4 covers the data of a
+//! file.
 
 use std::fs::File;
 use std::io;
@@ -31,9 +32,10 @@ const DIRECTORIES: [&str; 2] = ["etc", "azaion"];
 const NAME: &str = "device.conf";
 
 /// The warning about `metadata_csum_seed` (OE4T/meta-tegra#1614).
-const CHECKSUM_SEED: &str = "has the ext4 feature metadata_csum_seed, which NVIDIA's UEFI is reported to misread, so a device whose \
-                             /boot is in it may not boot; make the image with `mkfs.ext4 -O ^metadata_csum_seed,^orphan_file` \
-                             (e2fsprogs 1.47.1 and later set both by default)";
+const CHECKSUM_SEED: &str = "has the ext4 feature metadata_csum_seed, which NVIDIA's UEFI is reported to \
+                             misread, so a device whose /boot is in it may not boot; make the image with \
+                             `mkfs.ext4 -O ^metadata_csum_seed,^orphan_file` (e2fsprogs 1.47.1 and later \
+                             set both by default)";
 
 /// The format of a raw ext4 image.
 #[derive(Debug)]
@@ -116,7 +118,8 @@ impl Format for SparseFormat {
         if sparse.has_checksums() {
             let path = image.path.display();
             log::warn!(
-                "{path} contains checksums (make_ext4fs -c), which device.conf would invalidate; it is rewritten without them"
+                "{path} contains checksums (make_ext4fs -c), which device.conf would invalidate; it is rewritten \
+                 without them"
             );
         }
         let raw = image.scratch()?;
@@ -151,7 +154,8 @@ fn sparse<'f>(image: &Image, file: &'f File) -> Result<Sparse<'f>> {
     Sparse::open(file).map_err(|problem| image.problem(problem))
 }
 
-/// Creates a file without a name for a copy: beside the image if possible, because other file systems rarely have enough space.
+/// Creates a file without a name for a copy: beside the image if possible, because other file systems rarely have
+/// enough space.
 pub(super) fn scratch(image: &Image) -> Result<File> {
     // Elsewhere the file never has a name, not even for a moment: nothing would remove what a killed run leaves there.
     let flags = OFlags::TMPFILE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
@@ -187,7 +191,8 @@ pub(super) fn warnings(image: &Image, medium: &dyn Medium) -> Result<Vec<String>
     Ok(system.has_checksum_seed().then(warning).into_iter().collect())
 }
 
-/// Opens a file system. For reading only, it need not have been unmounted cleanly: the drive of a returned device rarely was.
+/// Opens a file system. For reading only, it need not have been unmounted cleanly: the drive of a returned device
+/// rarely was.
 fn open<'m>(image: &Image, medium: &'m dyn Medium) -> Result<FileSystem<'m>, Problem> {
     match image.access {
         Access::Change => FileSystem::open(medium),
@@ -200,8 +205,8 @@ pub(super) fn read_history(image: &Image, medium: &dyn Medium) -> Result<Option<
     let system = open(image, medium).map_err(|problem| image.problem(problem))?;
     if !system.is_clean() {
         log::warn!(
-            "{} was not unmounted cleanly, and its journal is not replayed: the output may be older than what the device wrote \
-             last; to replay the journal, run `e2fsck -f` on a copy",
+            "{} was not unmounted cleanly, and its journal is not replayed: the output may be older than what the \
+             device wrote last; to replay the journal, run `e2fsck -f` on a copy",
             image.path.display()
         );
     }
@@ -250,7 +255,8 @@ pub(super) fn make_slot(image: &Image, raw: &File, block: &[u8]) -> Result<u64> 
     let fail = |error| image.failed("writing the copy of", error);
     let found = find_in(image, &medium)?;
     if let Some(file) = &found.file {
-        // debugfs and e2fsck need not see the device that is there, and none of its bytes may stay in blocks that become free.
+        // debugfs and e2fsck need not see the device that is there, and none of its bytes may stay in blocks that
+        // become free.
         let blank = if file.block.is_some() { slot::blank() } else { vec![0; slot::SIZE] };
         let offsets = file.all.iter().filter_map(|&block| medium.offset_of(block));
         offsets.into_iter().try_for_each(|offset| raw.write_all_at(&blank, offset)).map_err(fail)?;

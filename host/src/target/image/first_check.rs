@@ -1,9 +1,10 @@
-//! Checks an image once that already has a slot when this program first opens it: the slot's block may also belong to another file of
-//! the image, which other users may read on the device.
+//! Checks an image once that already has a slot when this program first opens it: the slot's block may also belong to
+//! another file of the image, which other users may read on the device.
 //!
-//! An extended attribute of the image file records the check for the current state of the file: each change of the content changes
-//! the modification time. If the attribute is lost, in a copy or on a file system without such attributes, the image is checked
-//! again. It proves nothing against the owner of the file, who may write both the attribute and the image.
+//! An extended attribute of the image file records the check for the current state of the file: each change of the
+//! content changes the modification time. If the attribute is lost, in a copy or on a file system without such
+//! attributes, the image is checked again. It proves nothing against the owner of the file, who may write both the
+//! attribute and the image.
 
 use crate::target::error::Result;
 use std::cell::Cell;
@@ -22,8 +23,8 @@ fn value(file: &File) -> io::Result<String> {
     Ok(format!("1 ino={ino} size={size} mtime={}.{:09}", metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// Records that a file in its current state is checked, or was made by this program. Not durable: if it is lost, the file is checked
-/// again.
+/// Records that a file in its current state is checked, or was made by this program. Not durable: if it is lost, the
+/// file is checked again.
 fn record(file: &File) {
     let recorded = value(file).and_then(|value| Ok(fsetxattr(file, NAME, value.as_bytes(), XattrFlags::empty())?));
     if let Err(error) = recorded {
@@ -49,7 +50,8 @@ fn is_recorded(file: &File) -> bool {
 pub(super) struct FirstCheck(Cell<bool>);
 
 impl FirstCheck {
-    /// Returns whether a file in its current state is checked. Call it also before a change: see [`FirstCheck::changed`].
+    /// Returns whether a file in its current state is checked. Call it also before a change: see
+    /// [`FirstCheck::changed`].
     pub(super) fn is_checked(&self, file: &File) -> bool {
         if !self.0.get() {
             self.0.set(is_recorded(file));

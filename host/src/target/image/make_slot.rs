@@ -1,7 +1,8 @@
 //! Makes the slot, once per image: runs debugfs on a copy, which replaces the image only if the result is valid.
 //!
-//! debugfs exits with 0 even if requests fail, and its `mkdir` on an existing directory corrupts the file system. So this module
-//! gets the existing state first, requests nothing that exists already, and validates the result itself and with e2fsck.
+//! debugfs exits with 0 even if requests fail, and its `mkdir` on an existing directory corrupts the file system. So
+//! this module gets the existing state first, requests nothing that exists already, and validates the result itself and
+//! with e2fsck.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -23,8 +24,9 @@ pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> Result<()> 
     if found.file.as_ref().is_some_and(|file| file.block.is_none() && file.inode.has_attributes_block()) {
         // debugfs would remove the file and leak that block.
         return Err(image.refused(
-            "has an etc/azaion/device.conf that is empty or not in one block, with extended attributes in a block of their own; \
-             mount the image, remove the file, and unmount the image, or generate it from a rootfs directory without that file",
+            "has an etc/azaion/device.conf that is empty or not in one block, with extended attributes in a block of \
+             their own; mount the image, remove the file, and unmount the image, or generate it from a rootfs \
+             directory without that file",
         ));
     }
     let file =
@@ -38,8 +40,8 @@ pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> Result<()> 
     }
     if let Some(what) = FULL.into_iter().find_map(|(message, what)| ended.output.contains(message).then_some(what)) {
         return Err(image.refused(format_args!(
-            "is full: it has no free {what} for etc/azaion/device.conf; it was not changed; generate it with a larger root file \
-             system, or with fewer files in it"
+            "is full: it has no free {what} for etc/azaion/device.conf; it was not changed; generate it with a larger \
+             root file system, or with fewer files in it"
         )));
     }
     check_with(image, raw, "was not changed: e2fsck finds faults in a copy of it after device.conf was added")
@@ -48,8 +50,8 @@ pub(super) fn make_slot(image: &Image, raw: &File, found: &Found) -> Result<()> 
 /// Messages of debugfs for a full file system, and what has run out (`lib/ext2fs/ext2_err.et`).
 const FULL: [(&str, &str); 2] = [("Could not allocate block", "block"), ("Could not allocate inode", "inode")];
 
-/// Refuses a file system in which e2fsck finds faults: a block of the slot may also belong to another file, which other users
-/// may read on the device. `raw` is the image, if everybody may read it, or an unnamed copy.
+/// Refuses a file system in which e2fsck finds faults: a block of the slot may also belong to another file, which other
+/// users may read on the device. `raw` is the image, if everybody may read it, or an unnamed copy.
 pub(super) fn check(image: &Image, raw: &File) -> Result<()> {
     check_with(image, raw, "was not changed: e2fsck finds faults in it")
 }
@@ -82,8 +84,8 @@ const FEATURES: [(&str, &str, &str); 6] = [
     ("FEATURE_R13", "project", "1.43"),
 ];
 
-/// Returns the message for an e2fsck that does not know all features of the image. Its output starts with its version, and the
-/// features follow later.
+/// Returns the message for an e2fsck that does not know all features of the image. Its output starts with its version,
+/// and the features follow later.
 fn too_old(output: &str) -> String {
     let version = output.split_whitespace().nth(1).unwrap_or("of unknown version");
     let features = output.split_once(UNSUPPORTED).map_or("", |(_, after)| after);
@@ -93,8 +95,8 @@ fn too_old(output: &str) -> String {
         known.map_or_else(|| feature.to_owned(), |(_, name, since)| format!("{name} (e2fsprogs {since} or later)"))
     });
     format!(
-        "was not changed: e2fsck {version} of this host does not know its features {}; install a newer e2fsprogs, generate the \
-         image without them (mkfs.ext4 -O ^NAME), or provision the rootfs directory",
+        "was not changed: e2fsck {version} of this host does not know its features {}; install a newer e2fsprogs, \
+         generate the image without them (mkfs.ext4 -O ^NAME), or provision the rootfs directory",
         needs.collect::<Vec<_>>().join(", ")
     )
 }
@@ -110,8 +112,8 @@ fn unchecked(image: &Image, ended: &Ended) -> Error {
     ))
 }
 
-/// Returns the requests that remove access control lists and the flags immutable and append-only, which the mode does not cover.
-/// A list is removed under each name that it may have.
+/// Returns the requests that remove access control lists and the flags immutable and append-only, which the mode does
+/// not cover. A list is removed under each name that it may have.
 fn access_requests(found: &Found) -> Vec<String> {
     // A file that is not in one block is removed, and the new file has none of them.
     let file = found.file.as_ref().filter(|file| file.block.is_some()).map(|file| &file.inode);
@@ -126,8 +128,8 @@ fn access_requests(found: &Found) -> Vec<String> {
     requests
 }
 
-/// Writes the requests into a file in memory, so that a killed run leaves nothing on a disk. debugfs reads the file by its path
-/// twice: as its requests, and as the block to write.
+/// Writes the requests into a file in memory, so that a killed run leaves nothing on a disk. debugfs reads the file by
+/// its path twice: as its requests, and as the block to write.
 fn requests_file(found: &Found) -> io::Result<File> {
     let mut file = File::from(memfd_create("azaion-provision", MemfdFlags::CLOEXEC)?);
     file.write_all(requests(found, &sandbox::path_of(&file)).as_bytes())?;
@@ -165,14 +167,14 @@ fn requests(found: &Found, path: &str) -> String {
 mod tests {
     use super::*;
 
-    // Promise: for an e2fsck that is too old, the message names its version, and each feature with the version that it needs. It does
-    // not claim that the image has faults.
+    // Promise: for an e2fsck that is too old, the message names its version, and each feature with the version that it
+    // needs. It does not claim that the image has faults.
     #[test]
     fn names_features_that_e2fsck_does_not_know() {
         let message = |features: &str| {
             too_old(&format!(
-                "e2fsck 1.46.5 (30-Dec-2021) /proc/self/fd/0 has unsupported feature(s): {features} e2fsck: Get a newer \
-                 version of e2fsck! /proc/self/fd/0: ********** WARNING: Filesystem still has errors **********"
+                "e2fsck 1.46.5 (30-Dec-2021) /proc/self/fd/0 has unsupported feature(s): {features} e2fsck: Get a \
+                 newer version of e2fsck! /proc/self/fd/0: ********** WARNING: Filesystem still has errors **********"
             ))
         };
         for (features, expected) in [

@@ -20,8 +20,8 @@ pub trait Medium {
     /// The I/O error. If the medium ends before the buffer is full, that is one.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Returns the offset in the image file at which a block can be overwritten; `None` if the file does not store the block's bytes
-    /// as they are.
+    /// Returns the offset in the image file at which a block can be overwritten; `None` if the file does not store the
+    /// block's bytes as they are.
     fn offset_of(&self, block: u64) -> Option<u64>;
 }
 

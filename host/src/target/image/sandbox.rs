@@ -1,11 +1,12 @@
 //! Runs e2fsck and debugfs on images that may be hostile: without privileges, with resource limits and with a deadline.
 //!
-//! `prlimit`, `setpriv` and `unshare` of util-linux, an essential package of Debian and Ubuntu, set the limits, drop the
-//! privileges and leave the host's namespaces. Doing this between fork and exec in this program would need `unsafe`.
+//! `prlimit`, `setpriv` and `unshare` of util-linux, an essential package of Debian and Ubuntu, set the limits, drop
+//! the privileges and leave the host's namespaces. Doing this between fork and exec in this program would need
+//! `unsafe`.
 //!
-//! The PID namespace guards against processes that a hostile image may start: the copy that debugfs has written becomes the image
-//! with the password in it, and no process may still have it open then. The kernel kills all processes of the namespace when its
-//! first one ends.
+//! The PID namespace guards against processes that a hostile image may start: the copy that debugfs has written becomes
+//! the image with the password in it, and no process may still have it open then. The kernel kills all processes of the
+//! namespace when its first one ends.
 
 mod access;
 mod command;
@@ -38,8 +39,8 @@ pub(super) const IMAGE: &str = "/proc/self/fd/0";
 /// Bytes of the program's output that are kept.
 const MAX_OUTPUT: u64 = 4096;
 
-/// Seconds that a program may run, and seconds more for each GiB that the image uses on disk. A hard disk reads the metadata of a
-/// full image in less than half of that time.
+/// Seconds that a program may run, and seconds more for each GiB that the image uses on disk. A hard disk reads the
+/// metadata of a full image in less than half of that time.
 const BASE_SECONDS: u64 = 10;
 const SECONDS_PER_GIB: u64 = 10;
 
@@ -98,9 +99,9 @@ impl Ended {
     }
 }
 
-/// Runs a program on an image, which must be unnamed or readable by everybody. If the caller is root, the program's user gets
-/// write or read access to the image while the program runs. `input` is another file for the program; [`path_of`] returns its
-/// path.
+/// Runs a program on an image, which must be unnamed or readable by everybody. If the caller is root, the program's
+/// user gets write or read access to the image while the program runs. `input` is another file for the program;
+/// [`path_of`] returns its path.
 ///
 /// # Errors
 /// The program cannot be started, or a signal interrupted this process.
@@ -146,7 +147,8 @@ fn read_only(file: &File) -> io::Result<File> {
     Ok(rustix::fs::open(path_of(file), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
-/// Waits until the program ends, or kills it at its deadline or after a signal to this process. Returns how it ended and its output.
+/// Waits until the program ends, or kills it at its deadline or after a signal to this process. Returns how it ended
+/// and its output.
 fn wait(mut child: Child, mut reader: impl Read + Send + 'static, seconds: u64) -> io::Result<(End, String)> {
     let clock = SystemClock;
     let until = clock.boot() + Duration::from_secs(seconds);

@@ -52,7 +52,8 @@ macro_rules! archive {
 const WHOLE_DISK: Result<Signature, &str> =
     Err("is the image of a whole disk; name the root file system's own image, or the rootfs directory");
 
-/// Magic numbers; the first match counts. Longer ones precede the two bytes of ext4, which other file systems may contain by chance.
+/// Magic numbers; the first match counts. Longer ones precede the two bytes of ext4, which other file systems may
+/// contain by chance.
 const MAGICS: [Magic; 26] = [
     // Must be the first: an archive starts with a file name, which may equal any other magic number.
     (257, b"ustar", Ok(Signature::Tar)),
@@ -118,8 +119,8 @@ pub(super) fn signature_of(head: &[u8]) -> Result<Signature, &'static str> {
 mod tests {
     use super::*;
 
-    // Promise: of several magic numbers, the more specific one counts and remains of an earlier file system do not; each refusal says
-    // what to do instead.
+    // Promise: of several magic numbers, the more specific one counts and remains of an earlier file system do not;
+    // each refusal says what to do instead.
     #[test]
     fn first_match_counts() {
         let all = |magics: &[(usize, &[u8])]| {

@@ -1,12 +1,12 @@
 //! The content of the slot: one block of text, for any device.
 //!
-//! The first line, the checksum line, contains a SHA-1 of the text, so that a block of which a power cut left one half is
-//! detected. The password of such a block has never been used, because the API call follows the write. Newlines fill the rest of
-//! the block. A block must not repeat one 32-bit word: a sparse image would store that as a fill chunk, which cannot be
-//! overwritten in place.
+//! The first line, the checksum line, contains a SHA-1 of the text, so that a block of which a power cut left one half
+//! is detected. The password of such a block has never been used, because the API call follows the write. Newlines fill
+//! the rest of the block. A block must not repeat one 32-bit word: a sparse image would store that as a fill chunk,
+//! which cannot be overwritten in place.
 //!
-//! The checksum does not cover the confirmation comment. That is written when the password is already in use, and a power cut
-//! at that time must lose nothing but the comment.
+//! The checksum does not cover the confirmation comment. That is written when the password is already in use, and a
+//! power cut at that time must lose nothing but the comment.
 
 use std::fmt;
 
@@ -48,8 +48,8 @@ impl fmt::Debug for Content {
     }
 }
 
-/// Returns the block for a text. If the text leaves no space for the checksum line, which no text of this program does, the block
-/// has none.
+/// Returns the block for a text. If the text leaves no space for the checksum line, which no text of this program does,
+/// the block has none.
 ///
 /// # Errors
 /// The text does not fit into one block.
@@ -169,7 +169,8 @@ mod tests {
         }
     }
 
-    // Promise: each block with enough space has a checksum line, and a newline after its last line; larger texts have none.
+    // Promise: each block with enough space has a checksum line, and a newline after its last line; larger texts have
+    // none.
     #[test]
     fn has_checksum_line_if_it_fits() {
         let limit = SIZE - CHECKSUM_LINE.len() - 40 - 1 - 1;
@@ -187,7 +188,8 @@ mod tests {
         assert_eq!(format!("{all:?}"), "[Blank, Conf, Torn, Conf]");
     }
 
-    // Promise: a block of which only some sectors are new is not taken for either device's, wherever the sector boundaries are.
+    // Promise: a block of which only some sectors are new is not taken for either device's, wherever the sector
+    // boundaries are.
     #[test]
     fn a_torn_block_is_no_device() {
         let other = [CONF, b"AZAION_DEVICE_SERIAL=AZJN-1\n"].concat();
@@ -223,8 +225,9 @@ mod tests {
         }
     }
 
-    // Promise: a file that this program did not make is read unchanged, even if it is not text, and survives a round trip through a
-    // slot; in a block that is known to be a slot, content that is neither this program's nor text is an interrupted write.
+    // Promise: a file that this program did not make is read unchanged, even if it is not text, and survives a round
+    // trip through a slot; in a block that is known to be a slot, content that is neither this program's nor text is an
+    // interrupted write.
     #[test]
     fn foreign_files_are_read_unchanged() {
         assert_eq!(classify(b""), Content::Blank);

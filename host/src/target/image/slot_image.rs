@@ -1,5 +1,5 @@
-//! The target for images whose `device.conf` is one block of the file, the slot, which each device overwrites in place. The
-//! formats differ in how they find the slot, and how they make it the first time.
+//! The target for images whose `device.conf` is one block of the file, the slot, which each device overwrites in place.
+//! The formats differ in how they find the slot, and how they make it the first time.
 
 mod format;
 
@@ -41,7 +41,8 @@ impl SlotImage {
         self.format.find(&self.image, &self.image.file())
     }
 
-    /// Writes a block into the slot, and makes the slot if needed. When this returns, the block is durable and the checksum correct.
+    /// Writes a block into the slot, and makes the slot if needed. When this returns, the block is durable and the
+    /// checksum correct.
     fn set(&self, block: &[u8]) -> Result<()> {
         match self.slot()?.and_then(|slot| slot.writable_offset()) {
             Some(offset) => {
@@ -79,8 +80,8 @@ impl SlotImage {
         Ok(())
     }
 
-    /// Makes a slot with this block in a copy, which then replaces the image. The checksum of the image must be correct, and is
-    /// correct afterwards.
+    /// Makes a slot with this block in a copy, which then replaces the image. The checksum of the image must be
+    /// correct, and is correct afterwards.
     fn make(&self, block: &[u8], checksum_file: Option<ChecksumFile>) -> Result<()> {
         self.format.can_make()?;
         let staged = self.image.stage()?;
@@ -150,8 +151,8 @@ impl SlotImage {
         }
     }
 
-    /// Overwrites the slot, including the bytes of the password. If something else made the file, zeros fill the rest of its
-    /// block. With `is_given_up`, the checksum is wrong already and is not updated.
+    /// Overwrites the slot, including the bytes of the password. If something else made the file, zeros fill the rest
+    /// of its block. With `is_given_up`, the checksum is wrong already and is not updated.
     fn blank(&self, slot: &Slot, is_given_up: bool) -> Result<()> {
         let Some(offset) = slot.place else {
             if is_given_up || checksum::is_given_up(self.make(&slot::blank(), ChecksumFile::read(&self.image)?))? {
@@ -235,12 +236,14 @@ impl Target for SlotImage {
             let has_device = self.slot()?.is_some_and(|slot| !matches!(slot.content, Content::Blank));
             return if has_device { self.clear().map(drop) } else { Ok(()) };
         };
-        // A write that failed before the copy replaced the image, for example because the disk was full, has changed nothing.
+        // A write that failed before the copy replaced the image, for example because the disk was full, has changed
+        // nothing.
         if self.slot()?.is_some_and(|slot| slot.content == Content::Conf(before.bytes.clone())) {
             return Ok(());
         }
         if before.bytes.len() > slot::SIZE {
-            // A file that is too large for a slot cannot be restored, but the password that this run wrote must not stay.
+            // A file that is too large for a slot cannot be restored, but the password that this run wrote must not
+            // stay.
             self.clear()?;
         }
         self.set(&slot::block_of(&before.bytes)?)

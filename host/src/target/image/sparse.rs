@@ -1,4 +1,5 @@
-//! Reads and writes Android sparse images: a table of chunks that describes a raw image (`system.img` of flash.sh and mksparse).
+//! Reads and writes Android sparse images: a table of chunks that describes a raw image (`system.img` of flash.sh and
+//! mksparse).
 //!
 //! Source: AOSP's libsparse, `sparse_format.h`. Numbers from the image are never trusted.
 
@@ -147,8 +148,8 @@ impl<'a> Sparse<'a> {
         Ok(())
     }
 
-    /// Returns whether it contains checksums of the raw image. Then no block can be overwritten in place until the image is rewritten
-    /// without them.
+    /// Returns whether it contains checksums of the raw image. Then no block can be overwritten in place until the
+    /// image is rewritten without them.
     pub fn has_checksums(&self) -> bool {
         self.has_checksums
     }
@@ -170,7 +171,8 @@ impl<'a> Sparse<'a> {
         self.chunks.iter().filter(|chunk| counts(chunk.body)).map(|chunk| chunk.blocks * BLOCK).sum()
     }
 
-    /// Refuses an image that describes much more than the file system in it, or than its own size: it would fill the disk.
+    /// Refuses an image that describes much more than the file system in it, or than its own size: it would fill the
+    /// disk.
     ///
     /// # Errors
     /// The image is refused.
@@ -210,8 +212,8 @@ impl<'a> Sparse<'a> {
         Ok(())
     }
 
-    /// Writes a sparse image of `raw` into an empty file. It has the same chunks, except that blocks of `raw` that differ from this image
-    /// become raw chunks. It contains no checksums.
+    /// Writes a sparse image of `raw` into an empty file. It has the same chunks, except that blocks of `raw` that
+    /// differ from this image become raw chunks. It contains no checksums.
     ///
     /// # Errors
     /// The I/O error.

@@ -25,8 +25,8 @@ const OF_GROUP: usize = 0x1E;
 const OF_INODE: [usize; 2] = [0x7C, 0x82];
 /// Offset of `h_checksum` in a block of extended attributes.
 const OF_ATTRIBUTES: usize = 0x10;
-/// Offset of the checksum entry of a directory block, which looks like a last entry: no inode, 12 bytes, no name, type 0xDE; the
-/// checksum follows.
+/// Offset of the checksum entry of a directory block, which looks like a last entry: no inode, 12 bytes, no name, type
+/// 0xDE; the checksum follows.
 const DIRECTORY_TAIL: usize = BLOCK_BYTES - 12;
 /// Start of the checksum entry of a directory block.
 const DIRECTORY_TAIL_START: [u8; 8] = [0, 0, 0, 0, 12, 0, 0, 0xDE];
@@ -70,8 +70,8 @@ fn around<const N: usize>(bytes: &[u8], offset: usize) -> Result<Around<'_, N>, 
 }
 
 impl Checksums {
-    /// Returns the checksums of a file system with `metadata_csum`, after verifying that of its superblock. `has_seed` is the feature
-    /// `metadata_csum_seed`.
+    /// Returns the checksums of a file system with `metadata_csum`, after verifying that of its superblock. `has_seed`
+    /// is the feature `metadata_csum_seed`.
     pub(super) fn of_superblock(bytes: &[u8], has_seed: bool) -> Result<Self, Problem> {
         let f = Fields(bytes);
         if f.bytes(0x175)? != [TYPE_CRC32C] {

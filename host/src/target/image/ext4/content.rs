@@ -12,10 +12,12 @@ use super::damaged;
 use crate::target::error::Result;
 
 impl FileSystem<'_> {
-    /// Reads a file, if it exists; `path` consists of the names of the directories and of the file. Does not follow symlinks.
+    /// Reads a file, if it exists; `path` consists of the names of the directories and of the file. Does not follow
+    /// symlinks.
     ///
     /// # Errors
-    /// A name before the last is not a directory, or the last is not a regular file, or the file has more than `max_size` bytes.
+    /// A name before the last is not a directory, or the last is not a regular file, or the file has more than
+    /// `max_size` bytes.
     pub fn read(&self, path: &[&str], max_size: u64) -> Result<Option<Vec<u8>>, Problem> {
         let mut inode = self.inode(ROOT_INODE)?;
         for name in path {
@@ -103,7 +105,8 @@ mod tests {
         assert!(content[..5 * BLOCK_BYTES].iter().all(|byte| *byte == 0));
     }
 
-    // Promise: a missing file gives `None`; symlinks are not followed, and only regular files of a limited size are read.
+    // Promise: a missing file gives `None`; symlinks are not followed, and only regular files of a limited size are
+    // read.
     #[test]
     fn only_small_regular_files_are_read() {
         assert_eq!(read(&image(&[], |_| ())), Ok(None));
@@ -127,7 +130,8 @@ mod tests {
         }
     }
 
-    // Promise: the checksums on the path are verified; an image that was not unmounted cleanly is read and reported as unclean.
+    // Promise: the checksums on the path are verified; an image that was not unmounted cleanly is read and reported as
+    // unclean.
     #[test]
     fn damaged_and_unclean() {
         let file = image(&[], |root| put(&root.join(PATH.join("/")), b"{}"));

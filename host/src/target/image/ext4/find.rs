@@ -39,14 +39,16 @@ impl FileSystem<'_> {
     /// Finds the file `name` in nested directories, starting at the root directory. Does not follow symlinks.
     ///
     /// # Errors
-    /// The first directory is missing, a directory is another kind of file, or the file is not a regular file with one name.
+    /// The first directory is missing, a directory is another kind of file, or the file is not a regular file with one
+    /// name.
     pub fn find(&self, directories: [&'static str; 2], name: &str) -> Result<Found, Problem> {
         let [first, second] = directories;
         let root = self.inode(ROOT_INODE)?;
         let Some(first) = self.child(&root, first)? else {
             return Err(Refused(match self.child(&root, "boot")? {
                 Some(_) => {
-                    "holds only /boot (flash.sh generates such an image for nvme0n1p1); provision the rootfs directory that it is made from"
+                    "holds only /boot (flash.sh generates such an image for nvme0n1p1); provision the rootfs directory \
+                     that it is made from"
                 }
                 None => "has no /etc, so it is no root file system",
             }));

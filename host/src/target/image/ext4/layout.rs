@@ -1,4 +1,5 @@
-//! Parses the on-disk structures of ext4: inodes and extended attributes here, extents and directory entries in the submodules.
+//! Parses the on-disk structures of ext4: inodes and extended attributes here, extents and directory entries in the
+//! submodules.
 
 mod entries;
 mod extent;

@@ -31,15 +31,16 @@ const FILETYPE: u32 = 0x2;
 const WIDE: u32 = 0x80;
 /// `metadata_csum_seed`: the seed of the metadata checksums is a field of the superblock, not derived from the UUID.
 const CHECKSUM_SEED: u32 = 0x2000;
-/// Supported bits of `s_feature_incompat`, or those that do not matter for finding a file: filetype, extents, 64bit, `flex_bg`, `csum_seed`,
-/// `large_dir`.
+/// Supported bits of `s_feature_incompat`, or those that do not matter for finding a file: filetype, extents, 64bit,
+/// `flex_bg`, `csum_seed`, `large_dir`.
 const KNOWN_INCOMPAT: u32 = FILETYPE | 0x40 | WIDE | 0x200 | CHECKSUM_SEED | 0x4000;
 /// Bits of `s_feature_ro_compat` that do not matter here: `sparse_super`, `large_file`, `huge_file`,
 /// `gdt_csum`, `dir_nlink`, `extra_isize`, `metadata_csum`, project (without project quotas).
 const KNOWN_RO_COMPAT: u32 = 0x1 | 0x2 | 0x8 | GROUP_CHECKSUMS | 0x20 | 0x40 | METADATA_CHECKSUMS | 0x2000;
 const GROUP_CHECKSUMS: u32 = 0x10;
 const METADATA_CHECKSUMS: u32 = 0x400;
-/// Bits of an unclean file system: a journal to replay (`recover`, incompat), and orphans to delete (`orphan_present`, `ro_compat`).
+/// Bits of an unclean file system: a journal to replay (`recover`, incompat), and orphans to delete (`orphan_present`,
+/// `ro_compat`).
 const RECOVER: u32 = 0x4;
 const ORPHANS: u32 = 0x1_0000;
 
@@ -63,7 +64,8 @@ const RO_COMPAT: [(u32, &str); 5] = [
 ];
 
 impl Superblock {
-    /// Parses the superblock of a file system that starts with the bytes `head`, in a medium of `size` bytes. Refuses an unclean one.
+    /// Parses the superblock of a file system that starts with the bytes `head`, in a medium of `size` bytes. Refuses
+    /// an unclean one.
     pub(super) fn parse(head: &[u8], size: u64) -> Result<Self, Problem> {
         let superblock = Self::parse_unclean(head, size)?;
         if superblock.is_clean { Ok(superblock) } else { Err(Unclean) }

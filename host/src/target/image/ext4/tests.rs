@@ -84,7 +84,8 @@ fn found_in_a_late_group() {
     }
 }
 
-// Promise: a missing file or directory is reported as missing; anything else than directories and a regular file is refused.
+// Promise: a missing file or directory is reported as missing; anything else than directories and a regular file is
+// refused.
 #[test]
 fn unusual_trees() {
     type Tree = fn(&Path);
@@ -153,7 +154,8 @@ fn set_root(file: &File, number: u32, root: &[u8]) {
     file.write_all_at(root, offset + 0x28).unwrap();
 }
 
-/// Returns a node of an extent tree. Each entry consists of the number of its first block in the file, and the remaining bytes.
+/// Returns a node of an extent tree. Each entry consists of the number of its first block in the file, and the
+/// remaining bytes.
 fn node(depth: u16, entries: &[(u32, [u8; 8])]) -> Vec<u8> {
     let count = u16::try_from(entries.len()).unwrap();
     let head = [0xF30A, count, 340, depth, 0, 0].map(u16::to_le_bytes);
@@ -172,7 +174,8 @@ fn child(block: u32) -> [u8; 8] {
     u64::from(block).to_le_bytes()
 }
 
-// Promise: an extent tree is read in order, up to the size of its file, and never endlessly or outside of the file system.
+// Promise: an extent tree is read in order, up to the size of its file, and never endlessly or outside of the file
+// system.
 #[test]
 fn extents_are_followed() {
     let file = image(WITHOUT_CHECKSUMS, "8M", usual);

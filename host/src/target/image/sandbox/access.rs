@@ -8,8 +8,8 @@ use nix::unistd::geteuid;
 
 use super::Program;
 
-/// User and group id of the program if the caller is root. Debian's policy reserves the number and no account has it. `nobody`
-/// runs other services, which could trace the program or open the image through its `/proc/PID/fd`.
+/// User and group id of the program if the caller is root. Debian's policy reserves the number and no account has it.
+/// `nobody` runs other services, which could trace the program or open the image through its `/proc/PID/fd`.
 pub(super) const ID: u32 = 65_533;
 
 /// Returns whether the program's user may read a file without a change of its mode or owner.

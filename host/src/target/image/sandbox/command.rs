@@ -21,7 +21,8 @@ const NAMESPACES: [&str; 5] = ["--pid", "--net", "--ipc", "--fork", "--kill-chil
 
 /// Limit of the address space, in bytes.
 const MAX_MEMORY: u64 = 256 << 20;
-/// Limit of the stack, in bytes. It also sets the stack of each thread: e2fsck starts one per processor to read bitmaps.
+/// Limit of the stack, in bytes. It also sets the stack of each thread: e2fsck starts one per processor to read
+/// bitmaps.
 const MAX_STACK: u64 = 1 << 20;
 /// Limit of open files.
 const MAX_FILES: u64 = 64;
@@ -44,7 +45,8 @@ fn find(name: &str) -> Result<PathBuf> {
     let paths = DIRECTORIES.iter().map(|directory| Path::new(directory).join(name));
     paths.into_iter().find(|path| path.exists()).ok_or_else(|| {
         let message = format!(
-            "{name} is not installed, but writing the first device.conf of an image needs it; run `apt-get install {package}`"
+            "{name} is not installed, but writing the first device.conf of an image needs it; run \
+             `apt-get install {package}`"
         );
         Error::Program(message)
     })
@@ -78,13 +80,14 @@ pub(super) fn confined(program: Program, seconds: u64, max_written: u64) -> Resu
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--bounding-set=-all"]);
     }
     command.arg("--").arg(find(program.name())?);
-    // The environment may contain the admin's password. Its own process group keeps a Ctrl-C at the terminal away from it.
+    // The environment may contain the admin's password. Its own process group keeps a Ctrl-C at the terminal away from
+    // it.
     command.env_clear().env("PATH", DIRECTORIES.join(":")).env("LC_ALL", "C").current_dir("/").process_group(0);
     Ok(command)
 }
 
-/// Whether this process may create namespaces. Without root it may not, but then the program can do no more than the caller
-/// anyway; some containers do not allow it either.
+/// Whether this process may create namespaces. Without root it may not, but then the program can do no more than the
+/// caller anyway; some containers do not allow it either.
 static HAS_NAMESPACES: LazyLock<bool> = LazyLock::new(|| {
     let (Ok(unshare), Ok(no_op)) = (find("unshare"), find("true")) else { return false };
     let mut command = Command::new(unshare);

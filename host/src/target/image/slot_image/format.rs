@@ -62,7 +62,8 @@ pub(in crate::target::image) trait Format: fmt::Debug {
     /// Finds the `device.conf` in `file`, which is the image or a copy made by [`Format::make`].
     fn find(&self, image: &Image, file: &File) -> Result<Option<Slot>>;
 
-    /// Returns whether the image contains other credentials besides those that [`Format::find`] finds. Only a new copy removes them.
+    /// Returns whether the image contains other credentials besides those that [`Format::find`] finds. Only a new copy
+    /// removes them.
     fn has_overridden(&self, _image: &Image) -> Result<bool> {
         Ok(false)
     }
@@ -73,8 +74,8 @@ pub(in crate::target::image) trait Format: fmt::Debug {
     /// Writes a copy of the image whose slot holds `block` into an empty file.
     fn make(&self, image: &Image, block: &[u8], into: &File) -> Result<()>;
 
-    /// Refuses an image with a slot at `offset` whose file system has faults. Does nothing for formats whose slot is not a block of
-    /// a file system.
+    /// Refuses an image with a slot at `offset` whose file system has faults. Does nothing for formats whose slot is
+    /// not a block of a file system.
     fn check_slot(&self, _image: &Image, _offset: u64) -> Result<()> {
         Ok(())
     }

@@ -10,7 +10,8 @@ fn block(number: u8) -> Vec<u8> {
     (0..BLOCK_BYTES).map(|at| number.wrapping_add((at % 251).to_le_bytes()[0])).collect()
 }
 
-/// Returns an image whose headers are `longer` bytes longer than those of version 1.0. Other bytes follow its last chunk.
+/// Returns an image whose headers are `longer` bytes longer than those of version 1.0. Other bytes follow its last
+/// chunk.
 fn image(longer: u16) -> Vec<u8> {
     let chunk = |kind: u16, blocks: u32, body: &[u8]| {
         let total = u32::try_from(CHUNK_HEADER + usize::from(longer) + body.len()).unwrap();
@@ -106,7 +107,8 @@ fn claiming(chunks: &[(u16, u32, &[u8])]) -> File {
     file(&[&image(0)[..16], numbers.as_flattened(), &chunks].concat())
 }
 
-// Promise: an image that describes much more than its file system, or consists of one word, is refused; zeros use no disk space.
+// Promise: an image that describes much more than its file system, or consists of one word, is refused; zeros use no
+// disk space.
 #[test]
 fn claims_are_checked() {
     const GIB: u32 = 1 << 18;
@@ -133,8 +135,8 @@ fn claims_are_checked() {
     assert_eq!(last, [WORD, WORD].concat()[..]);
 }
 
-// Promise: repacked without a change, the image is the same except for empty chunks; each changed block becomes a raw one, and the
-// others keep their type.
+// Promise: repacked without a change, the image is the same except for empty chunks; each changed block becomes a raw
+// one, and the others keep their type.
 #[test]
 fn repacked_with_changed_blocks() {
     for longer in [0, 4] {
@@ -168,7 +170,8 @@ fn repacked_with_changed_blocks() {
     }
 }
 
-// Promise: no block of an image with checksums is overwritten in place; the repacked image has none, and is the same otherwise.
+// Promise: no block of an image with checksums is overwritten in place; the repacked image has none, and is the same
+// otherwise.
 #[test]
 fn checksums_are_dropped() {
     let plain = image(0);

@@ -71,7 +71,8 @@ impl Writer<'_> {
         Ok(None)
     }
 
-    /// Returns the first block of the chunk, from `from` on, that is unchanged in the raw image, or the end of the chunk.
+    /// Returns the first block of the chunk, from `from` on, that is unchanged in the raw image, or the end of the
+    /// chunk.
     pub(super) fn next_unchanged(&self, chunk: &Chunk, from: u64) -> io::Result<u64> {
         let end = chunk.first + chunk.blocks;
         for block in from..end {

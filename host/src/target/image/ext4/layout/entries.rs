@@ -6,7 +6,8 @@ use crate::target::image::ext4::damaged;
 use crate::target::image::medium::BLOCK_BYTES;
 use crate::target::image::problem::Problem;
 
-/// Iterates over the used entries of a directory block: inode number and name. Inner blocks of a hash tree look like unused entries.
+/// Iterates over the used entries of a directory block: inode number and name. Inner blocks of a hash tree look like
+/// unused entries.
 pub(in crate::target::image::ext4) struct Entries<'a> {
     rest: &'a [u8],
 }

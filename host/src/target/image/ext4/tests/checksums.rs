@@ -36,7 +36,8 @@ fn with_attributes(image: &Path) {
     run("debugfs", &["-w", "-f", "-"], image, &requests);
 }
 
-/// Adds enough names for several directory blocks, each followed by a block of another file: an extent tree of two levels.
+/// Adds enough names for several directory blocks, each followed by a block of another file: an extent tree of two
+/// levels.
 fn fragmented(image: &Path) {
     let name = |n| format!("{n:0200}");
     let other = image.with_file_name("root/etc/azaion/device.conf");
@@ -139,13 +140,15 @@ fn valid_file_systems_are_read() {
     }
 }
 
-/// Returns whether a wrong byte at this offset of a structure must be detected: not after the entries in an inner block of a hash tree.
+/// Returns whether a wrong byte at this offset of a structure must be detected: not after the entries in an inner block
+/// of a hash tree.
 fn is_covered(name: &str, structure: &[u8], at: usize) -> bool {
     let is_index = name == "indexed" && structure.len() == BLOCK_BYTES && structure[4..6] == [12, 0];
     !is_index || !(40..BLOCK_BYTES - 4).contains(&at)
 }
 
-// Promise: one wrong byte in any structure on the path to the file is refused, as by e2fsck, and the structure is named.
+// Promise: one wrong byte in any structure on the path to the file is refused, as by e2fsck, and the structure is
+// named.
 #[test]
 fn damaged_structures_are_refused() {
     for (name, options, change) in IMAGES {
