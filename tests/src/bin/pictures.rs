@@ -68,7 +68,8 @@ fn batch() -> anyhow::Result<()> {
     // `|| true`: the exit code reports the failed device.
     let shown = on_a_terminal(&format!("{ours} --owner current || true"), COLUMNS, Some(&station))?;
     // The progress bar is redrawn a few times a second, so it does not show every number.
-    let bar = (25..45).find_map(|done| shown.find(&format!(" {done}/50 units"))).context("no bar is half-way")?;
+    let bar =
+        (25..45).find_map(|done| shown.find(&format!(" {done}/50 units"))).context("no progress bar is halfway")?;
     let rest = shown.get(bar..).unwrap_or_default();
     let middle = bar + rest.find(['\r', '\u{1b}']).unwrap_or(rest.len());
     let terminal_after = |part: &str| {

@@ -78,7 +78,7 @@ const ARCHIVES: [Row; 28] = [
     refused("azaion is a symlink", By(|bench| of(bench, |tree| elsewhere(tree, "etc/azaion"))), "a symlink"),
     refused("azaion is a file", By(|bench| of(bench, |tree| put(&tree.join("etc/azaion"), "", 0o644))), "no folder"),
     refused("a symlink", By(|bench| of(bench, |tree| conf(tree, |at| Ok(symlink("/etc/passwd", at)?)))), "a symlink"),
-    refused("a folder", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "no plain file"),
+    refused("a directory", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "no plain file"),
     refused("a FIFO", By(|bench| of(bench, |tree| conf(tree, |at| Ok(mkfifo(at, Mode::S_IRUSR)?)))), "no plain file"),
     refused("two names", By(|bench| of(bench, two_names)), "a hard link"),
     malformed("too large", By(|bench| of(bench, |tree| put(&tree.join(CONF), [b'#'; 4097], 0o600)))),
@@ -96,7 +96,7 @@ const ARCHIVES: [Row; 28] = [
     ),
     Row { name: "nonsense", make: By(|bench| of(bench, nonsense)), code: 65, says: "device.conf:1" },
     good("a sparse file", By(|bench| of(bench, sparse_file))),
-    good("no sum", By(|bench| usual(bench).and_then(|()| Ok(fs::remove_file(sum_file(&bench.image()))?)))),
+    good("no checksum file", By(|bench| usual(bench).and_then(|()| Ok(fs::remove_file(sum_file(&bench.image()))?)))),
 ];
 
 fn followed(bench: &Bench, bytes: &[u8]) -> anyhow::Result<()> {
@@ -140,16 +140,20 @@ fn sum(bench: &Bench, text: impl AsRef<[u8]>) -> anyhow::Result<()> {
 const SUMS: [Row; 10] = [
     refused("of another image", By(|bench| sum(bench, format!("{:040}  system.img\n", 0))), "does not match"),
     refused("empty", By(|bench| sum(bench, "")), "holds no SHA-1"),
-    refused("no sum", By(|bench| sum(bench, "none, sorry  system.img\n")), "holds no SHA-1"),
-    refused("a sum of MD5", By(|bench| sum(bench, "d41d8cd98f00b204e9800998ecf8427e  system.img\n")), "holds an MD5"),
+    refused("not a checksum", By(|bench| sum(bench, "none, sorry  system.img\n")), "holds no SHA-1"),
     refused(
-        "two sums",
+        "an MD5 checksum",
+        By(|bench| sum(bench, "d41d8cd98f00b204e9800998ecf8427e  system.img\n")),
+        "holds an MD5",
+    ),
+    refused(
+        "two checksums",
         By(|bench| sum(bench, format!("{:040}  a\n{:040}  b\n", 0, 1))),
         "has several lines with a SHA-1",
     ),
     refused("no small file", By(|bench| sum(bench, vec![b' '; 1 << 20])), "no small file"),
     refused("a symlink", By(|bench| summed(bench, |file| Ok(symlink("/etc/passwd", file)?))), "is a symlink"),
-    refused("a folder", By(|bench| summed(bench, |file| Ok(fs::create_dir(file)?))), "no small file"),
+    refused("a directory", By(|bench| summed(bench, |file| Ok(fs::create_dir(file)?))), "no small file"),
     refused("a FIFO", By(|bench| summed(bench, |file| Ok(mkfifo(file, Mode::S_IRWXU)?))), "no small file"),
     refused("of another image, with a file packed", By(packed_file), "does not match"),
 ];

@@ -127,7 +127,7 @@ const CONTENTS: [Row; 32] = [
     ),
     refused("a symlink", By(|bench| of(bench, |tree| conf(tree, |at| Ok(symlink("/etc/passwd", at)?)))), "a symlink"),
     refused("two names", By(|bench| of(bench, two_names)), "a hard link"),
-    refused("a folder", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "no plain file"),
+    refused("a directory", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "no plain file"),
     malformed("too large", By(|bench| of(bench, |tree| put(&tree.join(CONF), [b'#'; 4097], 0o600)))),
     malformed("no text", By(|bench| of(bench, |tree| put(&tree.join(CONF), b"\x7fELF\0\0", 0o600)))),
     Row {
@@ -163,9 +163,9 @@ const CONTENTS: [Row; 32] = [
         By(|bench| disk(bench, |tree| conf(tree, |at| Ok(symlink("/etc/passwd", at)?)), |_| Ok(()))),
         "by hand",
     ),
-    refused("of another sum", By(|bench| of(bench, PLAIN).and_then(|()| wrong_sum(bench))), "does not match"),
+    refused("with another checksum", By(|bench| of(bench, PLAIN).and_then(|()| wrong_sum(bench))), "does not match"),
     refused(
-        "of another sum, with a file packed",
+        "with another checksum, with a file packed",
         By(|bench| of(bench, small_file).and_then(|()| wrong_sum(bench))),
         "does not match",
     ),
