@@ -1,4 +1,7 @@
-"""Attacks of an unprivileged local user during runs of root. Ends at the end of standard input, and then prints a JSON object."""
+"""Attacks of an unprivileged local user during runs of root.
+
+Ends at the end of standard input, and then prints a JSON object.
+"""
 
 import glob
 import json
