@@ -1,8 +1,8 @@
-"""A stand-in for the loader: reads the token cache as often as it can, and calls the API with what it finds.
+"""Simulates the loader: reads the token cache continuously, and calls the API with each token.
 
     loader.py TOKEN_FILE CA_FILE
 
-Ends when standard input is closed, with a line of JSON: how often it read, how many tokens it saw, and what was wrong.
+Ends when standard input is closed, and then prints a line of JSON: the number of reads, the number of tokens, and the errors.
 """
 import json
 import select

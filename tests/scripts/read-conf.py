@@ -1,4 +1,4 @@
-"""Prints a device.conf as JSON, read the simple way that a loader in Python would."""
+"""Prints a device.conf as JSON, parsed in the simple way of a Python loader."""
 import json
 import sys
 

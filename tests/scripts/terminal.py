@@ -1,6 +1,6 @@
 """Runs a program on a terminal until it asks for a password, then types it late or sends a signal.
 
-Prints the exit code, and whether the terminal shows what is typed afterwards.
+Prints the exit code, and whether the terminal echoes input afterwards.
 """
 
 import os

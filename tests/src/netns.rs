@@ -28,7 +28,7 @@ impl Namespace {
     /// Not root, or the programs of iproute2 are missing.
     pub fn new() -> anyhow::Result<Self> {
         on_a_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+            unshare(CloneFlags::CLONE_NEWNET).context("creating a network namespace")?;
             shell("ip link set lo up")?;
             Ok(Self(File::open("/proc/thread-self/ns/net")?))
         })
@@ -68,7 +68,7 @@ impl Namespace {
             let mut nft = Command::new("nft");
             let mut nft = nft.args(["-f", "-"]).stdin(Stdio::piped()).spawn().context("starting nft")?;
             nft.stdin.take().context("its standard input")?.write_all(table.as_bytes())?;
-            ensure!(nft.wait()?.success(), "nft does not take {rule}");
+            ensure!(nft.wait()?.success(), "nft rejects {rule}");
             Ok(())
         })
     }
@@ -129,7 +129,7 @@ pub fn resolve_by(file: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// Not root.
 pub fn find_in_place_of(target: &str, file: &Path) -> anyhow::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace")?;
+    unshare(CloneFlags::CLONE_NEWNS).context("creating a mount namespace")?;
     shell(&format!("mount --make-rprivate / && mount --bind '{}' '{target}'", file.display())).map(drop)
 }
 
@@ -138,7 +138,7 @@ pub fn find_in_place_of(target: &str, file: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// Not root.
 pub fn leave_the_network() -> anyhow::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+    unshare(CloneFlags::CLONE_NEWNET).context("creating a network namespace")?;
     shell("ip link set lo up").map(drop)
 }
 

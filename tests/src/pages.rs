@@ -49,7 +49,7 @@ impl Page {
     /// # Errors
     /// There is none, or there are several.
     pub fn commands(self, mark: &str) -> anyhow::Result<String> {
-        self.find(&format!("sh {mark}"))?.with_context(|| format!("{} has no {mark}", self.0))
+        self.find(&format!("sh {mark}"))?.with_context(|| format!("{} has no block {mark}", self.0))
     }
 
     /// Returns the lines that the page says those commands print, among others.
@@ -80,6 +80,6 @@ pub fn is_like(line: &str, pattern: &str) -> bool {
 pub fn contains_in_order(said: &str, lines: &str) {
     let mut said_lines = said.lines();
     for line in lines.lines() {
-        assert!(said_lines.any(|said| is_like(said, line)), "not said, or not in this order: {line}\n{said}");
+        assert!(said_lines.any(|said| is_like(said, line)), "missing, or in another order: {line}\n{said}");
     }
 }

@@ -19,7 +19,7 @@ pub fn folder() -> PathBuf {
 
 fn append(name: &str, line: &str) -> anyhow::Result<()> {
     let path = folder().join(name);
-    fs::create_dir_all(folder()).context("making the record's folder")?;
+    fs::create_dir_all(folder()).context("creating the directory of the record")?;
     // One write call per line, so that parallel tests do not mix their lines.
     let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
     file.write_all(line.as_bytes()).with_context(|| path.display().to_string())

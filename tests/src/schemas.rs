@@ -102,7 +102,7 @@ pub fn check_output(run: &Run) -> anyhow::Result<()> {
         return Ok(());
     }
     for line in whole_lines(run) {
-        let value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {}", run.command_line))?;
+        let value: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {}", run.command_line))?;
         let name = schema_of(words, &value).with_context(|| format!("no schema for {}", run.command_line))?;
         check(name, &value).with_context(|| run.command_line.clone())?;
     }

@@ -78,7 +78,7 @@ impl Station {
     #[expect(clippy::disallowed_methods, reason = "the tests' own files")]
     pub fn put(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> anyhow::Result<()> {
         let path = self.path(name);
-        fs::create_dir_all(path.parent().context("a name in a folder")?)?;
+        fs::create_dir_all(path.parent().context("a name in a directory")?)?;
         fs::write(&path, &content).with_context(|| path.display().to_string())?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
         if path.extension().is_some_and(|extension| extension == "json") {

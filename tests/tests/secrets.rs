@@ -17,12 +17,12 @@ fn nothing_that_was_said_has_a_secret_in_it() -> anyhow::Result<()> {
         secrets.len()
     );
     for (number, secret) in secrets.iter().enumerate() {
-        assert!(secret.len() >= 8, "secret {number} is too short to be looked for");
+        assert!(secret.len() >= 8, "secret {number} is too short to search for");
     }
     // All of them in one pass: thousands of secrets, and megabytes of text.
     if let Some(found) = AhoCorasick::new(&secrets)?.find(&words) {
         let around = words.get(found.start().saturating_sub(300)..found.start()).unwrap_or("…");
-        panic!("secret {} was said, after: {around}", found.pattern().as_usize());
+        panic!("secret {} was printed, after: {around}", found.pattern().as_usize());
     }
     Ok(())
 }

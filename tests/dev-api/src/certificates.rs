@@ -27,8 +27,8 @@ impl Authority {
     /// Creates a CA valid from 2000 to 2100, so that the clock of every test is within its validity.
     pub(super) fn new() -> anyhow::Result<Self> {
         let params = authority_params("Azaion development CA");
-        let key = KeyPair::generate().context("making the key of the CA")?;
-        let issuer = CertifiedIssuer::self_signed(params, key).context("making the CA")?;
+        let key = KeyPair::generate().context("creating the key of the CA")?;
+        let issuer = CertifiedIssuer::self_signed(params, key).context("creating the CA")?;
         Ok(Self(issuer))
     }
 
@@ -36,7 +36,7 @@ impl Authority {
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let folder = path.parent().unwrap_or(path);
         let mut file = tempfile::NamedTempFile::new_in(folder)
-            .with_context(|| format!("making a file in {}", folder.display()))?;
+            .with_context(|| format!("creating a file in {}", folder.display()))?;
         file.write_all(self.0.pem().as_bytes())
             .and_then(|()| file.as_file().sync_all())
             .with_context(|| format!("writing {}", path.display()))?;
@@ -50,7 +50,7 @@ impl Authority {
             return Ok(None);
         }
         let params = server_params(tls)?;
-        let key = KeyPair::generate().context("making the server's key")?;
+        let key = KeyPair::generate().context("creating the server's key")?;
         let below = match tls {
             Tls::Chain | Tls::BrokenChain => Some(self.authority_below()?),
             _ => None,
@@ -81,8 +81,8 @@ impl Authority {
     fn authority_below(&self) -> anyhow::Result<CertifiedIssuer<'static, KeyPair>> {
         let mut params = authority_params("Azaion development CA, issuing");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let key = KeyPair::generate().context("making the key of the CA below")?;
-        CertifiedIssuer::signed_by(params, key, &self.0).context("making the CA below")
+        let key = KeyPair::generate().context("creating the key of the intermediate CA")?;
+        CertifiedIssuer::signed_by(params, key, &self.0).context("creating the intermediate CA")
     }
 }
 

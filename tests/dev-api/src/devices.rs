@@ -40,7 +40,7 @@ fn next_number(newest: Option<&str>) -> anyhow::Result<u32> {
     let characters: String = email.chars().skip(NUMBER.start).take(NUMBER.len()).collect();
     let is_number = characters.len() == NUMBER.len() && characters.bytes().all(|byte| byte.is_ascii_digit());
     let number = is_number.then(|| characters.parse::<u32>().ok()).flatten();
-    Ok(number.with_context(|| format!("\"{characters}\" in the newest device's e-mail is no number"))? + 1)
+    Ok(number.with_context(|| format!("\"{characters}\" in the newest device's e-mail is not a number"))? + 1)
 }
 
 impl Store {

@@ -27,7 +27,7 @@ impl Store {
     /// Removes the binding of a user.
     fn unbind_hardware(&self, email: &str) -> anyhow::Result<()> {
         let delete = "DELETE FROM hardware WHERE user = (SELECT id FROM users WHERE email = ?1)";
-        lock(&self.0).execute(delete, [email]).map(drop).context("ending a binding to hardware")
+        lock(&self.0).execute(delete, [email]).map(drop).context("removing the hardware binding of a user")
     }
 }
 

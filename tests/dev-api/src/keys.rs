@@ -20,7 +20,7 @@ pub(super) struct SigningKey {
 
 impl SigningKey {
     pub(super) fn generate() -> anyhow::Result<Self> {
-        let pair = KeyPair::generate().context("making an ES256 key")?;
+        let pair = KeyPair::generate().context("creating an ES256 key")?;
         Ok(Self {
             kid: random_hex::<8>()?,
             private: EncodingKey::from_ec_der(&pair.serialize_der()),

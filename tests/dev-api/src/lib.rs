@@ -122,7 +122,7 @@ impl DevApi {
         let listener = TcpListener::bind(listen).with_context(|| format!("listening on {listen}"))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let folder = tempfile::tempdir().context("making a folder for the CA")?;
+        let folder = tempfile::tempdir().context("creating a directory for the CA")?;
         let state = Arc::new(new_state(options)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -371,5 +371,5 @@ fn must<T>(result: anyhow::Result<T>) -> T {
 
 /// Panics if the user's existence was not as the test expected.
 fn found(done: bool, email: &str) {
-    assert!(done, "dev-api: the user {email} exists already, or doesn't exist");
+    assert!(done, "dev-api: the user {email} already exists, or does not exist");
 }

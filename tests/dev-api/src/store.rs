@@ -100,7 +100,7 @@ impl Store {
         if path.is_some() {
             connection.pragma_update(None, "journal_mode", "WAL").context("turning on the write-ahead log")?;
         }
-        connection.execute_batch(SCHEMA).context("making the tables")?;
+        connection.execute_batch(SCHEMA).context("creating the tables")?;
         Ok(Self(Mutex::new(connection)))
     }
 

@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(escaped(line), line.as_str());
     }
     let mut json = Vec::new();
-    write_json(&mut json, &(&path, &check)).expect("a Vec takes it");
+    write_json(&mut json, &(&path, &check)).expect("writing to a Vec");
     let json = String::from_utf8(json).expect("JSON is UTF-8");
     assert!(!json.contains(is_control), "{json:?}");
     let (read, _): (String, serde_json::Value) = serde_json::from_str(&json).expect("JSON");

@@ -37,9 +37,9 @@ fuzz_target!(|input: &[u8]| {
     }
     let before = content(&image);
     let raw = tempfile::tempfile().expect("a file");
-    image.unpack(&raw).expect("unpacking what was judged");
+    image.unpack(&raw).expect("unpacking a valid image");
     let again = tempfile::tempfile().expect("a file");
     image.repack(&raw, &again).expect("packing it again");
-    let again = Sparse::open(&again).expect("what was packed can be opened");
+    let again = Sparse::open(&again).expect("a packed image can be opened");
     assert!(content(&again) == before);
 });

@@ -96,7 +96,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let file = file_of(&bytes);
     let Ok(found) = walk(&mut Stream::new(&file).expect("a stream")) else { return };
-    decoded.expect("the library decompresses what was walked over");
+    decoded.expect("the library decompresses a valid stream");
     let plain = file_of(&content);
     let same = walk(&mut Plain::new(&plain).expect("a source")).expect("the content is the same archive");
     assert_eq!((found.end, found.confs.len()), (same.end, same.confs.len()));

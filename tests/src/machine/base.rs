@@ -48,7 +48,7 @@ pub(super) fn base(release: Release) -> anyhow::Result<Base> {
     let folder = cache.join(format!("{}-{:016x}", release.name(), recipe.finish()));
     // One process or thread creates it while the others wait.
     let lock = File::create(cache.join(format!("{}.lock", release.name())))?;
-    lock.lock().context("waiting for the one who makes the root file system")?;
+    lock.lock().context("waiting for another process that creates the root file system")?;
     if !folder.exists() {
         // Written to a file, so that the script that runs is the one that was hashed.
         let script = tempfile::NamedTempFile::new()?;

@@ -94,7 +94,7 @@ impl Disk {
     pub(super) fn edit(&self, path: &str, change: impl FnOnce(&str) -> String) -> anyhow::Result<()> {
         let block: u64 = self.debugfs(&format!("blocks {path}"))?.trim().parse().context("the file's one block")?;
         let mut text = change(self.read(path)?.trim_end()).into_bytes();
-        ensure!(text.len() < 4096, "{path} has become too long");
+        ensure!(text.len() < 4096, "{path} no longer fits its block");
         text.resize(4096, b'\n');
         Ok(File::options().write(true).open(self.image())?.write_all_at(&text, block * 4096)?)
     }

@@ -61,8 +61,8 @@ impl Machine {
         }
         command.args(["-monitor", &format!("unix:{},server=on,wait=off", folder.path().join("monitor").display())]);
         let mut emulator = command.spawn().context("starting qemu-system-aarch64")?;
-        let hand = emulator.stdin.take().context("the hand's input")?;
-        let output = BufReader::new(emulator.stdout.take().context("the hand's output")?);
+        let hand = emulator.stdin.take().context("the shell's input")?;
+        let output = BufReader::new(emulator.stdout.take().context("the shell's output")?);
         let (said, answers) = mpsc::channel();
         // Ends with the emulator.
         thread::spawn(move || {
@@ -181,7 +181,7 @@ impl Machine {
             if output.contains(words) {
                 return Ok(output);
             }
-            ensure!(Instant::now() < until, "{command:?} did not say {words:?} within {limit:?}, but: {output}");
+            ensure!(Instant::now() < until, "{command:?} did not print {words:?} within {limit:?}, but: {output}");
             pause(Duration::from_millis(500));
         }
     }
@@ -194,7 +194,7 @@ impl Machine {
         writeln!(self.hand, "systemctl poweroff")?;
         let until = Instant::now() + PATIENCE;
         while self.emulator.try_wait()?.is_none() {
-            ensure!(Instant::now() < until, "it does not go off; {}", last_words(&self.console()));
+            ensure!(Instant::now() < until, "the machine does not power off; {}", last_words(&self.console()));
             pause(Duration::from_millis(100));
         }
         Ok(())

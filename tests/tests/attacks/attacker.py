@@ -1,4 +1,7 @@
-"""What a local user without rights tries while root works. Ends when standard input does; prints a JSON object then."""
+"""Attacks of an unprivileged local user during runs of root.
+
+Ends at the end of standard input, and then prints a JSON object.
+"""
 
 import glob
 import json
@@ -19,7 +22,7 @@ def attempt(call, *arguments):
 
 
 def turn(path, elsewhere):
-    """Puts a symlink to another directory in place of one, and takes it back, again and again."""
+    """Repeatedly replaces a directory by a symlink to another one, and restores it."""
     aside = path + ".aside"
     rounds = 0
     while not done.is_set():
@@ -34,7 +37,7 @@ def turn(path, elsewhere):
 
 
 def turn_when(path, elsewhere, name):
-    """Does that once for each run, as soon as a file or directory of this name is in the directory."""
+    """Does that once for each run, as soon as an entry of this name is in the directory."""
     aside = path + ".aside"
     rounds = 0
     while not done.is_set():
@@ -49,7 +52,7 @@ def turn_when(path, elsewhere, name):
 
 
 def plant(elsewhere, *paths):
-    """Puts a symlink wherever a temporary file or directory is expected, again and again."""
+    """Repeatedly creates a symlink at each path where a temporary file or directory is expected."""
     rounds = 0
     while not done.is_set():
         for path in paths:
@@ -60,7 +63,7 @@ def plant(elsewhere, *paths):
 
 
 def grab(*patterns):
-    """Opens whatever it can as soon as it is there, and looks for passwords in it at the end."""
+    """Opens every readable file as soon as it exists, and searches all of them for passwords at the end."""
     opened, tries = {}, 0
     while not done.is_set():
         for path in [path for pattern in patterns for path in glob.glob(pattern)]:

@@ -35,7 +35,7 @@ fn while_attacked(
     done?;
     ensure!(
         result.get("rounds").and_then(Value::as_u64) > Some(races() as u64 / 2),
-        "the attacker came to nothing: {result}"
+        "the attacker did not run often enough: {result}"
     );
     Ok(())
 }

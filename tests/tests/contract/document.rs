@@ -44,7 +44,7 @@ pub(crate) fn operations(document: &Value) -> impl Iterator<Item = (String, &Val
 /// Returns the part of the document that a reference points to, or the value itself.
 pub(crate) fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     let pointer = value["$ref"].as_str().map(|reference| reference.trim_start_matches('#'));
-    pointer.map_or(value, |pointer| document.pointer(pointer).expect("what is referred to is there"))
+    pointer.map_or(value, |pointer| document.pointer(pointer).expect("the reference can be resolved"))
 }
 
 /// Returns the path of every operation, request body, response and schema without `x-status`; references are resolved.

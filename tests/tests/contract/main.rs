@@ -99,7 +99,7 @@ fn conforms(document: &Value, of: Combination, examples: &str, venv: &Path) -> a
     let said = output(&mut run)?;
     let last = said.lines().rev().find(|line| line.contains("generated")).unwrap_or_default();
     println!("{of}: {}, {} s", last.trim(), began.elapsed().as_secs());
-    ensure!(last.contains("generated"), "nothing was tried:\n{said}");
+    ensure!(last.contains("generated"), "no call was made:\n{said}");
     for path in SUCCEED.into_iter().filter(|path| document["paths"].get(path).is_some()) {
         let is_success = |request: &Request| request.path == path && request.status == Some(200);
         ensure!(station.api.requests().iter().any(is_success), "no POST {path} succeeded");
@@ -132,7 +132,7 @@ fn failures(document: &Value, all: &[Combination], examples: &str, venv: &Path) 
 // token.
 #[test]
 fn the_development_api_is_as_documented() -> anyhow::Result<()> {
-    let venv = environment().context("schemathesis can't be installed; is PyPI in reach, is python3-venv there?")?;
+    let venv = environment().context("cannot install schemathesis; is PyPI reachable, and python3-venv installed?")?;
     let is_all = std::env::var(WHICH).is_ok_and(|which| which == "all");
     let (combinations, examples) =
         if is_all { (combinations::all(), EXAMPLES[1]) } else { (combinations::pairwise(), EXAMPLES[0]) };

@@ -53,7 +53,7 @@ fn a_clock_that_jumps_back_to_1970() -> anyhow::Result<()> {
     let jumped = seconds(&mut machine, "late-clock.service", "ExecMainStartTimestampMonotonic")?;
     let (start, end) = worked(&mut machine)?;
     println!(
-        "the clock jumped back {jumped:.1} s after the kernel's start; the agent worked from {start:.1} to {end:.1} s"
+        "the clock jumped back {jumped:.1} s after the kernel's start; the agent ran from {start:.1} to {end:.1} s"
     );
     assert!(jumped >= 13.0, "{jumped}");
     token_is_valid(&mut machine, api)?;

@@ -59,7 +59,7 @@ pub(super) fn became_ready(machine: &mut Machine, since: f64, limit: Duration) -
         if let Some(entry) = entries.iter().find(|entry| entry.is_ready()) {
             return Ok(entry.at);
         }
-        ensure!(Instant::now() < until, "ready.json says ready, and the journal does not: {entries:?}");
+        ensure!(Instant::now() < until, "ready.json says ready, but the journal does not: {entries:?}");
         pause(Duration::from_millis(500));
     }
 }

@@ -44,7 +44,7 @@ fn unit(options: Options) -> anyhow::Result<Option<Unit>> {
 
 fn unit_of(release: Release, options: Options) -> anyhow::Result<Option<Unit>> {
     if !azaion_tests::machine::possible()? {
-        println!("not root: nothing tried");
+        println!("not root: nothing was tested");
         return Ok(None);
     }
     let unit = Unit::new(release, options)?;
@@ -90,7 +90,7 @@ fn token_is_valid(machine: &mut Machine, api: &DevApi) -> anyhow::Result<()> {
         .spawn()?;
     curl.stdin.take().expect("curl's input").write_all(config.as_bytes())?;
     let output = curl.wait_with_output()?;
-    assert!(output.status.success(), "the API refuses the token");
+    assert!(output.status.success(), "the API rejects the token");
     assert!(String::from_utf8_lossy(&output.stdout).contains(EMAIL));
     Ok(())
 }

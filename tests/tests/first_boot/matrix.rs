@@ -146,11 +146,11 @@ impl Cell {
 
         if between == Between::LateNames {
             machine.wait_for_age(NAMES_COME);
-            ensure!(api.requests().is_empty(), "there was a call before there were names");
+            ensure!(api.requests().is_empty(), "a call was made before names could be resolved");
             know_names(&mut machine, true)?;
         }
         let refused = not_ready(&mut machine, "certificate")?;
-        ensure!(api.calls("POST", "/login") == 0, "a password for a server that is not the API");
+        ensure!(api.calls("POST", "/login") == 0, "a password was sent to a server that is not the API");
         if let Between::Page(status, retry_after) = between {
             let page = Intermediary { status, body: Body::Page, retry_after };
             api.inject("POST", "/login", page.fault(), 1);
@@ -210,7 +210,7 @@ fn off(one: Timestamp, other: Timestamp) -> Duration {
 fn boot(release: Release, cells: &[Cell]) -> anyhow::Result<()> {
     let Ok(boots) = std::env::var("AZAION_BOOTS") else {
         println!(
-            "AZAION_BOOTS=3 boots a cell with each release, AZAION_BOOTS=12 four; on a machine that does nothing else"
+            "AZAION_BOOTS=3 boots a cell with each release, AZAION_BOOTS=12 four; on a machine without other load"
         );
         return Ok(());
     };

@@ -104,7 +104,7 @@ fn comes(machine: &mut Machine, last: Last) -> anyhow::Result<()> {
 #[test]
 fn each_part_as_the_last_one() -> anyhow::Result<()> {
     if std::env::var_os("AZAION_LATE").is_none() {
-        println!("AZAION_LATE=30 runs this; on a machine that does nothing else, for it is about two seconds");
+        println!("AZAION_LATE=30 runs this; on a machine without other load, because the limit is two seconds");
         return Ok(());
     }
     let Some(unit) = unit(Options::default())? else { return Ok(()) };

@@ -29,7 +29,7 @@ fn cut(unit: &Unit, machine: Machine, turn: u32) {
         random.random_range(3_000..20_000)
     };
     pause(Duration::from_millis(moment));
-    println!("power cut {:.1} s after switching on", machine.age().as_secs_f64());
+    println!("power cut {:.1} s after power-on", machine.age().as_secs_f64());
     machine.cut_power();
 }
 

@@ -40,7 +40,7 @@ fn a_wrong_password() -> anyhow::Result<()> {
     let Some((unit, mut machine)) = refused(spoil)? else { return Ok(()) };
     let api = &unit.station.api;
     assert_eq!(api.calls("POST", "/login"), 1);
-    api.set_password(EMAIL, &unit.station.password().context("the unit's password")?);
+    api.set_password(EMAIL, &unit.station.password().context("the device's password")?);
     ready(&mut machine)?;
     assert_eq!((api.calls("POST", "/login"), api.is_locked(EMAIL)), (2, false));
     token_is_valid(&mut machine, api)

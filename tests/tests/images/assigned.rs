@@ -45,7 +45,10 @@ fn a_lost_reply() {
             bench.station.api.inject("POST", "/devices", fault, 1);
             let said = bench.device(ASSIGN, &[])?.ended_with(69)?.stderr;
             ensure!(said.contains("no device has"), "{said}");
-            ensure!(bench.inspect()?["empty"] == true && password_in(&bench.image())?.is_none(), "something is in it");
+            ensure!(
+                bench.inspect()?["empty"] == true && password_in(&bench.image())?.is_none(),
+                "the target is not empty"
+            );
             bench.has_no_leftovers()?;
         }
         bench.device(ASSIGN, &[])?.ended_with(0)?;

@@ -190,7 +190,7 @@ impl Bench {
         let value = |key: &str| conf.get(key).map_or("", String::as_str);
         assert_eq!((value("SERIAL"), value("EMAIL")), (serial, email));
         record::secret(value("PASSWORD"))?;
-        assert!(self.station.api.password_is(email, value("PASSWORD")), "the password does not let it in");
+        assert!(self.station.api.password_is(email, value("PASSWORD")), "the API rejects the password");
         self.has_no_leftovers()
     }
 

@@ -279,7 +279,7 @@ impl<'r> Copy<'r> {
             }
         }
         if self.row.outcome == Outcome::Refused {
-            ensure!(contents(&self.images())? == before, "it was refused, and changed");
+            ensure!(contents(&self.images())? == before, "it was refused, but changed");
         }
         Ok(())
     }

@@ -52,8 +52,8 @@ const EMPTY_FILE: Tree = |tree| put(&tree.join("etc/azaion/device.conf"), "", 0o
 const ROWS: [Row; 26] = [
     raw("plain", Mkfs("", PLAIN)),
     raw("filled by the kernel, a large /etc", Kernel("")),
-    raw("a folder of somebody else", Mkfs("", ODD_FOLDER)),
-    raw("a folder with an index", Mkfs("", LARGE_FOLDER)),
+    raw("a directory with another owner", Mkfs("", ODD_FOLDER)),
+    raw("a directory with an index", Mkfs("", LARGE_FOLDER)),
     raw("a file of another size", Mkfs("", EARLIER_FILE)),
     raw("an empty file", Mkfs("", EMPTY_FILE)),
     raw("64bit", Mkfs("-O 64bit", PLAIN)),
@@ -68,12 +68,12 @@ const ROWS: [Row; 26] = [
     raw("many groups, filled by the kernel", Kernel("-g 512")),
     sparse("plain", Mkfs("", PLAIN)),
     sparse("filled by the kernel", Kernel("")),
-    sparse("a folder of somebody else", Mkfs("", ODD_FOLDER)),
+    sparse("a directory with another owner", Mkfs("", ODD_FOLDER)),
     sparse("a file of another size", Mkfs("", EARLIER_FILE)),
     sparse("no metadata_csum, no journal", Mkfs("-O ^metadata_csum,^has_journal", PLAIN)),
     zstd("plain", Mkfs("", PLAIN)),
     zstd("filled by the kernel", Kernel("")),
-    zstd("a folder of somebody else", Mkfs("", ODD_FOLDER)),
+    zstd("a directory with another owner", Mkfs("", ODD_FOLDER)),
     zstd("a file of another size", Mkfs("", EARLIER_FILE)),
     zstd("no metadata_csum, no journal", Mkfs("-O ^metadata_csum,^has_journal", PLAIN)),
 ];
@@ -103,7 +103,7 @@ fn others(image: &Path) -> anyhow::Result<Vec<u8>> {
         return Ok(Vec::new());
     }
     let all = all_else(raw_copy(image)?.path())?;
-    anyhow::ensure!(all.len() > 800_000, "the witness sees nothing");
+    anyhow::ensure!(all.len() > 800_000, "debugfs finds no content");
     Ok(all)
 }
 

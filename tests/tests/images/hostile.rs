@@ -113,7 +113,7 @@ impl Row {
         let bench = Bench::new()?;
         // A separate file system, so that its use can be measured.
         let in_memory = is_root().then(|| InMemory::over(&bench.path("images"), "2G")).transpose()?;
-        (self.make)(&bench).context("making it")?;
+        (self.make)(&bench).context("creating the input")?;
         let image = bench.image();
         let image = text(&image);
         let (beside, before) = (bench.beside()?, Identity::of(&bench.image())?);
@@ -136,8 +136,8 @@ impl Row {
             is_slow = measured.seconds > 5.0;
             if self.code != 0 {
                 ensure!(bench.beside()? == beside, "{} left {:?}", arguments[0], bench.beside()?);
-                ensure!(Identity::of(&bench.image())? == before, "{} changed it", arguments[0]);
-                ensure!(bench.station.api.users().is_empty(), "there is a user");
+                ensure!(Identity::of(&bench.image())? == before, "{} changed the image", arguments[0]);
+                ensure!(bench.station.api.users().is_empty(), "a user was created");
             }
         }
         drop(in_memory);
@@ -151,7 +151,7 @@ impl Row {
         ensure!(run.code.is_some_and(|code| codes.contains(&code)), "{command}: {}", run.words());
         // A batch has the message in its report.
         ensure!(run.code == Some(0) || run.words().contains(self.says), "{command}: {}", run.words());
-        ensure!(run.words().len() < 16_384, "{command} says {} bytes", run.words().len());
+        ensure!(run.words().len() < 16_384, "{command} prints {} bytes", run.words().len());
         ensure!(*seconds < MOST_SECONDS, "{command} takes {seconds} s");
         ensure!(*memory < MOST_MEMORY, "{command} takes {memory} KiB of memory");
         ensure!(*room < size + size / 10 + MOST_ROOM, "{command} takes {room} bytes on the disk");

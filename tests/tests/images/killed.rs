@@ -69,17 +69,17 @@ const fn way(name: &'static str, kind: Kind, before: Before, beside: Beside, ver
 
 const WAYS: [Way; 30] = [
     way("making the slot", Kind::Ext4, Before::Nothing, Beside::Nothing, "device"),
-    way("making the slot, with a sum (sparse)", Kind::Sparse, Before::Nothing, Beside::Sum, "device"),
+    way("making the slot, with a checksum (sparse)", Kind::Sparse, Before::Nothing, Beside::Sum, "device"),
     way("making a slot of a file", Kind::Ext4, Before::SmallFile, Beside::Nothing, "device"),
-    way("making the slot, with a sum", Kind::Ext4, Before::Nothing, Beside::Sum, "device"),
+    way("making the slot, with a checksum", Kind::Ext4, Before::Nothing, Beside::Sum, "device"),
     way("writing the slot", Kind::Ext4, Before::Blank, Beside::Nothing, "device"),
     way("replacing a device", Kind::Sparse, Before::Other, Beside::Nothing, "device"),
-    way("replacing a device, with a sum", Kind::Ext4, Before::Other, Beside::Known, "device"),
+    way("replacing a device, with a checksum", Kind::Ext4, Before::Other, Beside::Known, "device"),
     way("clearing", Kind::Ext4, Before::Other, Beside::Nothing, "clear"),
     way("clearing (sparse)", Kind::Sparse, Before::Other, Beside::Nothing, "clear"),
-    way("clearing, with a sum (sparse)", Kind::Sparse, Before::Other, Beside::Sum, "clear"),
+    way("clearing, with a checksum (sparse)", Kind::Sparse, Before::Other, Beside::Sum, "clear"),
     way("the first tail", Kind::Tar, Before::Nothing, Beside::Sum, "device"),
-    way("the first tail, without a sum", Kind::Tar, Before::Nothing, Beside::Nothing, "device"),
+    way("the first members, without a checksum", Kind::Tar, Before::Nothing, Beside::Nothing, "device"),
     way("the first tail over a packed file", Kind::Tar, Before::SmallFile, Beside::Sum, "device"),
     way("a blank tail", Kind::Tar, Before::Blank, Beside::Known, "device"),
     way("a later tail", Kind::Tar, Before::Other, Beside::Known, "device"),
@@ -87,17 +87,17 @@ const WAYS: [Way; 30] = [
     way("clearing a tail", Kind::Tar, Before::Other, Beside::Known, "clear"),
     way("clearing a packed file", Kind::Tar, Before::SmallFile, Beside::Sum, "clear"),
     way("a first frame", Kind::TarZst, Before::Nothing, Beside::Sum, "device"),
-    way("a first frame, without a sum", Kind::TarZst, Before::Nothing, Beside::Nothing, "device"),
+    way("a first frame, without a checksum", Kind::TarZst, Before::Nothing, Beside::Nothing, "device"),
     way("a first frame over a packed file", Kind::TarZst, Before::SmallFile, Beside::Sum, "device"),
     way("a later frame", Kind::TarZst, Before::Other, Beside::Known, "device"),
     way("a later frame of an archive that was copied", Kind::TarZst, Before::Other, Beside::Sum, "device"),
     way("clearing a frame", Kind::TarZst, Before::Other, Beside::Known, "clear"),
     way("clearing a packed and compressed file", Kind::TarZst, Before::SmallFile, Beside::Sum, "clear"),
-    way("making the slot, with a sum (ext4.zst)", Kind::Ext4Zst, Before::Nothing, Beside::Sum, "device"),
+    way("making the slot, with a checksum (ext4.zst)", Kind::Ext4Zst, Before::Nothing, Beside::Sum, "device"),
     way("making a slot of a file (ext4.zst)", Kind::Ext4Zst, Before::SmallFile, Beside::Nothing, "device"),
-    way("replacing a device, with a sum (ext4.zst)", Kind::Ext4Zst, Before::Other, Beside::Known, "device"),
-    way("clearing, with a sum (ext4.zst)", Kind::Ext4Zst, Before::Other, Beside::Known, "clear"),
-    way("clearing a file, with a sum (ext4.zst)", Kind::Ext4Zst, Before::SmallFile, Beside::Sum, "clear"),
+    way("replacing a device, with a checksum (ext4.zst)", Kind::Ext4Zst, Before::Other, Beside::Known, "device"),
+    way("clearing, with a checksum (ext4.zst)", Kind::Ext4Zst, Before::Other, Beside::Known, "clear"),
+    way("clearing a file, with a checksum (ext4.zst)", Kind::Ext4Zst, Before::SmallFile, Beside::Sum, "clear"),
 ];
 
 /// A way with a host, and the image that each run starts from.
@@ -232,8 +232,8 @@ impl<'w> Trial<'w> {
                 self.is_whole().map_err(|error| error.context(format!("{call} {time} of {times}")))?;
             }
         }
-        println!("{}: ended at {killed} places", self.way.name);
-        anyhow::ensure!(killed > 2, "only {killed} places were hit");
+        println!("{}: killed at {killed} calls", self.way.name);
+        anyhow::ensure!(killed > 2, "only {killed} calls were hit");
         Ok(())
     }
 

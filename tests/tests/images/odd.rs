@@ -94,12 +94,12 @@ impl Row {
         let sum = sum_beside(bench)?;
         let beside = bench.beside()?;
         let run = bench.device(SERIAL, &[])?.ended_with(self.code)?;
-        anyhow::ensure!(run.stderr.contains(self.says), "did not say {:?}: {}", self.says, run.stderr);
+        anyhow::ensure!(run.stderr.contains(self.says), "did not print {:?}: {}", self.says, run.stderr);
         if self.code == 0 {
             return bench.holds(SERIAL, EMAIL);
         }
         assert_eq!(bench.beside()?, beside);
-        anyhow::ensure!(bench.station.api.users().is_empty(), "there is a user");
+        anyhow::ensure!(bench.station.api.users().is_empty(), "a user was created");
         before.is_still(&bench.image())?;
         assert_eq!(sum_beside(bench)?, sum);
         self.try_verbs(bench, &before, sum.as_ref())

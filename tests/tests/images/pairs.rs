@@ -140,7 +140,7 @@ fn all_have_it() {
             pair.both_hold(SERIAL, EMAIL)?;
             let before = pair.snapshots()?;
             pair.device(SERIAL, &[])?.ended_with(0)?;
-            assert!(pair.snapshots()? == before, "the same device again has changed something");
+            assert!(pair.snapshots()? == before, "the second run for the same device changed something");
             // One of them was cleared, so the other's password is used.
             pair.bench.verb("clear")?.ended_with(0)?;
             assert_eq!(pair.device(SERIAL, &[])?.ended_with(0)?.json_lines()?[0]["outcome"], "reused");
@@ -171,7 +171,7 @@ fn units_are_not_mixed_up() {
             let before = pair.snapshots()?;
             let run = pair.start(&["clear", "--if-serial", OTHER])?.ended_with(73)?;
             assert_eq!((run.stderr.matches("left alone").count(), run.stdout.as_str()), (2, ""));
-            assert!(pair.snapshots()? == before, "a target that was left alone has changed");
+            assert!(pair.snapshots()? == before, "an untouched target has changed");
             for _ in 0..2 {
                 pair.start(&["clear", "--if-serial", SERIAL])?.ended_with(0)?;
                 pair.both_are_empty()?;
@@ -197,7 +197,7 @@ fn none_has_it_if_the_api_refuses() {
             let before = pair.snapshots()?;
             refuse_users(&pair);
             pair.device(SERIAL, &[])?.ended_with(77)?;
-            assert!(pair.snapshots()? == before, "not as before");
+            assert!(pair.snapshots()? == before, "the target has changed");
             pair.both_are_empty()
         },
     );
@@ -215,7 +215,7 @@ fn another_devices_files_are_back() {
             let before = pair.snapshots()?;
             refuse_users(&pair);
             pair.device(SERIAL, &["--replace"])?.ended_with(77)?;
-            assert!(pair.snapshots()? == before, "not as before");
+            assert!(pair.snapshots()? == before, "the target has changed");
             pair.both_hold(OTHER, OTHER_EMAIL)
         },
     );

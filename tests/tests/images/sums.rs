@@ -121,7 +121,7 @@ fn an_image_that_others_have_changed() {
                 !bytes.windows(22).any(|window| window == b"AZAION_DEVICE_PASSWORD"),
                 "the password is there"
             );
-            anyhow::ensure!(fs::read(sum_file(&bench.image()))? == sum, "the sum was written");
+            anyhow::ensure!(fs::read(sum_file(&bench.image()))? == sum, "the checksum was written");
             bench.device(OTHER, &[])?.ended_with(66)?;
             Ok(())
         },
@@ -144,7 +144,7 @@ fn a_sum_of_somebody_else() {
             let run = bench.device(SERIAL, &[])?;
             anyhow::ensure!([74, 77].contains(&run.code.unwrap_or(-1)), "{}", run.words());
             before.is_still(&bench.image())?;
-            anyhow::ensure!(bench.station.api.users().is_empty(), "there is a user");
+            anyhow::ensure!(bench.station.api.users().is_empty(), "a user was created");
             bench.has_no_leftovers()?;
             // The credentials may not be removed either.
             bench.give_image()?;

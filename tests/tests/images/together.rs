@@ -83,7 +83,7 @@ fn a_reader() {
             });
             let written = (0..4).try_for_each(|_| race(bench));
             is_over.store(true, Ordering::Relaxed);
-            written.and(reader.join().expect("the reader goes on"))
+            written.and(reader.join().expect("the reader continues"))
         })?;
         anyhow::ensure!(seen > 0, "nothing was seen");
         Ok(())

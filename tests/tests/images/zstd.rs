@@ -102,7 +102,7 @@ const MAKES: [Row; 34] = [
 
 /// Files packed at the path of the device's file.
 const PACKED: [Row; 9] = [
-    row("a folder of somebody else", USUAL, ODD_FOLDER, PIPE),
+    row("a directory with another owner", USUAL, ODD_FOLDER, PIPE),
     row("an empty file", USUAL, EMPTY_FILE, PIPE),
     row("provisioned", USUAL, PROVISIONED, PIPE),
     row("provisioned, of a known size", USUAL, PROVISIONED, SIZED),

@@ -103,7 +103,10 @@ impl Factory {
     pub(crate) fn board(&self, number: usize, partition: &str) -> anyhow::Result<PathBuf> {
         let content = self.station.path(&format!("bench/content-{number}/{partition}"));
         if !content.exists() {
-            ensure!(self.is_bootable(number, partition)?, "{partition} of board {number} holds no whole file system");
+            ensure!(
+                self.is_bootable(number, partition)?,
+                "{partition} of board {number} holds no complete file system"
+            );
             fs::create_dir_all(&content)?;
             let request = format!("rdump / {}", content.display());
             // Ends with 0 in any case; the caller notices missing files.
@@ -139,8 +142,8 @@ impl Factory {
     fn had_right_sums(&self) -> anyhow::Result<()> {
         let Ok(sums) = fs::read_to_string(self.station.path("bench/sums")) else { return Ok(()) };
         for line in sums.lines() {
-            let (is, should_be) = line.split_once('|').context("two sums")?;
-            ensure!(is.len() == 40 && is == should_be, "flashed with the sum {should_be:?}, not {is:?}");
+            let (is, should_be) = line.split_once('|').context("two checksums")?;
+            ensure!(is.len() == 40 && is == should_be, "flashed with the checksum {is:?} instead of {should_be:?}");
         }
         Ok(())
     }
@@ -158,7 +161,7 @@ impl Factory {
         let email = format!("azaion-jetson-{}@azaion.com", serial.trim_start_matches("AZJN-"));
         ensure!((value("AZAION_DEVICE_SERIAL"), value("AZAION_DEVICE_EMAIL")) == (serial, &email), "not {serial}");
         let lets_in = self.station.api.password_is(&email, value("AZAION_DEVICE_PASSWORD"));
-        ensure!(lets_in, "the password of {serial} does not let it in");
+        ensure!(lets_in, "the API rejects the password of {serial}");
         Ok(conf)
     }
 

@@ -138,7 +138,7 @@ fn only_the_directory_cleared() -> anyhow::Result<()> {
     let factory = prepared(&ROOTFS)?;
     factory.type_in(&ROOTFS.without_clear()?)?.ended_with(0)?;
     factory.type_in("azaion-provision clear rootfs")?.ended_with(0)?;
-    assert!(factory.is_clear().is_err(), "the images should have it still");
+    assert!(factory.is_clear().is_err(), "the images should still contain it");
     let images = "bootloader/system.img bootloader/system.img.raw tools/kernel_flash/images/external/system.img";
     let inside = factory.type_in(&format!("azaion-provision inspect {images} --json"))?.ended_with(0)?.json_lines()?;
     assert!(inside.iter().all(|image| image["serial"] == FIRST) && inside.len() == 3, "{inside:?}");

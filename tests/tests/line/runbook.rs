@@ -95,7 +95,7 @@ fn every_block_is_run() -> anyhow::Result<()> {
         STEPS.iter().map(|step| format!("run={step}")).chain(ON_THE_UNIT.iter().map(|step| format!("unit={step}")));
     let run: Vec<String> = run.chain(ACCOUNTS.iter().map(|step| format!("account={step}"))).collect();
     for block in RUNBOOK.blocks()? {
-        let (language, mark) = block.name.split_once(' ').with_context(|| format!("no mark: {}", block.name))?;
+        let (language, mark) = block.name.split_once(' ').with_context(|| format!("no marker: {}", block.name))?;
         let is_known = run.iter().any(|known| known == mark) || (language, mark) == ("text", "run=boot");
         ensure!(is_known || (language, mark) == ("sh", "hardware"), "{}", block.name);
     }
@@ -154,7 +154,7 @@ fn the_tables_are_whole() -> anyhow::Result<()> {
     let sources = sources(&workspace().join("host/src"))? + &sources(&workspace().join("agent/src"))?;
     for said in station.iter().map(|row| &row[1]).chain(unit.iter().map(|row| &row[2])) {
         for piece in quoted(said) {
-            ensure!(piece == "error:" || sources.contains(piece), "no program says: {piece}");
+            ensure!(piece == "error:" || sources.contains(piece), "no program prints: {piece}");
         }
     }
     Ok(())

@@ -112,7 +112,7 @@ fn a_used_root_file_system_will_do() -> anyhow::Result<()> {
     symlink("nv-oem-config.target", tree.at("/etc/systemd/system/default.target"))?;
     let booted = Booted::new(&tree)?;
     let sysusers = booted.run("systemctl show -P ConditionResult systemd-sysusers.service")?;
-    assert_eq!(sysusers.trim(), "no", "the tree is no used one");
+    assert_eq!(sysusers.trim(), "no", "the tree has never booted");
     assert_eq!(booted.run("systemctl is-active multi-user.target")?.trim(), "inactive");
     assert_eq!(booted.must("stat -c %G /run/azaion/token.json")?.trim(), "azaion");
     Ok(())

@@ -111,7 +111,7 @@ fn unpacking_is_a_complete_installation() -> anyhow::Result<()> {
         "sockets.target.wants/azaion-agent-token.socket",
         "basic.target.wants/azaion-setup.service",
     ] {
-        assert!(root.join("lib/systemd/system").join(link).is_file(), "{link} leads nowhere");
+        assert!(root.join("lib/systemd/system").join(link).is_file(), "{link} is a dangling symlink");
     }
     for unit in ["azaion-agent.timer", "azaion-agent-token.socket"] {
         let is_enabled = || {

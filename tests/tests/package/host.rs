@@ -65,7 +65,7 @@ fn the_package_has_what_it_promises() -> anyhow::Result<()> {
 #[test]
 fn from_installation_to_purge() -> anyhow::Result<()> {
     if !geteuid().is_root() {
-        println!("not root: nothing tried");
+        println!("not root: nothing was tested");
         return Ok(());
     }
     let (folder, tree) = (tempfile::tempdir()?, Tree::new(BOOKWORM)?);
@@ -91,7 +91,7 @@ fn from_installation_to_purge() -> anyhow::Result<()> {
 fn completions_are_current() -> anyhow::Result<()> {
     for (path, text) in completions::files() {
         let kept = fs::read(&path)?;
-        assert!(kept == text, "{} is old: run `cargo run -p azaion-tests --bin completions`", path.display());
+        assert!(kept == text, "{} is outdated: run `cargo run -p azaion-tests --bin completions`", path.display());
     }
     Ok(())
 }

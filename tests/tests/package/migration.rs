@@ -77,7 +77,7 @@ fn from_the_old_env_to_a_ready_device() -> anyhow::Result<()> {
     follow(&host, &["host=install", "host=env", "host=ca", "host=check", "host=serial"])?;
     let password = conf_value(&host.at(ROOTFS).join(&CONF[1..]), "AZAION_DEVICE_PASSWORD").context("a password")?;
     record::secret(&password)?;
-    ensure!(station.api.password_is(EMAIL, &password), "the API does not let it in");
+    ensure!(station.api.password_is(EMAIL, &password), "the API rejects it");
     copy(&host.at(ROOTFS), device.path())?;
     follow(&host, &["host=env", "host=clear"])?;
     let found = Command::new("grep").args(["-rlF", &password]).arg(host.at(SCRIPTS)).output()?;

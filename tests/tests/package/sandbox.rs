@@ -74,7 +74,7 @@ fn probe_in_unit(booted: &Booted, unit: &str, prefix: &str, sleeper: &str) -> an
     booted.must(&format!("systemctl restart {unit}"))?;
     let printed = booted.must("cat /opt/probed; rm /opt/probed")?;
     booted.must(&format!("rm -r {folder} && systemctl daemon-reload"))?;
-    assert_eq!(booted.run("ls /tmp/from-probe /var/tmp/from-probe 2>/dev/null")?, "", "{unit}: /tmp is not its own");
+    assert_eq!(booted.run("ls /tmp/from-probe /var/tmp/from-probe 2>/dev/null")?, "", "{unit}: /tmp is not private");
     attempts(&printed)
 }
 
@@ -99,7 +99,7 @@ fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
 
         let probed = probe_in_unit(&booted, AGENT, "", sleeper.trim())?;
         let succeeded = names_of(&probed, |name, is_done| is_done && !name.starts_with("own-"));
-        assert_eq!(succeeded, [""; 0], "{release}: a taken-over agent can do this");
+        assert_eq!(succeeded, [""; 0], "{release}: a compromised agent can do this");
         let failed = names_of(&probed, |name, is_done| !is_done && name.starts_with("own-"));
         assert_eq!(failed, [""; 0], "{release}: the agent needs this");
 

@@ -100,6 +100,6 @@ fn the_bill_of_materials_is_right() -> anyhow::Result<()> {
             to_do.extend(depends_on.iter().map(text));
         }
     }
-    assert_eq!(reached.len(), listed.len(), "a crate is listed that nothing needs");
+    assert_eq!(reached.len(), listed.len(), "a listed crate is no dependency");
     Ok(())
 }

@@ -189,7 +189,7 @@ fn a_container_with_the_directory() -> anyhow::Result<()> {
         works(&station, &token).with_context(|| format!("renewal {renewal}"))?;
         assert!(tokens.insert(token), "renewal {renewal} brought an old token");
         let stale = token_of(&serde_json::from_str(&inside("cat /mnt/token.json")?)?)?;
-        assert_eq!(stale, first, "the mount of the file shows a new one");
+        assert_eq!(stale, first, "the mount of the file shows a new token");
     }
     Ok(())
 }
@@ -204,7 +204,7 @@ fn works(station: &Station, token: &str) -> anyhow::Result<()> {
         .spawn()?;
     let header = format!("header = \"Authorization: Bearer {token}\"\n");
     curl.stdin.take().context("curl's input")?.write_all(header.as_bytes())?;
-    anyhow::ensure!(curl.wait()?.success(), "the API refuses the token");
+    anyhow::ensure!(curl.wait()?.success(), "the API rejects the token");
     Ok(())
 }
 
@@ -312,7 +312,8 @@ fn a_symlink_in_place_of_the_socket() -> anyhow::Result<()> {
     let text = fs::read_to_string(workspace().join("systemd/azaion-agent-token.socket"))?;
     // systemd's own settings for this follow symlinks.
     assert!(!text.contains("\nSocketUser=") && !text.contains("\nSocketGroup="), "{text}");
-    let chown = text.lines().find(|line| line.starts_with("ExecStartPost=")).context("what gives the group")?;
+    let chown =
+        text.lines().find(|line| line.starts_with("ExecStartPost=")).context("the command that sets the group")?;
     let (_station, tree, booted) = boot(BOOKWORM)?;
     let folder = "/etc/systemd/system/azaion-agent-token.socket.d";
     fs::create_dir_all(tree.at(folder))?;

@@ -43,7 +43,7 @@ fn cached(release: &str) -> anyhow::Result<PathBuf> {
     // A changed list of packages needs another tree.
     let tar = cache.join(format!("{release}+dbus.tar"));
     let lock = File::create(cache.join(format!("{release}.lock")))?;
-    lock.lock().context("waiting for whoever makes the tree")?;
+    lock.lock().context("waiting for another process that creates the tree")?;
     if !tar.exists() {
         let unfinished = cache.join(format!("{release}.unfinished.tar"));
         let mut command = Command::new("mmdebstrap");

@@ -251,7 +251,7 @@ fn the_group_may_read_the_token() -> anyhow::Result<()> {
 #[test]
 fn without_a_usable_var() -> anyhow::Result<()> {
     let station = unit(Options::default())?;
-    station.put("rootfs/var/lib/azaion", "a file in the folder's place", 0o644)?;
+    station.put("rootfs/var/lib/azaion", "a file in place of the directory", 0o644)?;
     let run = station.agent(&["boot"])?.ended_with(0)?;
     assert!(run.stderr.contains("var/lib/azaion"), "{}", run.stderr);
     Ok(())

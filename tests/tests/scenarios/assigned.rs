@@ -37,7 +37,7 @@ fn report(run: Run) -> anyhow::Result<Value> {
 fn identity_in(station: &Station, target: &Path) -> anyhow::Result<(String, String)> {
     let value = |key: &str| conf_value(&target.join("etc/azaion/device.conf"), &format!("AZAION_DEVICE_{key}"));
     let (serial, email) = (value("SERIAL").unwrap_or_default(), value("EMAIL").unwrap_or_default());
-    ensure!(station.api.password_is(&email, &value("PASSWORD").unwrap_or_default()), "{serial}: is not let in");
+    ensure!(station.api.password_is(&email, &value("PASSWORD").unwrap_or_default()), "{serial}: the API rejects it");
     Ok((serial, email))
 }
 
@@ -189,12 +189,12 @@ fn nothing_is_asked_for_in_vain() -> anyhow::Result<()> {
     }
     words(&station.provision(&["device", "azj-0007", "--rootfs", "rootfs"])?.ended_with(65)?, &["--server-assigned"])?;
     station.put("rootfs/etc/azaion", "in the way", 0o644)?;
-    ensure!(assign(&station, &[])?.code != Some(0), "it was written");
+    ensure!(assign(&station, &[])?.code != Some(0), "the target was written");
     fs::remove_file(station.path("rootfs/etc/azaion"))?;
     station.put("admin-password", "wrong-password", 0o600)?;
     assign(&station, &[])?.ended_with(77)?;
     assert_eq!((station.api.calls(DEVICES.0, DEVICES.1), station.api.users().len()), (0, 0));
-    ensure!(!station.path(CONF).exists(), "something is in the target");
+    ensure!(!station.path(CONF).exists(), "the target is not empty");
     Ok(())
 }
 
@@ -262,7 +262,7 @@ fn lost_replies() -> anyhow::Result<()> {
         words(&run, &["no device has", &station.api.url()]).map_err(|error| error.context(format!("{fault:?}")))?;
         ensure!(!run.words().contains("hush"), "{}", run.words());
         ensure!(station.api.calls(DEVICES.0, DEVICES.1) == 1 && station.api.users().len() <= 1, "{fault:?}");
-        ensure!(!station.path(CONF).exists(), "{fault:?}: something is in the target");
+        ensure!(!station.path(CONF).exists(), "{fault:?}: the target is not empty");
         assert_eq!(report(assign(&station, &[])?)?["outcome"], "assigned");
         identity_in(&station, &station.rootfs())?;
     }
@@ -288,7 +288,7 @@ fn an_intent_is_told_of() -> anyhow::Result<()> {
         identity_in(&station, &station.rootfs())?;
         let again =
             station.provision(&[&["device", "--owner", "current", "--rootfs", &rootfs(&station)], serial].concat())?;
-        ensure!(!again.ended_with(0)?.stderr.contains("no device has"), "it is told of twice");
+        ensure!(!again.ended_with(0)?.stderr.contains("no device has"), "it is reported twice");
     }
     let station = station()?;
     station.put(CONF, intent, 0o600)?;

@@ -106,7 +106,7 @@ fn boot(station: &Station, options: &[&str], code: i32, says: &str) -> anyhow::R
     ensure!(!has("run/azaion/token.json") && !has("run/azaion/refresh.json"), "there is a token");
     let reason = ready.get("reason").and_then(Value::as_str).context("ready.json has no reason")?;
     ensure!(reason.contains(says) && run.stderr.contains(says), "{says:?} is not in {reason:?} or\n{}", run.stderr);
-    ensure!(!format!("{reason}{}", run.words()).contains("hush"), "the answer is repeated: {}", run.stderr);
+    ensure!(!format!("{reason}{}", run.words()).contains("hush"), "the answer is quoted: {}", run.stderr);
     Ok(run)
 }
 

@@ -89,7 +89,7 @@ fn agent_refuses(station: &Station, agent: &Run, says: &[&str]) -> anyhow::Resul
     for part in says {
         ensure!(agent.stderr.contains(part) && reason.contains(part), "{part:?} is not in: {all}and {ready}");
     }
-    ensure!(!(all + reason).contains("hush"), "the agent repeats content of the file");
+    ensure!(!(all + reason).contains("hush"), "the agent quotes content of the file");
     ensure!(station.json("run/azaion/token.json").is_none(), "there is a token");
     ensure!(station.api.requests().is_empty(), "the API was called");
     Ok(())
@@ -100,7 +100,7 @@ fn host_refuses(host: &Run, code: i32, says: &[&str]) -> anyhow::Result<()> {
     let all = host.words();
     ensure!(host.code == Some(code), "inspect did not end with {code}: {all}");
     ensure!(says.iter().all(|part| host.stderr.contains(part)), "{says:?} is not in: {all}");
-    ensure!(!all.contains("hush"), "inspect repeats content of the file: {all}");
+    ensure!(!all.contains("hush"), "inspect quotes content of the file: {all}");
     Ok(())
 }
 
@@ -121,9 +121,9 @@ fn is_read(station: &Station, case: &Case) -> anyhow::Result<()> {
     station.put(DEVICE_CONF, content(&case.name, &station.api)?, 0o600)?;
     let (agent, host) = both(station)?;
     station.api.forget_requests();
-    ensure!(!agent.words().contains(SECRET) && !host.words().contains(SECRET), "the password is said");
+    ensure!(!agent.words().contains(SECRET) && !host.words().contains(SECRET), "the password is printed");
     agent.ended_with(0)?;
-    ensure!(host.ended_with(0)?.stdout.contains(EMAIL), "inspect does not say the e-mail");
+    ensure!(host.ended_with(0)?.stdout.contains(EMAIL), "inspect does not print the e-mail");
     Ok(())
 }
 

@@ -90,7 +90,7 @@ fn is_refused(station: &Station, serial: &str, says: &str, dashes: bool) -> anyh
     command.args(dashes.then_some("--")).arg(serial);
     let run = station.wait(programs::start(&mut command)?)?.ended_with(65)?;
     ensure!(run.stderr.contains(says), "{says:?} is not in: {}", run.stderr);
-    ensure!(!run.stderr.trim_end().contains(char::is_control), "control characters are repeated: {:?}", run.stderr);
+    ensure!(!run.stderr.trim_end().contains(char::is_control), "control characters are printed: {:?}", run.stderr);
     ensure!(run.stdout.is_empty(), "standard output: {}", run.stdout);
     ensure!(station.api.requests().is_empty(), "the API was called");
     ensure!(tree(&rootfs)? == before, "the target was written to");

@@ -99,7 +99,7 @@ impl Line {
         let value = |key: &str| conf_value(conf, &format!("AZAION_DEVICE_{key}")).unwrap_or_default();
         let (email, password) = (email(serial), value("PASSWORD"));
         ensure!((value("SERIAL"), value("EMAIL")) == (serial.to_owned(), email.clone()), "{} of {serial}", text(conf));
-        ensure!(self.station.api.password_is(&email, &password), "the password of {serial} does not let it in");
+        ensure!(self.station.api.password_is(&email, &password), "the API rejects the password of {serial}");
         record::secret(&password)
     }
 

@@ -261,7 +261,7 @@ fn the_devices_status_without_root() -> anyhow::Result<()> {
     station.put_policy("")?;
     copy_to("azaion-agent", &station.path("azaion-agent"))?;
     let ca_file = station.api.ca_file();
-    for path in [station.path(""), ca_file.parent().context("the CA's folder")?.to_owned()] {
+    for path in [station.path(""), ca_file.parent().context("the CA's directory")?.to_owned()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     }
     let nobody = ["setpriv", "--clear-groups", "--reuid", "65534", "--regid", "65534"];

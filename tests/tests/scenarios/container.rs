@@ -51,7 +51,7 @@ fn system_calls_that_are_refused() -> anyhow::Result<()> {
     ] {
         filtered(&station, arguments, has_api)?.ended_with(0)?;
     }
-    anyhow::ensure!(station.inside("usr/etc/azaion/device.conf").exists(), "it is elsewhere");
+    anyhow::ensure!(station.inside("usr/etc/azaion/device.conf").exists(), "it was written elsewhere");
     let cleared = filtered(&station, &["clear", &rootfs], false)?.ended_with(0)?;
     anyhow::ensure!(cleared.json_lines()?[0]["cleared"] == true, "{}", cleared.stdout);
     Ok(())

@@ -82,8 +82,8 @@ fn crash_everywhere(program: Program, prepare: Step, after: Step, may_leave_stag
             after(&station).and_then(|()| station.no_leftovers()).map_err(|error| error.context(place))?;
         }
     }
-    println!("ended at {killed} places");
-    assert!(killed > 20, "only {killed} places were hit");
+    println!("killed at {killed} calls");
+    assert!(killed > 20, "only {killed} calls were hit");
     Ok(())
 }
 
@@ -92,7 +92,7 @@ fn provisions(station: &Station) -> anyhow::Result<()> {
     station.device(&["--replace"])?.ended_with(0)?;
     anyhow::ensure!(station.api.users().len() == 1, "{:?}", station.api.users());
     let password = station.password().unwrap_or_default();
-    anyhow::ensure!(station.api.password_is(EMAIL, &password), "the file's password does not let it in");
+    anyhow::ensure!(station.api.password_is(EMAIL, &password), "the API rejects the file's password");
     Ok(())
 }
 
@@ -102,9 +102,9 @@ fn assigns(station: &Station) -> anyhow::Result<()> {
     let run = station.wait(start(&mut assigning_host(station)?)?)?.ended_with(0)?;
     let email = station.conf("AZAION_DEVICE_EMAIL").unwrap_or_default();
     let password = station.password().unwrap_or_default();
-    anyhow::ensure!(station.api.password_is(&email, &password), "the file's password does not let it in");
+    anyhow::ensure!(station.api.password_is(&email, &password), "the API rejects the file's password");
     let (users, is_told) = (station.api.users().len(), run.stderr.contains("no device has"));
-    anyhow::ensure!(users == 1 || users == 2 && is_told, "{users} users, told: {is_told}");
+    anyhow::ensure!(users == 1 || users == 2 && is_told, "{users} users, reported: {is_told}");
     Ok(())
 }
 
@@ -118,10 +118,10 @@ fn becomes_ready(station: &Station) -> anyhow::Result<()> {
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     };
     for name in names()?.iter().filter(|name| Path::new(name).extension().is_some_and(|e| e == "json")) {
-        anyhow::ensure!(station.json(&format!("run/azaion/{name}")).is_some(), "{name} is half a file");
+        anyhow::ensure!(station.json(&format!("run/azaion/{name}")).is_some(), "{name} is incomplete");
     }
     if station.inside(HISTORY).exists() {
-        anyhow::ensure!(station.json(HISTORY).is_some(), "the history is half a file");
+        anyhow::ensure!(station.json(HISTORY).is_some(), "the history is incomplete");
     }
     station.agent(&["boot"])?.ended_with(0)?;
     let mut names = names()?;

@@ -104,7 +104,7 @@ fn replaces_a_lost_password(station: &Station, has_route: bool) -> anyhow::Resul
     } else {
         let said = station.device(&[])?.ended_with(76)?.stderr;
         ensure!(said.contains("--on-existing recreate") && said.contains(EMAIL), "{said}");
-        ensure!(report(station, &["--on-existing", "recreate"])?["outcome"] == "created", "not made again");
+        ensure!(report(station, &["--on-existing", "recreate"])?["outcome"] == "created", "not created again");
         ensure!(id() != before, "the same id");
     }
     let password = station.password().context("no password")?;

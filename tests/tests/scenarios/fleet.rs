@@ -217,13 +217,10 @@ impl Story {
         let late = self.down.saturating_sub(2 * PERIOD).as_secs_f64() / PERIOD.as_secs_f64();
         // One call may be at each boundary.
         let per_device = ratio(seen.late_calls, self.devices);
-        assert!(
-            per_device <= late + 1.0,
-            "{per_device} calls for each device after the tenth minute, and {late} allowed"
-        );
+        assert!(per_device <= late + 1.0, "{per_device} calls for each device after the tenth minute, {late} allowed");
         assert!(f64::from(seen.peak()) <= 2.0 * self.served().max(1.0), "{} calls in a second", seen.peak());
         let allowed = self.least().mul_f64(1.2).as_secs();
-        assert!(seen.percentile(99) as u64 <= allowed, "{} s, and {allowed} s allowed", seen.percentile(99));
+        assert!(seen.percentile(99) as u64 <= allowed, "{} s, {allowed} s allowed", seen.percentile(99));
     }
 }
 
@@ -239,7 +236,7 @@ fn fifty_devices_behind_one_address() {
             let story = Story { devices: 50, addresses: 1, limited, down: Duration::ZERO, how: Down::Error };
             let all = story.tell().percentile(100) as u64;
             let allowed = (BOOT + story.least().mul_f64(factor)).as_secs();
-            assert!(all <= allowed, "{all} s, and {allowed} s allowed");
+            assert!(all <= allowed, "{all} s, {allowed} s allowed");
         }
     }
 }

@@ -233,7 +233,7 @@ fn try_all(name: &str, is_nobody: bool) -> anyhow::Result<()> {
         }
     }
     anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    anyhow::ensure!(tried > 10, "only {tried} things were tried");
+    anyhow::ensure!(tried > 10, "only {tried} traps were tested");
     Ok(())
 }
 
@@ -288,9 +288,9 @@ fn swapped_all_the_time() -> anyhow::Result<()> {
             anyhow::Ok(well + [device, clear].iter().filter(|run| run.code == Some(0)).count())
         });
         is_over.store(true, Ordering::Relaxed);
-        both.and_then(|well| Ok((swapper.join().expect("the swapper goes on")?, well)))
+        both.and_then(|well| Ok((swapper.join().expect("the swapper continues")?, well)))
     })?;
-    println!("{swaps} swaps; {runs} of 200 runs ended well");
+    println!("{swaps} swaps; {runs} of 200 runs succeeded");
     assert!(swaps > 1000, "only {swaps} swaps");
     assert!(seen(&trap.station.path("canary"))? == before, "something outside was touched");
     Ok(())

@@ -49,7 +49,7 @@ fn run_as_unit(station: &Station, arguments: &str, more: &str) -> anyhow::Result
 
 pub(crate) fn entry<'a>(journal: &'a [Value], state: &str) -> anyhow::Result<&'a Value> {
     let found = journal.iter().find(|entry| entry["AZAION_STATE"] == state);
-    found.ok_or_else(|| anyhow::anyhow!("no entry says {state}: {journal:#?}"))
+    found.ok_or_else(|| anyhow::anyhow!("no entry has {state}: {journal:#?}"))
 }
 
 // Promise: one journal entry with a fixed MESSAGE_ID and the fields, `STATUS=`, and one line on the console.

@@ -105,7 +105,7 @@ fn let_in(station: &Station, conf: &Path, serial: &str, email: &str) -> anyhow::
     let value = |key: &str| conf_value(conf, &format!("AZAION_DEVICE_{key}")).unwrap_or_default();
     anyhow::ensure!((value("SERIAL").as_str(), value("EMAIL").as_str()) == (serial, email), "{}", conf.display());
     record::secret(&value("PASSWORD"))?;
-    anyhow::ensure!(station.api.password_is(email, &value("PASSWORD")), "the password of {serial} does not let it in");
+    anyhow::ensure!(station.api.password_is(email, &value("PASSWORD")), "the API rejects the password of {serial}");
     Ok(())
 }
 

@@ -57,7 +57,7 @@ impl Held {
             }
             std::thread::yield_now();
         }
-        bail!("{program:?} never came to {call}")
+        bail!("{program:?} never made the call {call}")
     }
 
     /// Returns how often each secret is in its memory, and the number of encoded token starts of any token (`{"` in
@@ -249,13 +249,13 @@ fn is_closed(station: &Station, mut program: Command) -> anyhow::Result<()> {
     let read = |name: &str| fs::read_to_string(format!("{proc}/{name}"));
     let line_of = |text: String, key: &str| text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
     let user = line_of(read("status")?, "Uid:").context("a user")?;
-    assert_eq!(user.split_whitespace().nth(1), Some("65534"), "it does not run as nobody");
+    assert_eq!(user.split_whitespace().nth(1), Some("65534"), "it does not run as the user nobody");
     let limit = line_of(read("limits")?, "Max core file size").context("a limit")?;
     assert_eq!(limit.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
     // For a dumpable process these files belong to its user.
     assert_eq!(fs::metadata(format!("{proc}/mem"))?.uid(), 0);
     let looked = as_nobody(station, "cat").arg(format!("{proc}/environ")).status()?;
-    assert!(!looked.success(), "another process of the same user can look into it");
+    assert!(!looked.success(), "another process of the same user can read its memory");
 
     signal(child.id(), "ABRT")?;
     let end = child.wait()?;
@@ -283,7 +283,7 @@ fn no_core_dumps() -> anyhow::Result<()> {
         copy_to(name, &station.path(name))?;
     }
     let ca_file = station.api.ca_file();
-    for path in [station.path("").as_path(), ca_file.parent().context("the CA's folder")?, &ca_file] {
+    for path in [station.path("").as_path(), ca_file.parent().context("the CA's directory")?, &ca_file] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     }
     station.api.inject("POST", "/login", Fault::Status { code: 503, error: None, headers: Vec::new() }, usize::MAX);

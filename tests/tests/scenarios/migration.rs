@@ -113,14 +113,14 @@ fn the_old_env_is_read() -> anyhow::Result<()> {
             let url = station.api.url();
             contains_in_order(&run.stdout, &format!("the admin {ADMIN_EMAIL} at {url}…\nok …admin-login …"));
             ensure!(run.stdout.contains(&format!("AZAION_ADMIN_EMAIL={ADMIN_EMAIL}\n")), "{}", run.stdout);
-            ensure!(!run.words().contains(password), "the password of {env} was said");
+            ensure!(!run.words().contains(password), "the password of {env} was printed");
             let kept = fs::read_to_string(station.path(".azaion-admin"))?;
-            ensure!(kept.trim_end_matches('\n') == password, "another password than that of {env}");
+            ensure!(kept.trim_end_matches('\n') == password, "not the password of {env}");
             let mode = fs::metadata(station.path(".azaion-admin"))?.permissions().mode();
             ensure!(mode & 0o7777 == 0o600, "{mode:o}");
         }
-        ensure!(fs::read(station.path(ENV_FILE))? == before, "the file is another one: {env}");
-        ensure!(!station.path("run-1").exists() && !station.path("run-2").exists(), "a value was run");
+        ensure!(fs::read(station.path(ENV_FILE))? == before, "the file was changed: {env}");
+        ensure!(!station.path("run-1").exists() && !station.path("run-2").exists(), "a value was executed");
     }
     Ok(())
 }

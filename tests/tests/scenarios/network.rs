@@ -67,11 +67,11 @@ impl Net {
         let code = run.code;
         ensure!([Some(0), Some(75)].contains(&code), "ended with {code:?}: {}", run.words());
         let is_ready = code == Some(0);
-        ensure!(ready.get("ready") == Some(&is_ready.into()), "{code:?}, and ready.json says {ready}");
+        ensure!(ready.get("ready") == Some(&is_ready.into()), "{code:?}, but ready.json says {ready}");
         for file in ["run/azaion/token.json", "run/azaion/refresh.json"] {
             ensure!(
                 self.station.json(file).is_some() == is_ready,
-                "{code:?}, and {file} does not fit: {}",
+                "{code:?}, but {file} does not match: {}",
                 run.words()
             );
         }
@@ -86,7 +86,7 @@ impl Net {
         in_time(&run, start, deadline)?;
         ensure!([Some(0), Some(69), Some(75)].contains(&run.code), "ended with {:?}: {}", run.code, run.words());
         // An exit code of 0 must be a real success.
-        ensure!(run.code != Some(0) || self.is_provisioned(), "0, and not provisioned: {}", run.words());
+        ensure!(run.code != Some(0) || self.is_provisioned(), "0, but not provisioned: {}", run.words());
         Ok(run)
     }
 

@@ -35,8 +35,8 @@ fn a_proxy_tunnels_all_calls() -> anyhow::Result<()> {
         ensure!(!heads.is_empty() && heads.iter().all(|head| head.starts_with(&target)), "{heads:?}");
         let token = station.json("run/azaion/token.json").unwrap();
         let secrets = [station.password().unwrap(), token["access_token"].as_str().unwrap().to_owned()];
-        ensure!(!secrets.iter().any(|secret| proxy.has_seen(secret)), "a secret passed in the clear");
-        ensure!(!proxy.has_seen("/login") && !proxy.has_seen("Bearer"), "a request passed in the clear");
+        ensure!(!secrets.iter().any(|secret| proxy.has_seen(secret)), "a secret was sent unencrypted");
+        ensure!(!proxy.has_seen("/login") && !proxy.has_seen("Bearer"), "a request was sent unencrypted");
     }
     Ok(())
 }
@@ -113,7 +113,7 @@ fn the_host_uses_the_proxy_it_is_told_of() -> anyhow::Result<()> {
         );
     }
     let password = station.password().unwrap();
-    ensure!(!proxy.has_seen(&password) && !proxy.has_seen("/login"), "a secret passed in the clear");
+    ensure!(!proxy.has_seen(&password) && !proxy.has_seen("/login"), "a secret was sent unencrypted");
     for (mode, code) in [(Mode::AsksForLogin, 69), (Mode::Refuses, 69), (Mode::CannotReach, 69)] {
         proxy.set_mode(mode);
         station.api.forget_requests();
@@ -124,6 +124,6 @@ fn the_host_uses_the_proxy_it_is_told_of() -> anyhow::Result<()> {
         let said = run(&["--proxy", url], &[])?.ended_with(64)?.stderr;
         ensure!(said.contains(says) && !said.contains("hush"), "{said}");
     }
-    ensure!(trap.connections() == 0, "another variable was obeyed");
+    ensure!(trap.connections() == 0, "another variable was used");
     Ok(())
 }

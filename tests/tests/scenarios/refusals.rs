@@ -42,7 +42,7 @@ fn is_not_ready(device: &VirtualDevice, code: i32) -> anyhow::Result<()> {
     ensure!(device.station.json(TOKEN).is_none(), "there is a token");
     let reason = device.field(READY, "reason");
     let reason = reason.as_str().context("ready.json has no reason")?;
-    ensure!(!reason.contains("hush"), "the answer is repeated: {reason}");
+    ensure!(!reason.contains("hush"), "the answer is quoted: {reason}");
     Ok(())
 }
 
@@ -79,7 +79,7 @@ fn refusals_at_renewal() {
             return is_not_ready(&device, 77);
         }
         ensure!(code == 0 && device.field(READY, "ready") == true, "ended with {code}");
-        ensure!(device.station.json(TOKEN) == token, "the token is another one, or gone");
+        ensure!(device.station.json(TOKEN) == token, "the token was replaced or removed");
         Ok(())
     });
 }
@@ -184,7 +184,7 @@ fn no_schedule_locks_the_account() {
         ensure!(!device.station.api.is_locked(EMAIL), "the account is locked");
         device.put_conf("another-password")?;
         device.timer_for(Duration::from_mins(5));
-        ensure!(device.field(READY, "ready") == true, "with the right password: {:?}", device.station.json(READY));
+        ensure!(device.field(READY, "ready") == true, "with the correct password: {:?}", device.station.json(READY));
         Ok(())
     });
 }

@@ -34,7 +34,7 @@ impl Samples {
     /// Adds the lines that a program printed, all of one schema.
     fn add_lines(&mut self, name: &str, run: &Run) -> anyhow::Result<()> {
         let lines = run.json_lines()?;
-        ensure!(!lines.is_empty(), "nothing was printed: {}", run.words());
+        ensure!(!lines.is_empty(), "no output: {}", run.words());
         self.0.entry(name.to_owned()).or_default().extend(lines);
         Ok(())
     }
@@ -168,11 +168,11 @@ fn notices_changes(name: &str, schema: &Value, sample: &Value) -> anyhow::Result
         for field in required(schema, sample.pointer(&at).context("an object")?)? {
             let mut less = sample.clone();
             fields(&mut less, &at).remove(&field).with_context(|| format!("{name}: no {at}/{field}"))?;
-            ensure!(schemas::check(name, &less).is_err(), "{name}: nobody misses {at}/{field}");
+            ensure!(schemas::check(name, &less).is_err(), "{name}: the missing {at}/{field} is not detected");
         }
         let mut more = sample.clone();
         fields(&mut more, &at).insert("unknown".to_owned(), Value::Null);
-        ensure!(schemas::check(name, &more).is_err(), "{name}: nobody notices another field in {at:?}");
+        ensure!(schemas::check(name, &more).is_err(), "{name}: an additional field in {at:?} is not detected");
     }
     Ok(())
 }
@@ -203,7 +203,7 @@ fn schemas_are_current() -> anyhow::Result<()> {
     let files = schemas::files()?;
     for (path, text) in &files {
         let kept = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        ensure!(kept == *text, "{} is old: run `cargo run -p azaion-tests --bin schemas`", path.display());
+        ensure!(kept == *text, "{} is outdated: run `cargo run -p azaion-tests --bin schemas`", path.display());
     }
     let expected: BTreeSet<_> = files.into_iter().map(|(path, _)| path).collect();
     let entries = fs::read_dir(workspace().join("docs/schema"))?.map(|entry| entry.map(|entry| entry.path()));

@@ -24,9 +24,9 @@ fn it_vanishes_during_a_call() -> anyhow::Result<()> {
             let station = provisioned()?;
             let run = station.inside(RUN);
             let remove = move || {
-                remove_dir_all(&run).expect("another program's right");
+                remove_dir_all(&run).expect("another program may do this");
                 if is_made_again {
-                    fs::create_dir(&run).expect("another program's right");
+                    fs::create_dir(&run).expect("another program may do this");
                 }
             };
             station.api.on_request(method, path, Box::new(remove));

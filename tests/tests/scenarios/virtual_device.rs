@@ -141,7 +141,7 @@ impl VirtualDevice {
     pub(crate) fn run(&self, how: How) -> Result<Ready, NotReady> {
         let device = Device::on(Arc::<VirtualClock>::clone(&self.clock), &self.station.rootfs());
         let ended = run(&device, how);
-        self.station.check_json().expect("files that agree with their schemas");
+        self.station.check_json().expect("files match their schemas");
         ended
     }
 

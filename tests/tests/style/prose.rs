@@ -47,7 +47,9 @@ fn prose_is_told_from_code() {
         assert_eq!(contains(&code_prose(line), "folder"), expected, "{line}");
     }
     assert!(contains(&page_prose("The Folder.", false), "folder"));
-    assert!(!contains(&page_prose("`the folder`", false), "folder") && !contains(&page_prose("folder", true), "folder"));
+    assert!(
+        !contains(&page_prose("`the folder`", false), "folder") && !contains(&page_prose("folder", true), "folder")
+    );
 }
 
 /// Returns the Rust files and pages of the workspace; not those that record what happened, nor the sources of fixtures.
@@ -90,8 +92,7 @@ fn without_quotations(text: &str) -> String {
 /// Whether a text has a word, or words, as a whole and in any case.
 fn contains(text: &str, word: &str) -> bool {
     let text = text.to_lowercase();
-    let is_inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-' || c == '/');
-    text.match_indices(word).any(|(at, _)| {
-        !is_inside(text[..at].chars().next_back()) && !is_inside(text[at + word.len()..].chars().next())
-    })
+    let is_inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || "_-/{}".contains(c));
+    text.match_indices(word)
+        .any(|(at, _)| !is_inside(text[..at].chars().next_back()) && !is_inside(text[at + word.len()..].chars().next()))
 }

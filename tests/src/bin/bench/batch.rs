@@ -61,7 +61,7 @@ impl Batch {
         Ok(vec![
             row("batch of 1,000 images / its calls alone", "ms", rate, RATE),
             row("the same, each checked by e2fsck first", "ms", first, Bound::None),
-            row("batch of 50 folders / script for each", "ms", scripts, Bound::Ratio(0.1)),
+            row("batch of 50 directories / script for each", "ms", scripts, Bound::Ratio(0.1)),
             row("batch of 10,000, peak memory / of 1,000", "MiB", memory, MEMORY),
         ])
     }

@@ -38,7 +38,7 @@ impl Compressed {
         let directory = tempfile::tempdir_in(programs::target_dir())?;
         let station = Station::new(Options { hashing: Hashing::Cheap, limits: false, ..Options::default() })?;
         let images = Self { directory, station, rounds };
-        eprintln!("making compressed images of {} MiB", CONTENT >> 20);
+        eprintln!("creating compressed images of {} MiB", CONTENT >> 20);
         images.make_tree()?;
         // As the flash scripts create them (jetson.md of R36.5 and R39.2: `tar -I 'zstd -T0'`, and zstd of a raw file).
         images.sh("tar --numeric-owner --xattrs '--xattrs-include=*' -I 'zstd -T0' -cf large.img -C root .")?;

@@ -37,7 +37,7 @@ impl Images {
     pub(crate) fn new(rounds: usize) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir_in(programs::target_dir())?;
         let images = Self { folder, rounds };
-        eprintln!("making images of {FILES} files; that takes a minute or two");
+        eprintln!("creating images of {FILES} files; this takes a minute or two");
         images.make_tree()?;
         let (tree, raw) = (images.path("tree"), images.path("system.img.raw"));
         images.make_file_system(&raw, 4 * GIB, Some(&tree))?;

@@ -122,6 +122,6 @@ pub(crate) fn peak(command: &Command) -> anyhow::Result<f64> {
     let output = timed.output().context("starting time; is the package `time` installed?")?;
     let words = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{timed:?}: {words}");
-    let kibibytes: f64 = words.lines().last().unwrap_or_default().parse().context("reading what time says")?;
+    let kibibytes: f64 = words.lines().last().unwrap_or_default().parse().context("reading the output of time")?;
     Ok(kibibytes / 1024.0)
 }

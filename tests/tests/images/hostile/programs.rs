@@ -145,7 +145,7 @@ fn nothing_stays() -> anyhow::Result<()> {
     let mark = "4712";
     fs::copy("/usr/sbin/debugfs", &real)?;
     run("chmod", &["755", text(&real)])?;
-    let path = real.parent().context("a folder")?;
+    let path = real.parent().context("a directory")?;
     run("chmod", &["755", text(path)])?;
     let script = format!("#!/bin/sh\nsetsid sleep {mark} </proc/self/fd/0 &\nexec {} \"$@\"\n", text(&real));
     put(&probe, script, 0o755)?;

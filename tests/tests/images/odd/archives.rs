@@ -82,7 +82,11 @@ const ARCHIVES: [Row; 28] = [
         "not a directory",
     ),
     refused("a symlink", By(|bench| of(bench, |tree| conf(tree, |at| Ok(symlink("/etc/passwd", at)?)))), "a symlink"),
-    refused("a folder", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "not a regular file"),
+    refused(
+        "a directory",
+        By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))),
+        "not a regular file",
+    ),
     refused(
         "a FIFO",
         By(|bench| of(bench, |tree| conf(tree, |at| Ok(mkfifo(at, Mode::S_IRUSR)?)))),
@@ -157,7 +161,7 @@ const SUMS: [Row; 10] = [
     ),
     refused("no small file", By(|bench| sum(bench, vec![b' '; 1 << 20])), "no small file"),
     refused("a symlink", By(|bench| summed(bench, |file| Ok(symlink("/etc/passwd", file)?))), "is a symlink"),
-    refused("a folder", By(|bench| summed(bench, |file| Ok(fs::create_dir(file)?))), "no small file"),
+    refused("a directory", By(|bench| summed(bench, |file| Ok(fs::create_dir(file)?))), "no small file"),
     refused("a FIFO", By(|bench| summed(bench, |file| Ok(mkfifo(file, Mode::S_IRWXU)?))), "no small file"),
     refused("of another image, with a file packed", By(packed_file), "does not match"),
 ];

@@ -29,7 +29,7 @@ fn file(tree: &Path, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
 
 const FILE: [Row; 18] = [
     refused("a symlink", Tree(|tree| place(tree, |conf| Ok(symlink("/etc/passwd", conf)?))), BY_HAND),
-    refused("a folder", Tree(|tree| place(tree, |conf| Ok(fs::create_dir(conf)?))), BY_HAND),
+    refused("a directory", Tree(|tree| place(tree, |conf| Ok(fs::create_dir(conf)?))), BY_HAND),
     refused("a FIFO", Tree(|tree| place(tree, |conf| Ok(mkfifo(conf, Mode::S_IRUSR)?))), BY_HAND),
     refused("a hard link", Debugfs("ln /etc/passwd /etc/twice\nsif /etc/azaion/device.conf links_count 2"), BY_HAND),
     malformed("two blocks", Tree(|tree| file(tree, [b'#'; 4097]))),
@@ -84,7 +84,7 @@ fn without(tree: &Path, folders: &[&str]) -> anyhow::Result<()> {
 fn free(bench: &Bench, what: &str) -> anyhow::Result<u64> {
     let stats = oracle::debugfs(&bench.image(), "stats -h")?;
     let line = stats.lines().find_map(|line| line.strip_prefix("Free ")?.strip_prefix(what));
-    Ok(line.context("what is free")?.trim().parse()?)
+    Ok(line.context("the free count")?.trim().parse()?)
 }
 
 /// An image whose free blocks, except for `keep`, are used by a file.
@@ -92,7 +92,7 @@ fn filled(bench: &Bench, keep: u64) -> anyhow::Result<()> {
     mkfs(bench, &bench.image(), "", |tree| put(&tree.join("boot/filler"), "", 0o644))?;
     let last = free(bench, "blocks:")? - keep - 1;
     recipe::debugfs(&bench.image(), &format!("fallocate /boot/filler 0 {last}\n"))?;
-    anyhow::ensure!(free(bench, "blocks:")? == keep, "the rest is not free");
+    anyhow::ensure!(free(bench, "blocks:")? == keep, "the remaining blocks are not free");
     oracle::is_clean(&bench.image())
 }
 
@@ -100,7 +100,7 @@ fn filled(bench: &Bench, keep: u64) -> anyhow::Result<()> {
 fn no_inodes(bench: &Bench) -> anyhow::Result<()> {
     let names = |tree: &Path| (0..42).try_for_each(|n| put(&tree.join(format!("boot/{n}")), "", 0o644));
     mkfs(bench, &bench.image(), "-N 64", names)?;
-    anyhow::ensure!(free(bench, "inodes:")? == 0, "there are inodes");
+    anyhow::ensure!(free(bench, "inodes:")? == 0, "there are free inodes");
     Ok(())
 }
 

@@ -92,9 +92,9 @@ const DAMAGE: [Row; 31] = [
     refused("more extents than room", Debugfs("sif /etc block[0] 0xFFFFF30A"), DAMAGED),
     refused("a tree of extents too deep", Debugfs("sif /etc block[1] 0xFFFF0004"), DAMAGED),
     refused("a leaf in place of a node", Debugfs("sif /etc block[1] 0x00050004"), DAMAGED),
-    refused("a folder without end", Debugfs("sif /etc size 0x7FFFFFFFF000\nsif /etc block[4] 0xFFFF"), DAMAGED),
-    refused("a name of nobody", Debugfs("sif /etc links_count 0"), "is not in use"),
-    refused("a folder that is outside", Debugfs("sif /etc block[5] 0xFFFFFF"), DAMAGED),
+    refused("an endless directory", Debugfs("sif /etc size 0x7FFFFFFFF000\nsif /etc block[4] 0xFFFF"), DAMAGED),
+    refused("an unused inode", Debugfs("sif /etc links_count 0"), "is not in use"),
+    refused("a directory outside the image", Debugfs("sif /etc block[5] 0xFFFFFF"), DAMAGED),
 ];
 
 fn more_blocks_than_bytes(bench: &Bench) -> anyhow::Result<()> {

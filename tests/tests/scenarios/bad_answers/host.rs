@@ -96,8 +96,8 @@ fn check((route, fault, code, says): &Row) -> anyhow::Result<()> {
     station.api.inject(route.0, route.1, fault.clone(), usize::MAX);
     let run = station.device(&["--deadline", "2"])?;
     failed(&run, *code, says)?;
-    ensure!(station.api.users() == users, "a user was made");
-    ensure!(*says == UNKNOWN || station.password().is_none(), "the target was not put back");
+    ensure!(station.api.users() == users, "a user was created");
+    ensure!(*says == UNKNOWN || station.password().is_none(), "the target was not restored");
     Ok(())
 }
 
@@ -105,7 +105,7 @@ pub(super) fn failed(run: &Run, code: i32, says: &str) -> anyhow::Result<()> {
     let all = run.words();
     ensure!(run.code == Some(code), "ended with {:?}: {all}", run.code);
     ensure!(run.stderr.contains(says), "{says:?} is not in: {all}");
-    ensure!(run.stdout.is_empty() && !all.contains("hush"), "it says too much: {all}");
+    ensure!(run.stdout.is_empty() && !all.contains("hush"), "the output has a secret: {all}");
     Ok(())
 }
 

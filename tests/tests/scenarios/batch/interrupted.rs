@@ -118,7 +118,7 @@ fn interrupted(kind: Kind, units: usize, times: usize) -> anyhow::Result<()> {
         }
     }
     let begun = line.station.api.users().len();
-    println!("{kind:?}: {begun} of {units} units were on the API before the last run");
+    println!("{kind:?}: {begun} of {units} devices were on the API before the last run");
     assert!((1..units).contains(&begun));
     line.station.api.clear_faults();
     line.batch(&range(1, units), &[])?.ended_with(0)?;
@@ -212,7 +212,10 @@ fn a_mark_that_is_lost() -> anyhow::Result<()> {
         let lost = serials(1, 4);
         for serial in &lost {
             let mut image = fs::read(line.target(serial))?;
-            let place = image.windows(MARK.len()).position(|bytes| bytes == MARK).context("there is no mark")?;
+            let place = image
+                .windows(MARK.len())
+                .position(|bytes| bytes == MARK)
+                .context("there is no confirmation comment")?;
             // The previous content.
             image[place..][..MARK.len()].fill(b'\n');
             File::options().write(true).open(line.target(serial))?.write_all_at(&image, 0)?;

@@ -121,7 +121,12 @@ fn four_with_lists_that_overlap() -> anyhow::Result<()> {
     assert_eq!(line.station.api.users().len(), UNITS);
     let mut again = 0;
     for (serial, unit) in units(&line, &runs)? {
-        ensure!(unit.let_in.len() == 1, "{serial}: the files of {:?} let it in: {:?}", unit.let_in, unit.outcomes);
+        ensure!(
+            unit.let_in.len() == 1,
+            "{serial}: the API accepts the files of {:?}: {:?}",
+            unit.let_in,
+            unit.outcomes
+        );
         ensure!(count(&unit, "created") == 1, "{serial}: {:?}", unit.outcomes);
         for (station, outcome) in unit.outcomes.iter().filter(|(_, outcome)| outcome != "created") {
             // A host whose new password was replaced before it was tried reports that, too.
@@ -133,7 +138,7 @@ fn four_with_lists_that_overlap() -> anyhow::Result<()> {
         let last = unit.let_in[0];
         ensure!(unit.outcomes.iter().any(|(s, o)| *s == last && o != "failed"), "{serial}: {:?}", unit.outcomes);
     }
-    println!("{again} units were done again by another station, which said so");
+    println!("{again} devices were provisioned again by another host, which reported it");
     Ok(())
 }
 

@@ -173,7 +173,7 @@ impl Cell {
         let off = now.since(since).max(since.since(now));
         ensure!(off <= Duration::from_mins(1), "ready since {since}, at {now}");
         if self.between == Between::LateNames {
-            ensure!(passed >= NAMES_COME, "ready before there were names");
+            ensure!(passed >= NAMES_COME, "ready before names could be resolved");
         }
         Ok(passed)
     }
@@ -184,7 +184,7 @@ impl Cell {
         api.serve_certificate(flaw.certificate(&self.server))?;
         let device = self.device()?;
         if let Flaw::Token(index) = flaw {
-            let token = tokens(self.server.generation).get(index).cloned().context("there is such a token")?;
+            let token = tokens(self.server.generation).get(index).cloned().context("the token exists")?;
             api.inject("POST", "/login", Fault::Token(token), usize::MAX);
         }
         let late = if self.between == Between::LateNames { NAMES_COME + LONGEST_WAIT } else { Duration::ZERO };

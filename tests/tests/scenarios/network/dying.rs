@@ -34,7 +34,7 @@ fn network_that_dies_under_the_agent() -> anyhow::Result<()> {
         let code = net.boot(SHORT)?.code;
         within(&(0..=1), net.logins(), "logins")?;
         net.wire.filter(OPEN, OPEN)?;
-        ensure!(net.boot(LONG)?.code == Some(0), "not ready on a network that works");
+        ensure!(net.boot(LONG)?.code == Some(0), "not ready on a working network");
         within(&(1..=2), net.logins(), "logins in all")?;
         Ok(format!("{code:?}, {} logins in all", net.logins()))
     })

@@ -139,7 +139,7 @@ fn network_without_names_for_the_station() -> anyhow::Result<()> {
             ensure!(run.stderr.contains(words), "{words:?} is not in {}", run.stderr);
             ensure!(
                 net.is_provisioned() == (*code == 0) && net.station.password().is_some() == (*code == 0),
-                "half done"
+                "partly done"
             );
             Ok(took)
         },

@@ -67,7 +67,7 @@ fn network_without_a_way_for_the_agent() -> anyhow::Result<()> {
         ensure!(run.stderr.contains(row.says), "{:?} is not in {}", row.says, run.stderr);
         let ready = net.station.json("run/azaion/ready.json").unwrap_or_default();
         let reason = ready.get("reason").and_then(Value::as_str).unwrap_or("there is none");
-        ensure!(run.stderr.contains(reason), "the reason is another: {reason}");
+        ensure!(run.stderr.contains(reason), "another reason: {reason}");
         ensure!(net.station.api.requests().is_empty(), "a request got through");
         Ok(String::new())
     })

@@ -127,7 +127,11 @@ const CONTENTS: [Row; 32] = [
     ),
     refused("a symlink", By(|bench| of(bench, |tree| conf(tree, |at| Ok(symlink("/etc/passwd", at)?)))), "a symlink"),
     refused("two names", By(|bench| of(bench, two_names)), "a hard link"),
-    refused("a folder", By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))), "not a regular file"),
+    refused(
+        "a directory",
+        By(|bench| of(bench, |tree| conf(tree, |at| Ok(fs::create_dir(at)?)))),
+        "not a regular file",
+    ),
     malformed("too large", By(|bench| of(bench, |tree| put(&tree.join(CONF), [b'#'; 4097], 0o600)))),
     malformed("no text", By(|bench| of(bench, |tree| put(&tree.join(CONF), b"\x7fELF\0\0", 0o600)))),
     Row {

@@ -2,9 +2,9 @@
 # which files they read, write, require and keep, in which format, and in which order. `stand-in/release` selects the
 # release.
 #
-# The boards lie beside Linux_for_Tegra:
+# The boards are beside Linux_for_Tegra:
 #   bench/partition-size  size of the partitions APP and APP_b (default 16M)
-#   bench/cut             the flash with this number fails half-way, once, as with a loose cable
+#   bench/cut             the flash with this number fails halfway, once, as with a loose cable
 #   bench/unit-N          the drive of the Nth board that was flashed: one file for each partition, PARTITION.img
 set -euo pipefail
 
