@@ -194,7 +194,8 @@ mod tests {
         for (why, part) in [
             (
                 Why::Owner(7),
-                "the id 7, so another file could replace it during this run; move it to a directory that belongs to root, or run this with sudo as that user, or use",
+                "the id 7, so another file could replace it during this run; move it to a directory that belongs to root, \
+                 or run this with sudo as that user, or use",
             ),
             (
                 Why::Everybody,

@@ -144,6 +144,6 @@ pub(super) fn not_permitted(fault: Fault) -> Error {
     if !is_refusal(&fault) {
         return fault.into();
     }
-    let advice = "the API, or a gateway in between, does not permit this request; check that the account is an ApiAdmin and its token is valid";
+    let advice = "the API (or a gateway) does not permit this request; check that the account is an ApiAdmin and its token is valid";
     Error::from(fault).context(advice)
 }

@@ -46,7 +46,7 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Located {
-    /// The kind of target, as its content tells it.
+    /// The kind of target, detected from its content.
     kind: Kind,
     /// The target, as it was given.
     path: String,

@@ -45,8 +45,9 @@ pub(crate) fn filter_intent<'f>(target: &dyn Target, found: Option<&'f Found>) -
 pub(crate) fn message(target: &dyn Target, found: &Found) -> Option<String> {
     let when = request_text(&found.bytes)?;
     Some(format!(
-        "{}: an earlier run ended between requesting an identity and writing it ({}); the API may have an orphaned account, an azj-… \
-         created at about that time; if it belongs to no device of yours, delete it on the API",
+        "{}: an earlier run ended between requesting an identity and writing it ({}); the API may have an orphaned \
+         account (no device has its password), an azj-… created at about that time; if it belongs to no device \
+         of yours, delete it on the API",
         target.path().display(),
         escaped(when)
     ))

@@ -101,8 +101,9 @@ fn not_assigned(api: &ApiUrl, requested_at: Timestamp, fault: AdminFault) -> Err
         return error.context("no identity was created");
     }
     error.context(format!(
-        "requested an identity from {api} and got no valid response: the API may have created an orphaned account, an azj-… created at \
-         about {requested_at}; if it belongs to no device of yours, delete it on the API. If the newest CompanionPC account is not an azj-…, \
-         the API can't number devices, because it also has e-mails of another scheme"
+        "requested an identity from {api} and got no valid response: the API may have created an orphaned account \
+         (no device has its password), an azj-… created at about {requested_at}; if it belongs to no device of yours, delete it \
+         on the API. If the newest CompanionPC account is not an azj-…, the API can't number devices, because it also has \
+         e-mails of another scheme"
     ))
 }

@@ -150,8 +150,8 @@ fn files_of_other_devices_are_refused() {
     }
 }
 
-// Promise: where the user exists, a password that was not tried yet is: something between us and the API may have made
-// the call twice. One that was refused is not tried again, for failed logins lock the account.
+// Promise: if the account exists, a password that was not tried before is tried, because a device between the host and the API may have
+// repeated the request. A refused password is not tried again, because failed logins lock the account.
 #[test]
 fn a_password_is_tried_once() {
     let exists = r#"{"errorCode":20}"#;
@@ -189,8 +189,7 @@ fn a_password_is_tried_once() {
     }
 }
 
-// Promise: of two targets with different passwords each password is tried, and both targets end up with the one that
-// works.
+// Promise: if two targets have different passwords, each is tried, and both targets get the one that works.
 #[test]
 fn one_password_for_all_targets() {
     let earlier = conf(Some(SERIAL), EMAIL);
@@ -209,10 +208,10 @@ fn one_password_for_all_targets() {
     }
 }
 
-// Promise: only a refusal says that the password is not the user's; with any other answer nothing is changed anywhere,
-// and an account that asks for a second factor is not given another password.
+// Promise: only a refusal means that the password is wrong; after any other response nothing is changed, and an account with a second
+// factor does not get another password.
 #[test]
-fn only_a_refusal_is_taken_for_one() {
+fn only_a_refusal_means_a_wrong_password() {
     let before = conf(Some(SERIAL), EMAIL);
     for (status, body, exit) in [
         (400, "", Exit::Protocol),
