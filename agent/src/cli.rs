@@ -72,10 +72,10 @@ const UNIT_VARIABLE: &str = "AZAION_AGENT_UNIT";
 const EXIT_CODES: &str = "\
 Exit codes:
    0  ready
-  64  wrong command line
-  70  internal error of the agent
+  64  command line error
+  70  internal error
   75  not yet: no network, no time, or the API says later; systemd tries again
-  76  the server's answer can't be accepted
+  76  protocol error: the server's response is invalid
   77  the credentials are refused
   78  device.conf or agent.toml is wrong, or the image is for another device's module";
 
