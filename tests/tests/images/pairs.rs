@@ -170,7 +170,7 @@ fn units_are_not_mixed_up() {
             }
             let before = pair.snapshots()?;
             let run = pair.start(&["clear", "--if-serial", OTHER])?.ended_with(73)?;
-            assert_eq!((run.stderr.matches("left alone").count(), run.stdout.as_str()), (2, ""));
+            assert_eq!((run.stderr.matches("was not cleared").count(), run.stdout.as_str()), (2, ""));
             assert!(pair.snapshots()? == before, "an untouched target has changed");
             for _ in 0..2 {
                 pair.start(&["clear", "--if-serial", SERIAL])?.ended_with(0)?;

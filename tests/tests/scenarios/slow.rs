@@ -156,7 +156,7 @@ fn a_large_file_can_not_be_restored() -> anyhow::Result<()> {
     station.api.add_user(EMAIL, "another-password", "CompanionPC");
     station.put(DEVICE_CONF, vec![b'x'; 10_000], 0o600)?;
     let run = station.device(&["--replace", "--on-existing", "refuse"])?.ended_with(73)?;
-    ensure!(run.stderr.contains("which can't be restored"), "{}", run.stderr);
+    ensure!(run.stderr.contains("and can't be restored"), "{}", run.stderr);
     ensure!(!station.path(DEVICE_CONF).exists());
     Ok(())
 }

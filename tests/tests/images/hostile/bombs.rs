@@ -341,8 +341,8 @@ fn images() {
 }
 
 const SUMS: [Row; 2] = [
-    refused("a checksum of 3 GiB", large_sum, "no small file"),
-    refused("a FIFO for a checksum", fifo_sum, "no small file"),
+    refused("a checksum of 3 GiB", large_sum, "not a regular file of at most 64 KiB"),
+    refused("a FIFO for a checksum", fifo_sum, "not a regular file of at most 64 KiB"),
 ];
 
 // Promise: the same for files beside an image.

@@ -159,10 +159,18 @@ const SUMS: [Row; 10] = [
         By(|bench| sum(bench, format!("{:040}  a\n{:040}  b\n", 0, 1))),
         "has several lines with a SHA-1",
     ),
-    refused("no small file", By(|bench| sum(bench, vec![b' '; 1 << 20])), "no small file"),
+    refused("no small file", By(|bench| sum(bench, vec![b' '; 1 << 20])), "not a regular file of at most 64 KiB"),
     refused("a symlink", By(|bench| summed(bench, |file| Ok(symlink("/etc/passwd", file)?))), "is a symlink"),
-    refused("a directory", By(|bench| summed(bench, |file| Ok(fs::create_dir(file)?))), "no small file"),
-    refused("a FIFO", By(|bench| summed(bench, |file| Ok(mkfifo(file, Mode::S_IRWXU)?))), "no small file"),
+    refused(
+        "a directory",
+        By(|bench| summed(bench, |file| Ok(fs::create_dir(file)?))),
+        "not a regular file of at most 64 KiB",
+    ),
+    refused(
+        "a FIFO",
+        By(|bench| summed(bench, |file| Ok(mkfifo(file, Mode::S_IRWXU)?))),
+        "not a regular file of at most 64 KiB",
+    ),
     refused("of another image, with a file packed", By(packed_file), "does not match"),
 ];
 

@@ -97,7 +97,7 @@ fn no_file() -> anyhow::Result<()> {
     bench.device(SERIAL, &[])?.ended_with(66)?;
     mkfifo(&bench.image(), Mode::S_IRWXU)?;
     for run in [bench.device(SERIAL, &[])?, bench.verb("inspect")?, bench.verb("clear")?] {
-        assert!(run.ended_with(66)?.stderr.contains("neither a directory nor a file"));
+        assert!(run.ended_with(66)?.stderr.contains("neither a directory nor a regular file"));
     }
     fs::remove_file(bench.image())?;
     symlink("/dev/null", bench.image())?;

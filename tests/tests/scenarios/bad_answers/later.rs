@@ -103,7 +103,7 @@ const TROUBLES: [Trouble; 6] = [
         [(77, "account is disabled"), (77, "account is disabled"), REFUSED],
     ),
     ("limited", limited, [(75, "too many logins"), (75, "too many logins"), (75, "401")]),
-    ("locked", locked, [(75, "account is locked"), (75, "account is locked"), (75, "401")]),
+    ("locked", locked, [(75, "temporarily locked"), (75, "temporarily locked"), (75, "401")]),
     (
         "second factor",
         |station| {
