@@ -32,7 +32,7 @@ struct Cli {
 enum Command {
     /// Make the device ready: read device.conf, log in, validate the token, write the cache
     Boot {
-        /// Give up after SECONDS; the default is deadline_s of agent.toml, or 60
+        /// Give up after SECONDS; the default is that of agent.toml, or 60
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
         deadline: Option<u64>,
         /// Try at once, even if the last run requires a wait

@@ -70,7 +70,7 @@ impl Walk {
                 }
                 Component::Prefix(_) | Component::CurDir => {}
                 Component::ParentDir | Component::Normal(_) => {
-                    self.remaining.push_front(component.as_os_str().to_owned())
+                    self.remaining.push_front(component.as_os_str().to_owned());
                 }
             }
         }

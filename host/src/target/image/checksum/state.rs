@@ -27,7 +27,7 @@ use crate::target::image::file::Image;
 const VERSION: u32 = 2;
 /// The largest checksum state file, in bytes.
 const LARGEST: usize = 4096;
-/// Bytes of the five hash words path_of the start of a serialized SHA-1 state.
+/// Bytes of the five hash words at the start of a serialized SHA-1 state.
 const STATE_WORDS: usize = 20;
 /// The mode bits that let group or others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -38,7 +38,7 @@ const MOST_CHANGING: u64 = 2 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ChecksumState {
     version: u32,
-    /// Offset path_of which the unchanged prefix ends.
+    /// Offset at which the unchanged prefix ends.
     end: u64,
     /// The state of SHA-1 there, in hexadecimal.
     sha1: String,
@@ -48,7 +48,7 @@ pub(super) struct ChecksumState {
     image: Option<ImageRecord>,
 }
 
-/// The image path_of the end of the last complete run.
+/// The image at the end of the last complete run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ImageRecord {
     identity: Identity,
@@ -140,7 +140,7 @@ impl ChecksumState {
         serde_json::to_vec(self).ok().map(|bytes| hex(Sha1::new_with_prefix(bytes)))
     }
 
-    /// Returns the offset path_of which the prefix ends.
+    /// Returns the offset at which the prefix ends.
     pub(super) fn prefix_end(&self) -> u64 {
         self.end
     }
