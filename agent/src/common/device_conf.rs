@@ -17,7 +17,7 @@ use crate::common::identity::{Identity, Serial, is_assigned_serial};
 mod keys;
 mod open;
 
-use keys::{Fields, Key};
+use keys::{API_URL, EMAIL, Fields, KEYS, MODULE_SERIAL, PROVISIONED_AT};
 pub use open::{ConfFile, read_bounded};
 
 /// The file's path inside a root file system.
@@ -96,13 +96,13 @@ pub enum Problem {
     DuplicateUnknown,
     #[error("sets {0} to an empty value")]
     Empty(&'static str),
-    #[error("sets {} to something that is not an e-mail address", Key::Email.name())]
+    #[error("sets {} to something that is not an e-mail address", EMAIL.name)]
     Email,
-    #[error("sets {key}: {0}", key = Key::ApiUrl.name())]
+    #[error("sets {key}: {0}", key = API_URL.name)]
     ApiUrl(ApiUrlError),
-    #[error("sets {} to something that is not an RFC 3339 time in UTC", Key::ProvisionedAt.name())]
+    #[error("sets {} to something that is not an RFC 3339 time in UTC", PROVISIONED_AT.name)]
     ProvisionedAt,
-    #[error("sets {} to something longer than {LONGEST_MODULE_SERIAL} characters", Key::ModuleSerial.name())]
+    #[error("sets {} to something longer than {LONGEST_MODULE_SERIAL} characters", MODULE_SERIAL.name)]
     ModuleSerial,
     #[error("does not set {0}; provision the device again")]
     Missing(&'static str),
@@ -111,7 +111,7 @@ pub enum Problem {
 impl DeviceConfError {
     /// Whether the only thing missing is the URL of the API.
     pub fn lacks_api_url(&self) -> bool {
-        matches!(self.problem, Problem::Missing(name) if name == Key::ApiUrl.name())
+        matches!(self.problem, Problem::Missing(name) if name == API_URL.name)
     }
 
     /// Whether the caller lacks the permission to read the file, because it does not run as root.
@@ -132,9 +132,9 @@ impl DeviceConf {
     /// Renders the file's text; [`DeviceConf::parse`] is the inverse.
     pub fn render(&self) -> SecretString {
         let mut text = Zeroizing::new(String::with_capacity(LARGEST));
-        for key in Key::ALL {
-            if let Some(value) = key.render(self) {
-                for part in [key.name(), "=", &value, "\n"] {
+        for key in KEYS {
+            if let Some(value) = (key.render)(self) {
+                for part in [key.name, "=", &value, "\n"] {
                     text.push_str(part);
                 }
             }

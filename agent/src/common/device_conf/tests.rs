@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 use super::*;
 
 fn good() -> String {
-    let [email, password, api_url] = [Key::Email, Key::Password, Key::ApiUrl].map(Key::name);
+    let [email, password, api_url] = ["AZAION_DEVICE_EMAIL", "AZAION_DEVICE_PASSWORD", "AZAION_API_URL"];
     format!(
         "{email}=azaion-jetson-0042@azaion.com\n{password}=abcDEF0123456789abcDEF0123456789\n{api_url}=https://a.example\n"
     )
@@ -219,7 +219,7 @@ fn a_file_belongs_to_one_device() {
 // Promise: a module's serial number has 1 to 64 characters that need no quotes; a file with any other is refused.
 #[test]
 fn module_serials_are_validated() {
-    let key = Key::ModuleSerial.name();
+    let key = MODULE_SERIAL.name;
     let (longest, too_long) = ("1".repeat(64), "1".repeat(65));
     for (text, expected) in [("1421024001234", true), (&longest, true), (&too_long, false), ("", false), ("1 2", false)]
     {
