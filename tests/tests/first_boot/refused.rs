@@ -27,7 +27,7 @@ fn refused(spoil: impl FnOnce(&DevApi)) -> anyhow::Result<Option<(Unit, Machine)
     spoil(&unit.station.api);
     let mut machine = unit.flash()?.boot(&Boot::default())?;
     let words = failed_with(&mut machine, "77")?;
-    assert!(words.contains("provision the unit again"), "{words}");
+    assert!(words.contains("provision the device again"), "{words}");
     Ok(Some((unit, machine)))
 }
 
