@@ -1,62 +1,101 @@
-//! A record of the output of all programs in all scenarios, and of the secrets they used.
+//! What the programs have printed in this test process, and the secrets they used: no output may contain a secret.
 //!
-//! The test `secrets` searches the output for the secrets after all other tests; `tests/run` ensures that order.
+//! Both are compared as soon as they are known, in either order: a password is often known only after the run that
+//! created it.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::Context;
+use anyhow::ensure;
 
-use crate::programs::target_dir;
-
-const SECRETS: &str = "secrets.txt";
-
-/// Returns the directory of the record; `tests/run` empties it first.
-pub fn folder() -> PathBuf {
-    target_dir().join("scenario-record")
-}
-
-fn append(name: &str, line: &str) -> anyhow::Result<()> {
-    let path = folder().join(name);
-    fs::create_dir_all(folder()).context("creating the directory of the record")?;
-    // One write call per line, so that parallel tests do not mix their lines.
-    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-    file.write_all(line.as_bytes()).with_context(|| path.display().to_string())
-}
+static RECORD: Mutex<Record> = Mutex::new(Record { words: String::new(), secrets: BTreeSet::new() });
 
 /// Records the output of a program.
 ///
 /// # Errors
-/// The I/O error.
+/// It contains a secret, or something that looks like a token.
 pub fn words(words: &str) -> anyhow::Result<()> {
-    append(&format!("words-{}.txt", std::process::id()), words)
+    RECORD.lock().unwrap_or_else(PoisonError::into_inner).add_words(words)
 }
 
 /// Records a secret that must not appear in any output.
 ///
 /// # Errors
-/// The I/O error.
+/// An earlier output contains it, or it is too short to search for.
 pub fn secret(secret: &str) -> anyhow::Result<()> {
-    append(SECRETS, &format!("{secret}\n"))
+    RECORD.lock().unwrap_or_else(PoisonError::into_inner).add_secret(secret)
 }
 
-/// Returns the recorded output, and the secrets without duplicates.
-///
-/// # Errors
-/// There is no record: no scenario has run.
-pub fn read() -> anyhow::Result<(String, Vec<String>)> {
-    let advice = "no scenario has run yet; use ./tests/run";
-    let mut secrets: Vec<String> =
-        fs::read_to_string(folder().join(SECRETS)).context(advice)?.lines().map(str::to_owned).collect();
-    secrets.sort();
-    secrets.dedup();
-    let mut words = String::new();
-    for entry in fs::read_dir(folder()).context(advice)? {
-        let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("words-")) {
-            words.push_str(&fs::read_to_string(path)?);
+#[derive(Default)]
+struct Record {
+    words: String,
+    secrets: BTreeSet<String>,
+}
+
+impl Record {
+    fn add_words(&mut self, words: &str) -> anyhow::Result<()> {
+        for secret in &self.secrets {
+            refuse(words, "a secret", words.find(secret.as_str()))?;
+        }
+        refuse(words, "a token", token_in(words))?;
+        self.words.push_str(words);
+        self.words.push('\n');
+        Ok(())
+    }
+
+    fn add_secret(&mut self, secret: &str) -> anyhow::Result<()> {
+        ensure!(secret.len() >= 8, "a secret is too short to search for");
+        if self.secrets.insert(secret.to_owned()) {
+            refuse(&self.words, "a secret", self.words.find(secret))?;
+        }
+        Ok(())
+    }
+}
+
+/// Fails if something was found; the message quotes only what stands before it.
+fn refuse(words: &str, what: &str, found: Option<usize>) -> anyhow::Result<()> {
+    let before = found.map(|at| &words[words.floor_char_boundary(at.saturating_sub(300))..at]);
+    ensure!(before.is_none(), "{what} was printed, after: {}", before.unwrap_or_default());
+    Ok(())
+}
+
+/// Returns where something stands that looks like a JWT: three parts, the first a JSON object in base64.
+fn token_in(words: &str) -> Option<usize> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+    let is_token = |tail: &str| {
+        let token = tail.split(|c| !is_part(c)).next().unwrap_or_default();
+        token.split('.').filter(|part| part.len() > 10).count() >= 2
+    };
+    words.match_indices("eyJ").map(|(at, _)| at).find(|at| is_token(words.split_at(*at).1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWORD: &str = "a-password-of-a-device";
+
+    // Promise: a secret in an output fails the test, whichever of them is known first, and the message does not repeat it.
+    #[test]
+    fn a_secret_is_found_in_either_order() {
+        let said = format!("account created: {PASSWORD}");
+        let mut record = Record::default();
+        record.add_secret(PASSWORD).unwrap();
+        let before = record.add_words(&said).unwrap_err().to_string();
+
+        let mut record = Record::default();
+        record.add_words(&said).unwrap();
+        let after = record.add_secret(PASSWORD).unwrap_err().to_string();
+        for message in [before, after] {
+            assert_eq!(message, "a secret was printed, after: account created: ");
         }
     }
-    Ok((words, secrets))
+
+    // Promise: whatever looks like a token fails the test, known or not; other words in base64 do not.
+    #[test]
+    fn a_token_is_found() {
+        let mut record = Record::default();
+        record.add_words("eyJhbGciOiJFUzI1NiJ9 is a header, 1.2.3 a version").unwrap();
+        assert!(record.add_words("token eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl").is_err());
+    }
 }

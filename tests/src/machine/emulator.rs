@@ -209,11 +209,11 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Searched for secrets after all tests have ended.
-        let _ = record::words(&self.console());
         // It may have ended already.
         let _ = self.emulator.kill();
         let _ = self.emulator.wait();
+        let clean = record::words(&self.console());
+        assert!(thread::panicking() || clean.is_ok(), "on the machine's console: {clean:?}");
     }
 }
 

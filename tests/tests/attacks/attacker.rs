@@ -11,7 +11,6 @@ use anyhow::{Context, ensure};
 use azaion_tests::dev_api::Options;
 use azaion_tests::programs::output;
 use azaion_tests::station::{Station, command};
-use nix::unistd::geteuid;
 use serde_json::Value;
 
 pub(crate) const NOBODY: u32 = 65_534;
@@ -19,11 +18,6 @@ pub(crate) const NOBODY: u32 = 65_534;
 /// Number of repetitions of each race: `AZAION_RACES`, else as many as take a few seconds.
 pub(crate) fn races() -> usize {
     std::env::var("AZAION_RACES").ok().and_then(|races| races.parse().ok()).unwrap_or(20)
-}
-
-/// Whether the test runs as root: only root can become another user.
-pub(crate) fn is_root() -> bool {
-    geteuid().is_root()
 }
 
 pub(crate) fn text(path: &Path) -> String {

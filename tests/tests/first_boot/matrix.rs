@@ -129,7 +129,7 @@ impl Cell {
     /// Runs one device from power-on until it is ready.
     fn boots(&self, release: Release) -> anyhow::Result<()> {
         let Self(wall, issued, between, flaw) = *self;
-        let Some(unit) = unit_of(release, Options::default())? else { return Ok(()) };
+        let unit = unit_of(release, Options::default())?;
         let api = &unit.station.api;
         let floor = SystemTime::now();
         let window = issued.window(floor);
@@ -225,18 +225,21 @@ fn boot(release: Release, cells: &[Cell]) -> anyhow::Result<()> {
 // is not the API, and becomes ready without intervention as soon as the API answers. `AZAION_BOOTS=12` tests four cells
 // with each release.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn cells_with_debian_11() -> anyhow::Result<()> {
     boot(Release::Bullseye, &DEBIAN_11)
 }
 
 // Promise: the same with systemd 252.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn cells_with_debian_12() -> anyhow::Result<()> {
     boot(Release::Bookworm, &DEBIAN_12)
 }
 
 // Promise: the same with systemd 257.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn cells_with_debian_13() -> anyhow::Result<()> {
     boot(Release::Trixie, &DEBIAN_13)
 }

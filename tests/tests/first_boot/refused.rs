@@ -22,22 +22,23 @@ fn failed_with(machine: &mut Machine, code: &str) -> anyhow::Result<String> {
 }
 
 /// Creates a device whose account was broken, and its machine after the first run, which logs what to do.
-fn refused(spoil: impl FnOnce(&DevApi)) -> anyhow::Result<Option<(Unit, Machine)>> {
-    let Some(unit) = unit(Options { limits: true, ..Options::default() })? else { return Ok(None) };
+fn refused(spoil: impl FnOnce(&DevApi)) -> anyhow::Result<(Unit, Machine)> {
+    let unit = unit(Options { limits: true, ..Options::default() })?;
     spoil(&unit.station.api);
     let mut machine = unit.flash()?.boot(&Boot::default())?;
     let words = failed_with(&mut machine, "77")?;
     assert!(words.contains("provision the device again"), "{words}");
-    Ok(Some((unit, machine)))
+    Ok((unit, machine))
 }
 
 // Promise: a wrong password ends in 77 and the message says what to do; nothing else of the boot fails. The timer's
 // next run, a minute later, tries a second time, because this device was never ready: if the account has been fixed by
 // then, the device becomes ready without intervention.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_wrong_password() -> anyhow::Result<()> {
     let spoil = |api: &DevApi| api.set_password(EMAIL, "another-than-the-units");
-    let Some((unit, mut machine)) = refused(spoil)? else { return Ok(()) };
+    let (unit, mut machine) = refused(spoil)?;
     let api = &unit.station.api;
     assert_eq!(api.calls("POST", "/login"), 1);
     api.set_password(EMAIL, &unit.station.password().context("the device's password")?);
@@ -49,8 +50,9 @@ fn a_wrong_password() -> anyhow::Result<()> {
 // Promise: a disabled account ends in 77, too. However many runs there are, the login is tried a second time after a
 // minute at the earliest, and a third time no earlier than five minutes later; the account is never locked.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_disabled_user() -> anyhow::Result<()> {
-    let Some((unit, mut machine)) = refused(|api| api.disable(EMAIL, true))? else { return Ok(()) };
+    let (unit, mut machine) = refused(|api| api.disable(EMAIL, true))?;
     let mut runs = HashSet::from([property(&mut machine, AGENT, "InvocationID")?]);
     // As many as the timer starts in ten minutes.
     while runs.len() <= 10 {
@@ -69,8 +71,9 @@ fn a_disabled_user() -> anyhow::Result<()> {
 // Promise: a broken device.conf ends in 78, with file and line in the message, and without a prompt; nothing else of
 // the boot fails.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_broken_device_conf() -> anyhow::Result<()> {
-    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    let unit = unit(Options::default())?;
     unit.station.put("rootfs/etc/azaion/device.conf", "AZAION_DEVICE_EMAIL=x@azaion.com\nno key\n", 0o600)?;
     let mut machine = unit.flash()?.boot(&Boot::default())?;
     let words = failed_with(&mut machine, "78")?;

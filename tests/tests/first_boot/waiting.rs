@@ -10,8 +10,9 @@ use super::{reached, ready, unit};
 
 // Promise: while the API is down, multi-user.target is reached at most a second later than without the agent.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn an_api_that_is_down_does_not_delay_the_boot() -> anyhow::Result<()> {
-    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    let unit = unit(Options::default())?;
     let boot = || -> anyhow::Result<f64> {
         let disk = unit.flash()?;
         disk.close_api(true)?;
@@ -41,8 +42,9 @@ fn an_api_that_is_down_does_not_delay_the_boot() -> anyhow::Result<()> {
 // Promise: if the API comes up after 40 s, the device becomes ready without intervention; no job of the boot waits for
 // it.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn an_api_that_comes_late() -> anyhow::Result<()> {
-    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    let unit = unit(Options::default())?;
     let disk = unit.flash()?;
     disk.close_api(true)?;
     let mut machine = disk.boot(&Boot::default())?;
@@ -62,8 +64,9 @@ fn an_api_that_comes_late() -> anyhow::Result<()> {
 
 // Promise: the agent waits for a network that is 20 s late.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_network_that_comes_late() -> anyhow::Result<()> {
-    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    let unit = unit(Options::default())?;
     let mut machine = unit.flash()?.boot(&Boot { unplugged: true, ..Boot::default() })?;
     reached(&mut machine, "multi-user.target")?;
     pause(Duration::from_secs(20));
@@ -74,8 +77,9 @@ fn a_network_that_comes_late() -> anyhow::Result<()> {
 
 // Promise: the agent waits if the API's name can't be resolved at first.
 #[test]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_name_that_comes_late() -> anyhow::Result<()> {
-    let Some(unit) = unit(Options::default())? else { return Ok(()) };
+    let unit = unit(Options::default())?;
     unit.address("admin.azaion.test")?;
     let mut machine = unit.flash()?.boot(&Boot::default())?;
     reached(&mut machine, "multi-user.target")?;

@@ -12,7 +12,6 @@ use azaion_tests::pages::{Page, contains_in_order};
 use azaion_tests::programs::output;
 use azaion_tests::record;
 use azaion_tests::station::{EMAIL, SERIAL, Station, conf_value, value_in};
-use nix::unistd::geteuid;
 
 use crate::container::{Booted, run_in};
 use crate::host;
@@ -66,10 +65,8 @@ fn follow(host: &Tree, blocks: &[&str]) -> anyhow::Result<()> {
 // Promise: a user with the old `.env` and none of our software gets a provisioned device by typing the page from its
 // first line; a real systemd makes it ready, and no identity is left on the host.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn from_the_old_env_to_a_ready_device() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     record::secret(ADMIN_PASSWORD)?;
     let station = Station::new(Options::default())?;
     let device = Tree::new(BOOKWORM)?;
@@ -122,10 +119,8 @@ fn entries(device: &Booted, fields: &str) -> anyhow::Result<usize> {
 // commands install the agent, the unit of a real systemd makes it ready, and journal and `ready.json` name it by its
 // e-mail. The rollback keeps its credentials.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_device_in_the_field() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let station = Station::new(Options::default())?;
     let tree = old_device(&station)?;
     let conf = fs::read_to_string(tree.at(CONF))?;

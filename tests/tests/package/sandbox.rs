@@ -8,7 +8,6 @@ use anyhow::Context;
 use azaion_tests::dev_api::{Fault, Options};
 use azaion_tests::programs::workspace;
 use azaion_tests::station::Station;
-use nix::unistd::geteuid;
 
 use crate::boot::{boot, provisioned};
 use crate::container::Booted;
@@ -87,10 +86,8 @@ fn names_of(probed: &BTreeMap<String, bool>, is_wanted: impl Fn(&str, bool) -> b
 // no secret of others, writes only to its own directories, and affects no other process. Each of these attempts
 // succeeds for root outside the unit. The unmodified unit becomes ready.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     for release in RELEASES {
         let (_station, tree, booted) = boot(release)?;
         fs::copy(workspace().join("tests/scripts/sandbox-probe.sh"), tree.at("/opt/probe"))?;
@@ -130,10 +127,8 @@ fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
 // has no capability; a wrong configuration ends it with 78 and an entry in the journal; files of a release that ran as
 // root do not block it; and started manually by root it leaves no file that the unit could not use.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_agent_is_a_user_of_its_own() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     for release in RELEASES {
         let (station, _tree, booted) = boot(release)?;
         booted.must("systemctl stop azaion-agent.timer")?;
@@ -252,10 +247,8 @@ fn works_without_user_namespaces(booted: &Booted) -> anyhow::Result<()> {
 // Promise: while the user cannot be created, the unit reports it and is retried; once the user exists, the device
 // becomes ready, and the socket exists.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn without_its_user_it_is_tried_again() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let station = Station::new(Options::default())?;
     let tree = provisioned(BOOKWORM, &station)?;
     fs::create_dir_all(tree.at("/etc/systemd/system/azaion-setup.service.d"))?;

@@ -16,7 +16,6 @@ use azaion_tests::programs::workspace;
 use azaion_tests::record;
 use azaion_tests::schemas;
 use azaion_tests::station::{EMAIL, Station};
-use nix::unistd::geteuid;
 use serde_json::Value;
 
 use crate::boot::{boot, provisioned};
@@ -83,10 +82,8 @@ fn is_as_promised(booted: &Booted) -> anyhow::Result<()> {
 // close at once or send something block nobody; no process or failed unit remains of any of them, and the journal has
 // no line for each.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn many_clients_at_once() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     for release in RELEASES {
         let (station, _tree, booted) = boot(release)?;
         booted.must("systemctl stop azaion-agent.timer")?;
@@ -129,10 +126,8 @@ fn many_clients_at_once() -> anyhow::Result<()> {
 // Promise: only root and the group `azaion` may connect; owner and mode of the socket stay the same through runs of the
 // service, its restart, and that of the socket.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn who_may_ask() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     for release in RELEASES {
         let (_station, _tree, booted) = boot(release)?;
         for action in ["true", "systemctl restart azaion-agent.service", "systemctl restart azaion-agent-token.socket"]
@@ -169,10 +164,8 @@ exec sleep 1000
 // Promise: a container with only the directory, mounted read-only, gets a valid token through five renewals by the
 // socket. A mount of the single file `token.json` keeps showing the first one.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_container_with_the_directory() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let (station, tree, booted) = boot(BOOKWORM)?;
     tree.write("/opt/view", VIEW)?;
     booted.must("systemctl stop azaion-agent.timer; mkdir /mnt/directory; touch /mnt/token.json")?;
@@ -211,10 +204,8 @@ fn works(station: &Station, token: &str) -> anyhow::Result<()> {
 // Promise: while there is no token, a client gets the code and the reason, and the service instance that answered has
 // not failed.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_client_learns_why_there_is_no_token() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let station = Station::new(Options::default())?;
     let tree = provisioned(BOOKWORM, &station)?;
     station.api.set_password(EMAIL, "another-password");
@@ -242,10 +233,8 @@ const LIST_THEIRS: &str =
 // directory that is removed, or created again by another program, has token and socket again after the next run;
 // another entry at the socket's path affects only the socket.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_directory_that_others_use() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     for release in RELEASES {
         let (_station, _tree, booted) = boot(release)?;
         booted.must("systemctl stop azaion-agent.timer")?;
@@ -281,10 +270,8 @@ fn a_directory_that_others_use() -> anyhow::Result<()> {
 
 // Promise: a client that connects while the directory is removed gets an answer, and the next one a token.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_directory_that_vanishes_during_a_renewal() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let (station, _tree, booted) = boot(BOOKWORM)?;
     booted.must("systemctl stop azaion-agent.timer")?;
     booted.must("rm /run/azaion/*.json")?;
@@ -305,10 +292,8 @@ fn a_directory_that_vanishes_during_a_renewal() -> anyhow::Result<()> {
 // Promise: a compromised agent cannot take over a file of root by replacing the socket with a symlink just before the
 // socket gets its group.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_symlink_in_place_of_the_socket() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let text = fs::read_to_string(workspace().join("systemd/azaion-agent-token.socket"))?;
     // systemd's own settings for this follow symlinks.
     assert!(!text.contains("\nSocketUser=") && !text.contains("\nSocketGroup="), "{text}");

@@ -5,7 +5,6 @@ use std::time::Duration;
 use azaion_tests::dev_api::{Fault, Generation, Options};
 use azaion_tests::record;
 use azaion_tests::station::{EMAIL, SERIAL, Station};
-use nix::unistd::geteuid;
 use serde_json::Value;
 
 use crate::loader::age_token;
@@ -54,10 +53,8 @@ pub(crate) fn entry<'a>(journal: &'a [Value], state: &str) -> anyhow::Result<&'a
 
 // Promise: one journal entry with a fixed MESSAGE_ID and the fields, `STATUS=`, and one line on the console.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn ready_is_told_once() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let station = Station::new(Options::default())?;
     station.device(&[])?.ended_with(0)?;
     station.put_policy("")?;
@@ -78,10 +75,8 @@ fn ready_is_told_once() -> anyhow::Result<()> {
 
 // Promise: at any verbosity, the log output of the HTTP and TLS libraries stays out of the journal.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn only_our_own_words() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let station = Station::new(Options::default())?;
     station.device(&[])?.ended_with(0)?;
     station.put_policy("")?;
@@ -96,10 +91,8 @@ type Break = fn(&Station) -> anyhow::Result<()>;
 
 // Promise: each way of not being ready has its own MESSAGE_ID, the exit code, and text that says what to do.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn not_ready_is_told_with_the_reason() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let cases: [(&str, &str, &str, Break); 3] = [
         ("refused", "77", "the password is wrong", |s| {
             s.api.set_password(EMAIL, "another-password");
@@ -131,10 +124,8 @@ fn not_ready_is_told_with_the_reason() -> anyhow::Result<()> {
 // Promise: after an invalid answer the unit makes no call for some minutes; a manual run, after which the server may be
 // fixed, does not wait.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn an_unacceptable_answer_is_not_asked_for_each_minute() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let station = Station::new(Options { generation: Generation::G2, ..Options::default() })?;
     station.device(&[])?.ended_with(0)?;
     station.put_policy("audience = \"Others\"")?;
@@ -157,10 +148,8 @@ fn an_unacceptable_answer_is_not_asked_for_each_minute() -> anyhow::Result<()> {
 // Promise: the unit waits as long as a limited server asks for, also beyond its deadline, with one login after it; a
 // manual run ends with 75 instead.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_unit_waits_as_the_server_asks() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let limited = limited();
     let station = Station::new(Options::default())?;
     station.device(&[])?.ended_with(0)?;
@@ -182,10 +171,8 @@ fn limited() -> Fault {
 
 // Promise: while the token is still valid, no run waits, because waiting would block the clients of the token.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_valid_token_is_not_waited_with() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let token_lifetime = Some(Duration::from_secs(90));
     let station = Station::new(Options { generation: Generation::G2, token_lifetime, ..Options::default() })?;
     station.device(&[])?.ended_with(0)?;

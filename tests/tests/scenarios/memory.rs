@@ -15,7 +15,6 @@ use azaion_agent::common::clock::{Clock, SystemClock};
 use azaion_tests::dev_api::{ADMIN_PASSWORD, Fault, Options};
 use azaion_tests::programs::{Running, arm64_agent, copy_to, native, output, start};
 use azaion_tests::station::{SERIAL, Station, command};
-use nix::unistd::geteuid;
 
 // Promise: only the two programs wipe freed memory; users of their libraries can choose another allocator. This does
 // not compile if one of the libraries has a global allocator.
@@ -153,10 +152,8 @@ fn field(station: &Station, file: &str, field: &str) -> String {
 // Promise: when the agent has made the device ready, neither the password nor a token is in its memory any more, not
 // even in freed memory.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn nothing_is_left_in_the_agent() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     for kind in KINDS {
         let (station, password) = ready_station()?;
         for verb in ["boot", "token", "status"] {
@@ -173,10 +170,8 @@ fn nothing_is_left_in_the_agent() -> anyhow::Result<()> {
 
 // Promise: while the agent waits to try again, its memory has the password once, where the next try needs it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn the_agent_keeps_one_copy_while_it_waits() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     for kind in KINDS {
         let (station, password) = ready_station()?;
         let later = Fault::Status { code: 503, error: None, headers: Vec::new() };
@@ -192,10 +187,8 @@ fn the_agent_keeps_one_copy_while_it_waits() -> anyhow::Result<()> {
 // Promise: when the host tool has finished, neither password nor token is in its memory any more; only values from the
 // environment stay there, because that block belongs to the system.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn nothing_is_left_in_the_host_tool() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let station = Station::new(Options::default())?;
     let (rootfs, image) = (text(&station.rootfs()), text(&station.path("system.img")));
     output(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096", "-d", &rootfs, &image, "16M"]))?;
@@ -269,10 +262,8 @@ fn is_closed(station: &Station, mut program: Command) -> anyhow::Result<()> {
 // Promise: neither program leaves a core dump, whatever limits it was started with, and no other process of the same
 // user can read its memory.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn no_core_dumps() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let (station, _) = ready_station()?;
     let rootfs = station.rootfs();
     for name in ["", "etc", "etc/azaion", "etc/azaion/device.conf"] {

@@ -10,7 +10,6 @@ use azaion_tests::pages::{Page, contains_in_order};
 use azaion_tests::programs::{Run, native, start};
 use azaion_tests::record;
 use azaion_tests::station::{EMAIL, SERIAL, Station, command};
-use nix::unistd::geteuid;
 
 const PAGE: Page = Page("docs/migration.md");
 const ENV_FILE: &str = "scripts/.env";
@@ -148,10 +147,8 @@ fn to_the_first_device(identity: &str) -> anyhow::Result<(Station, Run)> {
 // Promise: following the page from its first line, with the old `.env` and the last device's file in the root file
 // system, produces a ready device, for serial-based and server-assigned identities.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn from_the_first_line_to_the_first_device() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let (station, ready) = to_the_first_device("host=serial")?;
     ensure!(ready.stdout.contains(&format!("{SERIAL} is ready")), "{}", ready.stdout);
     let users: Vec<String> = station.api.users().into_iter().map(|user| user.email).collect();
@@ -164,11 +161,9 @@ fn from_the_first_line_to_the_first_device() -> anyhow::Result<()> {
 // Promise: the page's commands give a device with a wrong password a correct one, on a server with a route to set it
 // and on one where the account has to be created again, and the device is ready with it.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_password_that_does_not_fit() -> anyhow::Result<()> {
     const NEW: &str = "new-password/etc/azaion/device.conf";
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     for password_patch in [true, false] {
         let station = old_host(Options { password_patch, ..Options::default() }, &v2_env())?;
         station.api.add_user(EMAIL, "blanks and \"quotes\"", "CompanionPC");

@@ -10,7 +10,6 @@ use azaion_tests::programs::{Run, start};
 use azaion_tests::station::command;
 
 use super::{Bench, SERIAL, pause};
-use crate::bench::is_root;
 use crate::oracle::{run, text};
 use crate::recipe::{PLAIN, mkfs, put};
 
@@ -47,10 +46,8 @@ fn probed(name: &str, options: &[&str]) -> anyhow::Result<Run> {
 // Promise: a program that parses an image has a separate user, no group, no capability and no way to gain one, an
 // environment without variables of the caller, no open file of ours but the image, resource limits, and no network.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn without_privileges() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     let said = probed("e2fsck", &[])?.stderr;
     let four = |name: &str| format!("{name}: {USER} {USER} {USER} {USER}");
     for expected in [four("Uid").as_str(), &four("Gid"), "Groups: NSpid", "NoNewPrivs: 1"] {
@@ -70,10 +67,8 @@ fn without_privileges() -> anyhow::Result<()> {
 
 // Promise: the same for the program that writes to the copy.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn without_privileges_to_write() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     // Its output is in the log; without a slot, the run fails afterwards.
     let said = probed("debugfs", &["-vv"])?.stderr;
     ensure!(
@@ -109,10 +104,8 @@ fn with_probe(probe: &Path, program: &str) -> Command {
 
 // Promise: a killed run also ends the program and its children; no leftover remains beside the image.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn killed_with_us() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     let bench = Bench::new()?;
     mkfs(&bench, &bench.image(), "", PLAIN)?;
     let probe = bench.path("probe");
@@ -135,10 +128,8 @@ fn killed_with_us() -> anyhow::Result<()> {
 
 // Promise: processes that the program has started end with it, before the copy becomes the image.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn nothing_stays() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     let bench = Bench::new()?;
     mkfs(&bench, &bench.image(), "", PLAIN)?;
     let (probe, real) = (bench.path("probe"), bench.path("real"));

@@ -42,10 +42,8 @@ fn is_refused(bench: &Bench, says: &str) -> anyhow::Result<()> {
 
 // Promise: an image attached to a loop device is refused, mounted or not, and accepted once it is detached.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_use() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     for bench in [plain(User::Caller)?, prepared(User::Caller)?] {
         let attached = Attached::new(&bench.image())?;
         is_refused(&bench, &format!("losetup -d {}", text(attached.device())))?;
@@ -64,10 +62,8 @@ fn in_use() -> anyhow::Result<()> {
 
 // Promise: a run over many images detects a loop device attached after it checked the first.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_use_since() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     let bench = plain(User::Caller)?;
     let is_refused = || azaion_provision::target::open(&bench.image()).is_err();
     assert!(!is_refused());
@@ -80,10 +76,8 @@ fn in_use_since() -> anyhow::Result<()> {
 
 // Promise: a sparse image is refused while it is attached, too, though it cannot be mounted.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn a_sparse_image_in_use() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     let bench = plain(User::Caller)?;
     to_sparse(&bench.image())?;
     let _attached = Attached::new(&bench.image())?;
@@ -151,10 +145,8 @@ fn attributes_stay() -> anyhow::Result<()> {
 
 // Promise: without write permission the run ends with 77 before anything is done; read permission is enough to inspect.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn read_only() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     let bench = prepared(User::Nobody)?;
     bench.device(SERIAL, &[])?.ended_with(0)?;
     fs::set_permissions(bench.image(), fs::Permissions::from_mode(0o444))?;
@@ -171,10 +163,8 @@ fn read_only() -> anyhow::Result<()> {
 // Promise: in a read-only directory, an image with a slot accepts devices; one without is refused before anything is
 // done.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn in_a_folder_of_others() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     // Owned by root; 0711 may be entered, but not listed.
     for mode in [0o755, 0o711] {
         let others = |bench: &Bench| {
@@ -200,10 +190,8 @@ fn in_a_folder_of_others() -> anyhow::Result<()> {
 
 // Promise: without e2fsprogs, an image with a slot accepts devices; for one without, the message says what to install.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn without_debugfs() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     let without = |bench: &Bench| -> anyhow::Result<_> {
         put(&bench.path("empty/nothing"), "", 0o644)?;
         // A mount, visible only to this process, over the directory of e2fsprogs.
@@ -266,10 +254,8 @@ impl Drop for Fixed<'_> {
 // Promise: for root, an immutable file or directory and a read-only file system are I/O errors (74) whose message names
 // the reason, before the API is called.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn what_stops_root() -> anyhow::Result<()> {
-    if !is_root() {
-        return Ok(());
-    }
     let is_told = |bench: &Bench, target: &Path, says: &str| {
         let mut command = bench.command(&["device", SERIAL, "--rootfs", text(target)])?;
         let run = bench.wait(start(command.args(bench.api()))?)?.ended_with(74)?;

@@ -9,7 +9,6 @@ use azaion_tests::dev_api::Options;
 use azaion_tests::netns::{Namespace, SERVER};
 use azaion_tests::programs::{Run, native};
 use azaion_tests::station::conf_value;
-use nix::unistd::geteuid;
 
 use super::{CONF, Line, email, outcomes, range, serials, text};
 
@@ -112,10 +111,8 @@ fn count(unit: &Unit, outcome: &str) -> usize {
 // and each host that provisioned another's device again reports it, by its outcome and by a warning that names the
 // device.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn four_with_lists_that_overlap() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let (plant, line) = plant()?;
     let runs = all_at_once(&plant, &line, &[])?;
     assert_eq!(line.station.api.users().len(), UNITS);
@@ -144,10 +141,8 @@ fn four_with_lists_that_overlap() -> anyhow::Result<()> {
 
 // Promise: with `refuse` the first host gets the device, the others fail with 73 and leave no file.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn four_that_refuse() -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
     let (plant, line) = plant()?;
     let runs = all_at_once(&plant, &line, &["--on-existing", "refuse"])?;
     assert_eq!(line.station.api.users().len(), UNITS);

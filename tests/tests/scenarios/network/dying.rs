@@ -27,6 +27,7 @@ const LONG: u64 = 20;
 // Promise: wherever the network fails, the agent ends in time, ready or with 75; the next run on a working network
 // makes it ready, with at most one login per run.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_that_dies_under_the_agent() -> anyhow::Result<()> {
     every(&rows(), described, |row| {
         let net = Net::with_unit()?;
@@ -43,6 +44,7 @@ fn network_that_dies_under_the_agent() -> anyhow::Result<()> {
 // Promise: wherever the network fails, the host tool ends in time, done or with 69 or 75; the next run ends with one
 // user whose password is in the target.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_that_dies_under_the_station() -> anyhow::Result<()> {
     every(&rows(), described, |row| {
         let net = Net::new()?;

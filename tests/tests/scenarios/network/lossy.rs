@@ -95,12 +95,14 @@ fn until_ready(net: &Net, most: usize, deadline: u64) -> anyhow::Result<Vec<Opti
 // Promise: on a network that loses packets the agent becomes ready, or ends with 75 in time; it makes few logins, locks
 // no account, and leaves no invalid cache.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_that_loses_packets() -> anyhow::Result<()> {
     every(&ROWS, |(name, ..)| (*name).to_owned(), check)
 }
 
 // Promise: a link with the 9600 bit/s of an old modem is fast enough: one login.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_that_is_narrow() -> anyhow::Result<()> {
     every(
         &["9600bit", "64kbit"],
@@ -124,6 +126,7 @@ const DELAYS: [(u64, u64, bool); 3] = [(300, LONG, true), (700, LONG, true), (50
 // Promise: a long delay to the server, over a satellite or two, costs time but no second login; one beyond the deadline
 // is 75.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_that_is_slow() -> anyhow::Result<()> {
     every(
         &DELAYS,
@@ -158,6 +161,7 @@ const HOST_LOSSES: [[&str; 2]; 8] = [
 // Promise: on a network that loses packets the host tool ends in time with one user whose password is in the target, or
 // reports that the API is unreachable and is repaired by the next run.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_that_loses_packets_of_the_station() -> anyhow::Result<()> {
     every(
         &HOST_LOSSES,

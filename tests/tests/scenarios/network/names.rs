@@ -101,6 +101,7 @@ const ROWS: [Row; 13] = [
 // Promise: without a useful name server, the device is not ready yet, in time and with the reason; with a late one it
 // becomes ready, with one login.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_without_names() -> anyhow::Result<()> {
     every(
         &ROWS,
@@ -120,6 +121,7 @@ fn network_without_names() -> anyhow::Result<()> {
 
 // Promise: in the host tool it is 69, in time, with the reason and with nothing written; or it succeeds.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_without_names_for_the_station() -> anyhow::Result<()> {
     every(
         &ROWS,

@@ -58,6 +58,7 @@ fn elsewhere(url: &str, address: &str) -> String {
 
 // Promise: an unreachable server is 75, with the reason; only the API's address is contacted, and nothing gets there.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_without_a_way_for_the_agent() -> anyhow::Result<()> {
     every(&ROWS, described, |row| {
         let net = Net::with_unit()?;
@@ -75,6 +76,7 @@ fn network_without_a_way_for_the_agent() -> anyhow::Result<()> {
 
 // Promise: in the host tool it is 69, with the reason, and nothing is written.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_without_a_way_for_the_station() -> anyhow::Result<()> {
     let rows: Vec<&Row> = ROWS.iter().filter(|row| row.address.is_empty()).collect();
     every(
@@ -102,6 +104,7 @@ const CHECKS: [(&str, &str); 4] = [
 
 // Promise: `status` reports the failing stage of the connection, in bounded time, and does not log in.
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn network_without_a_way_for_status() -> anyhow::Result<()> {
     const BOUND: u64 = 12;
     every(
