@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::api::fault::chain;
 use crate::common::exit::Exit;
+use crate::common::failures::{self, Failures};
 use crate::common::usage;
 use crate::device::announce;
 use crate::device::paths::Paths;
@@ -60,6 +61,11 @@ enum Command {
         #[arg(long, conflicts_with = "login")]
         history: bool,
     },
+    /// Explain a failure: its cause, and what to do; without ID, list all
+    Explain {
+        /// The id of a failure, an exit code, or a printed message
+        id: Option<String>,
+    },
     /// Record whether the clock is synchronised, for azaion-clock.service
     #[command(hide = true)]
     Clock,
@@ -68,6 +74,9 @@ enum Command {
 /// Environment variable that azaion-agent.service sets, so that the program knows its caller even if a drop-in
 /// redirects standard error.
 const UNIT_VARIABLE: &str = "AZAION_AGENT_UNIT";
+
+/// What can go wrong, for `explain`, the runbook and the man page.
+pub const FAILURES: Failures = Failures { program: "azaion-agent", table: include_str!("device/failures.tsv") };
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -79,6 +88,11 @@ Exit codes:
   77  the credentials are refused
   78  device.conf or agent.toml is wrong, or the image is for another device's module";
 
+/// Returns the definition of the command line, for tests and documents.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the command that the command line names.
 pub fn run_command_line() -> Exit {
     let cli = match Cli::try_parse() {
@@ -89,6 +103,9 @@ pub fn run_command_line() -> Exit {
     if matches!(cli.command, Command::Clock) {
         return record_clock(&Paths::under(&cli.root));
     }
+    if let Command::Explain { id } = &cli.command {
+        return failures::print(FAILURES.explain(id.as_deref()));
+    }
     let device = Device::here(&cli.root);
     // Give up root before reading anything else, and before any network access.
     if let Err(error) = become_agent(&device.paths) {
@@ -97,7 +114,9 @@ pub fn run_command_line() -> Exit {
         match cli.command {
             Command::Boot { .. } => announce::outcome(&Err(error), None),
             Command::Token { socket: true, .. } => return token::refuse(&error),
-            Command::Token { .. } | Command::Status { .. } | Command::Clock => log::error!("{}", chain(&error)),
+            Command::Token { .. } | Command::Status { .. } | Command::Explain { .. } | Command::Clock => {
+                log::error!("{}", chain(&error));
+            }
         }
         return exit;
     }
@@ -114,7 +133,7 @@ pub fn run_command_line() -> Exit {
         Command::Status { login, json, .. } => status::print(&device, login, json),
         Command::Token { socket: true, .. } => token::answer(&device),
         Command::Token { json, .. } => token::print(&device, json),
-        Command::Clock => record_clock(&device.paths),
+        Command::Explain { .. } | Command::Clock => Exit::Done,
     }
 }
 

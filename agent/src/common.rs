@@ -4,6 +4,7 @@ pub mod check;
 pub mod clock;
 pub mod device_conf;
 pub mod exit;
+pub mod failures;
 pub mod hardening;
 pub mod history;
 pub mod identity;

@@ -22,6 +22,7 @@ pub mod schedule;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod settings;
+pub mod states;
 pub mod status;
 pub mod surroundings;
 pub mod time_floor;

@@ -28,6 +28,9 @@ _azaion__provision() {
             azaion__provision,device)
                 cmd="azaion__provision__subcmd__device"
                 ;;
+            azaion__provision,explain)
+                cmd="azaion__provision__subcmd__explain"
+                ;;
             azaion__provision,help)
                 cmd="azaion__provision__subcmd__help"
                 ;;
@@ -46,6 +49,9 @@ _azaion__provision() {
             azaion__provision__subcmd__help,device)
                 cmd="azaion__provision__subcmd__help__subcmd__device"
                 ;;
+            azaion__provision__subcmd__help,explain)
+                cmd="azaion__provision__subcmd__help__subcmd__explain"
+                ;;
             azaion__provision__subcmd__help,help)
                 cmd="azaion__provision__subcmd__help__subcmd__help"
                 ;;
@@ -59,7 +65,7 @@ _azaion__provision() {
 
     case "${cmd}" in
         azaion__provision)
-            opts="-v -h -V --json --verbose --no-strict-modes --help --version device batch inspect clear check help"
+            opts="-v -h -V --json --verbose --no-strict-modes --help --version device batch inspect clear check explain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -264,8 +270,22 @@ _azaion__provision() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        azaion__provision__subcmd__explain)
+            opts="-v -h --json --verbose --no-strict-modes --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         azaion__provision__subcmd__help)
-            opts="device batch inspect clear check help"
+            opts="device batch inspect clear check explain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -321,6 +341,20 @@ _azaion__provision() {
             return 0
             ;;
         azaion__provision__subcmd__help__subcmd__device)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        azaion__provision__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -48,6 +48,11 @@ pub(crate) enum Command {
     },
     /// Check the prerequisites: privileges, targets, API, admin login
     Check(CheckOptions),
+    /// Explain a failure: its cause, and what to do; without ID, list all
+    Explain {
+        /// The id of a failure, an exit code, or a printed message
+        id: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ use azaion_agent::common::exit::Exit;
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 
+use crate::FAILURES;
 use crate::interrupt;
 use crate::resolved_path::PathError;
 use crate::target;
@@ -182,9 +183,11 @@ pub(crate) fn for_all<T>(items: &[T], mut one: impl FnMut(&T) -> Result<()>) -> 
     exit
 }
 
-/// Logs the error with all its causes, and returns its exit code.
+/// Logs the error with all its causes, and how to get it explained; returns its exit code.
 pub(crate) fn report(error: &Error) -> Exit {
-    log::error!("{}", error.line());
+    let line = error.line();
+    let hint = FAILURES.of_line(&line).map(|known| format!(" (azaion-provision explain {})", known.id));
+    log::error!("{line}{}", hint.unwrap_or_default());
     error.exit()
 }
 

@@ -22,6 +22,7 @@ pub mod target;
 mod ui;
 
 use azaion_agent::common::exit::Exit;
+use azaion_agent::common::failures::{self, Failures};
 use azaion_agent::common::stderr_log::level;
 use azaion_agent::common::usage;
 use clap::{CommandFactory, Parser};
@@ -29,6 +30,9 @@ use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
 use commands::{batch, check, clear, device, inspect};
 use ui::log::DeviceLog;
+
+/// What can go wrong, for `explain`, the runbook and the man page.
+pub const FAILURES: Failures = Failures { program: "azaion-provision", table: include_str!("failures.tsv") };
 
 /// Returns the definition of the command line, for completions and for tests that compare documents with it.
 pub fn command() -> clap::Command {
@@ -54,6 +58,7 @@ pub fn run() -> Exit {
             Command::Inspect { targets } => Ok(inspect::run(targets, cli.json)),
             Command::Clear { targets, if_serial } => clear::run(targets, if_serial.as_deref(), cli.json),
             Command::Check(options) => check::run(options, cli.json),
+            Command::Explain { id } => Ok(failures::print(FAILURES.explain(id.as_deref()))),
         },
     );
     let exit = result.unwrap_or_else(|error| error::report(&error));

@@ -3,10 +3,12 @@
 pub mod bsp;
 pub mod completions;
 pub use azaion_dev_api as dev_api;
+pub mod generated;
 pub mod machine;
 pub mod netns;
 pub mod pages;
 pub mod programs;
+pub mod provoked;
 pub mod proxy;
 pub mod record;
 pub mod schemas;

@@ -36,18 +36,6 @@ pub fn files() -> anyhow::Result<Vec<(PathBuf, String)>> {
     documents().into_iter().map(file).collect()
 }
 
-/// Writes the schema files.
-///
-/// # Errors
-/// A file can't be written.
-#[expect(clippy::disallowed_methods, reason = "no secrets are in them")]
-pub fn write() -> anyhow::Result<()> {
-    for (path, text) in files()? {
-        fs::write(path, text)?;
-    }
-    Ok(())
-}
-
 /// Returns the compiled schemas of `docs/schema`, loaded once per process.
 fn validators() -> anyhow::Result<&'static BTreeMap<String, Validator>> {
     static VALIDATORS: OnceLock<Result<BTreeMap<String, Validator>, String>> = OnceLock::new();

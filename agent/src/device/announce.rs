@@ -15,42 +15,10 @@ use crate::common::stderr_log::{self, StandardError};
 
 use super::outcome::{NotReady, Ready};
 use super::readiness::Readiness;
+use super::states::{State, state, state_of};
 
 /// The maximum length of `STATUS=` in bytes. systemd drops a message of more than 4096.
 const LONGEST_STATUS: usize = 2048;
-
-/// A state of the device with its journal `MESSAGE_ID`, explained in the catalog (`systemd/azaion-agent.catalog`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
-    /// `AZAION_STATE` in the journal.
-    pub name: &'static str,
-    /// `MESSAGE_ID` in the journal.
-    pub message_id: &'static str,
-}
-
-/// The state for each exit code of a run.
-pub const STATES: [(Exit, State); 6] = [
-    (Exit::Done, State { name: "ready", message_id: "5d0cf2a5b7c94f0a9be1b1e0a7a4c3d1" }),
-    (Exit::Later, State { name: "waiting", message_id: "0b1f7c8e2f6d4a1c8f9d53a1c2e4b602" }),
-    (Exit::Protocol, State { name: "unacceptable", message_id: "8c3a9e47d15b4e7fa2c06d9b3f81e503" }),
-    (Exit::Refused, State { name: "refused", message_id: "e27b41d09c6f4b5d8a13f7c5906d2e04" }),
-    (Exit::Config, State { name: "misconfigured", message_id: "3f96d8b27e0c4c19b5e4a80d17f29c05" }),
-    (Exit::Internal, State { name: "fault", message_id: "b94e05c71a3d4f86905c2d7e8b6f1a06" }),
-];
-
-/// The state of a device that makes no call because the hold file is there.
-pub const HELD: State = State { name: "held", message_id: "71d8f0c4ae2b4b6f9d35c8e1027a6b07" };
-
-/// Returns the state after a run that failed with this error.
-pub fn state_of(error: &NotReady) -> State {
-    if matches!(error, NotReady::Held(_)) { HELD } else { state(error.exit()) }
-}
-
-/// Returns the state for an exit code.
-pub(super) fn state(exit: Exit) -> State {
-    let [.., (_, fault)] = STATES;
-    STATES.iter().find(|(other, _)| *other == exit).map_or(fault, |(_, state)| *state)
-}
 
 /// Starts logging: to the journal if standard error is connected to it, else to standard error.
 pub fn start_log(verbose: u8) {
@@ -154,7 +122,7 @@ fn name_of(who: Option<&Readiness>) -> &str {
 fn journal(level: Level, (state, exit): (State, Exit), who: Option<&Readiness>, text: &str) {
     let serial = who.and_then(|who| who.serial.as_deref()).unwrap_or_default();
     let email = who.and_then(|who| who.email.as_deref()).unwrap_or_default();
-    let State { name, message_id } = state;
+    let State { name, message_id, .. } = state;
     log::log!(
         level,
         MESSAGE_ID = message_id,

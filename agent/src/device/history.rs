@@ -13,11 +13,11 @@ use crate::common::history::{Change, HEADINGS, History, HistoryError, LARGEST};
 use crate::common::plain_text::write_json;
 use crate::common::private_file::Lifetime;
 
-use super::announce::{self, State};
 use super::files::{Directory, FileError, Readers};
 use super::machine::Device;
 use super::outcome::{NotReady, Ready};
 use super::paths::HISTORY_FILE;
+use super::states::{State, state, state_of};
 
 /// The minimum time between two recorded reasons for the same state, in seconds on the boot clock.
 const REASON_INTERVAL: u64 = 3600;
@@ -56,7 +56,7 @@ pub fn record_outcome(device: &Device, outcome: Result<&Ready, &NotReady>) {
         // Not a change: the next caller that needs a token makes the device ready again.
         Ok(ready) if !ready.readiness.ready => {}
         Ok(ready) => {
-            let State { name, .. } = announce::state(Exit::Done);
+            let State { name, .. } = state(Exit::Done);
             // No change while the device stays ready, unless the last run failed and could not write ready.json.
             let last_differs =
                 || read(&device.paths.state_dir()).is_ok_and(|h| h.last().is_some_and(|l| l.state != name));
@@ -68,7 +68,7 @@ pub fn record_outcome(device: &Device, outcome: Result<&Ready, &NotReady>) {
             }
         }
         Err(error) if error.is_first_report() => {
-            let (state, code) = (announce::state_of(error).name, error.exit().code());
+            let (state, code) = (state_of(error).name, error.exit().code());
             record(device, best_known_time(device), state, code, Some(&chain(error)));
         }
         Err(_) => {}

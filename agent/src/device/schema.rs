@@ -6,7 +6,7 @@ use crate::common::exit::Exit;
 use crate::common::history::{Change, History};
 use crate::common::schema::{Document, Form, narrow};
 
-use super::announce::{HELD, STATES};
+use super::states::{HELD, STATES};
 use super::backoff::Backoff;
 use super::cache::{RefreshRecord, TokenCache};
 use super::readiness::{FirstBoot, Readiness};

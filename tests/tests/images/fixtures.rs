@@ -354,6 +354,7 @@ fn contents(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
 
 /// Every state that a version left behind can be inspected, provisioned, confirmed by a batch, and cleared.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn every_state_is_read() {
     let rows = table().expect("the table");
     for_each(&rows, |row| row.name.clone(), |row| Copy::new(row)?.is_read());

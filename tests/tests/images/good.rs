@@ -201,12 +201,14 @@ fn lives(user: User) {
 // Promise: every usual kind of image accepts a device's file, as all independent programs confirm, and nothing else in
 // it changes.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn from_the_first_device_to_the_last() {
     lives(User::Caller);
 }
 
 // Promise: images need no root privileges.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn without_any_privilege() {
     if is_root() {
         lives(User::Nobody);

@@ -5,11 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use azaion_agent::common::exit::Exit;
-use azaion_agent::device::announce::STATES;
+use azaion_agent::device::states::STATES;
 use azaion_tests::bsp::Bsp;
 use azaion_tests::pages::{Page, contains_in_order};
-use azaion_tests::programs::{arm64_package, native, workspace};
+use azaion_tests::programs::{arm64_package, native};
 
 use crate::factory::Factory;
 use crate::flows::FIRST;
@@ -98,64 +97,6 @@ fn every_block_is_run() -> anyhow::Result<()> {
         let (language, mark) = block.name.split_once(' ').with_context(|| format!("no marker: {}", block.name))?;
         let is_known = run.iter().any(|known| known == mark) || (language, mark) == ("text", "run=boot");
         ensure!(is_known || (language, mark) == ("sh", "hardware"), "{}", block.name);
-    }
-    Ok(())
-}
-
-/// Returns the rows of the tables below a heading, as cells.
-fn rows(heading: &str) -> anyhow::Result<Vec<Vec<String>>> {
-    let page = fs::read_to_string(workspace().join(RUNBOOK.0))?;
-    let below = page.split_once(heading).with_context(|| heading.to_owned())?.1;
-    let below = below.split("\n##").next().unwrap_or_default();
-    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
-    Ok(below.lines().filter(|line| line.starts_with('|')).skip(2).map(cells).collect())
-}
-
-fn codes(rows: &[Vec<String>]) -> BTreeSet<u8> {
-    rows.iter().filter_map(|row| row[0].split(' ').next()?.parse().ok()).collect()
-}
-
-/// Returns the texts between backticks, split at ellipses.
-fn quoted(cell: &str) -> impl Iterator<Item = &str> {
-    cell.split('`').skip(1).step_by(2).flat_map(|text| text.split('…')).map(str::trim).filter(|piece| piece.len() > 3)
-}
-
-/// Returns the text of all sources, with line continuations in strings joined.
-fn sources(folder: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            text += &sources(&path)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let source = fs::read_to_string(path)?;
-            let mut pieces = source.split("\\\n");
-            text += pieces.next().unwrap_or_default();
-            pieces.for_each(|piece| text += piece.trim_start());
-        }
-    }
-    Ok(text)
-}
-
-// Promise: the tables list exactly the exit codes of both programs and their MESSAGE_IDs, and quote the programs'
-// messages correctly.
-#[test]
-fn the_tables_are_whole() -> anyhow::Result<()> {
-    let (station, unit) = (rows("### On the host")?, rows("### On the device")?);
-    let shared = [Exit::Done, Exit::Usage, Exit::Internal, Exit::Later, Exit::Protocol, Exit::Refused, Exit::Config];
-    let on_station = [Exit::Data, Exit::Target, Exit::Unreachable, Exit::Exists, Exit::Io, Exit::Interrupted];
-    assert_eq!(codes(&station), shared.iter().chain(&on_station).map(|exit| exit.code()).collect());
-    assert_eq!(codes(&unit), shared.iter().map(|exit| exit.code()).collect());
-    for (exit, state) in STATES {
-        let first = format!("{} `{}`", exit.code(), state.name);
-        let row = unit.iter().find(|row| row[0] == first).with_context(|| first.clone())?;
-        assert_eq!(row[1], format!("`{}`", state.message_id));
-    }
-    let sources = sources(&workspace().join("host/src"))? + &sources(&workspace().join("agent/src"))?;
-    for said in station.iter().map(|row| &row[1]).chain(unit.iter().map(|row| &row[2])) {
-        for piece in quoted(said) {
-            ensure!(piece == "error:" || sources.contains(piece), "no program prints: {piece}");
-        }
     }
     Ok(())
 }

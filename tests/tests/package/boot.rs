@@ -37,7 +37,7 @@ pub(crate) fn boot(release: &str) -> anyhow::Result<(Station, Tree, Booted)> {
 // groups, one line on the console, STATUS=, the catalog's advice, and the next run within about a minute. The sandbox
 // also lets the agent read the board's module.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn an_unpacked_package_makes_the_unit_ready() -> anyhow::Result<()> {
     for release in RELEASES {
         let (_station, _tree, booted) = boot(release)?;
@@ -96,7 +96,7 @@ fn sees_its_module(booted: &Booted, release: &str) -> anyhow::Result<()> {
 // Promise: the group is also created in a root file system that has booted before, where systemd's own service for it
 // does nothing; and a default target that conflicts with multi-user.target does not prevent any unit from starting.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_used_root_file_system_will_do() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
     let tree = provisioned(BOOKWORM, &station)?;
@@ -115,7 +115,7 @@ fn a_used_root_file_system_will_do() -> anyhow::Result<()> {
 
 // Promise: systemd sees the exit code of the failure, and the timer continues after it, without a start limit.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_failed_run_is_tried_again() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
     let tree = provisioned(BOOKWORM, &station)?;

@@ -16,7 +16,7 @@ const CONF: &str = "/etc/azaion/device.conf";
 // an admin's decision to disable it, remove deletes the token, and purge deletes all but the credentials, which are
 // deleted on request.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn apt_manages_a_running_unit() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
     let tree = Tree::new(BOOKWORM)?;
@@ -76,7 +76,7 @@ fn apt_manages_a_running_unit() -> anyhow::Result<()> {
 // Promise: in a root file system under construction, dpkg installs and removes the package and changes only its files:
 // no group, no unit and no daemon there.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn dpkg_in_a_chroot_leaves_only_its_files() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
     let tree = Tree::new(BOOKWORM)?;

@@ -65,7 +65,7 @@ fn follow(host: &Tree, blocks: &[&str]) -> anyhow::Result<()> {
 // Promise: a user with the old `.env` and none of our software gets a provisioned device by typing the page from its
 // first line; a real systemd makes it ready, and no identity is left on the host.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn from_the_old_env_to_a_ready_device() -> anyhow::Result<()> {
     record::secret(ADMIN_PASSWORD)?;
     let station = Station::new(Options::default())?;
@@ -119,7 +119,7 @@ fn entries(device: &Booted, fields: &str) -> anyhow::Result<usize> {
 // commands install the agent, the unit of a real systemd makes it ready, and journal and `ready.json` name it by its
 // e-mail. The rollback keeps its credentials.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_device_in_the_field() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
     let tree = old_device(&station)?;

@@ -86,7 +86,7 @@ fn names_of(probed: &BTreeMap<String, bool>, is_wanted: impl Fn(&str, bool) -> b
 // no secret of others, writes only to its own directories, and affects no other process. Each of these attempts
 // succeeds for root outside the unit. The unmodified unit becomes ready.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
     for release in RELEASES {
         let (_station, tree, booted) = boot(release)?;
@@ -127,7 +127,7 @@ fn a_taken_over_agent_is_held_back() -> anyhow::Result<()> {
 // has no capability; a wrong configuration ends it with 78 and an entry in the journal; files of a release that ran as
 // root do not block it; and started manually by root it leaves no file that the unit could not use.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn the_agent_is_a_user_of_its_own() -> anyhow::Result<()> {
     for release in RELEASES {
         let (station, _tree, booted) = boot(release)?;
@@ -247,7 +247,7 @@ fn works_without_user_namespaces(booted: &Booted) -> anyhow::Result<()> {
 // Promise: while the user cannot be created, the unit reports it and is retried; once the user exists, the device
 // becomes ready, and the socket exists.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn without_its_user_it_is_tried_again() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
     let tree = provisioned(BOOKWORM, &station)?;

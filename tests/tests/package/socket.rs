@@ -82,7 +82,7 @@ fn is_as_promised(booted: &Booted) -> anyhow::Result<()> {
 // close at once or send something block nobody; no process or failed unit remains of any of them, and the journal has
 // no line for each.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn many_clients_at_once() -> anyhow::Result<()> {
     for release in RELEASES {
         let (station, _tree, booted) = boot(release)?;
@@ -126,7 +126,7 @@ fn many_clients_at_once() -> anyhow::Result<()> {
 // Promise: only root and the group `azaion` may connect; owner and mode of the socket stay the same through runs of the
 // service, its restart, and that of the socket.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn who_may_ask() -> anyhow::Result<()> {
     for release in RELEASES {
         let (_station, _tree, booted) = boot(release)?;
@@ -164,7 +164,7 @@ exec sleep 1000
 // Promise: a container with only the directory, mounted read-only, gets a valid token through five renewals by the
 // socket. A mount of the single file `token.json` keeps showing the first one.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_container_with_the_directory() -> anyhow::Result<()> {
     let (station, tree, booted) = boot(BOOKWORM)?;
     tree.write("/opt/view", VIEW)?;
@@ -204,7 +204,7 @@ fn works(station: &Station, token: &str) -> anyhow::Result<()> {
 // Promise: while there is no token, a client gets the code and the reason, and the service instance that answered has
 // not failed.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_client_learns_why_there_is_no_token() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
     let tree = provisioned(BOOKWORM, &station)?;
@@ -233,7 +233,7 @@ const LIST_THEIRS: &str =
 // directory that is removed, or created again by another program, has token and socket again after the next run;
 // another entry at the socket's path affects only the socket.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_directory_that_others_use() -> anyhow::Result<()> {
     for release in RELEASES {
         let (_station, _tree, booted) = boot(release)?;
@@ -270,7 +270,7 @@ fn a_directory_that_others_use() -> anyhow::Result<()> {
 
 // Promise: a client that connects while the directory is removed gets an answer, and the next one a token.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_directory_that_vanishes_during_a_renewal() -> anyhow::Result<()> {
     let (station, _tree, booted) = boot(BOOKWORM)?;
     booted.must("systemctl stop azaion-agent.timer")?;
@@ -292,7 +292,7 @@ fn a_directory_that_vanishes_during_a_renewal() -> anyhow::Result<()> {
 // Promise: a compromised agent cannot take over a file of root by replacing the socket with a symlink just before the
 // socket gets its group.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn a_symlink_in_place_of_the_socket() -> anyhow::Result<()> {
     let text = fs::read_to_string(workspace().join("systemd/azaion-agent-token.socket"))?;
     // systemd's own settings for this follow symlinks.

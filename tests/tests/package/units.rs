@@ -23,7 +23,7 @@ const EXPOSURE: f64 = 1.5;
 // Promise: the units load without warnings on systemd 247, 252 and 257, and score 1.5 or better if the version supports
 // the check.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
 fn every_systemd_reads_them_in_silence() -> anyhow::Result<()> {
     let packages = tempfile::tempdir()?;
     let package = native_package(packages.path(), "1")?;

@@ -156,6 +156,7 @@ fn while_replacing() -> anyhow::Result<()> {
 
 // Promise: the same for the agent on its first boot: never a partial file, and ready the next time.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn while_booting() -> anyhow::Result<()> {
     let prepare = |station: &Station| {
         station.device(&[])?.ended_with(0)?;
@@ -166,6 +167,7 @@ fn while_booting() -> anyhow::Result<()> {
 
 // Promise: the same for the agent during a renewal: a staged copy may stay until the next run.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn while_renewing() -> anyhow::Result<()> {
     let prepare = |station: &Station| {
         station.device(&[])?.ended_with(0)?;

@@ -135,6 +135,7 @@ fn passes(options: &Options) -> anyhow::Result<()> {
 // Promise: AC-1 to AC-4 hold on every form of the API that any source supports; the test prints a table with a row for
 // each.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn acceptance_on_every_api() -> anyhow::Result<()> {
     let (all, start) = (combinations(), Instant::now());
     let next = AtomicUsize::new(0);

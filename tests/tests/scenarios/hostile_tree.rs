@@ -264,6 +264,7 @@ fn without_root() -> anyhow::Result<()> {
 
 // Promise: repeatedly swapping a directory for a symlink during runs leads none of them outside.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn swapped_all_the_time() -> anyhow::Result<()> {
     let trap = Trap::new(false)?;
     let (place, link) = (trap.station.inside("etc/azaion"), trap.station.inside("etc/link"));

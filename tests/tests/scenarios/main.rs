@@ -21,6 +21,7 @@ mod check;
 mod container;
 mod crash;
 mod every_api;
+mod explain;
 mod fleet;
 mod history;
 mod host_paths;

@@ -67,6 +67,7 @@ fn cells_of(place: &Arc<Place>, generation: Generation, issued: (i64, i64)) -> a
 // each of these cells it rejects a certificate of another CA, for another name, or expired before the floor, and a bad
 // token.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn every_cell() -> anyhow::Result<()> {
     let start = Instant::now();
     let servers: Vec<_> = GENERATIONS.iter().flat_map(|g| ISSUED.iter().map(move |issued| (*g, *issued))).collect();

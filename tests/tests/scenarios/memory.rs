@@ -152,7 +152,7 @@ fn field(station: &Station, file: &str, field: &str) -> String {
 // Promise: when the agent has made the device ready, neither the password nor a token is in its memory any more, not
 // even in freed memory.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(root, long)), ignore = "needs root and ./tests/run --all")]
 fn nothing_is_left_in_the_agent() -> anyhow::Result<()> {
     for kind in KINDS {
         let (station, password) = ready_station()?;
@@ -170,7 +170,7 @@ fn nothing_is_left_in_the_agent() -> anyhow::Result<()> {
 
 // Promise: while the agent waits to try again, its memory has the password once, where the next try needs it.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(root, long)), ignore = "needs root and ./tests/run --all")]
 fn the_agent_keeps_one_copy_while_it_waits() -> anyhow::Result<()> {
     for kind in KINDS {
         let (station, password) = ready_station()?;
@@ -187,7 +187,7 @@ fn the_agent_keeps_one_copy_while_it_waits() -> anyhow::Result<()> {
 // Promise: when the host tool has finished, neither password nor token is in its memory any more; only values from the
 // environment stay there, because that block belongs to the system.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(root, long)), ignore = "needs root and ./tests/run --all")]
 fn nothing_is_left_in_the_host_tool() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
     let (rootfs, image) = (text(&station.rootfs()), text(&station.path("system.img")));

@@ -86,6 +86,7 @@ fn refusals_at_renewal() {
 
 // Promise: no answer to the refresh alone invalidates a token: a login follows, at once or after the requested wait.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn refusals_of_a_refresh() {
     every(&family(), named, |answer| {
         let device = VirtualDevice::ready(options(answer), "")?;
@@ -103,6 +104,7 @@ fn refusals_of_a_refresh() {
 // Promise: none of these answers to the request for keys, which carries no credentials, is a refusal; the device waits
 // for the keys, and keeps a valid token.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn refusals_of_the_keys() {
     const KEYS: &str = "/.well-known/jwks.json";
     every(&family(), named, |answer| {

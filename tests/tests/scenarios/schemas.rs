@@ -196,23 +196,6 @@ fn changes_are_noticed() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Promise: docs/schema matches the types, and has no other schemas; after a change of a type, `cargo run -p
-// azaion-tests --bin schemas` updates it.
-#[test]
-fn schemas_are_current() -> anyhow::Result<()> {
-    let files = schemas::files()?;
-    for (path, text) in &files {
-        let kept = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        ensure!(kept == *text, "{} is outdated: run `cargo run -p azaion-tests --bin schemas`", path.display());
-    }
-    let expected: BTreeSet<_> = files.into_iter().map(|(path, _)| path).collect();
-    let entries = fs::read_dir(workspace().join("docs/schema"))?.map(|entry| entry.map(|entry| entry.path()));
-    let kept: BTreeSet<_> = entries.collect::<Result<_, _>>()?;
-    let is_schema = |path: &&std::path::PathBuf| path.extension().is_some_and(|extension| extension == "json");
-    assert_eq!(kept.iter().filter(is_schema).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
-    Ok(())
-}
-
 /// Returns the command in docs/schema/README.md that validates its standard input.
 fn documented_command(page: &str) -> anyhow::Result<&str> {
     page.lines().find_map(|line| line.strip_prefix("    azaion-agent status --json | ")).context("a command")

@@ -336,6 +336,7 @@ const IMAGES: [Row; 22] = [
 // Promise: whatever an image claims or repeats, each command ends within 30 s and 256 MiB, uses no more disk space than
 // the image does, and leaves it unchanged.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn images() {
     try_all(&IMAGES);
 }
@@ -368,6 +369,7 @@ fn list(commands: &str, code: i32, says: &str) -> anyhow::Result<()> {
 
 // Promise: a list that is too long for a batch is refused, whatever its content, within the same limits.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn lists() {
     let rows = [
         ("seq -f AZJN-%09.0f 10000000 | head -c 100000000 >\"$1\"", 65, "larger than"),

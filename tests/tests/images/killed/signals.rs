@@ -75,6 +75,7 @@ impl Trial<'_> {
 // Promise: a signal to the process group, at any time and with any kind of image, ends a run with 130 within twelve
 // seconds, and its work is complete or undone.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn to_the_group() {
     let signals = std::env::var(SIGNALS).ok().and_then(|signals| signals.parse().ok()).unwrap_or(30);
     for_each(
