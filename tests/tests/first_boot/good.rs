@@ -60,7 +60,7 @@ fn becomes_ready(release: Release) -> anyhow::Result<()> {
 // Promise (AC-3): a provisioned and flashed device becomes ready on its first boot without intervention, with one
 // login. Debian 12 has systemd 252.
 #[test]
-#[cfg_attr(not(all(mounts, long)), ignore = "needs mounts and ./tests/run --all")]
+#[cfg_attr(not(mounts), ignore = "needs mounts")]
 fn debian_12() -> anyhow::Result<()> {
     becomes_ready(Release::Bookworm)
 }

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::{AGENT, BOOT, ready, token_is_valid, unit};
 
 const RENEWALS: usize = 20;
-/// Lifetime of a token in seconds, and the age at which it has to be renewed.
-const LIFETIME: u64 = 60;
-const STALE: u64 = 41;
+/// Lifetime of a token in seconds, and the age at which it has to be renewed. What remains is enough for a renewal on a
+/// busy machine, which may take half a minute.
+const LIFETIME: u64 = 180;
+const STALE: u64 = 121;
 
 /// It sees `/run/azaion` only through a read-only bind mount at another path.
 const LOADER: &str = "

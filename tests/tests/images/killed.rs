@@ -278,12 +278,14 @@ fn makes_a_slot(way: &Way) -> bool {
 
 // Promise: a run killed while it creates the slot leaves the image unchanged, or with the slot.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn while_preparing() {
     everywhere(|way| is_disk(way) && makes_a_slot(way));
 }
 
 // Promise: a run killed while it writes or clears the slot leaves the old content or the new.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn while_overwriting() {
     everywhere(|way| is_disk(way) && !makes_a_slot(way));
 }
@@ -291,6 +293,7 @@ fn while_overwriting() {
 // Promise: a run killed while it writes into an archive leaves one that GNU tar unpacks, with the old device or the new
 // one; the next run succeeds, and corrects the checksum.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn while_writing_into_an_archive() {
     everywhere(|way| way.kind == Kind::Tar);
 }
@@ -298,12 +301,14 @@ fn while_writing_into_an_archive() {
 // Promise: a run killed while it rewrites a compressed image leaves the previous one, or one that the flasher unpacks;
 // the next run succeeds, and corrects the checksum.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn while_compressing() {
     everywhere(|way| way.kind.is_compressed() && makes_a_slot(way));
 }
 
 // Promise: the same for a run killed while it overwrites or removes a device's frame.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn while_overwriting_a_frame() {
     everywhere(|way| way.kind.is_compressed() && !makes_a_slot(way));
 }

@@ -62,6 +62,7 @@ fn life(bench: &Bench) -> anyhow::Result<()> {
 
 // Promise: a checksum beside a raw or a sparse image is correct after every run, in its original form.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn beside_other_kinds() {
     for_each(
         ROWS.iter().filter(|(_, _, user)| is_root() || *user == User::Caller),

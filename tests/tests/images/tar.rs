@@ -43,12 +43,14 @@ fn lives(user: User) {
 // Promise: every usual archive accepts a device's file, as unpacked by GNU tar, its checksum is updated, and nothing
 // else changes.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn from_the_first_device_to_the_last() {
     lives(User::Caller);
 }
 
 // Promise: archives need no root privileges.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn without_any_privilege() {
     if crate::bench::is_root() {
         lives(User::Nobody);

@@ -66,6 +66,7 @@ fn a_reader_of_a_target_in_use() {
 
 // Promise: a concurrent reader sees one device or the other, or none before the first; never an error.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn a_reader() {
     with_each_kind(|bench| {
         let is_over = AtomicBool::new(false);

@@ -84,6 +84,7 @@ fn the_package_has_what_it_promises() -> anyhow::Result<()> {
 
 // Promise: the same binary produces the same package for a SOURCE_DATE_EPOCH, independent of user and directory.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn packing_is_reproducible() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let binary = native()?.join("azaion-agent");
@@ -98,6 +99,7 @@ fn packing_is_reproducible() -> anyhow::Result<()> {
 
 // Promise: unpacking alone enables timer and socket, and does not replace the symlink /lib of a merged system.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn unpacking_is_a_complete_installation() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let package = build(&native()?.join("azaion-agent"), "amd64", folder.path(), &[])?;

@@ -35,6 +35,7 @@ pub(crate) fn package(folder: &Path) -> anyhow::Result<PathBuf> {
 // shells look for them; all of it is owned by root, none of it is below /lib, and no file contains a path of the build
 // machine.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn the_package_has_what_it_promises() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let package = package(folder.path())?;
@@ -61,7 +62,7 @@ fn the_package_has_what_it_promises() -> anyhow::Result<()> {
 
 // Promise: it can be installed, used, removed and purged on a minimal Debian, and leaves no files.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(root, long)), ignore = "needs root and ./tests/run --all")]
 fn from_installation_to_purge() -> anyhow::Result<()> {
     let (folder, tree) = (tempfile::tempdir()?, Tree::new(BOOKWORM)?);
     fs::copy(package(folder.path())?, tree.at("/station.deb"))?;

@@ -257,7 +257,7 @@ fn in_the_place_of_a_leftover() -> anyhow::Result<()> {
 
 // Promise: the same for unprivileged users, to whom file modes apply.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(root, long)), ignore = "needs root and ./tests/run --all")]
 fn without_root() -> anyhow::Result<()> {
     ["etc", "etc/azaion", CONF, STAGED].into_iter().try_for_each(|name| try_all(name, true))
 }

@@ -65,6 +65,7 @@ fn refusals_at_first_login() {
 // Promise: at a renewal only the API's own refusal invalidates the token, at once; with any other answer the device
 // stays ready with its token.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn refusals_at_renewal() {
     every(&family(), named, |answer| {
         let device = VirtualDevice::ready(options(answer), "")?;
@@ -171,6 +172,7 @@ const SCHEDULES: [Schedule; 4] = [
 // more in 300 s than the five that it permits; the account is never locked, and the correct password works as soon as
 // the API allows logins.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn no_schedule_locks_the_account() {
     let generations = [Generation::G1, Generation::G2, Generation::G2b];
     let rows: Vec<_> = SCHEDULES.iter().flat_map(|row| generations.map(|generation| (row, generation))).collect();

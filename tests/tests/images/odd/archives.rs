@@ -182,6 +182,7 @@ fn packed_file(bench: &Bench) -> anyhow::Result<()> {
 // Promise: archives that are truncated, unusual or of another format are refused, unchanged, and no leftover is beside
 // them.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn odd_archives() {
     try_all(&ARCHIVES);
 }

@@ -155,6 +155,7 @@ fn on_the_way() {
 
 // Promise: the kind of image is detected by content, and the message says what to do instead.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn other_kinds_of_files() {
     try_all(&MAGIC);
 }

@@ -152,6 +152,7 @@ fn journal_elsewhere(bench: &Bench) -> anyhow::Result<()> {
 // Promise: features with which an in-place write could go wrong, and states of file systems in use, are refused,
 // unchanged.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn features() {
     try_all(&FEATURES);
 }

@@ -108,16 +108,19 @@ fn in_a_directory() {
 // Promise: whatever is in the file, `device` and `inspect` leave it unchanged and report it, `clear` and `--replace`
 // remove every byte of it, and the next device gets the image, for each kind of image.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn in_ext4() {
     of_kind(Kind::Ext4);
 }
 
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn in_sparse() {
     of_kind(Kind::Sparse);
 }
 
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn in_compressed_ext4() {
     of_kind(Kind::Ext4Zst);
 }

@@ -167,6 +167,7 @@ fn preparation_keeps_a_sparse_image_sparse() -> anyhow::Result<()> {
 // Promise: a fill chunk of zeros in a large image takes neither time nor disk space, for the first device and for later
 // ones.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn a_large_image_that_is_almost_empty() -> anyhow::Result<()> {
     let bench = Bench::new()?;
     mkfs(&bench, &bench.image(), "", PLAIN)?;

@@ -101,6 +101,7 @@ fn is_finished(line: &Line, units: usize, run: Run) -> anyhow::Result<()> {
 // has one user and a file that the API accepts, with no leftovers. Ctrl-C is exit 130, after the calls in progress are
 // answered; devices that were about to be retried are reported as to be run again.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn at_any_time() -> anyhow::Result<()> {
     ROWS.into_iter().try_for_each(|(kind, units, times)| {
         interrupted(kind, units, times).map_err(|error| error.context(format!("{kind:?}")))
