@@ -120,6 +120,7 @@ fn lives<'r>(rows: impl IntoIterator<Item = &'r Row>, user: User) {
 // Promise: a compressed archive of every variant accepts devices, as unpacked by the flasher: it grows by little, each
 // later device changes one block of it, its checksum is updated, and all its members are unchanged.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn from_the_first_device_to_the_last() {
     lives(&MAKES, User::Caller);
 }
@@ -127,6 +128,7 @@ fn from_the_first_device_to_the_last() {
 // Promise: credentials that were packed and compressed with the rest are found, kept for their own device only, and
 // removed.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn with_something_packed() {
     lives(&PACKED, User::Caller);
 }

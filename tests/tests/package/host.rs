@@ -39,7 +39,7 @@ pub(crate) fn package(folder: &Path) -> anyhow::Result<PathBuf> {
 fn the_package_has_what_it_promises() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let package = package(folder.path())?;
-    assert!(package.ends_with("azaion-provision_0.1.0_amd64.deb"), "{}", package.display());
+    assert!(package.ends_with(concat!("azaion-provision_", env!("CARGO_PKG_VERSION"), "_amd64.deb")), "{}", package.display());
     let listing = output(Command::new("dpkg-deb").arg("-c").arg(&package))?;
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let entries: Vec<Vec<String>> = listing.lines().map(words).collect();
