@@ -70,7 +70,13 @@ fn wrapped(paragraph: &str) -> String {
     let (mut text, mut length) = (String::new(), 0);
     for word in paragraph.split(' ') {
         let is_full = length + 1 + word.len() > WIDTH;
-        text += if text.is_empty() { "" } else if is_full { "\n" } else { " " };
+        text += if text.is_empty() {
+            ""
+        } else if is_full {
+            "\n"
+        } else {
+            " "
+        };
         text += word;
         length = if is_full { word.len() } else { length + 1 + word.len() };
     }
@@ -103,12 +109,7 @@ fn row(failure: &Failure, first: &str) -> String {
 }
 
 /// Replaces the first table below a heading.
-fn with_table(
-    page: &str,
-    heading: &str,
-    header: &str,
-    rows: impl Iterator<Item = String>,
-) -> anyhow::Result<String> {
+fn with_table(page: &str, heading: &str, header: &str, rows: impl Iterator<Item = String>) -> anyhow::Result<String> {
     let start = page.find(heading).with_context(|| heading.to_owned())?;
     let start = start + page[start..].find("\n|").context("a table")? + 1;
     let end = start + page[start..].find("\n\n").context("the end of the table")? + 1;
@@ -128,13 +129,16 @@ fn man_page(path: &str, command: &clap::Command, failures: Failures) -> anyhow::
     let mut text = String::new();
     for line in help.lines().skip(1) {
         let (code, meaning) = line.trim_start().split_once("  ").context("a code and its meaning")?;
-        let ids: Vec<&str> =
-            failures.all().filter(|f| f.codes.split(',').any(|c| c == code)).map(|f| f.id).collect();
+        let ids: Vec<&str> = failures.all().filter(|f| f.codes.split(',').any(|c| c == code)).map(|f| f.id).collect();
         let _ = write!(text, ".TP\n.B {code}\n{}{}.\n", meaning[..1].to_uppercase(), &meaning[1..]);
         if !ids.is_empty() && code != "0" {
             let _ = writeln!(text, "Failures: {}.", ids.join(", ").replace('-', "\\-"));
         }
     }
-    let _ = writeln!(text, ".PP\n.B {} explain\n.I ID\nexplains a failure: its cause, and what to do.", failures.program.replace('-', "\\-"));
+    let _ = writeln!(
+        text,
+        ".PP\n.B {} explain\n.I ID\nexplains a failure: its cause, and what to do.",
+        failures.program.replace('-', "\\-")
+    );
     Ok((path, format!("{before}{HEADING}{}\n.SH {after}", text.trim_end())))
 }

@@ -6,10 +6,10 @@ use crate::common::exit::Exit;
 use crate::common::history::{Change, History};
 use crate::common::schema::{Document, Form, narrow};
 
-use super::states::{HELD, STATES};
 use super::backoff::Backoff;
 use super::cache::{RefreshRecord, TokenCache};
 use super::readiness::{FirstBoot, Readiness};
+use super::states::{HELD, STATES};
 use super::status;
 use super::token::Refusal;
 

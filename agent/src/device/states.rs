@@ -39,9 +39,11 @@ const WAITING: State = State {
     name: "waiting",
     message_id: "0b1f7c8e2f6d4a1c8f9d53a1c2e4b602",
     subject: "The device @AZAION_SERIAL@ is not ready yet",
-    explanation: &["The admin API could not be reached, or asked for a later try. No action is needed if the network is \
+    explanation: &[
+        "The admin API could not be reached, or asked for a later try. No action is needed if the network is \
                     expected to work here: the agent tries again by itself, without end. `azaion-agent status` shows \
-                    which step fails."],
+                    which step fails.",
+    ],
 };
 
 /// The state of a device that makes no call because the hold file is there.
@@ -49,8 +51,10 @@ pub const HELD: State = State {
     name: "held",
     message_id: "71d8f0c4ae2b4b6f9d35c8e1027a6b07",
     subject: "The device @AZAION_SERIAL@ makes no calls",
-    explanation: &["The hold file (hold_file in /etc/azaion/agent.toml, /run/azaion/in-flight unless set) exists, so the \
-                    agent neither logs in nor renews a token. It continues by itself when the file is removed."],
+    explanation: &[
+        "The hold file (hold_file in /etc/azaion/agent.toml, /run/azaion/in-flight unless set) exists, so the \
+                    agent neither logs in nor renews a token. It continues by itself when the file is removed.",
+    ],
 };
 
 const UNACCEPTABLE: State = State {
@@ -88,8 +92,10 @@ const FAULT: State = State {
     name: "fault",
     message_id: "b94e05c71a3d4f86905c2d7e8b6f1a06",
     subject: "The agent of this device has an internal error",
-    explanation: &["A file under /run/azaion or /var/lib/azaion can't be written, or the program has a defect. Check for \
-                    a full or read-only file system first, then report the message."],
+    explanation: &[
+        "A file under /run/azaion or /var/lib/azaion can't be written, or the program has a defect. Check for \
+                    a full or read-only file system first, then report the message.",
+    ],
 };
 
 /// Returns the state after a run that failed with this error.

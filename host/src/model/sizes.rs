@@ -71,9 +71,9 @@ fn sizes(is_all: bool) -> Vec<Size> {
     for start in STARTS {
         for (first, &mode) in MODES.iter().enumerate().filter(|(_, mode)| begins_at(**mode, start.0)) {
             for is_batch in [false, true].into_iter().filter(|is_batch| !is_batch || mode != Mode::Assigned) {
-                let faults = if is_all { 3 } else { 2 };
-                all.push(Size::new(start, faults, &[(mode, is_batch, &[0])]));
-                all.push(Size::new(start, faults, &[(mode, is_batch, &[0, 1])]));
+                let (of_one, of_two) = if is_all { (3, 3) } else { (2, 1) };
+                all.push(Size::new(start, of_one, &[(mode, is_batch, &[0])]));
+                all.push(Size::new(start, of_two, &[(mode, is_batch, &[0, 1])]));
             }
             for &other in MODES.iter().skip(first).filter(|other| begins_at(**other, start.0)) {
                 let pair = |own: &'static [usize], others: &'static [usize], faults| {

@@ -67,7 +67,7 @@ fn a_renamed_directory_of_an_image() -> anyhow::Result<()> {
 // Promise: a user who renames the directory of a batch's copies after it was opened cannot make a tree or an image
 // appear elsewhere.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(root, long)), ignore = "needs root and ./tests/run --all")]
 fn a_renamed_directory_of_copies() -> anyhow::Result<()> {
     for is_image in [false, true] {
         let station = station()?;
@@ -91,7 +91,7 @@ fn a_renamed_directory_of_copies() -> anyhow::Result<()> {
 
 // Promise: a symlink in place of a temporary file or directory is never followed, whenever it is created.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(root, long)), ignore = "needs root and ./tests/run --all")]
 fn a_symlink_in_place_of_a_temporary_file() -> anyhow::Result<()> {
     for (is_image, elsewhere) in
         [(false, "victim"), (true, "victim/system.img"), (false, "victim/none"), (true, "victim/none")]

@@ -131,6 +131,7 @@ fn failures(document: &Value, all: &[Combination], examples: &str, venv: &Path) 
 // codes, answer bodies, headers, methods; it refuses what the document does not allow, and does nothing without a
 // token.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn the_development_api_is_as_documented() -> anyhow::Result<()> {
     let venv = environment().context("cannot install schemathesis; is PyPI reachable, and python3-venv installed?")?;
     let is_all = std::env::var(WHICH).is_ok_and(|which| which == "all");

@@ -39,7 +39,11 @@ pub(crate) fn package(folder: &Path) -> anyhow::Result<PathBuf> {
 fn the_package_has_what_it_promises() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let package = package(folder.path())?;
-    assert!(package.ends_with(concat!("azaion-provision_", env!("CARGO_PKG_VERSION"), "_amd64.deb")), "{}", package.display());
+    assert!(
+        package.ends_with(concat!("azaion-provision_", env!("CARGO_PKG_VERSION"), "_amd64.deb")),
+        "{}",
+        package.display()
+    );
     let listing = output(Command::new("dpkg-deb").arg("-c").arg(&package))?;
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let entries: Vec<Vec<String>> = listing.lines().map(words).collect();
@@ -73,7 +77,9 @@ fn from_installation_to_purge() -> anyhow::Result<()> {
         Ok(said)
     };
     run(&["dpkg", "-i", "/station.deb"])?;
-    assert!(run(&["azaion-provision", "--version"])?.starts_with(concat!("azaion-provision ", env!("CARGO_PKG_VERSION"))));
+    assert!(
+        run(&["azaion-provision", "--version"])?.starts_with(concat!("azaion-provision ", env!("CARGO_PKG_VERSION")))
+    );
     assert!(run(&["azaion-provision", "inspect", "/"]).unwrap_err().to_string().contains("own root"));
     run(&["dpkg", "--verify", "azaion-provision"])?;
     run(&["dpkg", "--purge", "azaion-provision"])?;

@@ -12,8 +12,14 @@ use azaion_tests::programs::workspace;
 use azaion_tests::station::Station;
 
 /// What libraries and the operating system print.
-const OTHERS: [&str; 6] =
-    ["warning:", "panicked", "No space left on device", "Input/output error", "Read-only file system", "Usage: azaion-agent"];
+const OTHERS: [&str; 6] = [
+    "warning:",
+    "panicked",
+    "No space left on device",
+    "Input/output error",
+    "Read-only file system",
+    "Usage: azaion-agent",
+];
 
 fn both() -> [Failures; 2] {
     [azaion_provision::FAILURES, azaion_agent::cli::FAILURES]
@@ -40,11 +46,18 @@ fn sources(folder: &Path) -> anyhow::Result<String> {
 #[test]
 fn an_error_leads_to_its_explanation() -> anyhow::Result<()> {
     let station = Station::new(Options::default())?;
-    let error = station.provision(&["device", "AZJN_0042", "--rootfs", &station.rootfs().display().to_string()])?.ended_with(65)?.stderr;
+    let error = station
+        .provision(&["device", "AZJN_0042", "--rootfs", &station.rootfs().display().to_string()])?
+        .ended_with(65)?
+        .stderr;
     ensure!(error.contains(" (azaion-provision explain invalid-serial)"), "{error}");
     for subject in ["invalid-serial", "65", &error] {
         let run = station.provision_offline(&["explain", subject])?.ended_with(0)?;
-        ensure!(run.stdout.contains("invalid-serial (exit code 65)\n  message  invalid serial"), "{subject}: {}", run.stdout);
+        ensure!(
+            run.stdout.contains("invalid-serial (exit code 65)\n  message  invalid serial"),
+            "{subject}: {}",
+            run.stdout
+        );
     }
     let unknown = station.provision_offline(&["explain", "no-such-failure"])?.ended_with(64)?;
     ensure!(unknown.stderr.contains("`azaion-provision explain` lists all ids"), "{}", unknown.stderr);
@@ -88,7 +101,11 @@ fn generated_files_are_current() -> anyhow::Result<()> {
     for entry in fs::read_dir(workspace().join("docs/schema"))? {
         let path = entry?.path();
         let is_schema = path.extension().is_some_and(|extension| extension == "json");
-        ensure!(!is_schema || files.iter().any(|(file, _)| *file == path), "no type has this schema: {}", path.display());
+        ensure!(
+            !is_schema || files.iter().any(|(file, _)| *file == path),
+            "no type has this schema: {}",
+            path.display()
+        );
     }
     Ok(())
 }

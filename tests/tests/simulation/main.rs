@@ -31,7 +31,7 @@ use std::thread;
 use std::time::Instant;
 
 /// Number of seeds in a run of all tests.
-const SEEDS: u64 = if cfg!(long) { 10_000 } else { 1_000 };
+const SEEDS: u64 = if cfg!(long) { 10_000 } else { 500 };
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
