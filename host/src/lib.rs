@@ -19,6 +19,8 @@ mod resolved_path;
 pub mod schema;
 mod strict_modes;
 pub mod target;
+#[cfg(test)]
+mod test_server;
 mod ui;
 
 use azaion_agent::common::exit::Exit;

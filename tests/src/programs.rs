@@ -213,6 +213,7 @@ mod tests {
     // Promise: the host tool that the tests run has no part of the agent that only a device needs, as the shipped one. Cargo
     // lists the sources of each program beside it.
     #[test]
+    #[cfg_attr(not(long), ignore = "long: ./tests/run --all, which builds each program alone")]
     fn the_host_tool_is_built_as_it_is_shipped() -> anyhow::Result<()> {
         let sources = |program: &str| Ok::<_, anyhow::Error>(std::fs::read_to_string(native()?.join(program))?);
         let (host, agent) = (sources("azaion-provision.d")?, sources("azaion-agent.d")?);

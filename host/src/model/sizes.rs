@@ -82,7 +82,7 @@ fn sizes(is_all: bool) -> Vec<Size> {
                 if is_all {
                     all.extend([pair(&[0], &[1], 2), pair(&[0], &[0], 2), pair(&[0, 1], &[2, 3], 1)]);
                 } else if start.0 == Start::LostUser || mode == other {
-                    all.extend([pair(&[0], &[1], 1), pair(&[0], &[0], 1)]);
+                    all.extend([pair(&[0], &[1], 0), pair(&[0], &[0], 1)]);
                 }
             }
         }

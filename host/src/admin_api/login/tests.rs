@@ -1,6 +1,5 @@
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::admin_api::connection;
+use crate::test_server;
 
 /// A clock that advances only in `sleep`.
 #[derive(Debug, Default)]
@@ -36,25 +36,10 @@ const TOKEN: &str = r#"{"token":"token-NUMBER"}"#;
 
 /// Answers each login with this status and body, with a new token in it. Returns the address and the number of logins.
 fn serve(status: u16, body: &'static str) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
     let logins = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&logins);
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            let mut connection = connection.unwrap();
-            let mut reader = BufReader::new(connection.try_clone().unwrap());
-            let head: Vec<String> =
-                reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
-            let length = head
-                .iter()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
-            reader.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
-            let body = body.replace("NUMBER", &counter.fetch_add(1, Ordering::SeqCst).to_string());
-            let length = body.len();
-            let answer = format!("HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
-            connection.write_all(answer.as_bytes()).unwrap();
-        }
+    let url = test_server::serve(move |_| {
+        Some((status, body.replace("NUMBER", &counter.fetch_add(1, Ordering::SeqCst).to_string())))
     });
     (url, logins)
 }

@@ -1,8 +1,7 @@
 //! Cases that the scenario tests do not distinguish: real directories, and an API with prepared responses.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -19,6 +18,7 @@ use crate::cli::ApiOptions;
 use crate::error::{Error, Result};
 use crate::target;
 use crate::target::Owner;
+use crate::test_server;
 
 const SERIAL: &str = "AZJN-0042";
 const EMAIL: &str = "azaion-jetson-0042@azaion.com";
@@ -47,24 +47,12 @@ struct Ran {
 
 /// Serves the prepared responses, one connection each. Returns the address and the requests.
 fn serve(answers: &[Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let (calls, answers) = (Arc::new(Mutex::new(Vec::new())), answers.to_vec());
+    let (calls, mut answers) = (Arc::new(Mutex::new(Vec::new())), answers.to_vec().into_iter());
     let seen = Arc::clone(&calls);
-    std::thread::spawn(move || {
-        for (_, status, body) in answers {
-            let (mut connection, _) = listener.accept().unwrap();
-            let mut reader = BufReader::new(connection.try_clone().unwrap());
-            let head: Vec<String> =
-                reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
-            let length =
-                head.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-            reader.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
-            seen.lock().unwrap().push(head[0].trim_end_matches(" HTTP/1.1").to_owned());
-            let length = body.len();
-            let answer = format!("HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
-            connection.write_all(answer.as_bytes()).unwrap();
-        }
+    let url = test_server::serve(move |request| {
+        let (_, status, body) = answers.next()?;
+        seen.lock().unwrap().push(request.to_owned());
+        Some((status, body.to_owned()))
     });
     (url, calls)
 }

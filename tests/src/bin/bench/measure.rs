@@ -38,11 +38,20 @@ impl Row {
     pub(crate) const HEADINGS: &str =
         "                                                      ours       theirs   ratio  bound";
 
-    pub(crate) fn held(&self) -> bool {
+    fn held(&self) -> bool {
         match self.bound {
             Bound::Ratio(most) => self.ours / self.theirs <= most,
             Bound::More(most) | Bound::Goal(_, most) => self.ours - self.theirs <= most,
             Bound::None => true,
+        }
+    }
+
+    /// Returns whether it misses its bound by so much that the noise of a shared machine does not explain it.
+    pub(crate) fn failed(&self) -> bool {
+        match self.bound {
+            Bound::Ratio(most) => self.ours / self.theirs > 1.5 * most,
+            Bound::More(most) | Bound::Goal(_, most) => self.ours - self.theirs > most + 0.5 * self.theirs,
+            Bound::None => false,
         }
     }
 }
