@@ -65,7 +65,7 @@ impl Failures {
                 self.program
             ));
         }
-        Ok(found.iter().map(Failure::to_text).collect::<Vec<_>>().join("\n"))
+        Ok(found.iter().map(Failure::text).collect::<Vec<_>>().join("\n"))
     }
 
     fn list(self) -> String {
@@ -92,14 +92,12 @@ impl Failure {
     /// Returns the length of the longest of its messages that is in the line.
     fn longest_match(&self, line: &str) -> Option<usize> {
         let is_in = |parts: &Vec<&str>| {
-            let mut rest = Some(line);
-            parts.iter().for_each(|part| rest = rest.and_then(|rest| Some(rest.split_once(part)?.1)));
-            rest.is_some()
+            parts.iter().try_fold(line, |rest, part| rest.split_once(part).map(|(_, rest)| rest)).is_some()
         };
         self.messages().filter(is_in).map(|parts| parts.iter().map(|part| part.len()).sum()).max()
     }
 
-    fn to_text(&self) -> String {
+    fn text(&self) -> String {
         format!(
             "{} (exit code {})\n  message  {}\n  cause    {}\n  remedy   {}\n",
             self.id,
@@ -121,7 +119,7 @@ fn plain(markdown: &str) -> String {
 pub fn print(explanation: Result<String, String>) -> Exit {
     match explanation {
         Ok(text) => {
-            // As with --help, whoever closed the pipe has read enough.
+            // As with --help, a closed pipe is not an error: its reader has enough.
             let _ = io::stdout().lock().write_all(text.as_bytes());
             Exit::Done
         }

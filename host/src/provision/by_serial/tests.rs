@@ -1,5 +1,6 @@
 //! Cases that the scenario tests do not distinguish: real directories, and an API with prepared responses.
 
+use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -47,10 +48,11 @@ struct Ran {
 
 /// Serves the prepared responses, one connection each. Returns the address and the requests.
 fn serve(answers: &[Answer]) -> (String, Arc<Mutex<Vec<String>>>) {
-    let (calls, mut answers) = (Arc::new(Mutex::new(Vec::new())), answers.to_vec().into_iter());
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let mut answers: VecDeque<Answer> = answers.iter().copied().collect();
     let seen = Arc::clone(&calls);
     let url = test_server::serve(move |request| {
-        let (_, status, body) = answers.next()?;
+        let (_, status, body) = answers.pop_front()?;
         seen.lock().unwrap().push(request.to_owned());
         Some((status, body.to_owned()))
     });

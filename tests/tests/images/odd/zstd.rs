@@ -146,12 +146,12 @@ const NAMES: [Row; 4] = [
     refused(
         "an archive that is named as a disk image",
         By(|bench| changed(bench, |_| ()).and_then(|()| renamed(bench, "system.img.zst"))),
-        "/images/system.img\n",
+        "/images/system.img (azaion-provision explain renamed-image)",
     ),
     refused(
         "a disk image that is named as an archive",
         By(|bench| changed_disk(bench, |_| ()).and_then(|()| renamed(bench, "system.img"))),
-        "/images/system.img.zst\n",
+        "/images/system.img.zst (azaion-provision explain renamed-image)",
     ),
     good(
         "a raw image",
