@@ -36,7 +36,8 @@ pub fn build(arguments: &[&str]) -> anyhow::Result<()> {
 
 /// Removes the variables that cargo sets for a program that it runs: they would make the build scripts of a nested build run again.
 pub fn outside_cargo(command: &mut Command) -> &mut Command {
-    let told = |name: &str| name.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name);
+    let kept = |name: &str| ["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name) || name.starts_with("CARGO_PROFILE_");
+    let told = |name: &str| name == "OUT_DIR" || name.starts_with("CARGO_") && !kept(name);
     for (name, _) in std::env::vars_os().filter(|(name, _)| told(&name.to_string_lossy())) {
         command.env_remove(name);
     }
