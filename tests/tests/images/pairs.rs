@@ -156,6 +156,7 @@ fn all_have_it() {
 // Promise: for any kinds of targets, the module that the device is for is written into all of them and kept, and
 // `clear` leaves files of another device than the named one unchanged, byte for byte.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn units_are_not_mixed_up() {
     for_each(
         &SECONDS,

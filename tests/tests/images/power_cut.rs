@@ -94,7 +94,7 @@ fn everywhere(bench: &Bench, kind: Option<Kind>, base: &Path) -> anyhow::Result<
 // Promise: whenever the power is cut while a batch copies its template, each device's copy is complete afterwards or
 // does not exist.
 #[test]
-#[cfg_attr(not(root), ignore = "needs root")]
+#[cfg_attr(not(all(root, long)), ignore = "needs root and ./tests/run --all")]
 fn while_a_template_is_copied() -> anyhow::Result<()> {
     for kind in [None, Some(Kind::Ext4)] {
         let bench = Bench::new()?;

@@ -89,6 +89,7 @@ fn change(bench: &Bench, kind: Kind, is_later: bool) -> anyhow::Result<()> {
 // Promise: an image that others have changed since its checksum was computed is refused, whether it held a device or
 // not; only its credentials can be removed.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn an_image_that_others_have_changed() {
     for_each(
         &Kind::ALL,

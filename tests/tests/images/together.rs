@@ -41,6 +41,7 @@ fn race(bench: &Bench) -> anyhow::Result<()> {
 // Promise: two runs on one image run one after the other, also while the slot is created; the image holds one of the
 // two devices.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn two_writers() {
     with_each_kind(|bench| {
         // The first race includes creating the slot.

@@ -43,6 +43,7 @@ fn torn(one: &[u8], other: &[u8], edge: usize) -> [Vec<u8>; 2] {
 // Promise: half-written trailing members hold no device, the archive unpacks, and the next run writes them again. The
 // same for the frame of a compressed image.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn a_torn_later_tail() {
     for_each(&[Kind::Tar, Kind::TarZst, Kind::Ext4Zst], |kind| kind.name().to_owned(), |kind| torn_later(*kind));
 }

@@ -159,6 +159,7 @@ fn features() {
 
 // Promise: truncated and inconsistent file systems are refused, unchanged.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn damage() {
     try_all(&DAMAGE);
 }

@@ -126,11 +126,13 @@ fn in_compressed_ext4() {
 }
 
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn in_tar() {
     of_kind(Kind::Tar);
 }
 
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn in_compressed_tar() {
     of_kind(Kind::TarZst);
 }

@@ -125,6 +125,7 @@ fn empty_chunks(bench: &Bench) -> anyhow::Result<()> {
 
 // Promise: sparse images are accepted as the format allows, or refused, unchanged.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn sparse_files() {
     try_all(&ROWS);
 }

@@ -165,6 +165,7 @@ const NAMES: [Row; 4] = [
 
 // Promise: a stream that is truncated, damaged, or beyond what the flasher's zstd decompresses is refused, unchanged.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn odd_streams() {
     try_all(&STREAMS);
 }

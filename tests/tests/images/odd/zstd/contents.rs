@@ -178,6 +178,7 @@ const CONTENTS: [Row; 32] = [
 // Promise: a compressed image of another format, or with unusual content, is refused, unchanged, as it is when not
 // compressed.
 #[test]
+#[cfg_attr(not(long), ignore = "long: ./tests/run --all")]
 fn odd_contents() {
     try_all(&CONTENTS);
 }
