@@ -13,14 +13,14 @@ const YEAR: i64 = 365 * 24 * 3600;
 const PASSWORD: &str = "device-password-0042";
 const FIRST_BOOT: &str = "var/lib/azaion/first-boot.json";
 
-/// Creates a device that was provisioned today.
+/// Creates a device that was provisioned a minute ago: only a later time than that is remembered.
 fn unit(options: Options) -> anyhow::Result<Station> {
     let station = Station::new(options)?;
     station.api.add_user(EMAIL, PASSWORD, "CompanionPC");
-    let (url, now) = (station.api.url(), in_days(0)?);
+    let (url, then) = (station.api.url(), utc("-1 minute")?);
     let lines = format!(
         "AZAION_DEVICE_SERIAL={SERIAL}\nAZAION_DEVICE_EMAIL={EMAIL}\nAZAION_DEVICE_PASSWORD={PASSWORD}\nAZAION_API_URL={url}\n\
-         AZAION_PROVISIONED_AT={now}\n"
+         AZAION_PROVISIONED_AT={then}\n"
     );
     station.put("rootfs/etc/azaion/device.conf", lines, 0o600)?;
     station.put_policy("")?;
@@ -50,11 +50,15 @@ fn boot_at(station: &Station, clock: &str) -> anyhow::Result<Run> {
     station.wait(start(&mut command)?)
 }
 
-/// Returns the time in so many days, in the form that files use.
-fn in_days(days: u64) -> anyhow::Result<String> {
-    let day = format!("+{days} days");
-    let time = output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &day]))?;
+/// Returns a time that date(1) understands, in the form that files use.
+fn utc(when: &str) -> anyhow::Result<String> {
+    let time = output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", when]))?;
     Ok(time.trim().to_owned())
+}
+
+/// Returns the time in so many days.
+fn in_days(days: u64) -> anyhow::Result<String> {
+    utc(&format!("+{days} days"))
 }
 
 fn highest(station: &Station) -> Option<String> {
