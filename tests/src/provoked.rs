@@ -8,7 +8,8 @@ use azaion_agent::common::failures::Failures;
 
 use crate::programs::{Run, target_dir};
 
-fn both() -> [Failures; 2] {
+/// Returns the tables of both programs, first the host's.
+pub fn both() -> [Failures; 2] {
     [azaion_provision::FAILURES, azaion_agent::cli::FAILURES]
 }
 

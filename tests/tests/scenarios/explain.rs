@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use azaion_agent::common::failures::Failures;
+use azaion_agent::common::exit::Exit;
 use azaion_tests::dev_api::Options;
 use azaion_tests::generated;
 use azaion_tests::programs::workspace;
+use azaion_tests::provoked::both;
 use azaion_tests::station::Station;
 
 /// What libraries and the operating system print.
@@ -20,10 +21,6 @@ const OTHERS: [&str; 6] = [
     "Read-only file system",
     "Usage: azaion-agent",
 ];
-
-fn both() -> [Failures; 2] {
-    [azaion_provision::FAILURES, azaion_agent::cli::FAILURES]
-}
 
 /// Returns the text of all sources, with line continuations in strings joined.
 fn sources(folder: &Path) -> anyhow::Result<String> {
@@ -67,6 +64,19 @@ fn an_error_leads_to_its_explanation() -> anyhow::Result<()> {
     let all = station.agent(&["explain"])?.ended_with(0)?.stdout;
     assert_eq!(all.lines().count(), azaion_agent::cli::FAILURES.all().count());
     Ok(())
+}
+
+// Promise: the tables have exactly the exit codes of both programs.
+#[test]
+fn the_tables_have_all_exit_codes() {
+    let shared = [Exit::Done, Exit::Usage, Exit::Internal, Exit::Later, Exit::Protocol, Exit::Refused, Exit::Config];
+    let of_host = [Exit::Data, Exit::Target, Exit::Unreachable, Exit::Exists, Exit::Io, Exit::Interrupted];
+    let expected = [[&shared[..], &of_host].concat(), shared.to_vec()];
+    for (failures, exits) in both().into_iter().zip(expected) {
+        let codes: BTreeSet<String> =
+            failures.all().flat_map(|failure| failure.codes.split(',')).map(str::to_owned).collect();
+        assert_eq!(codes, exits.iter().map(|exit| exit.code().to_string()).collect(), "{}", failures.program);
+    }
 }
 
 // Promise: each row of the tables is complete, its id is used once, and the programs print its messages so.
